@@ -1,0 +1,393 @@
+"""The types a method adapter sees, and nothing else.
+
+An adapter is one class derived from :class:`Method` in ``methods/<name>/adapter.py``. The engine knows no method by
+name: what a method needs, trains and keeps is said with the types of this module.
+
+Shapes use N for the rows of a batch before views, V for views, C for classes (or channels of a map), D for widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+ANY_TEACHER = "*"
+"""A teacher role in :attr:`Needs.teachers`: whichever teacher the task names first."""
+
+
+class NotApplicable(Exception):
+    """A method cannot run on this task; the message is the reason. The run is recorded as ``not_applicable``."""
+
+
+class Out(NamedTuple):
+    """What every network returns.
+
+    Attributes:
+        logits: (N, C) scores of a classifier, (N,) prediction of a regression in scaled units; None for a teacher that
+            only offers stored features.
+        maps: stage outputs after the activation, shallow to deep, each (N, C, H, W) or (N, C, L).
+        preact: the same stages before the activation.
+        stem: output of the stem after the activation.
+        emb: (N, D) pooled penultimate features, the input of the classifier.
+    """
+
+    logits: Tensor | None
+    maps: tuple[Tensor, ...] = ()
+    preact: tuple[Tensor, ...] = ()
+    stem: Tensor | None = None
+    emb: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a data set as the networks see them.
+
+    Attributes:
+        x: input name to tensor of N*V rows, view-major (all rows of view 0 first).
+        y: (N*V,) labels, or scaled regression targets.
+        index: (N*V,) row numbers in the training set, for memory banks.
+        views: V.
+        present: input name to (N*V,) bool, for inputs some rows lack; an input not named here is always present.
+    """
+
+    x: Mapping[str, Tensor]
+    y: Tensor
+    index: Tensor
+    views: int = 1
+    present: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.y.shape[0]
+
+    def unview(self, rows: Tensor) -> Tensor:
+        """(N*V, ...) to (V, N, ...)."""
+        return rows.unflatten(0, (self.views, rows.shape[0] // self.views))
+
+    def view(self, v: int) -> Batch:
+        """The N rows of view ``v`` as a batch of one view."""
+        rows = len(self) // self.views
+        part = slice(v * rows, (v + 1) * rows)
+        return Batch(
+            {name: t[part] for name, t in self.x.items()},
+            self.y[part],
+            self.index[part],
+            1,
+            {name: t[part] for name, t in self.present.items()},
+        )
+
+
+class Rows(NamedTuple):
+    """Raw rows: what a data source holds before augmentation and normalisation.
+
+    Attributes:
+        x: input name to (N, ...) tensor; images are uint8 (N, C, H, W), other inputs float32.
+        y: (N,) int64 labels or float32 targets in the task's own unit.
+    """
+
+    x: Mapping[str, Tensor]
+    y: Tensor
+
+
+class At(NamedTuple):
+    """Where training stands.
+
+    Attributes:
+        step: optimiser steps of this stage already done.
+        epoch: epochs of this stage already done, counted from 0.
+        epochs: epochs of this stage (0 for a stage counted in steps).
+        t: fraction of this stage already done, in [0, 1).
+        rng: generator on the training device, seeded by (run seed, stage, step).
+    """
+
+    step: int
+    epoch: int
+    epochs: int
+    t: float
+    rng: torch.Generator
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of a task. Checked against what the task offers before any work.
+
+    Attributes:
+        kinds: task kinds it can run on.
+        teachers: roles it reads, ``()`` for none, ``(ANY_TEACHER,)`` for the task's first teacher.
+        students: networks of the student's architecture it trains; the first is deployed unless ``deployed`` differs.
+        student, teacher: what it reads of their networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``.
+        batch: what it reads of a batch beyond ``x`` and ``y``: ``index``, ``present``.
+        data: properties the task's data must have, e.g. ``rotation_safe``, ``rgb``.
+        views: views of each row a batch must hold.
+        min_batch: smallest number of rows (before views) a step is defined for.
+        teacher_batchnorm: ``batch`` if the teacher normalises with the statistics of the batch.
+        trains_teacher: the method itself updates the teacher.
+        changes_student: the deployed network is not the plain student (it keeps an extra module).
+    """
+
+    kinds: frozenset[str] = frozenset({"classification", "crossmodal"})
+    teachers: tuple[str, ...] = (ANY_TEACHER,)
+    students: int = 1
+    student: frozenset[str] = frozenset({"logits"})
+    teacher: frozenset[str] = frozenset({"logits"})
+    batch: frozenset[str] = frozenset()
+    data: frozenset[str] = frozenset()
+    views: int = 1
+    min_batch: int = 1
+    teacher_batchnorm: Literal["eval", "batch"] = "eval"
+    trains_teacher: bool = False
+    changes_student: bool = False
+
+
+@dataclass(frozen=True)
+class Views:
+    """Several views of each row.
+
+    Attributes:
+        n: number of views.
+        fn: (pixels (N, C, H, W), generator) -> (n, N, C, H, W). ``raw`` pixels are uint8 before the task's
+            augmentation, which is then drawn anew for each view; ``final`` ones are augmented and normalised float.
+        where: which of the two.
+        replaces: augmentations of the task that ``fn`` takes over, e.g. ``("flip",)``.
+        input: the input it is applied to.
+    """
+
+    n: int
+    fn: Callable[[Tensor, torch.Generator], Tensor]
+    where: Literal["raw", "final"] = "final"
+    replaces: tuple[str, ...] = ()
+    input: str = "image"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share an optimiser.
+
+    Attributes:
+        name: unique within a stage.
+        params: the parameters.
+        optimizer: settings that differ from the task's optimiser, e.g. ``{"weight_decay": 1e-5}``. With a ``name``
+            other than the task's it starts from that optimiser's defaults, e.g. ``{"name": "adam", "lr": 1e-3}``.
+        schedule: ``task`` follows the task's learning-rate schedule, ``constant`` does not.
+    """
+
+    name: str
+    params: Sequence[nn.Parameter]
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Literal["task", "constant"] = "task"
+
+
+Losses = Callable[[Batch, At], "dict[str, Tensor]"]
+Update = Callable[..., None]
+"""``update(loss, group=None)``: zero-grad, backward and step of one named group, or of all groups of the stage."""
+Step = Callable[[Callable[[], Batch], At, Update], "dict[str, Tensor]"]
+"""``step(draw, at, update)``: one update of a stage that needs several batches or backward passes; returns terms to log."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase of a method's training.
+
+    Attributes:
+        name: unique within the method, a slug.
+        losses: named terms, already weighted, summed by the engine; or
+        step: the whole update, when one sum is not enough. Exactly one of the two.
+        groups: parameters it trains.
+        epochs, steps: its length; exactly one of the two.
+        batch: rows of a batch, the task's when None.
+        extra: raw rows trained on beside the task's own, e.g. generated ones.
+        views: several views of each row.
+        ledger: line of the cost ledger it belongs to (``distill``, ``generator_train``, ``generate``, ``bank_init``,
+            ``warmup_phase``, ``peer_students``, ``finetune``, ``teacher_train``, ``teacher_cache``).
+        once: what it makes can be reused by other students of the task.
+    """
+
+    name: str
+    groups: Sequence[Group]
+    losses: Losses | None = None
+    step: Step | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    extra: Rows | None = None
+    views: Views | None = None
+    ledger: str = "distill"
+    once: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.losses is None) == (self.step is None):
+            raise ValueError(f"stage {self.name!r}: give exactly one of losses and step")
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"stage {self.name!r}: give exactly one of epochs and steps")
+
+
+class Network(nn.Module):
+    """A network of the zoo: reads its own input of a batch and returns :class:`Out`.
+
+    A subclass implements :meth:`encode`. ``input`` is set by the task (``pair.student.input``), so that a
+    low-resolution student, a cross-modal teacher and an ordinary pair are one case.
+    """
+
+    input: str = "image"
+
+    def forward(self, batch: Batch) -> Out:
+        """The network's :class:`Out` for the rows of ``batch``."""
+        return self.encode(batch.x[self.input])
+
+    def encode(self, x: Tensor) -> Out:
+        """:class:`Out` for a tensor of normalised inputs."""
+        raise NotApplicable(f"{type(self).__name__} has no encoder")
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last linear layer, from ``emb`` to ``logits``."""
+        raise NotApplicable(f"{type(self).__name__} offers no classifier")
+
+    def norm(self, stage: int) -> tuple[Tensor, Tensor]:
+        """Scale and shift, each (C,), of the batch norm whose output is ``preact[stage]``."""
+        raise NotApplicable(f"{type(self).__name__} offers no stage norms")
+
+    def tail(self, stage: int) -> nn.Module:
+        """A freshly initialised copy of what follows ``maps[stage]``: maps it to :class:`Out`."""
+        raise NotApplicable(f"{type(self).__name__} offers no stage tails")
+
+
+class TaskInfo(Protocol):
+    """What a method may know of a task.
+
+    Attributes:
+        kind: ``classification``, ``regression`` or ``crossmodal``.
+        classes: number of classes; 1 for a regression.
+        n_train: rows of the training set.
+        train_labels: (n_train,) labels on the training device, scaled targets for a regression.
+        label_range: (min, max) of regression targets in their unit, None otherwise.
+        raw_shape: input name to shape of one raw row.
+        epochs: epochs of the task's protocol.
+        steps: optimiser steps of one epoch.
+        batch: rows of a batch.
+        optimizer: the task's optimiser settings (``lr``, ``weight_decay`` ...), for methods that scale by them.
+        device: training device.
+    """
+
+    kind: str
+    classes: int
+    n_train: int
+    train_labels: Tensor
+    label_range: tuple[float, float] | None
+    raw_shape: Mapping[str, tuple[int, ...]]
+    epochs: int
+    steps: int
+    batch: int
+    optimizer: Mapping[str, Any]
+    device: torch.device
+
+    def loss(self, out: Out, y: Tensor) -> Tensor:
+        """The task's own loss, 0-d: cross-entropy, or mean squared error of scaled targets."""
+
+    def probe(self, net: nn.Module) -> Out:
+        """``net`` on two training rows (eval, no grad, mode restored): read sizes from it, never type them."""
+
+    def rows(self, index: Tensor) -> Rows:
+        """Raw training rows by number, no augmentation."""
+
+    def wrap(self, raw: Rows, index: Tensor | None = None) -> Batch:
+        """Raw rows through the test transform, as a batch."""
+
+    def extend(self, extra: Rows) -> TaskInfo:
+        """The same task with ``extra`` raw rows behind its training rows (labels, size and steps follow)."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows of all ranks, with gradients; the same tensor in a run of one process."""
+
+    def rng(self, name: str) -> torch.Generator:
+        """A generator on the CPU, seeded by (run seed, method, name)."""
+
+    def keep(
+        self,
+        name: str,
+        make: Callable[[], dict[str, Tensor]],
+        scope: Literal["run", "task"] = "run",
+        ledger: str = "generate",
+    ) -> dict[str, Tensor]:
+        """``make()``, or what it gave before: of this run (``run``) or of any run of this task and configuration
+        (``task``). What a generator computes between two yields goes through here, so that a resumed run repeats it."""
+
+    def build_student(self) -> Network:
+        """One more network of the student's architecture, freshly initialised."""
+
+
+class Inner(Protocol):
+    """An inner method, built by an outer one (cGAN-KD around ReviewKD)."""
+
+    name: str
+
+    def needs(self) -> Needs:
+        """Needs of the inner method under its own hyper-parameters."""
+
+    def build(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network]) -> Method:
+        """The inner method."""
+
+
+class Method(nn.Module):
+    """Base of every adapter.
+
+    Args:
+        task: what may be known of the task.
+        students: ``needs(hp).students`` networks of the student's architecture, students[0] with plain's weights.
+        teachers: role to frozen network, in eval mode.
+        hp: the card's hyper-parameters, typed and frozen.
+
+    Raises:
+        NotApplicable: from ``__init__``, when the pair cannot serve the method; the message is the reason.
+    """
+
+    def __init__(
+        self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.students = nn.ModuleList(students)
+        self.teachers = dict(teachers)  # a plain dict: teachers are not parameters of the method
+        self.hp = hp
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        """What the method asks of a task under these hyper-parameters."""
+        return Needs()
+
+    @property
+    def student(self) -> Network:
+        """students[0]."""
+        return self.students[0]  # type: ignore[return-value]
+
+    @property
+    def teacher(self) -> Network:
+        """The first teacher."""
+        return next(iter(self.teachers.values()))
+
+    @property
+    def deployed(self) -> nn.Module:
+        """What is scored and kept."""
+        return self.student
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        """Named terms, 0-d, already weighted; the engine minimises their sum."""
+        raise NotApplicable(f"{type(self).__name__} defines neither losses nor stages")
+
+    def after_step(self, batch: Batch, at: At) -> None:
+        """After each optimiser step, without gradients: memory banks, moving averages."""
+
+    def groups(self) -> list[Group]:
+        """Parameters by optimiser; one group of all of them unless overridden."""
+        return [Group("student", [p for p in self.parameters() if p.requires_grad])]
+
+    def stages(self) -> Iterator[Stage]:
+        """Phases in order; one phase of the task's epochs unless overridden.
+
+        A generator: code between two yields runs when the earlier stage is done; its results go through
+        ``task.keep``.
+        """
+        yield Stage("distill", losses=self.losses, groups=self.groups(), epochs=self.task.epochs)
