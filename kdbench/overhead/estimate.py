@@ -102,8 +102,8 @@ def weighted_ratio(phases: Sequence[tuple[float, Pairs]], *, resamples: int = 20
         ratio = sum_i(w_i p_i r_i) / sum_i(w_i p_i).
 
     p_i r_i stands for the method's step time: unlike the bare median it keeps the pairing within a phase, and drift
-    of the machine between phases moves the weights only. One phase gives :func:`estimate_ratio` (to rounding); equal p_i
-    give the mean of r_i weighted by steps. Each resample draws the pairs of every phase anew, independently.
+    of the machine between phases moves the weights only. One phase gives :func:`estimate_ratio` (to rounding);
+    equal p_i give the mean of r_i weighted by steps. Each resample draws the pairs of every phase anew, independently.
 
     Args:
         phases: (steps > 0, pairs) of each phase.
