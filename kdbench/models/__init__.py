@@ -1,0 +1,90 @@
+"""Networks by name: the CIFAR zoo of the distillation literature, tiny nets, and anything of timm as ``timm:<name>``.
+
+Importing this module imports no torch; the module of a net is imported when the net is built.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from kdbench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from kdbench.contract import Network
+
+IMAGE = ("channels", "height", "width")
+SERIES = ("channels", "length")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a net is built.
+
+    Attributes:
+        module: module of this package whose ``build(input_shape, outputs, **settings)`` makes it.
+        axes: names of the axes of one input, without the batch.
+        settings: what tells the net from others of its module.
+    """
+
+    module: str
+    axes: tuple[str, ...] = IMAGE
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+ZOO: dict[str, Recipe] = {}
+"""Nets of fixed name."""
+
+PATTERNS: dict[str, tuple[str, Recipe]] = {
+    "convnet_w<width>": (r"convnet_w(?P<width>[1-9]\d*)", Recipe("convnet")),
+    "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9]\d*)", Recipe("convnet1d", SERIES)),
+}
+"""Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
+
+
+def known() -> list[str]:
+    """Names :func:`build` accepts; ``<...>`` stands for a setting."""
+    return [*ZOO, *PATTERNS]
+
+
+def recipe(net: str) -> Recipe:
+    """The recipe of a net.
+
+    Raises:
+        UserError: no net has this name; the message suggests the nearest.
+    """
+    if net in ZOO:
+        return ZOO[net]
+    for expression, found in PATTERNS.values():
+        if match := re.fullmatch(expression, net):
+            settings = {key: int(value) if value.isdecimal() else value for key, value in match.groupdict().items()}
+            return Recipe(found.module, found.axes, {**found.settings, **settings})
+    hint = nearest(net.lower(), known())
+    raise UserError(f"no net is called {net!r}{hint}; nets are {', '.join(known())}")
+
+
+def build(net: str, input_shape: tuple[int, ...], outputs: int, *, input_name: str = "image") -> Network:
+    """A freshly initialised network, drawn from torch's global generator.
+
+    Args:
+        net: a name of :func:`known`.
+        input_shape: shape of one input without the batch, e.g. (3, 32, 32).
+        outputs: classes, or 1 for a regression, whose ``logits`` are (N,).
+        input_name: the input of a batch the network reads.
+
+    Raises:
+        UserError: no such net, or an input of the wrong number of axes.
+    """
+    found = recipe(net)
+    if len(input_shape) != len(found.axes):
+        raise UserError(
+            f"net {net!r} reads inputs of ({', '.join(found.axes)}), but input {input_name!r} has shape "
+            f"{tuple(input_shape)}; choose another net or another input"
+        )
+    module = import_module(f"{__name__}.{found.module}")
+    network: Network = module.build(tuple(input_shape), outputs, **found.settings)
+    network.input = input_name
+    return network
