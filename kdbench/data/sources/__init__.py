@@ -1,0 +1,1 @@
+"""One module a data source: ``load(options: dict, folder: Path | None) -> Dataset``."""

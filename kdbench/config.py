@@ -1,0 +1,241 @@
+"""Card + task + overrides -> one frozen, typed run configuration.
+
+Hydra composes, pydantic types and freezes. A person types ``key=value`` only; the other forms that Hydra would accept
+are refused first, each with one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from kdbench import ENGINE_VERSION, registry
+from kdbench.card import Card
+from kdbench.errors import UserError, nearest
+from kdbench.files import canonical_json, sha256
+from kdbench.registry import MethodRef
+from kdbench.spec import TaskSpec
+from kdbench.yamlfile import describe
+
+INNER = "inner"
+"""The hyper-parameter of type ``method``: an inner method, whose own parameters stand below it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig:
+    """A method and the values of its hyper-parameters; ``inner`` is set for a method built around another."""
+
+    ref: MethodRef
+    params: dict[str, Any]
+    params_source: str
+    inner: MethodConfig | None = None
+
+    def plain_params(self) -> dict[str, Any]:
+        """All values as JSON data, those of an inner method below ``inner``."""
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in self.params.items()}
+        if self.inner is not None:
+            values[INNER] = {"name": self.inner.ref.name, **self.inner.plain_params()}
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result but its seed and its machine.
+
+    Attributes:
+        custom: the user overrode something; never ranked.
+        own_protocol: the variant trains by a protocol of its own; listed apart.
+        smoke: cut down to see that it runs; never ranked.
+    """
+
+    method: MethodConfig
+    task: TaskSpec
+    custom: bool = False
+    own_protocol: bool = False
+    smoke: bool = False
+    overrides: tuple[str, ...] = ()
+
+    def spec(self) -> dict[str, Any]:
+        """What :attr:`spec_hash` covers, as JSON data."""
+        return {
+            "method": self.method.ref.card.name,
+            "variant": self.method.ref.name if self.method.ref.variant else None,
+            "params": self.method.plain_params(),
+            "task": {"name": self.task.name, "version": self.task.version},
+            "protocol": self.task.model_dump(mode="json", include={"data", "pair", "train", "score"}),
+            "smoke": self.smoke_budget(),
+            "engine_version": ENGINE_VERSION,
+        }
+
+    def smoke_budget(self) -> dict[str, int] | None:
+        """The smoke budget in force."""
+        return self.task.smoke.model_dump() if self.smoke else None
+
+    @property
+    def spec_hash(self) -> str:
+        """sha256 of the canonical JSON of :meth:`spec`: equal for runs that may be compared seed by seed."""
+        return sha256(canonical_json(self.spec()))
+
+
+def run_config(method: str, task: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> RunConfig:
+    """The configuration of a run.
+
+    Args:
+        method: a method or variant.
+        task: a task.
+        overrides: ``key=value``; task keys at the root, the method's under ``method.``.
+        smoke: use the task's and the card's smoke budget.
+
+    Raises:
+        UserError: unknown names or keys (with the nearest right one), wrong values, refused override forms.
+    """
+    ref, spec = registry.method(method), registry.task(task)
+    inner_name, rest = _inner_name(ref, overrides)
+    values, source = _resolve(ref, spec, smoke)
+    if inner_name is not None:
+        values[INNER] = inner_name
+    parsed = _checked(rest)
+    node = dict(values)
+    inner_ref = None
+    if values.get(INNER) is not None and _has_inner(ref.card):
+        inner_ref = registry.method(values[INNER])
+        node[INNER] = _resolve(inner_ref, spec, smoke)[0]
+    own = ref.variant.own_protocol if ref.variant else {}
+    body = spec.model_dump(mode="json", exclude={"name"})
+    composed = _compose({"method": node, **body}, parsed)
+    composed_method = composed.pop("method")
+    for key, value in own.items():
+        if not any(override.key_or_group == key for override in parsed):
+            _assign(composed, key, value)
+    try:
+        final = TaskSpec.model_validate({"name": task, **composed})
+    except ValidationError as error:
+        raise UserError(f"{method} on {task}: {describe(error, TaskSpec)}") from error
+    inner = None
+    if inner_ref is not None:
+        inner_values = composed_method.pop(INNER)
+        inner = MethodConfig(inner_ref, _typed(inner_ref.card, inner_values), "default")
+        composed_method[INNER] = inner_ref.name
+    return RunConfig(
+        method=MethodConfig(ref, _typed(ref.card, composed_method), source, inner),
+        task=final,
+        custom=bool(overrides),
+        own_protocol=bool(own),
+        smoke=smoke,
+        overrides=tuple(overrides),
+    )
+
+
+def _has_inner(card: Card) -> bool:
+    return INNER in card.hyper_parameters and card.hyper_parameters[INNER].kind == "method"
+
+
+def _resolve(ref: MethodRef, spec: TaskSpec, smoke: bool) -> tuple[dict[str, Any], str]:
+    """Defaults, then what is published for the pair, then the variant's, then the card's smoke values."""
+    card = ref.card
+    published, source = card.for_pair(
+        task=spec.name, source=spec.data.source, student=spec.pair.student.net, teacher=spec.teacher_net
+    )
+    values = {**card.defaults(), **published, **(ref.variant.params if ref.variant else {}), **(card.smoke if smoke else {})}
+    return {key: card.check(key, value) for key, value in values.items()}, source
+
+
+def _typed(card: Card, values: dict[str, Any]) -> dict[str, Any]:
+    return {key: card.check(key, value) for key, value in values.items()}
+
+
+def _inner_name(ref: MethodRef, overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The inner method a user names, and the overrides left: it decides which keys exist below ``method.inner``."""
+    prefix = f"method.{INNER}="
+    if not _has_inner(ref.card):
+        return None, list(overrides)
+    named = [text.removeprefix(prefix) for text in overrides if text.startswith(prefix)]
+    return (named[-1] if named else None), [text for text in overrides if not text.startswith(prefix)]
+
+
+def _checked(overrides: Sequence[str]) -> list[Override]:
+    """Parsed overrides of the one form people may type.
+
+    Raises:
+        UserError: any other form.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        plain = f"override {text!r}: "
+        if "${" in text:
+            raise UserError(plain + "'${' would read the environment; write the value itself")
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            raise UserError(plain + "not of the form key=value; quote values that hold , = ( or spaces") from error
+        if override.type is not OverrideType.CHANGE:
+            raise UserError(plain + "only key=value is taken; keys can be neither added (+) nor removed (~)")
+        if override.is_sweep_override():
+            raise UserError(plain + "one value is taken, not a list to sweep; use --seeds for seeds, `[1,2]` for a list")
+        if isinstance(override.value(), dict):
+            raise UserError(plain + "a whole group cannot be set at once; set its keys one by one")
+        parsed.append(override)
+    return parsed
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    """Dotted keys of all leaves; an empty mapping is a leaf."""
+    if not isinstance(config, dict) or not config:
+        return [prefix]
+    return [leaf for key, value in config.items() for leaf in _keys(value, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _compose(node: dict[str, Any], overrides: list[Override]) -> dict[str, Any]:
+    """The node with overrides applied by Hydra."""
+    leaves = _keys(node)
+    for override in overrides:
+        key = override.key_or_group
+        if key in leaves:
+            continue
+        below = [leaf for leaf in leaves if leaf.startswith(f"{key}.")]
+        if below:
+            raise UserError(f"override {override.input_line!r}: {key!r} is a group; set one of {', '.join(below[:6])}")
+        hint = nearest(key, leaves)
+        raise UserError(f"override {override.input_line!r}: no key {key!r} here{hint}; `kdbench show` lists them")
+    GlobalHydra.instance().clear()
+    ConfigStore.instance().store(name="run", node=OmegaConf.create(node))
+    try:
+        with initialize(version_base="1.3", config_path=None):
+            config = compose("run", overrides=[_line(override) for override in overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"overrides cannot be applied: {str(error).splitlines()[0]}") from error
+    finally:
+        GlobalHydra.instance().clear()
+    assert isinstance(config, DictConfig)
+    return OmegaConf.to_container(config, resolve=False)  # type: ignore[return-value]
+
+
+def _line(override: Override) -> str:
+    assert override.input_line is not None
+    return override.input_line
+
+
+def _assign(config: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted key of a variant's own protocol.
+
+    Raises:
+        UserError: the card names a key that tasks do not have.
+    """
+    *parents, last = dotted.split(".")
+    for part in parents:
+        config = config.get(part, {})
+    if last not in config:
+        raise UserError(f"own_protocol key {dotted!r} is not a key of tasks")
+    config[last] = value

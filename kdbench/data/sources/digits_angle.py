@@ -1,0 +1,50 @@
+"""Rotated digits: predict the angle in degrees. Angles are uniform in [-range, range], drawn once with a fixed seed.
+
+``copies`` rotations of each training image and one of each test image, bilinear, about the image's centre.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.ndimage import rotate
+
+from kdbench.contract import Rows
+from kdbench.data.dataset import Dataset
+from kdbench.data.options import parse
+from kdbench.data.sources import digits
+
+
+class Options(BaseModel):
+    """``range``: largest angle in degrees; ``copies``: rotations of each training image."""
+
+    model_config = ConfigDict(extra="forbid")
+    range: float = Field(default=60.0, gt=0, le=180)
+    copies: int = Field(default=2, ge=1, le=64)
+
+
+def _rotated(grey: np.ndarray, limit: float, seed: int) -> Rows:
+    angles = np.random.default_rng(seed).uniform(-limit, limit, len(grey))
+    turned = [rotate(g.astype(np.float64), a, reshape=False, order=1) for g, a in zip(grey, angles, strict=True)]
+    pixels = np.clip(np.rint(np.stack(turned)), 0, 255).astype(np.uint8)
+    return Rows({"image": torch.from_numpy(pixels)[:, None]}, torch.from_numpy(angles.astype(np.float32)))
+
+
+def load(options: dict[str, Any], folder: Path | None) -> Dataset:
+    """The rotated digits; ``folder`` is not needed."""
+    given = parse(Options, options, "digits_angle")
+    grey, _ = digits.images()
+    train, test = grey[: digits.N_TRAIN], grey[digits.N_TRAIN :]
+    return Dataset(
+        name="digits_angle",
+        train=_rotated(np.repeat(train, given.copies, axis=0), given.range, seed=1),
+        test=_rotated(test, given.range, seed=2),
+        classes=1,
+        transforms={"image": digits.IMAGE},
+        label_range=(-given.range, given.range),
+        source="scikit-learn",
+    )

@@ -1,0 +1,88 @@
+"""Where things lie: kdbench's home folder and the user's data folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds records, the index, teachers, caches and unfinished runs."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, out: Path | None = None) -> Home:
+        """``out``, else ``KDBENCH_HOME``, else ``~/.cache/kdbench``."""
+        chosen = out or Path(os.environ.get("KDBENCH_HOME") or Path.home() / ".cache" / "kdbench")
+        return cls(chosen.expanduser().absolute())
+
+    def require_writable(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: it cannot be made or written.
+        """
+        probe = self.root / f".probe-{os.getpid()}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"cannot write to {self.root} ({error.strerror}); name another folder with --out") from error
+
+    @property
+    def records(self) -> Path:
+        """One JSON file a run."""
+        return self.root / "records"
+
+    @property
+    def index(self) -> Path:
+        """The DuckDB file."""
+        return self.root / "index.duckdb"
+
+    @property
+    def teachers(self) -> Path:
+        """Trained teachers, by the hash of what made them."""
+        return self.root / "teachers"
+
+    @property
+    def students(self) -> Path:
+        """Weights of deployed students, by run."""
+        return self.root / "students"
+
+    @property
+    def artefacts(self) -> Path:
+        """What methods keep for other runs of a task, by hash."""
+        return self.root / "artefacts"
+
+    @property
+    def data(self) -> Path:
+        """Decoded data sets, by content hash."""
+        return self.root / "data"
+
+    @property
+    def runs(self) -> Path:
+        """Unfinished runs."""
+        return self.root / "runs"
+
+    @property
+    def site(self) -> Path:
+        """The rendered board."""
+        return self.root / "site"
+
+
+def data_folder(data: Path | None = None) -> Path | None:
+    """``data``, else ``KDBENCH_DATA``, else None (the hub).
+
+    Raises:
+        UserError: named but not a folder.
+    """
+    named = data or (Path(os.environ["KDBENCH_DATA"]) if os.environ.get("KDBENCH_DATA") else None)
+    if named is not None and not named.is_dir():
+        raise UserError(f"data folder {named} does not exist; name it with --data or KDBENCH_DATA")
+    return named

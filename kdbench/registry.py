@@ -1,0 +1,143 @@
+"""Finds method cards and task files, built-in ones and those of installed plugins, without importing any adapter."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdbench.card import Card, Variant
+from kdbench.errors import UserError, nearest
+from kdbench.spec import TaskSpec
+from kdbench.yamlfile import read_as
+
+if TYPE_CHECKING:
+    from kdbench.contract import Method
+
+METHOD_GROUP = "kdbench.methods"
+TASK_GROUP = "kdbench.tasks"
+SLUG = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class MethodRef:
+    """A method by its full name: a card, or one of its variants."""
+
+    name: str
+    card: Card
+    package: str
+    variant: Variant | None = None
+
+    def adapter(self) -> type[Method]:
+        """The adapter class. Imports torch.
+
+        Raises:
+            UserError: the card names a class that ``adapter.py`` does not define.
+        """
+        module = importlib.import_module(f"{self.package}.adapter")
+        adapter = getattr(module, self.card.adapter, None)
+        if adapter is None:
+            known = [name for name in vars(module) if name[:1].isupper()]
+            raise UserError(
+                f"{self.package}.adapter has no class {self.card.adapter!r}{nearest(self.card.adapter, known)}; "
+                "the card's key 'adapter' names it"
+            )
+        return adapter
+
+
+def _package_folder(package: str) -> Path:
+    """Folder of a package. Only its parents are imported, never the package itself."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"package {package!r} is not installed or is a single file; a plugin is a package with a card.yaml")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _plugins(group: str) -> dict[str, str]:
+    return {entry.name: entry.value.partition(":")[0] for entry in metadata.entry_points(group=group)}
+
+
+@functools.cache
+def method_packages() -> dict[str, str]:
+    """Method name to package, built-in ones first.
+
+    Raises:
+        UserError: a plugin takes the name of a built-in method.
+    """
+    root = _package_folder("kdbench.methods")
+    found = {p.parent.name: f"kdbench.methods.{p.parent.name}" for p in sorted(root.glob("*/card.yaml"))}
+    for name, package in _plugins(METHOD_GROUP).items():
+        if name in found:
+            raise UserError(f"plugin {package!r} registers the method {name!r}, which kdbench has; rename the plugin's method")
+        found[name] = package
+    return found
+
+
+@functools.cache
+def card(name: str) -> Card:
+    """The card of a method folder."""
+    return read_as(Card, _package_folder(method_packages()[name]) / "card.yaml", name=name)
+
+
+@functools.cache
+def methods() -> dict[str, MethodRef]:
+    """Every method name, variants included (patterns such as ``plain@*`` apart)."""
+    found: dict[str, MethodRef] = {}
+    for name, package in method_packages().items():
+        of = card(name)
+        found[name] = MethodRef(name, of, package)
+        for variant, settings in of.variants.items():
+            if variant in found or variant in method_packages():
+                raise UserError(f"variant {variant!r} of {name} has the name of another method; rename it in its card")
+            found[variant] = MethodRef(variant, of, package, settings)
+    return dict(sorted(found.items()))
+
+
+def method(name: str) -> MethodRef:
+    """A method by name.
+
+    Raises:
+        UserError: unknown; names the nearest.
+    """
+    if name in (known := methods()):
+        return known[name]
+    raise UserError(f"unknown method {name!r}{nearest(name, known)}; `kdbench list methods` shows all")
+
+
+@functools.cache
+def task_files() -> dict[str, Path]:
+    """Task name to file: its path under ``tasks/`` without ``.yaml``."""
+    folders = [_package_folder("kdbench.tasks"), *(_package_folder(p) for p in _plugins(TASK_GROUP).values())]
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            parts = name.split("/")
+            if "__" in name or not all(SLUG.fullmatch(part) for part in parts):
+                raise UserError(f"{path}: a task's name has one or two parts of [a-z0-9_.-], without '__'; rename the file")
+            if name in found:
+                raise UserError(f"{path}: the task {name!r} is there already ({found[name]}); rename the file")
+            found[name] = path
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def task(name: str) -> TaskSpec:
+    """A task by name.
+
+    Raises:
+        UserError: unknown (names the nearest), or its file is malformed (file, line, key).
+    """
+    if name not in (known := task_files()):
+        raise UserError(f"unknown task {name!r}{nearest(name, known)}; `kdbench list tasks` shows all")
+    return read_as(TaskSpec, known[name], name=name)
+
+
+def tasks() -> dict[str, TaskSpec]:
+    """Every task."""
+    return {name: task(name) for name in task_files()}

@@ -1,0 +1,184 @@
+"""Task specifications: data, pair, protocol and score as data (``tasks/<name>.yaml``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from kdbench.errors import nearest
+from kdbench.metrics import METRICS
+
+TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Subset(_Model):
+    """Part of the training set, drawn by the run's seed unless ``seed`` is given. Exactly one of the first two."""
+
+    per_class: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, lt=1)
+    seed: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Subset:
+        if (self.per_class is None) == (self.fraction is None):
+            raise ValueError("a subset has either per_class or fraction")
+        return self
+
+
+class Data(_Model):
+    """Where the rows come from and how training sees them.
+
+    ``options`` are the source's own; ``augment`` names operations of ``kdbench.data.augment``.
+    """
+
+    source: Word
+    options: dict[str, Any] = {}
+    subset: Subset | None = None
+    augment: list[Word] = []
+
+
+class Optimizer(_Model):
+    """An optimiser by its field name (``sgd``, ``adam``, ``adamw``) and settings."""
+
+    name: Literal["sgd", "adam", "adamw"]
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[float, float] | None = None
+
+
+class Schedule(_Model):
+    """Learning-rate schedule in epochs: ``steps`` multiplies by ``factor`` after each milestone; ``cosine`` falls to 0."""
+
+    name: Literal["steps", "cosine", "constant"] = "steps"
+    milestones: list[int] = []
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    warmup: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Schedule:
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        if self.milestones and self.name != "steps":
+            raise ValueError(f"milestones belong to schedule 'steps', not {self.name!r}")
+        return self
+
+
+class Train(_Model):
+    """The training protocol of plain and of every method."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    batch: int = Field(ge=1, le=65_536)
+    optimizer: Optimizer
+    schedule: Schedule = Schedule(name="constant")
+
+
+class TrainChange(_Model):
+    """Keys of :class:`Train` that a teacher trains with instead of the student's."""
+
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    batch: int | None = Field(default=None, ge=1, le=65_536)
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+
+
+class Student(_Model):
+    net: Word
+    input: Word = "image"
+
+
+class Teacher(_Model):
+    """A teacher of the pair.
+
+    ``weights``: ``auto`` trains it here with the task's protocol (changed by ``train``) on all rows, or names a file
+    or a hub id. ``min_score``: below it the run is refused.
+    """
+
+    net: Word
+    input: Word = "image"
+    weights: Annotated[str, StringConstraints(min_length=1, max_length=300)] = "auto"
+    seed: int = Field(default=0, ge=0)
+    min_score: float | None = None
+    train: TrainChange = TrainChange()
+
+
+class Pair(_Model):
+    student: Student
+    teachers: dict[Word, Teacher] = {}
+
+
+class Score(_Model):
+    """What is reported. ``primary`` ranks; ``unit`` is that of the primary metric."""
+
+    primary: str
+    unit: Annotated[str, StringConstraints(max_length=12)] = "%"
+    report: Literal["last"] = "last"
+    also: list[str] = []
+
+    @model_validator(mode="after")
+    def _known(self) -> Score:
+        for name in (self.primary, *self.also):
+            if name not in METRICS:
+                raise ValueError(f"unknown metric {name!r}{nearest(name, METRICS)}")
+        return self
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the primary metric."""
+        return METRICS[self.primary].higher_is_better
+
+
+class Smoke(_Model):
+    """A budget small enough to see that everything runs; never ranked."""
+
+    epochs: int = Field(default=1, ge=1)
+    rows: int = Field(default=512, ge=2)
+
+
+class TaskSpec(_Model):
+    """A versioned task. Rows of different versions never meet."""
+
+    name: TaskName
+    title: Text
+    version: int = Field(ge=1)
+    kind: Literal["classification", "regression", "crossmodal"]
+    suite: Word
+    ranked: bool = True
+    unranked_because: Text | None = None
+    baseline: Word
+    data: Data
+    pair: Pair
+    train: Train
+    score: Score
+    seeds: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(min_length=1)
+    smoke: Smoke = Smoke()
+    notes: dict[str, Text] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        if self.ranked == bool(self.unranked_because):
+            raise ValueError("give unranked_because exactly when ranked is false")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ")
+        metric = METRICS[self.score.primary]
+        if self.kind not in metric.kinds:
+            raise ValueError(f"metric {self.score.primary!r} is not one of a {self.kind} task")
+        return self
+
+    @property
+    def teacher_net(self) -> str | None:
+        """Net of the first teacher."""
+        return next((teacher.net for teacher in self.pair.teachers.values()), None)
+
+    @property
+    def slug(self) -> str:
+        """The name in file names and URLs, with the version: ``digits__few-shot@v1``."""
+        return f"{self.name.replace('/', '__')}@v{self.version}"
