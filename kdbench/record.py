@@ -1,0 +1,305 @@
+"""Result records as files: read, check, write, upgrade, hash. One run is one immutable JSON file.
+
+:func:`load` is the only way in and :func:`dump` the only way out; records of older versions pass through
+:data:`UPGRADES` first. The fields are ``kdbench.schema``'s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from kdbench.errors import UserError
+from kdbench.fields import Part
+from kdbench.files import canonical_json, sha256, write_atomic
+from kdbench.privacy import privacy_problems, scrub, scrub_values
+from kdbench.schema import SCHEMA_VERSION, Protocol, Record, SideFile
+
+__all__ = [
+    "UPGRADES", "Problem", "Record", "RecordError", "SideFile", "device_class", "dump", "dump_side", "json_schema",
+    "load", "load_side", "new_run_id", "now", "parse", "privacy_problems", "read_json", "scrub", "scrub_values",
+    "spec_hash", "to_json",
+]  # fmt: skip
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 12
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Schema version n to a function that makes the JSON form of a record of version n one of version n + 1."""
+
+_Model = TypeVar("_Model", bound=Part)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a file: ``field`` is the dotted path in the record, empty for the file as a whole."""
+
+    file: str
+    field: str
+    message: str
+    level: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.field + ': ' if self.field else ''}{self.message}"
+
+
+class RecordError(UserError):
+    """A file that is no valid record; ``problems`` holds all that was found, the message the first."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = tuple(problems)
+        more = f" (and {len(problems) - 1} more; 'kdbench records validate' lists all)" if len(problems) > 1 else ""
+        super().__init__(f"{problems[0]}{more}")
+
+
+def new_run_id() -> str:
+    """32 random hex digits."""
+    return secrets.token_hex(16)
+
+
+def now() -> str:
+    """The time in a record's form: RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def device_class(kind: str, name: str | None, dtype: str, world_size: int = 1) -> str:
+    """Label of machines whose rows may meet, e.g. ``cpu/fp32/x1``, ``cuda:NVIDIA-H100-80GB/bf16/x2``."""
+    device = f"{kind}:{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-_.')}" if name else kind
+    return f"{device}/{dtype}/x{world_size}"
+
+
+def spec_hash(
+    *,
+    method: str,
+    variant: str | None,
+    params: Mapping[str, Any],
+    task: str,
+    task_version: int,
+    protocol: Mapping[str, Any] | Protocol,
+    engine_version: int,
+) -> str:
+    """Hash of all that decides what is computed: equal for all seeds and machines of one specification.
+
+    Args:
+        protocol: the record's protocol block, as a model or in its JSON form.
+    """
+    block = protocol if isinstance(protocol, Protocol) else Protocol.model_validate_json(json.dumps(dict(protocol)))
+    return sha256(
+        canonical_json(
+            {
+                "method": method,
+                "variant": variant,
+                "params": dict(params),
+                "task": f"{task}@v{task_version}",
+                "protocol": block.model_dump(mode="json"),
+                "engine_version": engine_version,
+            }
+        )
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a record."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Record.model_json_schema()}
+
+
+def parse(raw: dict[str, Any], file: str = "record") -> Record:
+    """A record from its JSON form; older versions are upgraded.
+
+    Raises:
+        RecordError: naming ``file`` and the fields.
+    """
+    return _validated(Record, _upgraded(raw, file), file)
+
+
+def load(path: Path) -> Record:
+    """The record in a file whose name is its run id.
+
+    Raises:
+        RecordError: unreadable, cut off, too large, not finite, of a newer version, wrong in a field or misnamed.
+    """
+    record = parse(read_json(path), str(path))
+    _check_name(path, record.run_id)
+    return record
+
+
+def load_side(path: Path) -> SideFile:
+    """The side file of a record, named like it.
+
+    Raises:
+        RecordError: as :func:`load`.
+    """
+    side = _validated(SideFile, read_json(path), str(path))
+    _check_name(path, side.run_id)
+    return side
+
+
+def to_json(model: Record | SideFile) -> str:
+    """The text of a file: sorted keys, one value a line, so that two records can be compared by eye."""
+    return (
+        json.dumps(model.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def dump(record: Record, folder: Path) -> Path:
+    """Write ``<folder>/<run_id>.json`` whole or not at all; what could not be read back is not written.
+
+    Raises:
+        RecordError: the record breaks a rule that only shows in its JSON form (privacy, size, nesting).
+        UserError: the folder cannot be written.
+    """
+    return _write(record, folder)
+
+
+def dump_side(side: SideFile, folder: Path) -> Path:
+    """Write ``<folder>/<run_id>.json``; ``folder`` is named ``verifications`` and lies beside or under the records.
+
+    Raises:
+        RecordError, UserError: as :func:`dump`.
+    """
+    return _write(side, folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, refused when it is too large or deep, cut off, repeats a key or is not finite.
+
+    Raises:
+        RecordError: naming the file.
+    """
+    file = str(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise _error(file, f"larger than {MAX_BYTES} bytes: no record is; look at its curve and parameters")
+        raw = json.loads(path.read_bytes().decode(), object_pairs_hook=_no_twins, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise _error(file, "is not UTF-8 text; restore it from its source or remove it") from error
+    except json.JSONDecodeError as error:
+        what = f"is not whole JSON (line {error.lineno}: {error.msg}); restore it from its source or remove it"
+        raise _error(file, what) from error
+    except (ValueError, RecursionError) as error:
+        what = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise _error(file, what) from error
+    except OSError as error:
+        raise _error(file, f"cannot be read: {error.strerror or error}") from error
+    if not isinstance(raw, dict):
+        raise _error(file, "holds no JSON object, so it is no record")
+    return raw
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"holds the key {twice!r} twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(
+        f"holds {name}, which is no JSON number; a missing value is null, a run that diverged has no metrics"
+    )
+
+
+def _upgraded(raw: dict[str, Any], file: str) -> dict[str, Any]:
+    version = raw.get("schema_version")
+    if type(version) is not int:
+        raise _error(file, f"must be an integer, found {version!r}", "schema_version")
+    if version > SCHEMA_VERSION:
+        what = f"{version} is newer than {SCHEMA_VERSION}, which this kdbench reads; upgrade kdbench"
+        raise _error(file, what, "schema_version")
+    while version < SCHEMA_VERSION:
+        if version not in UPGRADES:
+            raise _error(file, f"{version} is too old to be read; run the cell again", "schema_version")
+        version += 1
+        raw = {**UPGRADES[version - 1](raw), "schema_version": version}
+    return raw
+
+
+def _validated(model: type[_Model], raw: dict[str, Any], file: str) -> _Model:
+    """``raw`` as a model, with every rule that is not a field's own checked too."""
+    problems = [Problem(file, field, what) for field, what in _bad_values(raw)]
+    if problems:
+        raise RecordError(problems)
+    for line in privacy_problems(raw):
+        field, _, what = line.partition(": ")
+        problems.append(Problem(file, field, what))
+    try:
+        valid = model.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        problems = [Problem(file, *_field_and_message(item)) for item in error.errors(include_url=False)] + problems
+        raise RecordError(problems) from None
+    if problems:
+        raise RecordError(problems)
+    return valid
+
+
+def _bad_values(value: Any, at: str = "", depth: int = 1) -> list[tuple[str, str]]:
+    """Values no record may hold, wherever they stand: infinite numbers, text that is not Unicode, deep nesting."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return [(at, "holds half a Unicode character")]
+        return [(at, "holds a NUL character")] if "\0" in value else []
+    if isinstance(value, float):
+        return [] if math.isfinite(value) else [(at, "is not a finite number")]
+    if not isinstance(value, dict | list):
+        return []
+    if depth > MAX_DEPTH:
+        return [(at, f"is nested more than {MAX_DEPTH} deep")]
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found = []
+    for key, item in items:
+        if isinstance(key, str) and "\0" in key:
+            found.append((at, "holds a key with a NUL character"))
+        if item is not None and type(item) is not bool and type(item) is not int:
+            found += _bad_values(item, f"{at}.{key}" if at else str(key), depth + 1)
+    return found
+
+
+def _field_and_message(item: Any) -> tuple[str, str]:
+    """Field and message of one pydantic error; a rule over several fields names its field in the message."""
+    field = ".".join(str(part) for part in item["loc"] if part not in {"quick", "full", "off"})
+    message = str(item["msg"])
+    if item["type"] == "value_error":
+        message = message.removeprefix("Value error, ")
+        if not item["loc"]:
+            field, _, message = message.partition(": ")
+    elif item["type"] == "extra_forbidden":
+        message = "is not a field of a record"
+    elif item["type"] == "missing":
+        message = "is missing"
+    else:
+        message = f"{message[0].lower()}{message[1:]}, found {_short(item['input'])}"
+    return field, message
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _check_name(path: Path, run_id: str) -> None:
+    if path.stem != run_id:
+        raise _error(str(path), f"the file must be named {run_id}.json", "run_id")
+
+
+def _error(file: str, message: str, field: str = "") -> RecordError:
+    return RecordError([Problem(file, field, message)])
+
+
+def _write(model: Record | SideFile, folder: Path) -> Path:
+    path, text = folder / f"{model.run_id}.json", to_json(model)
+    _validated(type(model), json.loads(text), str(path))
+    if len(text.encode()) > MAX_BYTES:
+        raise _error(str(path), f"would be larger than {MAX_BYTES} bytes; shorten its curve and parameters")
+    write_atomic(path, text)
+    return path
