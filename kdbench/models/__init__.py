@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 IMAGE = ("channels", "height", "width")
 SERIES = ("channels", "length")
+CLIP = ("channels", "frames", "height", "width")
+VECTOR = ("features",)
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,45 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-ZOO: dict[str, Recipe] = {}
+def _resnet(depths: tuple[int, ...], widths: tuple[int, ...], block: str = "basic") -> Recipe:
+    return Recipe("resnet", settings={"depths": depths, "widths": widths, "block": block})
+
+
+THIN = (16, 16, 32, 64)
+WIDE = (64, 64, 128, 256, 512)
+
+ZOO: dict[str, Recipe] = {
+    **{f"resnet{depth}": _resnet(((depth - 2) // 6,) * 3, THIN) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"resnet{depth}x4": _resnet(((depth - 2) // 6,) * 3, (32, 64, 128, 256)) for depth in (8, 32)},
+    "resnet18": _resnet((2, 2, 2, 2), WIDE),
+    "resnet34": _resnet((3, 4, 6, 3), WIDE),
+    "resnet50": _resnet((3, 4, 6, 3), WIDE, "bottleneck"),
+    **{
+        f"wrn_{depth}_{widen}": Recipe("wrn", settings={"depth": depth, "widen": widen})
+        for depth in (16, 40)
+        for widen in (1, 2)
+    },
+    "vgg8": Recipe("vgg", settings={"depths": (1, 1, 1, 1, 1)}),
+    "vgg11": Recipe("vgg", settings={"depths": (1, 1, 2, 2, 2)}),
+    "vgg13": Recipe("vgg", settings={"depths": (2, 2, 2, 2, 2)}),
+    "vgg16": Recipe("vgg", settings={"depths": (2, 2, 3, 3, 3)}),
+    "vgg19": Recipe("vgg", settings={"depths": (2, 2, 4, 4, 4)}),
+    "mobilenetv2": Recipe("mobilenet"),
+    "mobilenetv2_s1": Recipe("mobilenet", settings={"stem_stride": 1}),
+    "shufflenetv1": Recipe("shufflenet", settings={"version": 1}),
+    "shufflenetv2": Recipe("shufflenet", settings={"version": 2}),
+    "r2plus1d_18": Recipe("video", CLIP, {"depths": (1, 1, 1, 1), "width": 64}),
+    "r2plus1d_34": Recipe("video", CLIP, {"depths": (3, 4, 6, 3), "width": 64}),
+    "r2plus1d_tiny": Recipe("video", CLIP, {"depths": (1, 1, 1), "width": 16}),
+    "linear": Recipe("mlp", VECTOR),
+}
 """Nets of fixed name."""
 
 PATTERNS: dict[str, tuple[str, Recipe]] = {
     "convnet_w<width>": (r"convnet_w(?P<width>[1-9]\d*)", Recipe("convnet")),
     "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9]\d*)", Recipe("convnet1d", SERIES)),
+    "mlp_w<width>": (r"mlp_w(?P<width>[1-9]\d*)", Recipe("mlp", VECTOR)),
+    "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net")),
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
 

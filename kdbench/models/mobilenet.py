@@ -1,0 +1,92 @@
+"""MobileNetV2 at half width for 32x32 images: Sandler et al. 2018, arXiv 1801.04381, with ReLU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdbench.models.base import GlobalPool, Staged, Trunk, conv_norm, fan_out_normal
+
+GROUPS = ((1, 8, 1, 1), (6, 12, 2, 1), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2), (6, 160, 1, 1))
+"""Expansion, channels, blocks and first stride of each group of inverted residuals; channels are halved already."""
+
+STAGE_ENDS = (2, 3, 5, 7)
+"""Stages end after these groups, counted from 1."""
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depthwise convolution, 1x1 linear projection; input added where shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        middle = inputs * expansion
+        self.expand = conv_norm(inputs, middle, 1)
+        self.depthwise = conv_norm(middle, middle, 3, stride, groups=middle)
+        self.project = conv_norm(middle, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    @property
+    def norm(self) -> nn.Module:
+        return self.project.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.project(self.depthwise(self.expand(x).relu()).relu())
+        return x + branch if self.residual else branch
+
+
+class LinearStage(nn.Module):
+    """Blocks that end without an activation: the map before and after it is one tensor."""
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+
+    @property
+    def norm(self) -> Any:
+        return self.blocks[-1].norm
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.blocks(x)
+        return x, x
+
+
+class MobileNetV2(Staged):
+    """3x3 stem, inverted residuals in four stages, 1x1 convolution to 1280, global average pool, linear.
+
+    Maps are linear bottlenecks, with negative values; ``preact`` holds the same tensors.
+
+    Args:
+        in_channels: channels of the input.
+        outputs: classes, or 1 for a regression.
+        stem_stride: 2; some papers use 1, which doubles every resolution at the same parameter count.
+    """
+
+    def __init__(self, in_channels: int, outputs: int, stem_stride: int = 2) -> None:
+        inputs, groups = 16, []
+        stem = nn.Sequential(conv_norm(in_channels, inputs, 3, stem_stride), nn.ReLU())
+        for expansion, width, blocks, stride in GROUPS:
+            group = []
+            for place in range(blocks):
+                group.append(InvertedResidual(inputs, width, expansion, 1 if place else stride))
+                inputs = width
+            groups.append(group)
+        stages = [LinearStage(block for group in groups[a:b] for block in group) for a, b in pairwise((0, *STAGE_ENDS))]
+        head = nn.Sequential(conv_norm(inputs, 1280, 1), nn.ReLU(), GlobalPool())
+        super().__init__(stem, Trunk(stages, head), 1280, outputs)
+
+    @staticmethod
+    def initialise(module: nn.Module) -> None:
+        """Convolutions by fan-out, classifier from N(0, 0.01 squared) with bias 0."""
+        if isinstance(module, nn.Conv2d):
+            fan_out_normal(module.weight)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01)
+            nn.init.zeros_(module.bias)
+
+
+def build(input_shape: tuple[int, ...], outputs: int, stem_stride: int = 2) -> MobileNetV2:
+    """A :class:`MobileNetV2` for (channels, height, width) inputs."""
+    return MobileNetV2(input_shape[0], outputs, stem_stride)

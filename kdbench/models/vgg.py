@@ -1,0 +1,76 @@
+"""VGG with batch norm for 32x32 images: Simonyan & Zisserman 2015, arXiv 1409.1556, with one linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.models.base import ConvNorm, GlobalPool, Staged, Trunk, conv_norm, fan_out_normal
+
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+class LargeMapPool(nn.Module):
+    """2x2 max-pool of maps 8 high, as 64x64 images have them at the last block; other maps pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 2) if x.shape[2] == 8 else x
+
+
+class VggStage(nn.Module):
+    """A pool, then 3x3 convolutions (with bias), each with batch norm and ReLU."""
+
+    def __init__(self, pool: nn.Module, layers: Sequence[ConvNorm]) -> None:
+        super().__init__()
+        self.pool = pool
+        self.layers = nn.ModuleList(layers)
+
+    @property
+    def norm(self) -> nn.Module:
+        return self.layers[-1].norm  # type: ignore[return-value]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = before = self.pool(x)
+        for layer in self.layers:
+            before = layer(x)
+            x = before.relu()
+        return x, before
+
+
+class Vgg(Staged):
+    """Five blocks of 3x3 convolutions, global average pool, linear. The first block is the stem, the others stages.
+
+    Maps precede the max-pool that follows their block; the last two are of one size for 32x32 images.
+
+    Args:
+        depths: convolutions of each block.
+        in_channels: channels of the input.
+        outputs: classes, or 1 for a regression.
+    """
+
+    def __init__(self, depths: Sequence[int], in_channels: int, outputs: int) -> None:
+        blocks: list[list[ConvNorm]] = []
+        for inputs, width, depth in zip((in_channels, *WIDTHS), WIDTHS, depths, strict=False):
+            blocks.append([conv_norm(width if place else inputs, width, 3, bias=True) for place in range(depth)])
+        stem = nn.Sequential(*(part for layer in blocks[0] for part in (layer, nn.ReLU())))
+        pools = [nn.MaxPool2d(2), nn.MaxPool2d(2), nn.MaxPool2d(2), LargeMapPool()]
+        stages = [VggStage(pool, layers) for pool, layers in zip(pools, blocks[1:], strict=True)]
+        super().__init__(stem, Trunk(stages, GlobalPool()), WIDTHS[-1], outputs)
+
+    @staticmethod
+    def initialise(module: nn.Module) -> None:
+        """Convolutions by fan-out, classifier from N(0, 0.01 squared), biases 0."""
+        if isinstance(module, nn.Conv2d):
+            fan_out_normal(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01)
+            nn.init.zeros_(module.bias)
+
+
+def build(input_shape: tuple[int, ...], outputs: int, depths: Sequence[int]) -> Vgg:
+    """A :class:`Vgg` for (channels, height, width) inputs."""
+    return Vgg(depths, input_shape[0], outputs)
