@@ -19,6 +19,21 @@ def _time(text: str) -> str:
     return text
 
 
+def _shallow(settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    level: list[JsonValue] = [*settings.values()]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return settings
+    raise ValueError(f"is nested more than {MAX_DEPTH} deep")
+
+
+MAX_DEPTH = 8
 _PLAIN = r"[a-z0-9][a-z0-9_.-]*"
 Slug = Annotated[str, StringConstraints(pattern=rf"^{_PLAIN}$", max_length=64)]
 MethodName = Annotated[str, StringConstraints(pattern=rf"^{_PLAIN}([+@]{_PLAIN})*$", max_length=96)]
@@ -49,7 +64,7 @@ Amount = Annotated[float, Field(ge=0)]
 Above0 = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pair = tuple[Above0, Above0]
-Settings = dict[Word, JsonValue]
+Settings = Annotated[dict[Word, JsonValue], AfterValidator(_shallow)]
 Basis = Literal["measured", "projected", "cited"]
 Ledger = Literal[
     "distill", "generator_train", "generate", "bank_init", "warmup_phase", "peer_students", "finetune",

@@ -34,13 +34,14 @@ _ADDRESS = re.compile(
 )
 _VERSION_FIELDS = re.compile(r"environment\.(?:packages\.|gpu\.|(?:cuda|cudnn|driver|torch|python|os)$)")
 
-_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("an e-mail address or login", _EMAIL),
-    ("a link with a login in it", _LOGIN),
-    ("a link that is not https", _PLAIN_LINK),
-    ("an absolute path", _PATH),
-    ("a host name", _HOST),
+_KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = (  # what it is, letters it cannot do without, its form
+    ("an e-mail address or login", "@", _EMAIL),
+    ("a link that is not https", ":", _PLAIN_LINK),
+    ("an absolute path", "/\\", _PATH),
+    ("a host name", ".-", _HOST),
 )
+_HARMLESS = re.compile(r"\w*(?:-\w+)?|\d+(?:\.\w+){1,2}").fullmatch  # words, and versions of up to three parts
+_CONTAINERS = frozenset({str, dict, list, tuple})
 
 
 def strings(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
@@ -62,11 +63,12 @@ def privacy_problems(record: dict[str, Any]) -> list[str]:
 
     Version numbers of four parts in ``environment`` are no addresses; https links are allowed anywhere.
     """
-    found = list(strings(record))
-    if not _suspicious("\n".join(text for _, text in found)):
+    texts: set[str] = set()
+    _collect(record, texts)
+    if _leak("\n".join(text for text in texts if not _HARMLESS(text)), addresses=True) is None:  # one look at all of it
         return []
     problems = []
-    for field, text in found:
+    for field, text in strings(record):
         what = _leak(text, addresses=not _VERSION_FIELDS.match(field))
         if what:
             problems.append(f"{field}: holds {what}")
@@ -101,7 +103,7 @@ def scrub(text: str, limit: int = 2000) -> str:
 def scrub_values(value: Any) -> Any:
     """Nested JSON with every string scrubbed; keys stay."""
     if isinstance(value, str):
-        return scrub(value, limit=len(value)) if _suspicious(value) else value
+        return scrub(value, limit=len(value)) if _leak(value, addresses=True) else value
     if isinstance(value, dict):
         return {key: scrub_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -109,17 +111,27 @@ def scrub_values(value: Any) -> Any:
     return value
 
 
-def _suspicious(text: str) -> bool:
-    """Whether a full look is worth while: one cheap pass over all strings of a record."""
-    return _leak(text, addresses=True) is not None
+def _collect(value: Any, into: set[str]) -> None:
+    """The distinct texts of :func:`strings`, without their fields: records repeat the same few keys."""
+    if isinstance(value, str):
+        into.add(value)
+    elif isinstance(value, dict):
+        into.update(value)
+        for item in value.values():
+            if type(item) in _CONTAINERS:
+                _collect(item, into)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            if type(item) in _CONTAINERS:
+                _collect(item, into)
 
 
 def _leak(text: str, addresses: bool) -> str | None:
     outside = _WEB_LINK.sub(" ", text)
-    for what, pattern in _KINDS:
-        if pattern.search(outside):
+    for what, sign, pattern in _KINDS:
+        if any(letter in outside for letter in sign) and pattern.search(outside):
             return what
-    if _LOGIN.search(text):
+    if "@" in text and _LOGIN.search(text):
         return "a link with a login in it"
     if addresses and any(_is_address(match.group()) for match in _ADDRESS.finditer(text.replace("://", " "))):
         return "an IP address"

@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_BYTES = 1_000_000
-MAX_DEPTH = 12
+_RARE = re.compile(r"NaN|Infinity|\\u0000|\\ud[89a-f]").search  # in JSON text: signs of a value no record may hold
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Schema version n to a function that makes the JSON form of a record of version n one of version n + 1."""
@@ -227,14 +227,19 @@ def _upgraded(raw: dict[str, Any], file: str) -> dict[str, Any]:
 
 def _validated(model: type[_Model], raw: dict[str, Any], file: str) -> _Model:
     """``raw`` as a model, with every rule that is not a field's own checked too."""
-    problems = [Problem(file, field, what) for field, what in _bad_values(raw)]
-    if problems:
-        raise RecordError(problems)
-    for line in privacy_problems(raw):
-        field, _, what = line.partition(": ")
-        problems.append(Problem(file, field, what))
     try:
-        valid = model.model_validate_json(json.dumps(raw))
+        text = json.dumps(raw)
+        bad = _bad_values(raw) if _RARE(text) else []
+        problems = [Problem(file, *found) for found in bad]
+        if problems:
+            raise RecordError(problems)
+        for line in privacy_problems(raw):
+            field, _, what = line.partition(": ")
+            problems.append(Problem(file, field, what))
+    except RecursionError as error:
+        raise _error(file, "is nested too deeply") from error
+    try:
+        valid = model.model_validate_json(text)
     except ValidationError as error:
         problems = [Problem(file, *_field_and_message(item)) for item in error.errors(include_url=False)] + problems
         raise RecordError(problems) from None
@@ -243,26 +248,28 @@ def _validated(model: type[_Model], raw: dict[str, Any], file: str) -> _Model:
     return valid
 
 
-def _bad_values(value: Any, at: str = "", depth: int = 1) -> list[tuple[str, str]]:
-    """Values no record may hold, wherever they stand: infinite numbers, text that is not Unicode, deep nesting."""
-    if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            return [(at, "holds half a Unicode character")]
-        return [(at, "holds a NUL character")] if "\0" in value else []
-    if isinstance(value, float):
-        return [] if math.isfinite(value) else [(at, "is not a finite number")]
-    if not isinstance(value, dict | list):
-        return []
-    if depth > MAX_DEPTH:
-        return [(at, f"is nested more than {MAX_DEPTH} deep")]
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    found = []
-    for key, item in items:
-        if isinstance(key, str) and "\0" in key:
-            found.append((at, "holds a key with a NUL character"))
-        if item is not None and type(item) is not bool and type(item) is not int:
-            found += _bad_values(item, f"{at}.{key}" if at else str(key), depth + 1)
+def _bad_values(value: dict[str, Any] | list[Any], at: str = "") -> list[tuple[str, str]]:
+    """Values no record may hold, wherever they stand: infinite numbers, broken Unicode, NUL characters."""
+    found: list[tuple[str, str]] = []
+    if isinstance(value, dict):
+        found += [(at, f"has a key that {what}") for key in value if (what := _bad_text(key))]
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        field = f"{at}.{key}" if at else str(key)
+        if isinstance(item, dict | list):
+            found += _bad_values(item, field)
+        elif isinstance(item, float) and not math.isfinite(item):
+            found.append((field, "is not a finite number"))
+        elif isinstance(item, str) and (what := _bad_text(item)):
+            found.append((field, what))
     return found
+
+
+def _bad_text(text: str) -> str:
+    if "\0" in text:
+        return "holds a NUL character"
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "holds half a Unicode character"
+    return ""
 
 
 def _field_and_message(item: Any) -> tuple[str, str]:
