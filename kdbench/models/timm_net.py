@@ -1,0 +1,90 @@
+"""Any image net of timm behind :class:`kdbench.contract.Out`.
+
+timm takes seconds to import, so this module is imported for a ``timm:`` net only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from kdbench.contract import Network, Out
+from kdbench.errors import UserError, nearest
+from kdbench.models.base import scores
+
+STEM_REDUCTION = 4
+"""Feature points at a lower reduction than this belong to the stem."""
+
+QUARTERS = 4
+
+
+def stage_points(reductions: Sequence[int]) -> tuple[int | None, list[int]]:
+    """Which of a net's feature points are its stem and its stages.
+
+    Stages are the deepest points of each reduction from 4 on; a net of one reduction throughout (ViT, Mixer) is cut
+    into quarters of its depth. The stem is the deepest point before the first stage, None where there is none.
+
+    Args:
+        reductions: input size over map size of each feature point, shallow to deep.
+    """
+    count = len(reductions)
+    deepest = [i for i in range(count) if i + 1 == count or reductions[i + 1] != reductions[i]]
+    stages = [i for i in deepest if reductions[i] >= STEM_REDUCTION]
+    if len(set(reductions)) == 1:
+        return None, sorted({-(-count * part // QUARTERS) - 1 for part in range(1, QUARTERS + 1)})
+    before = [i for i in deepest if reductions[i] < STEM_REDUCTION]
+    return (before[-1] if before else None), stages
+
+
+class TimmNetwork(Network):
+    """A timm net: maps as (N, C, H, W) from its feature points, ``emb`` the input of its linear classifier.
+
+    There is no ``preact``, and neither stage norms nor tails: timm's nets have no common notion of them.
+
+    Args:
+        name: timm's name, with or without a weight tag (``resnet34.tv_in1k``).
+        input_shape: (channels, height, width).
+        outputs: classes, or 1 for a regression.
+
+    Raises:
+        UserError: no such net, or one that lacks feature points or a single linear classifier, or refuses the input.
+    """
+
+    def __init__(self, name: str, input_shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.name = name
+        self.options: dict[str, Any] = {"in_chans": input_shape[0]}
+        if not timm.is_model(name.split(".")[0]):
+            raise UserError(f"timm has no net {name!r}{nearest(name, timm.list_models())}")
+        try:
+            if getattr(timm.models.get_pretrained_cfg(name), "fixed_input_size", False):
+                self.options["img_size"] = input_shape[1:]
+            body: Any = timm.create_model(name, num_classes=outputs, **self.options)
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(f"timm cannot build {name!r} for inputs {input_shape}: {error}") from error
+        if not hasattr(body, "forward_intermediates") or not isinstance(body.get_classifier(), nn.Linear):
+            raise UserError(f"timm net {name!r} lacks feature points or a single linear classifier; choose another net")
+        self.body = body
+        self.stem_point, self.points = stage_points([point["reduction"] for point in body.feature_info])
+
+    def encode(self, x: Tensor) -> Out:
+        final, features = self.body.forward_intermediates(x, output_fmt="NCHW")
+        emb = self.body.forward_head(final, pre_logits=True)
+        stem = None if self.stem_point is None else features[self.stem_point]
+        return Out(scores(self.classifier, emb), tuple(features[i] for i in self.points), (), stem, emb)
+
+    @property
+    def classifier(self) -> nn.Linear:
+        return self.body.get_classifier()
+
+    def pretrained(self) -> dict[str, Tensor]:
+        """State of this net as timm ships it, with timm's adaptation to the input's channels and size."""
+        return timm.create_model(self.name, pretrained=True, **self.options).state_dict()
+
+
+def build(input_shape: tuple[int, ...], outputs: int, name: str) -> TimmNetwork:
+    """A :class:`TimmNetwork` for (channels, height, width) inputs."""
+    return TimmNetwork(name, input_shape, outputs)
