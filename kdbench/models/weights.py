@@ -10,42 +10,48 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kdbench.contract import Network
 from kdbench.errors import UserError
+from kdbench.files import sha256
 
 HUB = re.compile(r"hub:(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 HUB_FILE = "model.safetensors"
+FEATURES = "#features"
 SHOWN = 4
 """Keys named of each kind of mismatch."""
 
 
-def load_weights(net: Network, spec: str | Path, *, classifier: bool = True) -> None:
+def load_weights(net: Network, spec: str | Path) -> str:
     """Load every weight and buffer of ``net``.
 
     Args:
         net: changed in place.
         spec: a ``.safetensors`` file or a torch file of tensors only, with the keys of ``net`` or of the net inside it;
             ``hub:<owner>/<name>`` or ``hub:<owner>/<name>@<revision>``; ``timm``, for the weights timm ships with a
-            ``timm:`` net.
-        classifier: False leaves the classifier as it is, for a teacher that only lends its features, or to start
-            training from weights for other classes.
+            ``timm:`` net. With ``#features`` behind any of these the classifier stays as it is: for a teacher that only
+            lends its features, or to start training from weights for other classes.
+
+    Returns:
+        The SHA-256 of ``net``'s state as a safetensors file: one and the same for equal weights of any origin.
 
     Raises:
         UserError: nothing to read there, or keys or shapes that do not fit, which are named. ``net`` is unchanged then.
     """
-    state = _read(net, str(spec))
+    source, mark, _ = str(spec).partition(FEATURES)
+    state = _read(net, source)
     target = _target(net, state)
     expected = target.state_dict()
-    if not classifier:
+    if mark:
         own = _prefix(target, net.classifier)
         state = {key: value for key, value in state.items() if not key.startswith(own)}
         state |= {key: value for key, value in expected.items() if key.startswith(own)}
     if problem := _mismatch(expected, state):
         raise UserError(f"weights {str(spec)!r} do not fit {type(net).__name__}: {problem}")
     target.load_state_dict(state)
+    return sha256(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
 
 
 def _read(net: Network, spec: str) -> dict[str, Tensor]:
