@@ -1,0 +1,88 @@
+"""What NVIDIA's management library knows of one board. Optional: needs the ``gpu`` extra (nvidia-ml-py) and a driver.
+
+Every query answers None where the board or the driver does not offer it; nothing here raises.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Nvml:
+    """One board.
+
+    Args:
+        api: the ``pynvml`` module, initialised.
+        handle: its handle of the board.
+    """
+
+    def __init__(self, api: ModuleType, handle: Any) -> None:
+        self._api = api
+        self._handle = handle
+
+    @classmethod
+    def open(cls, device: torch.device) -> Nvml | None:
+        """The board behind a CUDA device, or None for another device or where NVML is missing.
+
+        The board is found by its PCI address: NVML counts boards its own way, ``CUDA_VISIBLE_DEVICES`` another.
+        """
+        if device.type != "cuda":
+            return None
+        try:
+            import pynvml  # optional dependency
+        except ImportError:
+            return None
+        import torch  # late: importing this module must stay cheap
+
+        seen: Any = torch.cuda.get_device_properties(device)
+        address = f"{seen.pci_domain_id:08x}:{seen.pci_bus_id:02x}:{seen.pci_device_id:02x}.0"
+        try:
+            pynvml.nvmlInit()
+            return cls(pynvml, pynvml.nvmlDeviceGetHandleByPciBusId(address))
+        except pynvml.NVMLError:
+            return None
+
+    def _ask(self, function: str, *args: Any) -> Any:
+        try:
+            return getattr(self._api, function)(*args)
+        except self._api.NVMLError:
+            return None
+
+    def energy_mj(self) -> int | None:
+        """Energy of the whole board since the driver was loaded, mJ (Volta and later)."""
+        return self._ask("nvmlDeviceGetTotalEnergyConsumption", self._handle)
+
+    def power_limit_w(self) -> float | None:
+        """Power limit in force, W."""
+        limit = self._ask("nvmlDeviceGetEnforcedPowerLimit", self._handle)
+        return None if limit is None else limit / 1000
+
+    def utilisation(self) -> int | None:
+        """Share of the last sampling period (up to 1 s) in which a kernel ran, %."""
+        rates = self._ask("nvmlDeviceGetUtilizationRates", self._handle)
+        return None if rates is None else rates.gpu
+
+    def mig(self) -> bool:
+        """Whether the board is split into instances. A board that cannot be split is not."""
+        modes = self._ask("nvmlDeviceGetMigMode", self._handle)
+        return modes is not None and modes[0] == 1
+
+    def other_processes(self) -> int | None:
+        """Processes on the board beside this one, which must have used CUDA already.
+
+        This process is subtracted by count, not by number: in a container NVML names processes by the host's numbers.
+        """
+        compute = self._ask("nvmlDeviceGetComputeRunningProcesses", self._handle)
+        graphics = self._ask("nvmlDeviceGetGraphicsRunningProcesses", self._handle)
+        if compute is None:
+            return None
+        return max(0, len({p.pid for p in [*compute, *(graphics or [])]}) - 1)
+
+    def driver(self) -> str | None:
+        """Driver version."""
+        version = self._ask("nvmlSystemGetDriverVersion")
+        return version.decode() if isinstance(version, bytes) else version

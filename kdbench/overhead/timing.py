@@ -1,0 +1,284 @@
+"""The paired measurement of a method's step against plain training.
+
+Two arms run in one process in short blocks, in random order within each pair of blocks, so that whatever slows the
+machine slows both. The ratio is estimated from pairs (:mod:`kdbench.overhead.estimate`).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+
+from kdbench.overhead.clock import Arm, Clock, clock_for, quiet_gc
+from kdbench.overhead.estimate import RatioEstimate, estimate_ratio
+
+T = TypeVar("T")
+
+WARMUP_GROUP = 5
+"""Steps whose median is compared with that of the group before."""
+WARMUP_MIN, WARMUP_MAX = 20, 100
+"""Warm-up steps of an arm after its first step."""
+WARMUP_CHANGE = 0.03
+"""Relative difference of two consecutive medians below which an arm has settled."""
+FEWEST_PAIRS = 3
+"""Measured whatever the time limit says: an interval from fewer says nothing."""
+MOST_PAIRS = 200
+"""What a record holds."""
+AA_LIMIT = {"cuda": 0.02, "cpu": 0.04}
+"""Largest abs(ratio - 1) of plain against plain on a machine quiet enough to publish from."""
+
+
+class Both(NamedTuple):
+    """A value of each arm."""
+
+    plain: float
+    method: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a measurement may cost and how exact it must be.
+
+    Attributes:
+        mode: its name in records.
+        block_s: shortest block, seconds.
+        min_pairs: pairs of blocks before the interval may end the measurement.
+        warmup_s: limit on the warm-up of both arms after their first steps, seconds; overrides ``WARMUP_MIN``.
+        limit_s: device type to limit on the pairs of blocks, seconds.
+        half_width: device type to relative half-width of the interval at which measuring ends.
+    """
+
+    mode: Literal["quick", "full"]
+    block_s: float
+    min_pairs: int
+    warmup_s: float
+    limit_s: dict[str, float]
+    half_width: dict[str, float]
+
+
+_HALF_WIDTH = {"cuda": 0.01, "cpu": 0.03}
+QUICK = Budget("quick", 0.1, 10, 3.0, {"cuda": 7.0, "cpu": 7.0}, _HALF_WIDTH)
+"""10 s for both arms together, beside their first steps: for a first look, never published as a cell."""
+FULL = Budget("full", 0.2, 30, math.inf, {"cuda": 120.0, "cpu": 30.0}, _HALF_WIDTH)
+"""For published cells."""
+
+
+@dataclass(frozen=True)
+class PairedTiming:
+    """What a paired measurement gave.
+
+    Attributes:
+        mode: ``quick`` or ``full``.
+        pairs: (plain, method) time per step of each pair of blocks, ms, in the order measured.
+        estimate: ratio and step times from ``pairs``.
+        first_step_ms: first step of each arm, ms. The method's comes first and bears the process's lazy initialisation.
+        steps_per_block: steps in a block of each arm.
+        warmup_steps: steps each arm ran before the blocks, its first step included.
+        settled: both arms' warm-up ended by the 3 % rule rather than by a limit.
+        converged: the interval was narrow enough before the limits.
+    """
+
+    mode: str
+    pairs: tuple[tuple[float, float], ...]
+    estimate: RatioEstimate
+    first_step_ms: Both
+    steps_per_block: tuple[int, int]
+    warmup_steps: tuple[int, int]
+    settled: bool
+    converged: bool
+
+
+class _Warm:
+    """Warm-up of one arm: what it has run so far."""
+
+    def __init__(self, clock: Clock, arm: Arm) -> None:
+        self._clock, self._arm = clock, arm
+        clock.synchronize()
+        start = clock.now()
+        arm()
+        clock.synchronize()
+        self.first_s = clock.now() - start  # host time: building kernels is what makes a first step slow
+        self.medians: list[float] = []
+        self.steps = 0
+
+    def group(self, until: float) -> None:
+        """Runs up to ``WARMUP_GROUP`` steps more."""
+        seconds = self._clock.steps(self._arm, WARMUP_GROUP, until)
+        self.medians.append(median(seconds))
+        self.steps += len(seconds)
+
+    @property
+    def settled(self) -> bool:
+        if self.steps < WARMUP_MIN:
+            return False
+        before, last = self.medians[-2:]
+        return abs(last - before) < WARMUP_CHANGE * before
+
+    @property
+    def done(self) -> bool:
+        return self.settled or self.steps >= WARMUP_MAX
+
+    def block_steps(self, block_s: float) -> int:
+        """Steps that fill a block. From the fastest group: a disturbed one would make the blocks too short."""
+        return max(1, math.ceil(block_s / min(self.medians)))
+
+
+def _warm_up(clock: Clock, plain: Arm, method: Arm, limit_s: float) -> tuple[_Warm, _Warm]:
+    """Runs both arms in turns until each has settled or a limit is reached; every arm gets one group at least."""
+    warm_method = _Warm(clock, method)
+    warm_plain = _Warm(clock, plain)
+    until = clock.now() + limit_s
+    arms = (warm_plain, warm_method)
+    while not all(arm.done for arm in arms) and (clock.now() < until or not all(arm.medians for arm in arms)):
+        for arm in arms:
+            if not arm.done:
+                gc.collect()
+                arm.group(until)
+    return arms
+
+
+def measure_pairs(
+    plain: Arm, method: Arm, device: torch.device, *, budget: Budget, rng_seed: int, clock: Clock | None = None
+) -> PairedTiming:
+    """Times a method's step against the plain step.
+
+    Args:
+        plain, method: one optimiser step each, on the next batch of a ring that already lies on the device.
+        device: where they run.
+        budget: ``QUICK`` or ``FULL``.
+        rng_seed: seed of the order of the arms within each pair.
+        clock: the clock to read; the device's own unless given.
+
+    Raises:
+        UserError: a device that can be neither timed by host nor by CUDA events.
+    """
+    clock = clock or clock_for(device)
+    limit_s, wanted = budget.limit_s[device.type], budget.half_width[device.type]
+    order = random.Random(rng_seed)
+    arms = (plain, method)
+    pairs: list[tuple[float, float]] = []
+    with quiet_gc():
+        warm = _warm_up(clock, plain, method, budget.warmup_s)
+        steps = (warm[0].block_steps(budget.block_s), warm[1].block_steps(budget.block_s))
+        start = clock.now()
+        while True:
+            gc.collect()
+            ms = [0.0, 0.0]
+            for i in order.sample((0, 1), 2):
+                ms[i] = 1000 * clock.block(arms[i], steps[i]) / steps[i]
+            pairs.append((ms[0], ms[1]))
+            spent = clock.now() - start >= limit_s or len(pairs) == MOST_PAIRS
+            enough = len(pairs) >= budget.min_pairs
+            if len(pairs) < FEWEST_PAIRS or not (spent or enough):
+                continue
+            estimate = estimate_ratio(pairs)
+            converged = enough and estimate.half_width <= wanted
+            if converged or spent:
+                break
+    return PairedTiming(
+        mode=budget.mode,
+        pairs=tuple(pairs),
+        estimate=estimate,
+        first_step_ms=Both(1000 * warm[0].first_s, 1000 * warm[1].first_s),
+        steps_per_block=steps,
+        warmup_steps=(1 + warm[0].steps, 1 + warm[1].steps),
+        settled=all(arm.settled for arm in warm),
+        converged=converged,
+    )
+
+
+@dataclass(frozen=True)
+class AAGate:
+    """Plain against plain: what a machine makes of equal arms.
+
+    Attributes:
+        ratio, lo, hi: as in :class:`RatioEstimate`.
+        passed: the interval holds 1 and the ratio is within ``AA_LIMIT``. By its definition a 95 % interval misses 1
+            on one quiet machine in twenty.
+    """
+
+    ratio: float
+    lo: float
+    hi: float
+    passed: bool
+
+
+def aa_gate(
+    plain_a: Arm,
+    plain_b: Arm,
+    device: torch.device,
+    *,
+    budget: Budget = FULL,
+    rng_seed: int = 0,
+    clock: Clock | None = None,
+) -> AAGate:
+    """Measures two equal arms; a machine that tells them apart is too noisy to measure a method on.
+
+    Args:
+        plain_a, plain_b: two separately built plain arms.
+        device, budget, rng_seed, clock: as in :func:`measure_pairs`.
+    """
+    found = measure_pairs(plain_a, plain_b, device, budget=budget, rng_seed=rng_seed, clock=clock).estimate
+    passed = found.lo <= 1 <= found.hi and abs(found.ratio - 1) <= AA_LIMIT[device.type]
+    return AAGate(found.ratio, found.lo, found.hi, passed)
+
+
+@dataclass(frozen=True)
+class DataWait:
+    """Training with the real loader.
+
+    Attributes:
+        fraction: share of the time in which the host waited for a batch. On a GPU that waits while the device still
+            works on the step before count too, so this is an upper bound of what the loader costs; ``samples_s``
+            against the throughput of staged batches is the cost itself.
+        samples_s: student labelled samples per second.
+        steps: steps measured.
+    """
+
+    fraction: float
+    samples_s: float
+    steps: int
+
+
+def data_wait(
+    draw: Callable[[], T],
+    step: Callable[[T], object],
+    rows: Callable[[T], int],
+    device: torch.device,
+    *,
+    seconds: float = 5.0,
+    clock: Clock | None = None,
+) -> DataWait:
+    """Steps fed by a loader, after ``WARMUP_GROUP`` untimed ones.
+
+    Args:
+        draw: the next batch, endlessly.
+        step: one optimiser step on it.
+        rows: labelled samples of a batch; a sample seen in several views counts once.
+        device: where the steps run.
+        seconds: least time to measure; at least ``WARMUP_GROUP`` steps are.
+        clock: as in :func:`measure_pairs`.
+    """
+    clock = clock or clock_for(device)
+    for _ in range(WARMUP_GROUP):
+        step(draw())
+    clock.synchronize()
+    waited, samples, steps = 0.0, 0, 0
+    start = clock.now()
+    while steps < WARMUP_GROUP or clock.now() - start < seconds:
+        asked = clock.now()
+        batch = draw()
+        waited += clock.now() - asked
+        step(batch)
+        samples += rows(batch)
+        steps += 1
+    clock.synchronize()
+    took = clock.now() - start
+    return DataWait(waited / took, samples / took, steps)

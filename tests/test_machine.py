@@ -1,0 +1,215 @@
+"""Facts of the machine: complete, and nothing that names it or its user."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kdbench import machine, nvml
+from kdbench.errors import UserError
+from kdbench.machine import contended, device_class, environment, pick_device
+from kdbench.nvml import Nvml
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def test_importing_it_does_not_import_torch():
+    code = "import sys, kdbench.machine, kdbench.nvml; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_environment_has_the_fields_of_a_record():
+    found = environment(CPU)
+    assert list(found) == (
+        "os python torch cuda cudnn driver gpu cpu cores threads ram_gib flags packages packages_sha256".split()  # noqa: SIM905
+    )
+    assert found["torch"] == torch.__version__
+    assert found["gpu"] is None
+    assert found["driver"] is None
+    assert found["cores"] >= 1
+    assert found["threads"] == torch.get_num_threads()
+    assert 0.1 < found["ram_gib"] < 100_000
+    assert found["flags"] == {"tf32": False, "cudnn_benchmark": False, "deterministic": False}
+    assert found["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert "numpy" in found["packages"]
+    assert re.fullmatch("[0-9a-f]{64}", found["packages_sha256"])
+    assert found == environment(CPU) == json.loads(json.dumps(found))
+
+
+def test_environment_names_neither_machine_nor_user_nor_path(monkeypatch):
+    monkeypatch.setattr(machine.platform, "release", lambda: "6.1.0-13-" + "acme-cluster")
+    text = json.dumps(environment(CPU)).lower()
+    secrets = {socket.gethostname(), getpass.getuser(), "acme", *os.environ.get("HOSTNAME", "").split()}
+    for secret in secrets:
+        assert not re.search(rf"(?<![a-z0-9]){re.escape(secret.lower())}(?![a-z0-9])", text), secret
+    assert str(Path.home()).lower() not in text
+    assert not re.search(r"(?<![a-z])/[a-z]", text), "a path"
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+", text)
+
+
+def test_flags_follow_torch():
+    before = torch.backends.cudnn.benchmark
+    try:
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+        torch.use_deterministic_algorithms(True)
+        assert environment()["flags"] == {"tf32": True, "cudnn_benchmark": True, "deterministic": True}
+    finally:
+        torch.backends.cudnn.benchmark = before
+        torch.set_float32_matmul_precision("highest")
+        torch.use_deterministic_algorithms(False)
+
+
+def test_the_digest_of_packages_follows_versions_not_their_order(monkeypatch):
+    def installed(*pairs: tuple[str, str]) -> str:
+        found = [SimpleNamespace(metadata={"Name": name}, version=version) for name, version in pairs]
+        monkeypatch.setattr(machine.metadata, "distributions", lambda: iter(found))
+        return machine._packages()[1]
+
+    one = installed(("a", "1"), ("B_c", "2"))
+    assert one == installed(("b-c", "2"), ("a", "1"))
+    assert one != installed(("a", "1"), ("b-c", "3"))
+    assert one == installed(("a", "1"), ("b-c", "2"), ("A", "0")), "a shadowed copy is not in use"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Two fake boards."""
+    seen = SimpleNamespace(
+        name="NVIDIA H100 80GB HBM3", total_memory=85_000_000_000, pci_domain_id=0, pci_bus_id=0x1A, pci_device_id=0
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: seen.name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: seen)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+
+
+class FakePynvml:
+    """As much of pynvml as is asked for."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, **answers: object) -> None:
+        self.answers = answers
+        self.address = ""
+
+    def nvmlInit(self) -> None:
+        if self.answers.get("init") is False:
+            raise self.NVMLError
+
+    def nvmlDeviceGetHandleByPciBusId(self, address: str) -> str:
+        self.address = address
+        return "handle"
+
+    def __getattr__(self, name: str):
+        def ask(*args: object) -> object:
+            assert args in {("handle",), ()}
+            if name not in self.answers:
+                raise self.NVMLError(name)
+            return self.answers[name]
+
+        return ask
+
+
+def pids(*numbers: int) -> list[SimpleNamespace]:
+    return [SimpleNamespace(pid=n) for n in numbers]
+
+
+def test_gpu_facts_come_from_the_board_at_torchs_address(gpu, monkeypatch):
+    api = FakePynvml(
+        nvmlSystemGetDriverVersion="570.86.15", nvmlDeviceGetEnforcedPowerLimit=700_000, nvmlDeviceGetMigMode=[0, 0]
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", api)
+    found = environment(CUDA)
+    assert api.address == "00000000:1a:00.0"
+    assert found["driver"] == "570.86.15"
+    assert found["gpu"] == {
+        "name": "NVIDIA H100 80GB HBM3", "count": 2, "mem_mib": 81062, "power_limit_w": 700.0, "mig": False,
+    }  # fmt: skip
+
+
+def test_gpu_facts_without_nvml_are_null(gpu, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    found = environment(CUDA)["gpu"]
+    assert found["name"] == "NVIDIA H100 80GB HBM3"
+    assert found["power_limit_w"] is None
+    assert found["mig"] is None
+    assert contended(CUDA) is None
+
+
+def test_nvml_without_a_driver_is_no_board(gpu, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(init=False))
+    assert Nvml.open(CUDA) is None
+    assert Nvml.open(CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("compute", "graphics", "expected"),
+    [((os.getpid(),), (), False), ((7,), (), False), ((7, 8), (), True), ((7,), (9,), True), ((7,), (7,), False)],
+)
+def test_contended_by_any_process_but_one(gpu, monkeypatch, compute, graphics, expected):
+    api = FakePynvml(
+        nvmlDeviceGetComputeRunningProcesses=pids(*compute), nvmlDeviceGetGraphicsRunningProcesses=pids(*graphics)
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", api)
+    assert contended(CUDA) is expected
+    assert contended(CPU) is None
+
+
+def test_what_a_board_does_not_offer_is_none():
+    board = Nvml(FakePynvml(), "handle")
+    answers = [board.energy_mj(), board.power_limit_w(), board.utilisation(), board.other_processes(), board.driver()]
+    assert answers == [None] * 5
+    assert board.mig() is False
+    assert Nvml(FakePynvml(nvmlDeviceGetMigMode=[1, 1]), "handle").mig() is True
+    assert Nvml(FakePynvml(nvmlSystemGetDriverVersion=b"550.1"), "handle").driver() == "550.1"
+    assert nvml.Nvml(FakePynvml(nvmlDeviceGetUtilizationRates=SimpleNamespace(gpu=3)), "handle").utilisation() == 3
+
+
+def test_device_class(gpu):
+    assert device_class(CPU, torch.float32) == "cpu/float32"
+    assert device_class(CUDA, torch.bfloat16, compile=True) == "cuda:NVIDIA-H100-80GB-HBM3/bfloat16/compile"
+    assert (
+        device_class(CUDA, "bfloat16", world_size=4, compile=True, channels_last=True)
+        == "cuda:NVIDIA-H100-80GB-HBM3/bfloat16/x4/compile/channels-last"
+    )
+
+
+def test_device_class_of_an_odd_name_is_safe(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: " Tesla/T4 (x16) ")
+    assert device_class(CUDA, torch.float16) == "cuda:Tesla-T4-x16/float16"
+
+
+def test_pick_device_with_gpus(gpu):
+    assert pick_device("auto") == CUDA
+    assert pick_device("cuda") == CUDA
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert pick_device("cpu") == CPU
+    with pytest.raises(UserError, match="there are 2 CUDA devices"):
+        pick_device("cuda:2")
+
+
+def test_pick_device_without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == CPU
+    assert pick_device("cpu") == CPU
+    with pytest.raises(UserError, match="sees no CUDA device"):
+        pick_device("cuda")
+
+
+@pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:-1", "CPU", "", "cuda:0,1", "cpu\n"])
+def test_pick_device_refuses_other_words(text):
+    with pytest.raises(UserError, match="use auto, cpu, cuda or cuda:<number>"):
+        pick_device(text)
