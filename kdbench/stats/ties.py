@@ -14,8 +14,8 @@ Over all pairs at once, 95 % of boards of equal methods stay whole.
 It takes one residual variance for all methods. Cochran's C (1941) looks for a method far noisier than the rest; where
 it finds one, every pair gets its own t statistic, with Holm's correction (1979) over pairs, and the note says so.
 Simulated, equal methods, 12 methods, 2 tasks, 5 seeds, one method 2, 3, 5, 10 times as noisy: 5, 4, 2, 2 % of boards
-split (range rule alone: 9, 15, 21, 23 %). With 3 seeds a noise of 2 or 3 times often goes unnoticed: 7 to 9 % split,
-12 to 16 % with one task. The fallback separates little with few seeds.
+split (range rule alone: 9, 15, 21, 23 %). With 3 seeds 3 times the noise often goes unnoticed: 8 to 9 % split with 2
+tasks, 12 to 16 % with one (6 to 34 methods). The fallback separates little with few seeds.
 """
 
 from __future__ import annotations
