@@ -85,7 +85,7 @@ class Rows(NamedTuple):
 
     Attributes:
         x: input name to (N, ...) tensor; images are uint8 (N, C, H, W), other inputs float32.
-        y: (N,) int64 labels or float32 targets in the task's own unit.
+        y: (N,) int64 labels or float32 targets; what a method sees of targets is always scaled, as in a batch.
     """
 
     x: Mapping[str, Tensor]
@@ -263,7 +263,7 @@ class TaskInfo(Protocol):
         classes: number of classes; 1 for a regression.
         n_train: rows of the training set.
         train_labels: (n_train,) labels on the training device, scaled targets for a regression.
-        label_range: (min, max) of regression targets in their unit, None otherwise.
+        label_range: (min, max) of regression targets, scaled as in a batch; None for classes.
         raw_shape: input name to shape of one raw row.
         epochs: epochs of the task's protocol.
         steps: optimiser steps of one epoch.
@@ -378,7 +378,7 @@ class Method(nn.Module):
         raise NotApplicable(f"{type(self).__name__} defines neither losses nor stages")
 
     def after_step(self, batch: Batch, at: At) -> None:
-        """After each optimiser step, without gradients: memory banks, moving averages."""
+        """After each optimiser step of a stage with ``losses``, without gradients: memory banks, moving averages."""
 
     def groups(self) -> list[Group]:
         """Parameters by optimiser; one group of all of them unless overridden."""

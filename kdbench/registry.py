@@ -19,6 +19,8 @@ from kdbench.yamlfile import read_as
 if TYPE_CHECKING:
     from kdbench.contract import Method
 
+PLAIN = "plain"
+"""The reference of every ratio, and how teachers are trained."""
 METHOD_GROUP = "kdbench.methods"
 TASK_GROUP = "kdbench.tasks"
 SLUG = re.compile(r"[a-z0-9][a-z0-9_.-]*")

@@ -1,0 +1,62 @@
+"""A method's needs against a task's offers, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdbench.contract import ANY_TEACHER, Needs, Network, NotApplicable, Out
+from kdbench.engine.task import Task
+
+
+def offers_of(net: Network, out: Out) -> set[str]:
+    """What a network offers: the filled fields of its output, and its classifier, norms and tails."""
+    found = {name for name, value in out._asdict().items() if value is not None and value != ()}
+    for name, probe in (
+        ("classifier", lambda: net.classifier),
+        ("norm", lambda: net.norm(0)),
+        ("tail", lambda: net.tail(0)),
+    ):
+        try:
+            probe()
+        except NotApplicable:
+            continue
+        found.add(name)
+    return found
+
+
+def kind_and_roles(needs: Needs, kind: str, roles: list[str]) -> list[str]:
+    """Roles of the task's teachers that the method reads.
+
+    Raises:
+        NotApplicable: wrong kind of task, or a teacher it needs is not there.
+    """
+    if kind not in needs.kinds:
+        raise NotApplicable(f"it runs on {' and '.join(sorted(needs.kinds))} tasks, this one is a {kind} task")
+    wanted = []
+    for role in needs.teachers:
+        if role == ANY_TEACHER:
+            if not roles:
+                raise NotApplicable("it needs a teacher, the task has none")
+            role = roles[0]
+        if role not in roles:
+            raise NotApplicable(f"it needs a teacher of role {role!r}, the task has {', '.join(roles) or 'none'}")
+        wanted.append(role)
+    return wanted
+
+
+def nets_and_data(needs: Needs, task: Task, student: Network, teachers: Mapping[str, Network]) -> None:
+    """Checks what the networks and the data offer.
+
+    Raises:
+        NotApplicable: naming what is missing.
+    """
+    missing = needs.student - offers_of(student, task.probe(student))
+    if missing:
+        raise NotApplicable(f"the student {task.spec.pair.student.net} offers no {', '.join(sorted(missing))}")
+    for role, teacher in teachers.items():
+        missing = needs.teacher - offers_of(teacher, task.probe(teacher))
+        if missing:
+            raise NotApplicable(f"the {role} teacher offers no {', '.join(sorted(missing))}")
+    missing = needs.data - task.data.properties
+    if missing:
+        raise NotApplicable(f"the data set is not {', '.join(sorted(missing))}")

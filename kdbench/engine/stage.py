@@ -1,0 +1,134 @@
+"""One stage of a method being trained: its batches, optimisers, learning rates, and one update at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.contract import At, Batch, Method, Stage
+from kdbench.engine import optim
+from kdbench.engine.task import Task
+from kdbench.errors import UserError
+from kdbench.seeds import derive
+
+
+class StageRun:
+    """A stage of a method, able to do one step at a time.
+
+    Args:
+        method: the method, on the training device.
+        stage: the stage it yielded.
+        task: batches, protocol, seed and device.
+        draw: where batches come from; the stage's own loader when None (the overhead measurement gives a fixed ring).
+
+    Attributes:
+        step_number: optimiser steps done; total: to do in all.
+        draws: batches drawn.
+        bad: 0-d bool on the device, True once a loss was not finite.
+    """
+
+    def __init__(
+        self, method: Method, stage: Stage, task: Task, draw: Callable[[int], Batch] | None = None
+    ) -> None:
+        needs = method.needs(method.hp)
+        batch = min(stage.batch or task.batch, task.n_train)
+        if batch < needs.min_batch:
+            raise UserError(
+                f"stage {stage.name!r} has batches of {batch} rows, the method needs at least {needs.min_batch}; "
+                "raise train.batch or the number of training rows"
+            )
+        self.method, self.stage, self.task = method, stage, task
+        self.loader = task.loader(stage, needs.min_batch)
+        self._draw = draw or self.loader.draw
+        self.optimizers = {group.name: optim.build(group, task.spec.train.optimizer) for group in stage.groups}
+        if len(self.optimizers) != len(stage.groups):
+            raise ValueError(f"stage {stage.name!r}: two groups have one name")
+        self._base_lr = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
+        self._follows = {group.name: group.schedule == "task" for group in stage.groups}
+        self.total = stage.steps if stage.steps is not None else (stage.epochs or 0) * self.loader.steps
+        self.step_number = 0
+        self.draws = 0
+        self.bad = torch.zeros((), dtype=torch.bool, device=task.device)
+        self._rng = torch.Generator(task.device)
+
+    def at(self) -> At:
+        """Where the stage stands before its next step."""
+        epochs = self.stage.epochs or 0
+        epoch = self.step_number // self.loader.steps if epochs else 0
+        self._rng.manual_seed(derive(self.task.seed, "step", self.stage.name, self.step_number))
+        return At(self.step_number, epoch, epochs, self.step_number / max(1, self.total), self._rng)
+
+    def lr_factor(self) -> float:
+        """The schedule's factor before the next step, the stage's length standing for the task's epochs."""
+        epochs = self.task.spec.train.epochs
+        if self.stage.epochs == epochs:
+            done = self.step_number / self.loader.steps
+        else:
+            done = epochs * self.step_number / max(1, self.total)
+        return optim.factor(self.task.spec.train.schedule, done, epochs)
+
+    def learning_rate(self) -> float:
+        """Of the first group, before the next step."""
+        name = next(iter(self._base_lr))
+        return self._base_lr[name] * (self.lr_factor() if self._follows[name] else 1.0)
+
+    def draw(self) -> Batch:
+        """The next batch."""
+        self.draws += 1
+        return self._draw(self.draws - 1)
+
+    def update(self, loss: Tensor, group: str | None = None) -> None:
+        """Zero-grad, backward and step of one group, or of all. A parameter without a gradient is not stepped."""
+        names = [group] if group is not None else list(self.optimizers)
+        self.bad |= ~torch.isfinite(loss.detach())
+        for name in names:
+            self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name in names:
+            self.optimizers[name].step()
+
+    def step(self) -> dict[str, Tensor]:
+        """One update; returns the detached terms, ``total`` among them for a stage with losses."""
+        factor = self.lr_factor()
+        for name, optimizer in self.optimizers.items():
+            if self._follows[name]:
+                for param_group in optimizer.param_groups:
+                    param_group["lr"] = self._base_lr[name] * factor
+        at = self.at()
+        if self.stage.losses is not None:
+            batch = self.draw()
+            terms = self.stage.losses(batch, at)
+            total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
+            self.update(total)
+            with torch.no_grad():
+                self.method.after_step(batch, at)
+            terms = {**terms, "total": total}
+        else:
+            assert self.stage.step is not None
+            terms = self.stage.step(self.draw, at, self.update)
+        self.step_number += 1
+        return {name: term.detach() for name, term in terms.items()}
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on, as tensors and plain values."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "step": self.step_number,
+            "draws": self.draws,
+            "rng": torch.get_rng_state(),
+            "device_rng": torch.cuda.get_rng_state(self.task.device) if self.task.device.type == "cuda" else None,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`."""
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.step_number, self.draws = state["step"], state["draws"]
+        torch.set_rng_state(state["rng"].cpu())
+        if state["device_rng"] is not None:
+            torch.cuda.set_rng_state(state["device_rng"].cpu(), self.task.device)

@@ -1,0 +1,145 @@
+"""Teachers: trained once by the same engine as plain, cached by the hash of what made them, scored before use."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from kdbench import ENGINE_VERSION, registry
+from kdbench.cache import Damaged, build_once, clear
+from kdbench.contract import Network
+from kdbench.data.dataset import Dataset
+from kdbench.engine.scoring import Scorer
+from kdbench.engine.task import Keeper, Task, build_network, seeded
+from kdbench.engine.trainer import Trainer
+from kdbench.errors import UserError
+from kdbench.files import canonical_json, sha256, sha256_file
+from kdbench.home import Home
+from kdbench.models.weights import load_weights
+from kdbench.progress import Progress
+from kdbench.spec import TaskSpec, Teacher
+
+WEIGHTS, FACTS = "weights.safetensors", "facts.json"
+
+
+@dataclass(frozen=True)
+class TrainedTeacher:
+    """A teacher and what is known of it.
+
+    Attributes:
+        score: its own primary metric on the test rows.
+        facts: arch, source, params, weights_sha256, seconds and steps of its training (None when it came with weights).
+    """
+
+    role: str
+    net: Network
+    score: float
+    facts: dict[str, Any]
+
+
+def teacher_spec(spec: TaskSpec, teacher: Teacher, smoke: bool) -> TaskSpec:
+    """The task a teacher trains on: its own net as the student, all rows, its own protocol."""
+    changes = teacher.train.model_dump(exclude_none=True)
+    if smoke:
+        changes["epochs"] = spec.smoke.epochs
+    body = spec.model_dump()
+    body["train"] |= changes
+    body["data"]["subset"] = None
+    body["pair"] = {"student": {"net": teacher.net, "input": teacher.input}, "teachers": {}}
+    return TaskSpec.model_validate(body)
+
+
+def get(
+    spec: TaskSpec, role: str, data: Dataset, device: torch.device, home: Home, smoke: bool, progress: Progress
+) -> TrainedTeacher:
+    """The teacher in a role of a task's pair, trained now if nobody did.
+
+    Args:
+        data: all training rows (a subset is the student's).
+
+    Raises:
+        UserError: it scores worse than the task's ``min_score``, or its weights do not fit.
+    """
+    teacher = spec.pair.teachers[role]
+    own = teacher_spec(spec, teacher, smoke)
+    with seeded(teacher.seed, "student-init"):
+        net = build_network(teacher.net, teacher.input, data).to(device)
+    if teacher.weights == "auto":
+        facts = _cached(own, teacher.seed, net, data, device, home, progress.labelled(f"teacher {teacher.net}"))
+        source = "kdbench"
+    else:
+        facts = {"weights_sha256": load_weights(net, teacher.weights), "seconds": None, "steps": None}
+        source = teacher.weights
+    net.to(device).eval().requires_grad_(False)
+    task = Task(own, data, device, teacher.seed, _no_keeper(home))
+    score = Scorer(task).primary(net)[spec.score.primary]
+    _refuse_weak(spec, role, teacher, score, smoke)
+    params = sum(p.numel() for p in net.parameters())
+    return TrainedTeacher(role, net, score, {"arch": teacher.net, "source": source, "params": params, **facts})
+
+
+def _no_keeper(home: Home) -> Keeper:
+    return Keeper(home.teachers, home.artefacts, {})
+
+
+def _refuse_weak(spec: TaskSpec, role: str, teacher: Teacher, score: float, smoke: bool) -> None:
+    if teacher.min_score is None or smoke:
+        return
+    better = score >= teacher.min_score if spec.score.higher_is_better else score <= teacher.min_score
+    if not better:
+        raise UserError(
+            f"teacher {role!r} ({teacher.net}) of {spec.name} scores {score:.2f} {spec.score.unit}, the task asks for "
+            f"{teacher.min_score:g}; check its weights or protocol, or set pair.teachers.{role}.min_score"
+        )
+
+
+def _cached(
+    own: TaskSpec, seed: int, net: Network, data: Dataset, device: torch.device, home: Home, progress: Progress
+) -> dict[str, Any]:
+    """Loads the cached weights into ``net``, training them first if need be."""
+    made_by = {
+        "protocol": own.model_dump(mode="json", include={"data", "pair", "train"}),
+        "data": data.digest("train"),
+        "seed": seed,
+        "engine_version": ENGINE_VERSION,
+    }
+    folder = home.teachers / sha256(canonical_json(made_by))[:32]
+
+    def check(path: Path) -> None:
+        try:
+            facts = json.loads((path / FACTS).read_text())
+            if sha256_file(path / WEIGHTS) != facts["weights_sha256"]:
+                raise Damaged("the weights are not those written")
+        except (OSError, ValueError, KeyError) as error:
+            raise Damaged(f"{FACTS} or {WEIGHTS} cannot be read") from error
+
+    def build(path: Path) -> None:
+        task = Task(own, data, device, seed, _no_keeper(home))
+        method = registry.method(registry.PLAIN).adapter()(task, [net], {}, registry.card(registry.PLAIN).typed({}))
+        checkpoints = path / "checkpoints"
+        trained = Trainer(method.to(device), task, checkpoints, Scorer(task).primary, progress).run()
+        save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, path / WEIGHTS)
+        facts = {
+            "weights_sha256": sha256_file(path / WEIGHTS),
+            "seconds": sum(stage.seconds for stage in trained.stages),
+            "steps": sum(stage.steps for stage in trained.stages),
+            "device": device.type,
+            "made_by": made_by,
+            "curve": trained.curve,
+        }
+        (path / FACTS).write_text(json.dumps(facts, indent=1))
+        clear(checkpoints)
+
+    build_once(folder, check, build, progress.say)
+    try:
+        net.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder / WEIGHTS}: does not fit {own.pair.student.net}; remove the folder to train it again") from error
+    facts = json.loads((folder / FACTS).read_text())
+    return {key: facts[key] for key in ("weights_sha256", "seconds", "steps")}

@@ -1,0 +1,140 @@
+"""Knowledge review (Chen, Liu, Zhao, Jia, CVPR 2021): attention-based fusion (ABF) and hierarchical context loss (HCL)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.contract import At, Batch, Method, Needs, Network, NotApplicable, Out, TaskInfo
+from kdbench.methods.kd.adapter import kd_loss
+
+NORM_ROWS = 2
+"""Fewest values a batch norm of pooled features can normalise."""
+
+
+class ABF(nn.Module):
+    """Attention-based fusion of one student stage with the fused map of the deeper stages.
+
+    Args:
+        student: channels of the student stage.
+        mid: channels of the fused maps.
+        teacher: channels of the teacher stage.
+        fuse: False for the deepest stage, which has nothing to fuse with.
+    """
+
+    def __init__(self, student: int, mid: int, teacher: int, fuse: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(student, mid, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(mid)
+        self.conv2 = nn.Conv2d(mid, teacher, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(teacher)
+        self.att = nn.Conv2d(2 * mid, 2, 1) if fuse else None
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+
+    def forward(self, x: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """Output (N, teacher, *size) and fused map (N, mid, *size) of a stage (N, student, h, w)."""
+        fused = self.bn1(self.conv1(x))
+        if self.att is not None and deeper is not None:
+            deeper = F.interpolate(deeper, fused.shape[-2:], mode="nearest")
+            gates = torch.sigmoid(self.att(torch.cat([fused, deeper], dim=1)))
+            fused = fused * gates[:, :1] + deeper * gates[:, 1:]
+        if fused.shape[-2:] != size:
+            fused = F.interpolate(fused, size, mode="nearest")
+        return self.bn2(self.conv2(fused)), fused
+
+
+def hcl(student: Tensor, teacher: Tensor, levels: Sequence[int] = (4, 2, 1)) -> Tensor:
+    """Hierarchical context loss of one stage, 0-d: squared error of the maps and of their pooled versions.
+
+    Args:
+        student, teacher: (N, C, H, W) of one shape.
+        levels: side lengths of the pooled maps; those not below H are skipped, each next one weighs half.
+    """
+    total, weights, weight = F.mse_loss(student, teacher), 1.0, 1.0
+    for level in levels:
+        if level < student.shape[2]:
+            weight /= 2
+            pooled = (F.adaptive_avg_pool2d(m, level) for m in (student, teacher))
+            total = total + weight * F.mse_loss(*pooled)
+            weights += weight
+    return total / weights
+
+
+def review(abfs: Sequence[nn.Module], student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs of the fusion modules, shallow to deep, each of its teacher stage's shape; runs deep to shallow."""
+    outputs: list[Tensor] = []
+    deeper = None
+    for abf, s, t in zip(reversed(list(abfs)), reversed(list(student)), reversed(list(teacher)), strict=True):
+        output, deeper = abf(s, deeper, t.shape[-2:])
+        outputs.insert(0, output)
+    return outputs
+
+
+def _as_map(x: Tensor) -> Tensor:
+    """(N, C), (N, C, L) and (N, C, H, W) as (N, C, H, W)."""
+    while x.ndim < 4:
+        x = x.unsqueeze(-1)
+    return x
+
+
+class ReviewKD(Method):
+    """The task's loss, the ramped review loss, and an optional softened divergence."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        return Needs(
+            kinds=frozenset({"classification", "regression", "crossmodal"}),
+            student=frozenset({"logits", hp.student_features, "emb"}),
+            teacher=frozenset({"preact", "emb"} | ({"logits"} if hp.kl_weight else set())),
+            min_batch=NORM_ROWS,
+        )
+
+    def __init__(
+        self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any
+    ) -> None:
+        super().__init__(task, students, teachers, hp)
+        if hp.kl_weight and task.kind == "regression":
+            raise NotApplicable("its KL term needs class scores; set method.kl_weight=0")
+        student, teacher = self._student_stages(task.probe(self.student)), self._teacher_stages(task.probe(self.teacher))
+        if len(student) != len(teacher):
+            raise NotApplicable(
+                f"the student has {len(student)} stages (pooled one included), the teacher {len(teacher)}; "
+                "review pairs them one to one"
+            )
+        mid = min(hp.mid_channels, student[-1].shape[1])
+        last = len(student) - 1
+        self.abfs = nn.ModuleList(
+            ABF(s.shape[1], mid, t.shape[1], fuse=i < last)
+            for i, (s, t) in enumerate(zip(student, teacher, strict=True))
+        )
+
+    def _student_stages(self, out: Out) -> list[Tensor]:
+        assert out.emb is not None
+        return [_as_map(m) for m in (*getattr(out, self.hp.student_features), out.emb)]
+
+    def _teacher_stages(self, out: Out) -> list[Tensor]:
+        assert out.emb is not None
+        return [_as_map(m).detach() for m in (*out.preact, out.emb)]
+
+    def ramp(self, epoch: int) -> float:
+        """Weight of the review loss in an epoch counted from 0."""
+        return min(1.0, epoch / self.hp.warmup_epochs) if self.hp.warmup_epochs else 1.0
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp = self.hp
+        out, target = self.student(batch), self.teacher(batch)
+        stages = self._teacher_stages(target)
+        outputs = review(list(self.abfs), self._student_stages(out), stages)
+        total = torch.stack([hcl(o, t, hp.levels) for o, t in zip(outputs, stages, strict=True)]).sum()
+        terms = {
+            "task": hp.ce_weight * self.task.loss(out, batch.y),
+            "review": hp.review_weight * self.ramp(at.epoch) * total,
+        }
+        if hp.kl_weight:
+            terms["kl"] = hp.kl_weight * kd_loss(out.logits, target.logits, hp.temperature)
+        return terms
