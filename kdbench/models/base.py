@@ -6,7 +6,7 @@ A family says what its stages and its head are and how its weights start; taps, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -128,13 +128,17 @@ class Staged(Network):
         trunk: stages and head.
         features: D, the width the head returns.
         outputs: classes, or 1 for a regression.
+        again: makes one more stage like the last, at stride 1 and its width throughout.
     """
 
-    def __init__(self, stem: nn.Module | None, trunk: Trunk, features: int, outputs: int) -> None:
+    def __init__(
+        self, stem: nn.Module | None, trunk: Trunk, features: int, outputs: int, again: Callable[[], nn.Module]
+    ) -> None:
         super().__init__()
         self.stem: nn.Module | None = stem
         self.trunk = trunk
         self.fc = nn.Linear(features, outputs)
+        self._again = again
         self.apply(self.initialise)
 
     @staticmethod
@@ -157,7 +161,16 @@ class Staged(Network):
         return norm.weight, norm.bias
 
     def tail(self, stage: int) -> Tail:
-        rest = Tail(self.trunk.after(stage), copy.deepcopy(self.fc)).requires_grad_(True).train()
+        return self._fresh(self.trunk.after(stage))
+
+    def extra_tail(self) -> Tail:
+        """A fresh tail of the last map with one more stage before the head, like the last but at stride 1 (HSAKD)."""
+        trunk = self.trunk.after(-1)
+        trunk.stages.append(self._again().to(self.fc.weight))
+        return self._fresh(trunk)
+
+    def _fresh(self, trunk: Trunk) -> Tail:
+        rest = Tail(trunk, copy.deepcopy(self.fc)).requires_grad_(True).train()
         for module in rest.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from kdbench.models.base import ConvNorm, GlobalPool, Staged, Trunk
@@ -40,11 +42,14 @@ class ConvNet(Staged):
 
     def __init__(self, width: int, in_channels: int, outputs: int) -> None:
         widths = (in_channels, width, 2 * width, 4 * width)
-        stages = [
-            ConvStage(self.conv(inputs, outputs_, 3, stride, padding=1), self.norm_layer(outputs_))
-            for inputs, outputs_, stride in zip(widths, widths[1:], (1, 2, 2), strict=False)
-        ]
-        super().__init__(None, Trunk(stages, GlobalPool()), widths[-1], outputs)
+        stages = [self.stage(*sizes) for sizes in zip(widths, widths[1:], (1, 2, 2), strict=False)]
+        again = partial(self.stage, widths[-1], widths[-1], 1)
+        super().__init__(None, Trunk(stages, GlobalPool()), widths[-1], outputs, again)
+
+    @classmethod
+    def stage(cls, inputs: int, outputs: int, stride: int) -> ConvStage:
+        """One stage."""
+        return ConvStage(cls.conv(inputs, outputs, 3, stride, padding=1), cls.norm_layer(outputs))
 
 
 def build(input_shape: tuple[int, ...], outputs: int, width: int) -> ConvNet:

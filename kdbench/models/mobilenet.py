@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,8 @@ from kdbench.models.base import GlobalPool, Staged, Trunk, conv_norm, fan_out_no
 
 GROUPS = ((1, 8, 1, 1), (6, 12, 2, 1), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2), (6, 160, 1, 1))
 """Expansion, channels, blocks and first stride of each group of inverted residuals; channels are halved already."""
+
+STEM, HEAD = 16, 1280
 
 STAGE_ENDS = (2, 3, 5, 7)
 """Stages end after these groups, counted from 1."""
@@ -53,6 +56,19 @@ class LinearStage(nn.Module):
         return x, x
 
 
+Group = tuple[int, int, int, int]
+
+
+def linear_stage(inputs: int, groups: Sequence[Group], strides: bool = True) -> LinearStage:
+    """The blocks of some groups, the first from ``inputs`` channels; at stride 1 throughout unless ``strides``."""
+    blocks = []
+    for expansion, width, count, stride in groups:
+        for place in range(count):
+            blocks.append(InvertedResidual(inputs, width, expansion, stride if strides and not place else 1))
+            inputs = width
+    return LinearStage(blocks)
+
+
 class MobileNetV2(Staged):
     """3x3 stem, inverted residuals in four stages, 1x1 convolution to 1280, global average pool, linear.
 
@@ -65,17 +81,13 @@ class MobileNetV2(Staged):
     """
 
     def __init__(self, in_channels: int, outputs: int, stem_stride: int = 2) -> None:
-        inputs, groups = 16, []
-        stem = nn.Sequential(conv_norm(in_channels, inputs, 3, stem_stride), nn.ReLU())
-        for expansion, width, blocks, stride in GROUPS:
-            group = []
-            for place in range(blocks):
-                group.append(InvertedResidual(inputs, width, expansion, 1 if place else stride))
-                inputs = width
-            groups.append(group)
-        stages = [LinearStage(block for group in groups[a:b] for block in group) for a, b in pairwise((0, *STAGE_ENDS))]
-        head = nn.Sequential(conv_norm(inputs, 1280, 1), nn.ReLU(), GlobalPool())
-        super().__init__(stem, Trunk(stages, head), 1280, outputs)
+        stem = nn.Sequential(conv_norm(in_channels, STEM, 3, stem_stride), nn.ReLU())
+        parts = [GROUPS[start:end] for start, end in pairwise((0, *STAGE_ENDS))]
+        widths = [part[-1][1] for part in parts]
+        stages = [linear_stage(inputs, part) for inputs, part in zip((STEM, *widths), parts, strict=False)]
+        head = nn.Sequential(conv_norm(widths[-1], HEAD, 1), nn.ReLU(), GlobalPool())
+        again = partial(linear_stage, widths[-1], parts[-1], strides=False)
+        super().__init__(stem, Trunk(stages, head), HEAD, outputs, again)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:

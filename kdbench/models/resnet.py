@@ -7,6 +7,7 @@ norm, so parameter counts differ from papers that pad with zeros.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -58,7 +59,14 @@ class Bottleneck(nn.Module):
         return self.third(self.second(self.first(x).relu()).relu()) + self.shortcut(x)
 
 
-BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+Block = type[BasicBlock] | type[Bottleneck]
+BLOCKS: dict[str, Block] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+def residual_stage(block: Block, inputs: int, width: int, depth: int, stride: int) -> Stage:
+    """``depth`` blocks, the first from ``inputs`` channels at ``stride``."""
+    others = (block(width * block.expansion, width, 1) for _ in range(depth - 1))
+    return Stage([block(inputs, width, stride), *others])
 
 
 class ResNet(Staged):
@@ -82,12 +90,10 @@ class ResNet(Staged):
         stem = nn.Sequential(conv_norm(in_channels, widths[0], 3), nn.ReLU())
         inputs, stages = widths[0], []
         for number, (depth, width) in enumerate(zip(depths, widths[1:], strict=True)):
-            blocks = []
-            for place in range(depth):
-                blocks.append(kind(inputs, width, 2 if number and not place else 1))
-                inputs = width * kind.expansion
-            stages.append(Stage(blocks))
-        super().__init__(stem, Trunk(stages, GlobalPool()), inputs, outputs)
+            stages.append(residual_stage(kind, inputs, width, depth, 2 if number else 1))
+            inputs = width * kind.expansion
+        again = partial(residual_stage, kind, inputs, widths[-1], depths[-1], 1)
+        super().__init__(stem, Trunk(stages, GlobalPool()), inputs, outputs, again)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:

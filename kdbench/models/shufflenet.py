@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from kdbench.models.base import GlobalPool, Stage, Staged, Trunk, conv_norm
 
 STEM = 24
+GROUPS = 3
 DEPTHS = (4, 8, 4)
 
 
@@ -28,21 +30,26 @@ def stem(in_channels: int) -> nn.Module:
 class GroupedUnit(nn.Module):
     """Unit of V1, before its ReLU: the branch is added to the input, or at stride 2 put before the pooled input."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, groups: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         own = outputs - inputs if stride == 2 else outputs
         middle = own // 4
-        self.groups = 1 if inputs == STEM else groups
+        self.groups = 1 if inputs == STEM else GROUPS
         self.stride = stride
         self.first = conv_norm(inputs, middle, 1, groups=self.groups)
         self.depthwise = conv_norm(middle, middle, 3, stride, groups=middle)
-        self.last = conv_norm(middle, own, 1, groups=groups)
+        self.last = conv_norm(middle, own, 1, groups=GROUPS)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.last(self.depthwise(shuffle(self.first(x).relu(), self.groups)))
         if self.stride == 1:
             return branch + x
         return torch.cat([branch, F.avg_pool2d(x, 3, 2, padding=1)], 1)
+
+
+def grouped_stage(inputs: int, width: int, depth: int, stride: int = 2) -> Stage:
+    """``depth`` units of V1, the first from ``inputs`` channels at ``stride``."""
+    return Stage([GroupedUnit(inputs, width, stride), *(GroupedUnit(width, width, 1) for _ in range(depth - 1))])
 
 
 class ShuffleNetV1(Staged):
@@ -55,11 +62,9 @@ class ShuffleNetV1(Staged):
 
     def __init__(self, in_channels: int, outputs: int) -> None:
         widths = (STEM, 240, 480, 960)
-        stages = [
-            Stage([GroupedUnit(inputs, width, 2, 3), *(GroupedUnit(width, width, 1, 3) for _ in range(depth - 1))])
-            for inputs, width, depth in zip(widths, widths[1:], DEPTHS, strict=False)
-        ]
-        super().__init__(stem(in_channels), Trunk(stages, GlobalPool()), widths[-1], outputs)
+        stages = map(grouped_stage, widths, widths[1:], DEPTHS)
+        again = partial(grouped_stage, widths[-1], widths[-1], DEPTHS[-1], 1)
+        super().__init__(stem(in_channels), Trunk(stages, GlobalPool()), widths[-1], outputs, again)
 
 
 class SplitUnit(nn.Module):
@@ -81,15 +86,15 @@ class SplitUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Unit of V2 at stride 2: two branches of half the new width. Returns both, the second before its ReLU."""
+    """First unit of a stage of V2: two branches of half the new width. Returns both, the second before its ReLU."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         half = outputs // 2
-        self.left_depthwise = conv_norm(inputs, inputs, 3, 2, groups=inputs)
+        self.left_depthwise = conv_norm(inputs, inputs, 3, stride, groups=inputs)
         self.left_last = conv_norm(inputs, half, 1)
         self.first = conv_norm(inputs, half, 1)
-        self.depthwise = conv_norm(half, half, 3, 2, groups=half)
+        self.depthwise = conv_norm(half, half, 3, stride, groups=half)
         self.last = conv_norm(half, half, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,6 +118,11 @@ class SplitStage(nn.Module):
         return x, torch.cat([left, right], 1)
 
 
+def split_stage(inputs: int, width: int, depth: int, stride: int = 2) -> SplitStage:
+    """``depth`` units of V2, the first from ``inputs`` channels at ``stride``."""
+    return SplitStage([DownUnit(inputs, width, stride), *(SplitUnit(width) for _ in range(depth - 1))])
+
+
 class ShuffleNetV2(Staged):
     """1x1 stem, three stages of 116, 232 and 464 channels, 1x1 convolution to 1024, global average pool, linear.
 
@@ -123,12 +133,10 @@ class ShuffleNetV2(Staged):
 
     def __init__(self, in_channels: int, outputs: int) -> None:
         widths = (STEM, 116, 232, 464)
-        stages = [
-            SplitStage([DownUnit(inputs, width), *(SplitUnit(width) for _ in range(depth - 1))])
-            for inputs, width, depth in zip(widths, widths[1:], DEPTHS, strict=False)
-        ]
+        stages = map(split_stage, widths, widths[1:], DEPTHS)
+        again = partial(split_stage, widths[-1], widths[-1], DEPTHS[-1], 1)
         head = nn.Sequential(conv_norm(widths[-1], 1024, 1), nn.ReLU(), GlobalPool())
-        super().__init__(stem(in_channels), Trunk(stages, head), 1024, outputs)
+        super().__init__(stem(in_channels), Trunk(stages, head), 1024, outputs, again)
 
 
 VERSIONS = {1: ShuffleNetV1, 2: ShuffleNetV2}

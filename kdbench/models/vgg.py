@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +40,11 @@ class VggStage(nn.Module):
         return x, before
 
 
+def vgg_stage(pool: nn.Module, inputs: int, width: int, depth: int) -> VggStage:
+    """``depth`` convolutions after a pool, the first from ``inputs`` channels."""
+    return VggStage(pool, [conv_norm(width if place else inputs, width, 3, bias=True) for place in range(depth)])
+
+
 class Vgg(Staged):
     """Five blocks of 3x3 convolutions, global average pool, linear. The first block is the stem, the others stages.
 
@@ -51,13 +57,11 @@ class Vgg(Staged):
     """
 
     def __init__(self, depths: Sequence[int], in_channels: int, outputs: int) -> None:
-        blocks: list[list[ConvNorm]] = []
-        for inputs, width, depth in zip((in_channels, *WIDTHS), WIDTHS, depths, strict=False):
-            blocks.append([conv_norm(width if place else inputs, width, 3, bias=True) for place in range(depth)])
-        stem = nn.Sequential(*(part for layer in blocks[0] for part in (layer, nn.ReLU())))
-        pools = [nn.MaxPool2d(2), nn.MaxPool2d(2), nn.MaxPool2d(2), LargeMapPool()]
-        stages = [VggStage(pool, layers) for pool, layers in zip(pools, blocks[1:], strict=True)]
-        super().__init__(stem, Trunk(stages, GlobalPool()), WIDTHS[-1], outputs)
+        pools = (nn.Identity(), nn.MaxPool2d(2), nn.MaxPool2d(2), nn.MaxPool2d(2), LargeMapPool())
+        first, *stages = map(vgg_stage, pools, (in_channels, *WIDTHS), WIDTHS, depths)
+        stem = nn.Sequential(*(part for layer in first.layers for part in (layer, nn.ReLU())))
+        again = partial(vgg_stage, nn.Identity(), WIDTHS[-1], WIDTHS[-1], depths[-1])
+        super().__init__(stem, Trunk(stages, GlobalPool()), WIDTHS[-1], outputs, again)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:

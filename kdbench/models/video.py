@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -50,6 +51,11 @@ class ClipBlock(nn.Module):
         return self.second(self.first(x).relu()) + self.shortcut(x)
 
 
+def clip_stage(inputs: int, width: int, depth: int, stride: int) -> Stage:
+    """``depth`` blocks, the first from ``inputs`` channels at ``stride``."""
+    return Stage([ClipBlock(inputs, width, stride), *(ClipBlock(width, width, 1) for _ in range(depth - 1))])
+
+
 class R2Plus1d(Staged):
     """3x7x7 stem that halves the frame, four stages (each but the first halves time and frame), pool, linear.
 
@@ -68,12 +74,10 @@ class R2Plus1d(Staged):
         )
         inputs, stages = width, []
         for number, depth in enumerate(depths):
-            blocks = []
-            for place in range(depth):
-                blocks.append(ClipBlock(inputs, width << number, 2 if number and not place else 1))
-                inputs = width << number
-            stages.append(Stage(blocks))
-        super().__init__(stem, Trunk(stages, GlobalPool()), inputs, outputs)
+            stages.append(clip_stage(inputs, width << number, depth, 2 if number else 1))
+            inputs = width << number
+        again = partial(clip_stage, inputs, inputs, depths[-1], 1)
+        super().__init__(stem, Trunk(stages, GlobalPool()), inputs, outputs, again)
 
 
 def build(input_shape: tuple[int, ...], outputs: int, depths: Sequence[int], width: int) -> R2Plus1d:

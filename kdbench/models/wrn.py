@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -46,6 +47,11 @@ class WideStage(nn.Module):
         for place, block in enumerate(self.blocks):
             x = block(x, block.norm(x) if place else normed)
         return x
+
+
+def wide_stage(inputs: int, width: int, stride: int, blocks: int) -> WideStage:
+    """``blocks`` blocks, the first from ``inputs`` channels at ``stride``."""
+    return WideStage([WideBlock(inputs, width, stride), *(WideBlock(width, width, 1) for _ in range(blocks - 1))])
 
 
 class WideHead(nn.Module):
@@ -95,11 +101,12 @@ class WideResNet(Staged):
         blocks = (depth - 4) // 6
         widths = (16, 16 * widen, 32 * widen, 64 * widen)
         stages = [
-            WideStage(WideBlock(width if place else inputs, width, 1 if place else stride) for place in range(blocks))
+            wide_stage(inputs, width, stride, blocks)
             for inputs, width, stride in zip(widths, widths[1:], (1, 2, 2), strict=False)
         ]
+        again = partial(wide_stage, widths[-1], widths[-1], 1, blocks)
         stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
-        super().__init__(stem, WideTrunk(stages, WideHead(widths[-1])), widths[-1], outputs)
+        super().__init__(stem, WideTrunk(stages, WideHead(widths[-1])), widths[-1], outputs, again)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:
