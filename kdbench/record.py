@@ -25,9 +25,27 @@ from kdbench.privacy import privacy_problems, scrub, scrub_values
 from kdbench.schema import SCHEMA_VERSION, Protocol, Record, SideFile
 
 __all__ = [
-    "MAX_BYTES", "UPGRADES", "Problem", "Record", "RecordError", "SideFile", "device_class", "dump", "dump_side", "json_schema",
-    "load", "load_side", "new_run_id", "now", "parse", "privacy_problems", "read_json", "scrub", "scrub_values",
-    "spec_hash", "to_json",
+    "MAX_BYTES",
+    "UPGRADES",
+    "Problem",
+    "Record",
+    "RecordError",
+    "SideFile",
+    "device_class",
+    "dump",
+    "dump_side",
+    "json_schema",
+    "load",
+    "load_side",
+    "new_run_id",
+    "now",
+    "parse",
+    "privacy_problems",
+    "read_json",
+    "scrub",
+    "scrub_values",
+    "spec_hash",
+    "to_json",
 ]  # fmt: skip
 
 MAX_BYTES = 1_000_000

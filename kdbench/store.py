@@ -90,6 +90,7 @@ class Store:
         self.report = IngestReport()
         self._connection = _connect(path, read_only, wait_s)
         try:
+            self._connection.execute("SET enable_progress_bar = false")  # no option of connect()
             self._check_version(read_only)
         except BaseException:
             self._connection.close()

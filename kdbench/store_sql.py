@@ -1,4 +1,4 @@
-"""The index's tables, views and the statements that fill them from spooled records. SQL groups; statistics are Python's.
+"""The index's tables, its views and the statements that fill them from records. SQL groups; statistics are Python's.
 
 Aggregates run over ordered lists, never over rows in arrival order, so that the same records give the same digits.
 """
@@ -32,12 +32,13 @@ _STAGE = {
     "energy_kwh": "DOUBLE", "basis": "VARCHAR", "artefact_sha256": "VARCHAR", "reusable": "BOOLEAN",
 }  # fmt: skip
 _DEPLOY = {
-    "params": "BIGINT", "gflops": "DOUBLE", "latency_ms_b1": "DOUBLE", "latency_ms_b128": "DOUBLE", "size_mib": "DOUBLE",
-    "equals_plain": "BOOLEAN",
+    "params": "BIGINT", "gflops": "DOUBLE", "latency_ms_b1": "DOUBLE", "latency_ms_b128": "DOUBLE",
+    "size_mib": "DOUBLE", "equals_plain": "BOOLEAN",
 }  # fmt: skip
 _ENVIRONMENT = {
-    "os": "VARCHAR", "python": "VARCHAR", "torch": "VARCHAR", "cuda": "VARCHAR", "cudnn": "VARCHAR", "driver": "VARCHAR",
-    "cpu": "VARCHAR", "cores": "INTEGER", "threads": "INTEGER", "ram_gib": "DOUBLE", "packages_sha256": "VARCHAR",
+    "os": "VARCHAR", "python": "VARCHAR", "torch": "VARCHAR", "cuda": "VARCHAR", "cudnn": "VARCHAR",
+    "driver": "VARCHAR", "cpu": "VARCHAR", "cores": "INTEGER", "threads": "INTEGER", "ram_gib": "DOUBLE",
+    "packages_sha256": "VARCHAR",
 }  # fmt: skip
 _GPU = {"name": "VARCHAR", "count": "INTEGER", "mem_mib": "DOUBLE", "power_limit_w": "DOUBLE", "mig": "BOOLEAN"}
 _TEACHER = {"role": "VARCHAR", "arch": "VARCHAR", "weights_sha256": "VARCHAR", "val_metric": "DOUBLE"}
@@ -102,12 +103,13 @@ def _structure() -> str:
 
 TABLES = f"""
 CREATE TABLE schema_meta(version INTEGER NOT NULL, kdbench VARCHAR NOT NULL, built_at TIMESTAMP NOT NULL);
-CREATE TABLE sources(kind VARCHAR, run_id VARCHAR, size BIGINT, mtime_ns BIGINT, sha256 VARCHAR, PRIMARY KEY(kind, run_id));
+CREATE TABLE sources(kind VARCHAR, run_id VARCHAR, size BIGINT, mtime_ns BIGINT, sha256 VARCHAR,
+    PRIMARY KEY(kind, run_id));
 CREATE TABLE runs(
     {_declared({name: kind for name, (kind, _) in _COLUMNS.items()})},
-    method VARCHAR NOT NULL, teacher VARCHAR, teacher_sha256 VARCHAR NOT NULL, teacher_metric DOUBLE,
-    score DOUBLE CHECK(isfinite(score)), error VARCHAR, created_at TIMESTAMP NOT NULL, finished_at TIMESTAMP NOT NULL,
-    record_sha256 VARCHAR NOT NULL, record JSON NOT NULL, PRIMARY KEY(run_id));
+    method VARCHAR NOT NULL, device VARCHAR, dtype VARCHAR, teacher VARCHAR, teacher_sha256 VARCHAR NOT NULL,
+    teacher_metric DOUBLE, score DOUBLE CHECK(isfinite(score)), error VARCHAR, created_at TIMESTAMP NOT NULL,
+    finished_at TIMESTAMP NOT NULL, record_sha256 VARCHAR NOT NULL, record JSON NOT NULL, PRIMARY KEY(run_id));
 CREATE TABLE metrics(run_id VARCHAR, selection VARCHAR, name VARCHAR, value DOUBLE NOT NULL CHECK(isfinite(value)),
     PRIMARY KEY(run_id, selection, name));
 CREATE TABLE overhead(run_id VARCHAR PRIMARY KEY, {_declared(_OVERHEAD)}, lo DOUBLE, hi DOUBLE,
@@ -126,7 +128,8 @@ CREATE VIEW v_runs AS
 SELECT r.*, coalesce(v.level, 0) AS level, coalesce(v.failed, false) AS verification_failed,
        w.run_id IS NOT NULL AS is_withdrawn
 FROM runs r
-LEFT JOIN (SELECT run_id, coalesce(max(level) FILTER (verdict = 'passed'), 0) AS level, bool_or(verdict = 'failed') AS failed
+LEFT JOIN (SELECT run_id, coalesce(max(level) FILTER (verdict = 'passed'), 0) AS level,
+                  bool_or(verdict = 'failed') AS failed
            FROM verifications GROUP BY run_id) v USING (run_id)
 LEFT JOIN withdrawn w USING (run_id);
 
@@ -176,7 +179,8 @@ FROM (
     SELECT method, any_value(card) AS card, task, task_version, any_value(suite) AS suite, any_value(kind) AS kind,
            bool_and(ranked) AS ranked, any_value(baseline) AS baseline, any_value(metric) AS metric,
            any_value(higher_is_better) AS higher_is_better, any_value(unit) AS unit, device_class, spec_hash,
-           engine_version, adapter_version, teacher_sha256, any_value(teacher) AS teacher, any_value(student) AS student,
+           engine_version, adapter_version, teacher_sha256, any_value(teacher) AS teacher,
+           any_value(student) AS student,
            custom, smoke, bool_or(own_protocol) AS own_protocol, any_value(params_source) AS params_source,
            any_value(matched_method) AS matched_method, count(*) AS n, list(seed ORDER BY seed) AS seeds,
            list(score ORDER BY seed) AS scores, list(run_id ORDER BY seed) AS run_ids, min(level) AS level,
@@ -195,8 +199,8 @@ SELECT r.run_id, r.method, r.task, r.task_version, r.device_class, r.spec_hash, 
        CASE WHEN r.higher_is_better THEN r.score - b.score ELSE b.score - r.score END AS gain
 FROM (SELECT *, unnest(list_distinct([baseline, 'plain'])) AS reference FROM v_counted) r
 JOIN v_counted b ON b.method = r.reference AND b.task = r.task AND b.task_version = r.task_version
-    AND b.device_class = r.device_class AND b.engine_version = r.engine_version AND b.seed = r.seed AND b.smoke = r.smoke
-    AND NOT b.custom AND NOT b.own_protocol
+    AND b.device_class = r.device_class AND b.engine_version = r.engine_version AND b.seed = r.seed
+    AND b.smoke = r.smoke AND NOT b.custom AND NOT b.own_protocol
     AND (b.teacher_sha256 = r.teacher_sha256 OR b.teacher_sha256 = '' OR r.teacher_sha256 = '')
 QUALIFY row_number() OVER (
     PARTITION BY r.run_id, r.reference
@@ -247,8 +251,10 @@ SELECT sha256, size, mtime_ns, doc, from_json(doc, '{_structure()}') AS r FROM {
 INSERT_RUNS = f"""
 INSERT INTO runs BY NAME
 SELECT {_NAMED}, coalesce(r.method.variant, r.method.name) AS method,
+       split_part(r.device_class, '/', 1) AS device, split_part(r.device_class, '/', 2) AS dtype,
        array_to_string(list_transform(r.models.teachers, lambda t: t.arch), ' + ') AS teacher,
-       array_to_string(list_transform(r.models.teachers, lambda t: coalesce(t.weights_sha256, '?')), '+') AS teacher_sha256,
+       array_to_string(list_transform(r.models.teachers, lambda t: coalesce(t.weights_sha256, '?')), '+')
+           AS teacher_sha256,
        r.models.teachers[1].val_metric AS teacher_metric,
        CASE WHEN r.protocol.selection = 'best_on_val' THEN r.metrics.best ELSE r.metrics.last END[r.task.metric_primary]
            AS score,
@@ -269,7 +275,8 @@ FROM (SELECT r.run_id AS run_id, unnest(range(len(r.stages))) AS ord, unnest(r.s
 INSERT INTO deploy BY NAME
 SELECT r.run_id AS run_id, {_fields("r.deploy", _DEPLOY)} FROM staged WHERE r.deploy IS NOT NULL;
 INSERT INTO environment BY NAME
-SELECT r.run_id AS run_id, {_fields("r.environment", _ENVIRONMENT)}, {_fields("r.environment.gpu", _GPU, "gpu_")} FROM staged;
+SELECT r.run_id AS run_id, {_fields("r.environment", _ENVIRONMENT)},
+       {_fields("r.environment.gpu", _GPU, "gpu_")} FROM staged;
 INSERT INTO sources SELECT 'run', r.run_id, size, mtime_ns, sha256 FROM staged;
 DROP TABLE staged;
 """
