@@ -72,9 +72,9 @@ ZOO: dict[str, Recipe] = {
 """Nets of fixed name."""
 
 PATTERNS: dict[str, tuple[str, Recipe]] = {
-    "convnet_w<width>": (r"convnet_w(?P<width>[1-9]\d*)", Recipe("convnet")),
-    "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9]\d*)", Recipe("convnet1d", SERIES)),
-    "mlp_w<width>": (r"mlp_w(?P<width>[1-9]\d*)", Recipe("mlp", VECTOR)),
+    "convnet_w<width>": (r"convnet_w(?P<width>[1-9][0-9]*)", Recipe("convnet")),
+    "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9][0-9]*)", Recipe("convnet1d", SERIES)),
+    "mlp_w<width>": (r"mlp_w(?P<width>[1-9][0-9]*)", Recipe("mlp", VECTOR)),
     "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net")),
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
