@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -19,17 +20,16 @@ def _time(text: str) -> str:
     return text
 
 
-def _shallow(settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _tame(settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Free-form settings: finite numbers only, at most MAX_DEPTH levels."""
     level: list[JsonValue] = [*settings.values()]
     for _ in range(MAX_DEPTH):
-        level = [
-            item
-            for value in level
-            if isinstance(value, dict | list)
-            for item in (value.values() if isinstance(value, dict) else value)
-        ]
-        if not level:
+        if any(isinstance(value, float) and not math.isfinite(value) for value in level):
+            raise ValueError("holds a number that is not finite")
+        inner = [value for value in level if isinstance(value, dict | list)]
+        if not inner:
             return settings
+        level = [item for value in inner for item in (value.values() if isinstance(value, dict) else value)]
     raise ValueError(f"is nested more than {MAX_DEPTH} deep")
 
 
@@ -64,7 +64,7 @@ Amount = Annotated[float, Field(ge=0)]
 Above0 = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pair = tuple[Above0, Above0]
-Settings = Annotated[dict[Word, JsonValue], AfterValidator(_shallow)]
+Settings = Annotated[dict[Word, JsonValue], AfterValidator(_tame)]
 Basis = Literal["measured", "projected", "cited"]
 Ledger = Literal[
     "distill", "generator_train", "generate", "bank_init", "warmup_phase", "peer_students", "finetune",

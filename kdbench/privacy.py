@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import ipaddress
 import re
@@ -40,8 +41,7 @@ _KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = (  # what it is, letters 
     ("an absolute path", "/\\", _PATH),
     ("a host name", ".-", _HOST),
 )
-_HARMLESS = re.compile(r"\w*(?:-\w+)?|\d+(?:\.\w+){1,2}").fullmatch  # words, and versions of up to three parts
-_CONTAINERS = frozenset({str, dict, list, tuple})
+_HARMLESS = re.compile(r"\w*(?:-\w+)?|\d+(?:\.\w+){1,2}")
 
 
 def strings(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
@@ -65,7 +65,9 @@ def privacy_problems(record: dict[str, Any]) -> list[str]:
     """
     texts: set[str] = set()
     _collect(record, texts)
-    if _leak("\n".join(text for text in texts if not _HARMLESS(text)), addresses=True) is None:  # one look at all of it
+    if (
+        _leak("\n".join(text for text in texts if not _is_harmless(text)), addresses=True) is None
+    ):  # one look at all of it
         return []
     problems = []
     for field, text in strings(record):
@@ -113,17 +115,21 @@ def scrub_values(value: Any) -> Any:
 
 def _collect(value: Any, into: set[str]) -> None:
     """The distinct texts of :func:`strings`, without their fields: records repeat the same few keys."""
-    if isinstance(value, str):
-        into.add(value)
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         into.update(value)
-        for item in value.values():
-            if type(item) in _CONTAINERS:
-                _collect(item, into)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            if type(item) in _CONTAINERS:
-                _collect(item, into)
+        value = value.values()
+    for item in value:
+        kind = type(item)
+        if kind is str:
+            into.add(item)
+        elif kind is dict or kind is list or kind is tuple:
+            _collect(item, into)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _is_harmless(text: str) -> bool:
+    """Words, and versions of up to three parts: most of a record, and the same in every record."""
+    return _HARMLESS.fullmatch(text) is not None
 
 
 def _leak(text: str, addresses: bool) -> str | None:

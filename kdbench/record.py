@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from kdbench.errors import UserError
 from kdbench.fields import Part
 from kdbench.files import canonical_json, sha256, write_atomic
-from kdbench.privacy import privacy_problems, scrub, scrub_values
+from kdbench.privacy import privacy_problems, scrub, scrub_values, strings
 from kdbench.schema import SCHEMA_VERSION, Protocol, Record, SideFile
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "now",
     "parse",
     "privacy_problems",
-    "read_json",
+    "read_text",
     "scrub",
     "scrub_values",
     "spec_hash",
@@ -49,7 +49,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_BYTES = 1_000_000
-_RARE = re.compile(r"NaN|Infinity|\\u0000|\\ud[89a-f]").search  # in JSON text: signs of a value no record may hold
+_CONSTANT = re.compile(r"[\s:,\[](NaN|-?Infinity)\b").search
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Schema version n to a function that makes the JSON form of a record of version n one of version n + 1."""
@@ -136,7 +136,8 @@ def parse(raw: dict[str, Any], file: str = "record") -> Record:
     Raises:
         RecordError: naming ``file`` and the fields.
     """
-    return _validated(Record, _upgraded(raw, file), file)
+    raw = _upgraded(raw, file)
+    return _validated(Record, raw, json.dumps(raw), file)
 
 
 def load(path: Path) -> Record:
@@ -145,7 +146,10 @@ def load(path: Path) -> Record:
     Raises:
         RecordError: unreadable, cut off, too large, not finite, of a newer version, wrong in a field or misnamed.
     """
-    record = parse(read_json(path), str(path))
+    text = read_text(path)
+    found = _decoded(text, str(path))
+    raw = _upgraded(found, str(path))
+    record = _validated(Record, raw, text if raw is found else json.dumps(raw), str(path))
     _check_name(path, record.run_id)
     return record
 
@@ -156,7 +160,8 @@ def load_side(path: Path) -> SideFile:
     Raises:
         RecordError: as :func:`load`.
     """
-    side = _validated(SideFile, read_json(path), str(path))
+    text = read_text(path)
+    side = _validated(SideFile, _decoded(text, str(path)), text, str(path))
     _check_name(path, side.run_id)
     return side
 
@@ -187,8 +192,8 @@ def dump_side(side: SideFile, folder: Path) -> Path:
     return _write(side, folder)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, refused when it is too large or deep, cut off, repeats a key or is not finite.
+def read_text(path: Path) -> str:
+    """The text of a file that may be a record: UTF-8, not larger than a record can be.
 
     Raises:
         RecordError: naming the file.
@@ -197,35 +202,24 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise _error(file, f"larger than {MAX_BYTES} bytes: no record is; look at its curve and parameters")
-        raw = json.loads(path.read_bytes().decode(), object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        return path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise _error(file, "is not UTF-8 text; restore it from its source or remove it") from error
-    except json.JSONDecodeError as error:
-        what = f"is not whole JSON (line {error.lineno}: {error.msg}); restore it from its source or remove it"
-        raise _error(file, what) from error
-    except (ValueError, RecursionError) as error:
-        what = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise _error(file, what) from error
     except OSError as error:
         raise _error(file, f"cannot be read: {error.strerror or error}") from error
+
+
+def _decoded(text: str, file: str) -> dict[str, Any]:
+    try:
+        raw = from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        what = f"is not whole JSON ({error}); restore it from its source or remove it"
+        if constant := _CONSTANT(text):
+            what = f"holds {constant.group(1)}, which is no JSON number; a run that diverged has no metrics"
+        raise _error(file, what) from None
     if not isinstance(raw, dict):
         raise _error(file, "holds no JSON object, so it is no record")
     return raw
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"holds the key {twice!r} twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(
-        f"holds {name}, which is no JSON number; a missing value is null, a run that diverged has no metrics"
-    )
 
 
 def _upgraded(raw: dict[str, Any], file: str) -> dict[str, Any]:
@@ -243,19 +237,14 @@ def _upgraded(raw: dict[str, Any], file: str) -> dict[str, Any]:
     return raw
 
 
-def _validated(model: type[_Model], raw: dict[str, Any], file: str) -> _Model:
-    """``raw`` as a model, with every rule that is not a field's own checked too."""
-    try:
-        text = json.dumps(raw)
-        bad = _bad_values(raw) if _RARE(text) else []
-        problems = [Problem(file, *found) for found in bad]
-        if problems:
-            raise RecordError(problems)
-        for line in privacy_problems(raw):
-            field, _, what = line.partition(": ")
-            problems.append(Problem(file, field, what))
-    except RecursionError as error:
-        raise _error(file, "is nested too deeply") from error
+def _validated(model: type[_Model], raw: dict[str, Any], text: str, file: str) -> _Model:
+    """``raw``, whose JSON is ``text``, as a model, with every rule that is not a field's own checked too."""
+    problems = []
+    if "\\u0000" in text:
+        problems += [Problem(file, field, "holds a NUL character") for field, item in strings(raw) if "\0" in item]
+    for line in privacy_problems(raw):
+        field, _, what = line.partition(": ")
+        problems.append(Problem(file, field, what))
     try:
         valid = model.model_validate_json(text)
     except ValidationError as error:
@@ -264,30 +253,6 @@ def _validated(model: type[_Model], raw: dict[str, Any], file: str) -> _Model:
     if problems:
         raise RecordError(problems)
     return valid
-
-
-def _bad_values(value: dict[str, Any] | list[Any], at: str = "") -> list[tuple[str, str]]:
-    """Values no record may hold, wherever they stand: infinite numbers, broken Unicode, NUL characters."""
-    found: list[tuple[str, str]] = []
-    if isinstance(value, dict):
-        found += [(at, f"has a key that {what}") for key in value if (what := _bad_text(key))]
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        field = f"{at}.{key}" if at else str(key)
-        if isinstance(item, dict | list):
-            found += _bad_values(item, field)
-        elif isinstance(item, float) and not math.isfinite(item):
-            found.append((field, "is not a finite number"))
-        elif isinstance(item, str) and (what := _bad_text(item)):
-            found.append((field, what))
-    return found
-
-
-def _bad_text(text: str) -> str:
-    if "\0" in text:
-        return "holds a NUL character"
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        return "holds half a Unicode character"
-    return ""
 
 
 def _field_and_message(item: Any) -> tuple[str, str]:
@@ -323,7 +288,7 @@ def _error(file: str, message: str, field: str = "") -> RecordError:
 
 def _write(model: Record | SideFile, folder: Path) -> Path:
     path, text = folder / f"{model.run_id}.json", to_json(model)
-    _validated(type(model), json.loads(text), str(path))
+    _validated(type(model), json.loads(text), text, str(path))
     if len(text.encode()) > MAX_BYTES:
         raise _error(str(path), f"would be larger than {MAX_BYTES} bytes; shorten its curve and parameters")
     write_atomic(path, text)

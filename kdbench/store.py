@@ -22,7 +22,7 @@ import duckdb
 from kdbench import __version__
 from kdbench.errors import UserError, nearest
 from kdbench.files import sha256, write_atomic
-from kdbench.record import MAX_BYTES, Problem, RecordError, load, load_side, read_json
+from kdbench.record import Problem, RecordError, load, load_side, read_text
 from kdbench.store_sql import (
     INSERT_RUNS,
     INSERT_SIDES,
@@ -332,9 +332,7 @@ def _checked(
     lines, same = [], []
     for file in files:
         try:
-            if file.size > MAX_BYTES:
-                read_json(file.path)  # refuses it without reading it
-            digest = sha256(file.path.read_bytes())
+            digest = sha256(read_text(file.path))
             before = known.get((file.kind, file.path.stem))
             if before is not None and before[2] == digest:
                 same.append(file)
