@@ -51,7 +51,10 @@ Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
 Link = Annotated[str, StringConstraints(pattern=r"^https://[^\s<>\"'\\]+$", max_length=300)]
 DeviceClass = Annotated[
     str,
-    StringConstraints(pattern=r"^(cpu|cuda|mps)(:[A-Za-z0-9][A-Za-z0-9_.-]*)?/(fp64|fp32|tf32|bf16|fp16)/x[1-9]\d*$"),
+    StringConstraints(
+        pattern=r"^(cpu|cuda|mps)(:[A-Za-z0-9][A-Za-z0-9_.-]*)?/(fp64|fp32|tf32|bf16|fp16)"
+        r"/x[1-9]\d*(/compile)?(/channels-last)?$"
+    ),
 ]
 Time = Annotated[
     str,

@@ -24,31 +24,15 @@ from kdbench.files import canonical_json, sha256, write_atomic
 from kdbench.privacy import privacy_problems, scrub, scrub_values, strings
 from kdbench.schema import SCHEMA_VERSION, Protocol, Record, SideFile
 
-__all__ = [
-    "MAX_BYTES",
-    "UPGRADES",
-    "Problem",
-    "Record",
-    "RecordError",
-    "SideFile",
-    "device_class",
-    "dump",
-    "dump_side",
-    "json_schema",
-    "load",
-    "load_side",
-    "new_run_id",
-    "now",
-    "parse",
-    "privacy_problems",
-    "read_text",
-    "scrub",
-    "scrub_values",
-    "spec_hash",
-    "to_json",
+__all__ = [  # noqa: RUF022
+    "MAX_BYTES", "Problem", "Record", "RecordError", "SIDE_FOLDER", "SideFile", "UPGRADES", "dump", "dump_side",
+    "json_schema", "load", "load_side", "new_run_id", "now", "parse", "privacy_problems", "read_text", "scrub",
+    "scrub_values", "spec_hash", "to_json",
 ]  # fmt: skip
 
 MAX_BYTES = 1_000_000
+SIDE_FOLDER = "verifications"
+"""Name of the folders that hold side files, anywhere among the records."""
 _CONSTANT = re.compile(r"[\s:,\[](NaN|-?Infinity)\b").search
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -87,12 +71,6 @@ def new_run_id() -> str:
 def now() -> str:
     """The time in a record's form: RFC 3339, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def device_class(kind: str, name: str | None, dtype: str, world_size: int = 1) -> str:
-    """Label of machines whose rows may meet, e.g. ``cpu/fp32/x1``, ``cuda:NVIDIA-H100-80GB/bf16/x2``."""
-    device = f"{kind}:{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-_.')}" if name else kind
-    return f"{device}/{dtype}/x{world_size}"
 
 
 def spec_hash(

@@ -327,6 +327,11 @@ class Record(Part):
         return chosen[self.task.metric_primary] if chosen else None
 
     @property
+    def published_path(self) -> str:
+        """Where the record lies under the published results: ``<task>@v<version>/<method>/<run_id>.json``."""
+        return f"{self.task.label.replace('/', '__')}/{self.method_name}/{self.run_id}.json"
+
+    @property
     def measured(self) -> Measured | None:
         """The overhead block, None when it was off."""
         return self.overhead if isinstance(self.overhead, Measured) else None

@@ -22,7 +22,7 @@ import duckdb
 from kdbench import __version__
 from kdbench.errors import UserError, nearest
 from kdbench.files import sha256, write_atomic
-from kdbench.record import Problem, RecordError, load, load_side, read_text
+from kdbench.record import SIDE_FOLDER, Problem, RecordError, load, load_side, read_text
 from kdbench.store_sql import (
     INSERT_RUNS,
     INSERT_SIDES,
@@ -33,8 +33,6 @@ from kdbench.store_sql import (
     VIEWS,
 )
 
-SIDE_FOLDER = "verifications"
-"""Name of the folders that hold side files, anywhere among the records."""
 _BATCH = 1000
 """Records in memory at a time."""
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {

@@ -109,7 +109,9 @@ CREATE TABLE runs(
     {_declared({name: kind for name, (kind, _) in _COLUMNS.items()})},
     method VARCHAR NOT NULL, device VARCHAR, dtype VARCHAR, teacher VARCHAR, teacher_sha256 VARCHAR NOT NULL,
     teacher_metric DOUBLE, score DOUBLE CHECK(isfinite(score)), error VARCHAR, created_at TIMESTAMP NOT NULL,
-    finished_at TIMESTAMP NOT NULL, record_sha256 VARCHAR NOT NULL, record JSON NOT NULL, PRIMARY KEY(run_id));
+    finished_at TIMESTAMP NOT NULL, record_sha256 VARCHAR NOT NULL,
+    record JSON NOT NULL USING COMPRESSION zstd,  -- the default spends most of an ingest on compressing it worse
+    PRIMARY KEY(run_id));
 CREATE TABLE metrics(run_id VARCHAR, selection VARCHAR, name VARCHAR, value DOUBLE NOT NULL CHECK(isfinite(value)),
     PRIMARY KEY(run_id, selection, name));
 CREATE TABLE overhead(run_id VARCHAR PRIMARY KEY, {_declared(_OVERHEAD)}, lo DOUBLE, hi DOUBLE,

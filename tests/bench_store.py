@@ -1,0 +1,90 @@
+"""Ingest of 10 000 records: run with ``pytest tests/bench_store.py --benchmark-only``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from kdbench.store import Store
+
+N = 10_000
+INGEST_S, AGAIN_S, RSS_MIB = 15.0, 2.0, 1024.0
+
+
+def _factory() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kdbench_test_records", Path(__file__).with_name("records.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 000 records of 20 methods, 10 tasks, 50 seeds, each with 40 curve points, 50 pairs and 60 packages."""
+    factory = _factory()
+    where: Path = tmp_path_factory.mktemp("records")
+    record = factory.make_record(
+        curve=[{**factory.make_record()["curve"][0], "epoch": i, "step": i} for i in range(40)],
+        environment__packages={f"package-{i}": f"{i}.2.{i}" for i in range(60)},
+        overhead__pairs=factory.make_pairs(2.0, 50),
+    )
+    for number in range(N):
+        run_id = f"{number:032x}"
+        record["run_id"] = record["overhead"]["measured_by"] = run_id
+        record["method"]["name"] = f"m{number // 50 % 20}"
+        record["task"]["name"] = f"t/{number // 1000}"
+        record["seed"], record["metrics"]["last"]["top1"] = number % 50, 50 + number % 37 / 10
+        record["spec_hash"] = f"{number // 50:064x}"
+        (where / f"{run_id}.json").write_text(json.dumps(record, sort_keys=True, indent=1))
+    return where
+
+
+def test_ingest(folder: Path, tmp_path: Path, benchmark: Any) -> None:
+    def ingest() -> Any:
+        (tmp_path / "index.duckdb").unlink(missing_ok=True)
+        with Store(tmp_path / "index.duckdb") as store:
+            return store.ingest(folder)
+
+    report = benchmark.pedantic(ingest, rounds=1)
+    assert (report.new, report.bad) == (N, ())
+    assert benchmark.stats.stats.max < INGEST_S
+
+
+def test_ingest_again(folder: Path, tmp_path: Path, benchmark: Any) -> None:
+    with Store(tmp_path / "index.duckdb") as store:
+        store.ingest(folder)
+        report = benchmark.pedantic(lambda: store.ingest(folder), rounds=3)
+    assert report.unchanged == N
+    assert benchmark.stats.stats.max < AGAIN_S
+
+
+def test_views(folder: Path, benchmark: Any) -> None:
+    store = Store.memory(folder)
+    assert len(benchmark.pedantic(store.cells, rounds=1)) == 200
+    started = time.perf_counter()
+    assert len(store.leaderboard()) == 200
+    assert time.perf_counter() - started < 2.0
+
+
+def test_memory(folder: Path, tmp_path: Path) -> None:
+    program = (
+        "import resource, sys, pathlib; from kdbench.store import Store\n"
+        "with Store(pathlib.Path(sys.argv[2])) as store: store.ingest(pathlib.Path(sys.argv[1]))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder), str(tmp_path / "index.duckdb")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    print(f"peak RSS {float(done.stdout):.0f} MiB")
+    assert float(done.stdout) < RSS_MIB
