@@ -57,7 +57,9 @@ def build_once(
             work.rename(folder)
             return True
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; free some space or name another --out") from error
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; free some space or name another --out"
+        ) from error
 
 
 def clear(folder: Path) -> None:

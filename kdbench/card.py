@@ -95,7 +95,9 @@ class HyperParameter(_Model):
         if kind == "float" and value - value != 0:
             raise ValueError(f"must be finite, given {value!r}")
         if self.choices is not None and value not in self.choices:
-            raise ValueError(f"must be one of {', '.join(self.choices)}{nearest(str(value), self.choices)}, given {value!r}")
+            raise ValueError(
+                f"must be one of {', '.join(self.choices)}{nearest(str(value), self.choices)}, given {value!r}"
+            )
         return value
 
 

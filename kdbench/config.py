@@ -147,7 +147,12 @@ def _resolve(ref: MethodRef, spec: TaskSpec, smoke: bool) -> tuple[dict[str, Any
     published, source = card.for_pair(
         task=spec.name, source=spec.data.source, student=spec.pair.student.net, teacher=spec.teacher_net
     )
-    values = {**card.defaults(), **published, **(ref.variant.params if ref.variant else {}), **(card.smoke if smoke else {})}
+    values = {
+        **card.defaults(),
+        **published,
+        **(ref.variant.params if ref.variant else {}),
+        **(card.smoke if smoke else {}),
+    }
     return {key: card.check(key, value) for key, value in values.items()}, source
 
 
@@ -183,7 +188,9 @@ def _checked(overrides: Sequence[str]) -> list[Override]:
         if override.type is not OverrideType.CHANGE:
             raise UserError(plain + "only key=value is taken; keys can be neither added (+) nor removed (~)")
         if override.is_sweep_override():
-            raise UserError(plain + "one value is taken, not a list to sweep; use --seeds for seeds, `[1,2]` for a list")
+            raise UserError(
+                plain + "one value is taken, not a list to sweep; use --seeds for seeds, `[1,2]` for a list"
+            )
         if isinstance(override.value(), dict):
             raise UserError(plain + "a whole group cannot be set at once; set its keys one by one")
         parsed.append(override)

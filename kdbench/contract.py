@@ -344,9 +344,7 @@ class Method(nn.Module):
         NotApplicable: from ``__init__``, when the pair cannot serve the method; the message is the reason.
     """
 
-    def __init__(
-        self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any
-    ) -> None:
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__()
         self.task = task
         self.students = nn.ModuleList(students)

@@ -37,7 +37,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or name another --out") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or name another --out"
+        ) from error
 
 
 def canonical_json(value: Any) -> str:

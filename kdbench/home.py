@@ -33,7 +33,9 @@ class Home:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(f"cannot write to {self.root} ({error.strerror}); name another folder with --out") from error
+            raise UserError(
+                f"cannot write to {self.root} ({error.strerror}); name another folder with --out"
+            ) from error
 
     @property
     def records(self) -> Path:
@@ -69,6 +71,11 @@ class Home:
     def runs(self) -> Path:
         """Unfinished runs."""
         return self.root / "runs"
+
+    @property
+    def done(self) -> Path:
+        """Which run is behind which record, and which run measured a cell: pointers by key."""
+        return self.root / "done"
 
     @property
     def site(self) -> Path:

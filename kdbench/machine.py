@@ -102,7 +102,7 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
+        "cudnn": str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else None,
         "driver": driver,
         "gpu": gpu,
         "cpu": _cpu(),
@@ -120,18 +120,14 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def device_class(
-    device: torch.device,
-    dtype: torch.dtype | str,
-    world_size: int = 1,
-    compile: bool = False,
-    channels_last: bool = False,
+    device: torch.device, precision: str = "fp32", world_size: int = 1, compile: bool = False, channels_last: bool = False
 ) -> str:
-    """What must be equal for step times to be compared, e.g. ``cuda:NVIDIA-H100-80GB-HBM3/bfloat16/compile``.
+    """What must be equal for rows to be compared, e.g. ``cuda:NVIDIA-H100-80GB-HBM3/bf16/x1/compile``.
 
     Args:
         device: CPU or CUDA device.
-        dtype: arithmetic of the forward pass.
-        world_size: processes of the run; ``/x4`` for four.
+        precision: arithmetic of the forward pass: ``fp32``, ``tf32``, ``bf16`` ...
+        world_size: processes of the run.
         compile, channels_last: engine options in force.
 
     Returns:
@@ -143,8 +139,7 @@ def device_class(
 
         model = re.sub(r"[^A-Za-z0-9._]+", "-", torch.cuda.get_device_name(device)).strip("-")
         kind = f"cuda:{model}"
-    parts = [kind, str(dtype).removeprefix("torch.")]
-    parts += [f"x{world_size}"] * (world_size > 1) + ["compile"] * compile + ["channels-last"] * channels_last
+    parts = [kind, precision, f"x{world_size}"] + ["compile"] * compile + ["channels-last"] * channels_last
     return "/".join(parts)
 
 

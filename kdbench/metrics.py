@@ -79,7 +79,9 @@ def _teacher_kl(p: Predictions) -> Tensor:
 
 METRICS: dict[str, Metric] = {
     "top1": Metric(True, "%", "test items whose highest score is the label", CLASSES, lambda p: _topk(p, 1)),
-    "top5": Metric(True, "%", "test items whose label is among the five highest scores", CLASSES, lambda p: _topk(p, 5)),
+    "top5": Metric(
+        True, "%", "test items whose label is among the five highest scores", CLASSES, lambda p: _topk(p, 5)
+    ),
     "nll": Metric(False, "nat", "mean negative log-likelihood of the label", CLASSES, _nll),
     "ece": Metric(False, "%", "expected calibration error, 15 bins", CLASSES, _ece),
     "mae": Metric(False, None, "mean absolute error", ("regression",), _mae),

@@ -56,7 +56,9 @@ def _package_folder(package: str) -> Path:
     """Folder of a package. Only its parents are imported, never the package itself."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"package {package!r} is not installed or is a single file; a plugin is a package with a card.yaml")
+        raise UserError(
+            f"package {package!r} is not installed or is a single file; a plugin is a package with a card.yaml"
+        )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -75,7 +77,9 @@ def method_packages() -> dict[str, str]:
     found = {p.parent.name: f"kdbench.methods.{p.parent.name}" for p in sorted(root.glob("*/card.yaml"))}
     for name, package in _plugins(METHOD_GROUP).items():
         if name in found:
-            raise UserError(f"plugin {package!r} registers the method {name!r}, which kdbench has; rename the plugin's method")
+            raise UserError(
+                f"plugin {package!r} registers the method {name!r}, which kdbench has; rename the plugin's method"
+            )
         found[name] = package
     return found
 
@@ -121,7 +125,9 @@ def task_files() -> dict[str, Path]:
             name = path.relative_to(folder).with_suffix("").as_posix()
             parts = name.split("/")
             if "__" in name or not all(SLUG.fullmatch(part) for part in parts):
-                raise UserError(f"{path}: a task's name has one or two parts of [a-z0-9_.-], without '__'; rename the file")
+                raise UserError(
+                    f"{path}: a task's name has one or two parts of [a-z0-9_.-], without '__'; rename the file"
+                )
             if name in found:
                 raise UserError(f"{path}: the task {name!r} is there already ({found[name]}); rename the file")
             found[name] = path

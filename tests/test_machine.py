@@ -179,17 +179,17 @@ def test_what_a_board_does_not_offer_is_none():
 
 
 def test_device_class(gpu):
-    assert device_class(CPU, torch.float32) == "cpu/float32"
-    assert device_class(CUDA, torch.bfloat16, compile=True) == "cuda:NVIDIA-H100-80GB-HBM3/bfloat16/compile"
+    assert device_class(CPU) == "cpu/fp32/x1"
+    assert device_class(CUDA, "bf16", compile=True) == "cuda:NVIDIA-H100-80GB-HBM3/bf16/x1/compile"
     assert (
-        device_class(CUDA, "bfloat16", world_size=4, compile=True, channels_last=True)
-        == "cuda:NVIDIA-H100-80GB-HBM3/bfloat16/x4/compile/channels-last"
+        device_class(CUDA, "bf16", world_size=4, compile=True, channels_last=True)
+        == "cuda:NVIDIA-H100-80GB-HBM3/bf16/x4/compile/channels-last"
     )
 
 
 def test_device_class_of_an_odd_name_is_safe(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: " Tesla/T4 (x16) ")
-    assert device_class(CUDA, torch.float16) == "cuda:Tesla-T4-x16/float16"
+    assert device_class(CUDA, "fp16") == "cuda:Tesla-T4-x16/fp16/x1"
 
 
 def test_pick_device_with_gpus(gpu):

@@ -81,11 +81,15 @@ class Dataset:
             rows = np.flatnonzero(labels == label)
             count = rule.per_class if rule.per_class is not None else round((rule.fraction or 0) * len(rows))
             if not 0 < count <= len(rows):
-                raise UserError(f"data.subset: class {label} of {self.name} has {len(rows)} rows, {count} are asked for")
+                raise UserError(
+                    f"data.subset: class {label} of {self.name} has {len(rows)} rows, {count} are asked for"
+                )
             chosen.append(generator.permutation(rows)[:count])
         index = np.sort(np.concatenate(chosen))
         return replace(
-            self, train=take(self.train, torch.from_numpy(index)), drawn=hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()
+            self,
+            train=take(self.train, torch.from_numpy(index)),
+            drawn=hashlib.sha256(index.astype("<i8").tobytes()).hexdigest(),
         )
 
     def head(self, rows: int) -> Dataset:

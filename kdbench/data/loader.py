@@ -57,7 +57,7 @@ class Loader:
         self._static = {
             name: transforms[name](x)
             for name, x in rows.x.items()
-            if not (self._is_image(x) and (self.augment or views is not None and views.input == name))
+            if not (self._is_image(x) and (self.augment or (views is not None and views.input == name)))
         }
 
     @staticmethod

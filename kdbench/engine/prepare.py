@@ -113,7 +113,8 @@ def prepare(config: RunConfig, seed: int, place: Place) -> Prepared:
     task = Task(spec, rows, place.device, seed, keeper)
     students = [task.build_student() for _ in range(needs.students)]
     trained = {
-        role: teachers.get(spec, role, everything, place.device, place.home, config.smoke, place.progress) for role in roles
+        role: teachers.get(spec, role, everything, place.device, place.home, config.smoke, place.progress)
+        for role in roles
     }
     nets = {role: teacher.net for role, teacher in trained.items()}
     offers.nets_and_data(needs, task, students[0], nets)

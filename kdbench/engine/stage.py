@@ -30,9 +30,7 @@ class StageRun:
         bad: 0-d bool on the device, True once a loss was not finite.
     """
 
-    def __init__(
-        self, method: Method, stage: Stage, task: Task, draw: Callable[[int], Batch] | None = None
-    ) -> None:
+    def __init__(self, method: Method, stage: Stage, task: Task, draw: Callable[[int], Batch] | None = None) -> None:
         needs = method.needs(method.hp)
         batch = min(stage.batch or task.batch, task.n_train)
         if batch < needs.min_batch:

@@ -140,6 +140,8 @@ def _cached(
     try:
         net.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder / WEIGHTS}: does not fit {own.pair.student.net}; remove the folder to train it again") from error
+        raise UserError(
+            f"{folder / WEIGHTS}: does not fit {own.pair.student.net}; remove the folder to train it again"
+        ) from error
     facts = json.loads((folder / FACTS).read_text())
     return {key: facts[key] for key in ("weights_sha256", "seconds", "steps")}

@@ -23,6 +23,7 @@ from kdbench.stats.gap import Gap, gap_recovered, total_gap
 from kdbench.stats.layout import Cell, Common, Direction, Layout, Suite, TaskScale, common_set
 from kdbench.stats.missing import Missing
 from kdbench.stats.paired import PairedDelta, paired_delta, verdict
+from kdbench.stats.pooled import PooledDelta, pooled_delta
 from kdbench.stats.ties import TieGroups, tie_groups
 
 STATISTICS_VERSION = 1
@@ -42,6 +43,7 @@ __all__ = [
     "Layout",
     "Missing",
     "PairedDelta",
+    "PooledDelta",
     "SeedScores",
     "Suite",
     "TaskScale",
@@ -56,6 +58,7 @@ __all__ = [
     "mean_ranks_with_failures",
     "nemenyi_cd",
     "paired_delta",
+    "pooled_delta",
     "probability_of_improvement",
     "summarise",
     "tie_groups",

@@ -14,9 +14,7 @@ class Plain(Method):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(
-            kinds=frozenset({"classification", "regression", "crossmodal"}), teachers=(), teacher=frozenset()
-        )
+        return Needs(kinds=frozenset({"classification", "regression", "crossmodal"}), teachers=(), teacher=frozenset())
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         return {"task": self.task.loss(self.student(batch), batch.y)}

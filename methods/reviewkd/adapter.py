@@ -94,13 +94,14 @@ class ReviewKD(Method):
             min_batch=NORM_ROWS,
         )
 
-    def __init__(
-        self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any
-    ) -> None:
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
         if hp.kl_weight and task.kind == "regression":
             raise NotApplicable("its KL term needs class scores; set method.kl_weight=0")
-        student, teacher = self._student_stages(task.probe(self.student)), self._teacher_stages(task.probe(self.teacher))
+        student, teacher = (
+            self._student_stages(task.probe(self.student)),
+            self._teacher_stages(task.probe(self.teacher)),
+        )
         if len(student) != len(teacher):
             raise NotApplicable(
                 f"the student has {len(student)} stages (pooled one included), the teacher {len(teacher)}; "

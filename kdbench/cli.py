@@ -1,0 +1,338 @@
+"""The command line: verbs only. What they do lies in the modules they call."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+import typer
+
+from kdbench import __version__
+from kdbench.errors import UserError
+
+EXIT_FAILED, EXIT_NOTHING_RAN, EXIT_INTERRUPTED = 1, 3, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Benchmark knowledge-distillation methods: quality and training cost, under one protocol.",
+)
+list_app = typer.Typer(no_args_is_help=True, help="List what there is.", rich_markup_mode=None)
+show_app = typer.Typer(no_args_is_help=True, help="Show one method or task whole.", rich_markup_mode=None)
+records_app = typer.Typer(no_args_is_help=True, help="Check, index and export result records.", rich_markup_mode=None)
+site_app = typer.Typer(no_args_is_help=True, help="Build and look at the board.", rich_markup_mode=None)
+app.add_typer(list_app, name="list")
+app.add_typer(show_app, name="show")
+app.add_typer(records_app, name="records")
+app.add_typer(site_app, name="site")
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Home folder for records and caches [default: KDBENCH_HOME, ~/.cache/kdbench]."),
+]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="Folder with data sets [default: KDBENCH_DATA, the hub].")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _home(out: Path | None) -> Any:
+    from kdbench.home import Home
+
+    return Home.find(out)
+
+
+def _print(*things: Any) -> None:
+    from kdbench.console import console
+
+    screen = console()
+    for thing in things:
+        screen.print(thing)
+
+
+def _warn(line: str) -> None:
+    print(f"kdbench: {line}", file=sys.stderr)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"kdbench {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def evaluate(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value: task keys as they are, the method's under method.")
+    ] = None,
+    *,
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or variant; `kdbench list methods`.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="Task; `kdbench list tasks`.")],
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<i>.")] = "auto",
+    smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
+    out: Out = None,
+    data: DataFolder = None,
+    overhead: Annotated[
+        Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")
+    ] = "full",
+    force: Annotated[bool, typer.Option("--force", help="Run again although a record is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, score and measure one method on one task; write records."""
+    from kdbench import console, summary
+    from kdbench.evaluate import evaluate as run
+    from kdbench.evaluate import parse_seeds
+    from kdbench.store import Store
+
+    if seed is not None and seeds is not None:
+        raise UserError("give --seed or --seeds, not both")
+    wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
+    done = run(
+        method, task, overrides or [], seeds=wanted, device=device, smoke=smoke, out=out, data=data, overhead=overhead,
+        force=force, announce=lambda record: print(console.run_line(record), file=sys.stderr, flush=True),
+    )  # fmt: skip
+    if done.warning:
+        _warn(done.warning)
+    home = _home(out)
+    last = done.records[-1]
+    with Store.memory(home.records) if done.warning else Store(home.index) as store:
+        keys = {"task": last.task.name, "task_version": last.task.version, "device_class": last.device_class}
+        rows = [
+            row for row in summary.rows(store, **keys) if last.run_id in row.run_ids or row.method == last.method_name
+        ]
+    paths = [str(home.records / f"{record.run_id}.json") for record in done.records]
+    if as_json:
+        print(json.dumps({"rows": [console.as_json(row) for row in rows], "records": paths}, indent=1))
+    else:
+        _print(console.results(rows, f"{last.task.label} ({last.task.metric_primary}, baseline {last.task.baseline})"))
+        _print(f"{len(paths)} records in {home.records}, the newest {last.run_id}.json")
+    if any(record.status not in ("ok", "not_applicable") for record in done.records):
+        raise typer.Exit(EXIT_FAILED)
+    if all(record.status != "ok" for record in done.records):
+        raise typer.Exit(EXIT_NOTHING_RAN)
+
+
+@list_app.command("methods")
+def list_methods(as_json: Json = False) -> None:
+    """Every method and variant, by family."""
+    from kdbench import console, registry
+
+    found = registry.methods()
+    if as_json:
+        facts = {
+            name: {"family": ref.card.family, "year": ref.card.year, "kinds": ref.card.kinds, "parity": ref.card.parity}
+            for name, ref in found.items()
+        }
+        print(json.dumps(facts, indent=1))
+    else:
+        _print(*console.methods(found))
+
+
+@list_app.command("tasks")
+def list_tasks(as_json: Json = False) -> None:
+    """Every task."""
+    from kdbench import console, registry
+
+    found = registry.tasks()
+    if as_json:
+        print(json.dumps({name: spec.model_dump(mode="json") for name, spec in found.items()}, indent=1))
+    else:
+        _print(console.tasks(found))
+
+
+@show_app.command("method")
+def show_method(name: str, as_json: Json = False) -> None:
+    """A method's card: paper, hyper-parameters with sources, variants, quirks."""
+    from kdbench import console, registry
+
+    ref = registry.method(name)
+    if as_json:
+        print(json.dumps(ref.card.model_dump(mode="json"), indent=1))
+    else:
+        _print(*console.method(ref))
+
+
+@show_app.command("task")
+def show_task(name: str, as_json: Json = False) -> None:
+    """A task's specification."""
+    from kdbench import console, registry
+
+    spec = registry.task(name)
+    if as_json:
+        print(json.dumps(spec.model_dump(mode="json"), indent=1))
+    else:
+        _print(*console.task(spec))
+
+
+@app.command()
+def results(
+    task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="This method alone.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """The table of all results in the home folder."""
+    from kdbench import console, registry, summary
+    from kdbench.store import Store
+
+    where = {}
+    if task is not None:
+        where["task"] = registry.task(task).name
+    if method is not None:
+        where["method"] = registry.method(method).name
+    home = _home(out)
+    if not home.records.is_dir():
+        raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
+    with Store(home.index) as store:
+        store.ingest(home.records)
+        rows = summary.rows(store, **where)
+    if as_json:
+        print(json.dumps([console.as_json(row) for row in rows], indent=1))
+    else:
+        _print(console.results(rows, f"results in {home.root}"))
+
+
+@records_app.command("validate")
+def records_validate(folder: Annotated[Path, typer.Argument(help="A folder of records, or one record.")]) -> None:
+    """Check records as CI does: a line for each problem."""
+    from kdbench.validate import check_file, check_folder
+
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist")
+    problems = check_folder(folder) if folder.is_dir() else check_file(folder)
+    for problem in problems:
+        print(f"{problem.level}: {problem}")
+    errors = sum(problem.level == "error" for problem in problems)
+    print(f"{errors} errors, {len(problems) - errors} warnings")
+    if errors:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@records_app.command("ingest")
+def records_ingest(
+    folder: Annotated[Path | None, typer.Argument(help="Records to take in [default: the home folder's].")] = None,
+    out: Out = None,
+) -> None:
+    """Take records into the DuckDB index."""
+    from kdbench.store import Store
+
+    home = _home(out)
+    home.require_writable()
+    home.records.mkdir(exist_ok=True)
+    with Store(home.index) as store:
+        _report(store.ingest(folder or home.records), home.index)
+
+
+@records_app.command("rebuild")
+def records_rebuild(out: Out = None) -> None:
+    """Make the DuckDB index anew from the records."""
+    from kdbench.store import Store
+
+    home = _home(out)
+    home.require_writable()
+    home.records.mkdir(exist_ok=True)
+    _report(Store.rebuild(home.index, home.records), home.index)
+
+
+def _report(report: Any, index: Path) -> None:
+    for problem in report.bad:
+        _warn(str(problem))
+    print(f"{report.new} new, {report.unchanged} unchanged, {len(report.bad)} bad; index {index}")
+    if report.bad:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@records_app.command("export")
+def records_export(
+    folder: Annotated[Path, typer.Argument(help="Where runs.parquet and runs.csv go.")], out: Out = None
+) -> None:
+    """Write all runs as Parquet and CSV."""
+    from kdbench.store import Store
+
+    home = _home(out)
+    if not home.records.is_dir():
+        raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
+    with Store.memory(home.records) as store:
+        for path in store.export(folder):
+            print(path)
+
+
+Records = Annotated[
+    Path | None,
+    typer.Option("--records", help="Folder of records [default: leaderboard/results in a checkout, else the home's]."),
+]
+
+
+@site_app.command("build")
+def site_build(records: Records = None, out: Out = None) -> None:
+    """Render the board as static HTML under the home folder."""
+    from kdbench.leaderboard import build
+    from kdbench.provenance import ROOT
+
+    home = _home(out)
+    home.require_writable()
+    published = ROOT / "leaderboard" / "results"
+    source = records or (published if published.is_dir() else home.records)
+    if not source.is_dir():
+        raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")
+    done = build(source, home.site)
+    for problem in done.skipped:
+        _warn(str(problem))
+    print(f"{done.pages} pages from {done.records} records: {home.site / 'index.html'}")
+
+
+@site_app.command("serve")
+def site_serve(port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000, out: Out = None) -> None:
+    """Serve the built board on this machine."""
+    from kdbench.leaderboard import serve
+
+    home = _home(out)
+    if not (home.site / "index.html").is_file():
+        raise UserError(f"no board in {home.site}; run `kdbench site build` first")
+    serve(home.site, port)
+
+
+@app.command()
+def doctor(out: Out = None, data: DataFolder = None) -> None:
+    """Say what this machine has and what would keep kdbench from running."""
+    from kdbench.doctor import checks
+
+    failed = False
+    for check in checks(_home(out), data):
+        failed |= check.state == "problem"
+        print(f"{check.state:8} {check.what}: {check.found}")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point: user errors are one line on stderr and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        code = 2
+    except click.ClickException as error:
+        _warn(" ".join(error.format_message().split()))
+        code = error.exit_code
+    except UserError as error:
+        _warn(" ".join(str(error).split()))
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _warn("interrupted; the same command goes on where it stopped")
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,200 @@
+"""What commands print: tables and facts, for people; JSON comes from the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kdbench.card import FAMILIES, Card
+from kdbench.record import Record
+from kdbench.registry import MethodRef
+from kdbench.spec import TaskSpec
+from kdbench.stats import PairedDelta
+from kdbench.summary import Row
+
+PIPE_WIDTH = 200
+"""Columns of a table that goes into a pipe, where no terminal says how wide it is."""
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough in a pipe."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table; a column whose heading starts with ``>`` is right-aligned."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(escape(column.lstrip(">")), justify="right" if column.startswith(">") else "left")
+    return made
+
+
+def interval(mean: float, lo: float | None, hi: float | None, digits: int = 2, sign: bool = False) -> str:
+    """``87.4 ± 1.2``, or the value alone without an interval."""
+    shown = f"{mean:+.{digits}f}" if sign else f"{mean:.{digits}f}"
+    return shown if lo is None or hi is None else f"{shown} ± {(hi - lo) / 2:.{digits}f}"
+
+
+def difference(delta: PairedDelta | None) -> str:
+    """A paired difference, ``–`` without one."""
+    return "–" if delta is None else interval(delta.mean, delta.lo, delta.hi, sign=True)
+
+
+def amount(value: float | None, unit: str = "", digits: int = 1) -> str:
+    """A figure with its unit, ``–`` when there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def results(rows: Sequence[Row], title: str) -> Table:
+    """Score beside cost, a line a cell."""
+    made = table(
+        title, "method", "task", ">score (95 % t)", ">n", ">Δ baseline", ">Δ plain", ">step time × plain (95 %)",
+        ">peak memory", ">train-only", "device", "remarks",
+    )  # fmt: skip
+    for row in rows:
+        cost = row.cost or {}
+        ratio = "–"
+        if cost:
+            mode = "" if cost["mode"] == "full" else f" {cost['mode']}"
+            ratio = f"{cost['step_ratio']:.2f} [{cost['lo']:.2f}, {cost['hi']:.2f}]{mode}"
+        score = "–" if row.score is None else f"{interval(row.score.mean, row.score.lo, row.score.hi)} {row.unit}"
+        remarks = list(row.marks) if row.state == "ok" else [row.state]
+        if row.score is not None and row.score.n == 1:
+            remarks.append("1 seed")
+        made.add_row(
+            escape(row.method), escape(f"{row.task}@v{row.version}"), score, str(row.score.n) if row.score else "0",
+            difference(row.to_baseline), difference(row.to_plain), ratio, amount(cost.get("peak_alloc_mib"), " MiB"),
+            amount(cost.get("train_only_params"), "", 0), escape(row.device_class), escape(", ".join(remarks)),
+        )  # fmt: skip
+    return made
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """A row as JSON data."""
+
+    def delta(d: PairedDelta | None) -> dict[str, Any] | None:
+        return None if d is None else {"mean": d.mean, "lo": d.lo, "hi": d.hi, "n": d.n}
+
+    keep = ("mode", "step_ratio", "lo", "hi", "step_ms", "plain_step_ms", "peak_alloc_mib", "train_only_params")
+    return {
+        "method": row.method,
+        "task": row.task,
+        "version": row.version,
+        "device_class": row.device_class,
+        "metric": row.metric,
+        "unit": row.unit,
+        "higher_is_better": row.higher_is_better,
+        "state": row.state,
+        "marks": list(row.marks),
+        "score": None if row.score is None else {k: getattr(row.score, k) for k in ("n", "mean", "sd", "lo", "hi")},
+        "baseline": row.baseline,
+        "delta_baseline": delta(row.to_baseline),
+        "delta_plain": delta(row.to_plain),
+        "overhead": None if row.cost is None else {k: row.cost.get(k) for k in keep},
+        "run_ids": list(row.run_ids),
+    }
+
+
+def run_line(record: Record) -> str:
+    """One line on a finished run."""
+    head = f"{record.method_name} on {record.task.label}, seed {record.seed}: "
+    if record.status == "ok" and record.score is not None:
+        ratio = f", step time {record.measured.step_ratio:.2f} × plain" if record.measured else ""
+        return f"{head}{record.task.metric_primary} {record.score:.2f} {record.task.unit}{ratio}"
+    return f"{head}{record.status.replace('_', ' ')}: {record.error.message if record.error else ''}"
+
+
+def methods(found: dict[str, MethodRef]) -> list[Table]:
+    """All methods, a table a family."""
+    tables = []
+    for family, about in FAMILIES.items():
+        refs = [ref for ref in found.values() if ref.card.family == family]
+        if not refs:
+            continue
+        made = table(f"{family}: {about}", "method", ">year", "tasks", "parity", "what it does")
+        for ref in refs:
+            what = ref.variant.about if ref.variant else ref.card.summary
+            made.add_row(escape(ref.name), str(ref.card.year), ", ".join(ref.card.kinds), ref.card.parity, escape(what))
+        tables.append(made)
+    return tables
+
+
+def tasks(found: dict[str, TaskSpec]) -> Table:
+    """All tasks."""
+    made = table("tasks", "task", "kind", "suite", "pair", "metric", ">epochs", "ranked", "what it is")
+    for spec in found.values():
+        made.add_row(
+            escape(f"{spec.name}@v{spec.version}"), spec.kind, spec.suite,
+            f"{spec.teacher_net or 'none'} → {spec.pair.student.net}",
+            f"{spec.score.primary} {'↑' if spec.score.higher_is_better else '↓'} {spec.score.unit}",
+            str(spec.train.epochs), "yes" if spec.ranked else "no", escape(spec.title),
+        )  # fmt: skip
+    return made
+
+
+def method(ref: MethodRef) -> list[Any]:
+    """Everything a card says."""
+    card = ref.card
+    lines: list[Any] = [
+        f"[bold]{escape(ref.name)}[/bold]  {escape(card.title)}",
+        escape(f"{', '.join(card.authors)}. {card.venue} {card.year}. [{card.bibkey}]"),
+        *(escape(link) for link in (card.links.paper, card.links.code) if link),
+        escape(card.summary),
+        f"family {card.family}; runs on {', '.join(card.kinds)}; parity {card.parity}; adapter {card.version}",
+    ]
+    if ref.variant:
+        lines.append(f"variant of {card.name}: {escape(ref.variant.about)} {escape(str(ref.variant.params))}")
+    if card.hyper_parameters:
+        made = table("hyper-parameters (method.NAME=VALUE)", "name", ">default", "what it is", "source")
+        for name, hp in card.hyper_parameters.items():
+            made.add_row(name, escape(str(hp.default)), escape(hp.doc), escape(hp.source or ""))
+        lines.append(made)
+    lines += _published(card)
+    if card.variants:
+        made = table("variants", "name", "what it is", "parameters")
+        for name, variant in card.variants.items():
+            made.add_row(name, escape(variant.about), escape(str({**variant.params, **variant.own_protocol})))
+        lines.append(made)
+    for heading, notes in (("deviations", card.deviations), ("quirks kept", card.quirks)):
+        if notes:
+            lines += [f"[bold]{heading}[/bold]", *(f"  - {escape(note)}" for note in notes)]
+    return lines
+
+
+def _published(card: Card) -> list[Table]:
+    if not card.published:
+        return []
+    made = table("published values", "where", "values", "source")
+    for entry in card.published:
+        where = ", ".join(f"{k} {v}" for k, v in entry.when.model_dump(exclude_none=True).items())
+        values = ", ".join(f"{k}={v}" for k, v in entry.params.items())
+        made.add_row(escape(where), escape(values), escape(entry.source))
+    return [made]
+
+
+def task(spec: TaskSpec) -> list[Any]:
+    """Everything a task file says."""
+    lines: list[Any] = [
+        f"[bold]{escape(spec.name)}@v{spec.version}[/bold]  {escape(spec.title)}",
+        f"{spec.kind} task of suite {spec.suite}; baseline {spec.baseline}; seeds {', '.join(map(str, spec.seeds))}; "
+        + ("ranked" if spec.ranked else f"not ranked: {escape(spec.unranked_because or '')}"),
+    ]
+    made = table("keys (KEY=VALUE)", "key", "value")
+    body = spec.model_dump(mode="json", exclude={"name", "title", "notes"})
+    for key, value in _leaves(body):
+        made.add_row(escape(key), escape(str(value)))
+    lines.append(made)
+    lines += [f"  {name}: {escape(text)}" for name, text in spec.notes.items()]
+    return lines
+
+
+def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        return [(prefix, value)]
+    return [leaf for key, item in value.items() for leaf in _leaves(item, f"{prefix}.{key}" if prefix else key)]

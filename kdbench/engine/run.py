@@ -1,0 +1,199 @@
+"""One run, from a configuration to a record: prepare, train, score, measure, write."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import save_file
+from torch import nn
+
+from kdbench import record as records
+from kdbench.cache import clear
+from kdbench.config import RunConfig
+from kdbench.contract import Needs, NotApplicable
+from kdbench.engine import report
+from kdbench.engine.prepare import Place, Prepared, effective_task, hyper_parameters, prepare
+from kdbench.engine.scoring import Scorer
+from kdbench.engine.task import Task, build_network, evaluating
+from kdbench.engine.trainer import CHECKPOINT_SECONDS, Diverged, Trainer
+from kdbench.errors import UserError
+from kdbench.files import sha256, sha256_file, write_atomic
+from kdbench.home import Home
+from kdbench.machine import device_class
+from kdbench.overhead.measure import Mode, Overhead, measure
+from kdbench.progress import Progress
+from kdbench.record import Record
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run and where.
+
+    Attributes:
+        data: the user's data folder, None for the hub.
+        overhead: how the cell's overhead is measured, unless another seed has done so.
+        force: run again although a record is there.
+    """
+
+    config: RunConfig
+    seed: int
+    device: torch.device
+    home: Home
+    data: Path | None = None
+    overhead: Mode = "full"
+    force: bool = False
+    progress: Progress = Progress(None)
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+    @property
+    def device_class(self) -> str:
+        """What must be equal for rows to be compared."""
+        return device_class(self.device)
+
+    @property
+    def cell_key(self) -> str:
+        """All seeds of one configuration on one device class."""
+        return sha256(f"{self.config.spec_hash}/{self.device_class}")[:32]
+
+    @property
+    def key(self) -> str:
+        """This run, so that it is found again after a crash."""
+        return sha256(f"{self.cell_key}/{self.seed}")[:32]
+
+
+def finished(request: Request) -> Record | None:
+    """The record of this run, if it is there."""
+    marker = request.home.done / request.key
+    path = request.home.records / f"{marker.read_text().strip()}.json" if marker.is_file() else None
+    return records.load(path) if path is not None and path.is_file() else None
+
+
+def evaluate(request: Request) -> Record:
+    """Runs a configuration with one seed, or goes on where a killed run stopped.
+
+    Returns:
+        The record, written already; its status tells how the run ended.
+
+    Raises:
+        UserError: bad data or teacher, no room to write, or another process does this run now. Nothing is recorded.
+    """
+    if not request.force and (found := finished(request)) is not None:
+        return found
+    folder = request.home.runs / request.key
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.parent / f"{request.key}.lock", timeout=0):
+            return _locked(request, folder)
+    except Timeout as error:
+        name = f"{request.config.method.ref.name} on {request.config.task.name}, seed {request.seed}"
+        raise UserError(f"{name} is being run by another process; wait for it") from error
+
+
+def _locked(request: Request, folder: Path) -> Record:
+    identity = _identity(folder)
+    path = request.home.records / f"{identity['run_id']}.json"
+    record = records.load(path) if path.is_file() else None  # written just before a crash
+    if record is None:
+        record = _run(request, folder, identity)
+        records.dump(record, request.home.records)
+    if record.status in ("ok", "not_applicable"):
+        write_atomic(request.home.done / request.key, record.run_id)
+    if record.measured is not None and record.measured.measured_by == record.run_id:
+        write_atomic(request.home.done / f"{request.cell_key}.{record.measured.mode}", record.run_id)
+    clear(folder)
+    return record
+
+
+def _identity(folder: Path) -> dict[str, str]:
+    """Run id and start of the run in a folder: those of the first process that worked on it."""
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_text())  # type: ignore[no-any-return]
+    except (OSError, ValueError):
+        identity = {"run_id": records.new_run_id(), "created_at": records.now()}
+        write_atomic(path, json.dumps(identity))
+        return identity
+
+
+def _run(request: Request, folder: Path, identity: dict[str, str]) -> Record:
+    place = Place(request.device, request.home, request.data, folder, request.progress)
+    facts = report.Facts(request.config, request.seed, request.device, request.device_class, identity)
+    try:
+        prepared = prepare(request.config, request.seed, place)
+        scorer = Scorer(prepared.task, {role: teacher.net for role, teacher in prepared.teachers.items()})
+        trained = Trainer(
+            prepared.method, prepared.task, folder, scorer.primary, request.progress, request.checkpoint_seconds
+        ).run()
+        metrics = scorer.all(prepared.method.deployed)
+        deploy = _export(prepared, request.home.students / f"{identity['run_id']}.safetensors")
+    except UserError:
+        raise
+    except NotApplicable as reason:
+        return report.without_result(facts, _needs(request.config), "not_applicable", "NotApplicable", str(reason))
+    except Exception as error:
+        return report.without_result(facts, _needs(request.config), _status(error), type(error).__name__, str(error))
+    overhead = _overhead(request, place, len(trained.stages))
+    return report.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
+
+
+def _needs(config: RunConfig) -> Needs:
+    return config.method.ref.adapter().needs(hyper_parameters(config.method))
+
+
+def _status(error: Exception) -> str:
+    if isinstance(error, Diverged):
+        return "diverged"
+    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    return "oom" if memory else "failed"
+
+
+def _export(prepared: Prepared, path: Path) -> dict[str, Any]:
+    """Writes the deployed network's weights; says whether it equals the plain student in graph and parameters."""
+    net = prepared.method.deployed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    partial = path.with_suffix(".part")
+    try:
+        save_file(tensors, partial)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space") from error
+    return {
+        "params": sum(p.numel() for p in net.parameters()),
+        "equals_plain": equals_plain(net, prepared.task),
+        "export_sha256": sha256_file(path),
+    }
+
+
+def equals_plain(net: nn.Module, task: Task) -> bool:
+    """Whether a fresh plain student that takes over the network's state has its outputs, bit for bit."""
+    student = task.spec.pair.student
+    fresh = build_network(student.net, student.input, task.data).to(task.device)
+    try:
+        fresh.load_state_dict(net.state_dict())
+    except RuntimeError:
+        return False
+    batch = task.wrap(task.rows(torch.arange(min(8, task.n_train), device=task.device)))
+    with evaluating(net), evaluating(fresh):
+        return type(net) is type(fresh) and torch.equal(net(batch).logits, fresh(batch).logits)
+
+
+def _overhead(request: Request, place: Place, stages: int) -> report.CellOverhead | None:
+    """The cell's overhead: what another seed measured in this mode or a better one, or measured now."""
+    if request.overhead == "off":
+        return None
+    better = ("full",) if request.overhead == "full" else ("full", "quick")
+    for mode in better:
+        marker = request.home.done / f"{request.cell_key}.{mode}"
+        path = request.home.records / f"{marker.read_text().strip()}.json" if marker.is_file() else None
+        if path is not None and path.is_file():
+            return report.CellOverhead.of(records.load(path))
+    request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
+    found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)
+    return report.CellOverhead(found.block, found.flops_per_step, found.deploy)

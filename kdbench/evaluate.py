@@ -1,0 +1,105 @@
+"""``kdbench evaluate``: the runs of one method on one task, one after the other, then the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.config import RunConfig, run_config
+from kdbench.errors import UserError
+from kdbench.home import Home, data_folder
+from kdbench.progress import Progress
+from kdbench.record import Record
+from kdbench.store import Store, StoreLocked
+
+SEED_LIMIT = 2**31 - 1
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0-4``, ``3`` or ``0,2,5-7`` as numbers.
+
+    Raises:
+        UserError: anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() if dash else True)) or int(last or first) > SEED_LIMIT:
+            raise UserError(f"--seeds {text!r}: {part.strip()!r} is not a number or a range; write 0-4, 3 or 0,2,5-7")
+        if int(last or first) < int(first):
+            raise UserError(
+                f"--seeds {text!r}: the range {part.strip()!r} runs backwards; write the smaller number first"
+            )
+        if int(last or first) - int(first) >= 10_000:
+            raise UserError(f"--seeds {text!r}: more than 10,000 seeds; is that meant?")
+        seeds += range(int(first), int(last or first) + 1)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text!r}: a seed stands twice")
+    return seeds
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation left: its records, and what kept them from the index, if anything."""
+
+    config: RunConfig
+    records: list[Record]
+    warning: str | None
+
+
+def evaluate(
+    method: str,
+    task: str,
+    overrides: Sequence[str],
+    *,
+    seeds: Sequence[int] | None,
+    device: str,
+    smoke: bool,
+    out: Path | None,
+    data: Path | None,
+    overhead: str,
+    force: bool,
+    announce: Callable[[Record], None],
+) -> Evaluation:
+    """Runs a method on a task with each seed.
+
+    Args:
+        seeds: the task's own when None.
+        announce: told of each finished run.
+
+    Raises:
+        UserError: something the user gave is wrong. Finished runs are recorded.
+    """
+    config = run_config(method, task, overrides, smoke=smoke)
+    home = Home.find(out)
+    home.require_writable()
+    folder = data_folder(data)
+
+    from kdbench.engine import run  # imports torch: only once all that was typed is known to be right
+    from kdbench.machine import pick_device
+
+    place = pick_device(device)
+    records: list[Record] = []
+    try:
+        for seed in config.task.seeds if seeds is None else seeds:
+            progress = Progress.terminal(f"{method} on {task}, seed {seed}:")
+            request = run.Request(config, seed, place, home, folder, overhead, force, progress)  # type: ignore[arg-type]
+            record = run.evaluate(request)
+            records.append(record)
+            announce(record)
+            if record.status == "not_applicable":
+                break  # for a reason no seed changes
+    finally:
+        warning = ingest(home) if records else None
+    return Evaluation(config, records, warning)
+
+
+def ingest(home: Home, wait_s: float = 60.0) -> str | None:
+    """Takes all records into the index; a warning when it stays locked (the records are safe)."""
+    try:
+        with Store(home.index, wait_s=wait_s) as store:
+            store.ingest(home.records)
+    except StoreLocked as error:
+        return f"{error}; the records are written, `kdbench records ingest` takes them in later"
+    return None

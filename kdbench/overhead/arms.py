@@ -1,0 +1,83 @@
+"""The two arms of a measurement: the steps of a method, stage by stage, and of plain, on fixed rings of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from kdbench.contract import Batch, Stage
+from kdbench.engine.prepare import Prepared
+from kdbench.engine.stage import StageRun
+
+RING = 8
+"""Batches of an arm's ring: varying content, constant shape."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of a method as an arm.
+
+    Attributes:
+        steps: optimiser steps the stage has in a whole run.
+        rows: labelled rows of a step; a row seen in several views counts once.
+        step: one step on the next batch of the ring.
+        forward: the losses of one batch without backward, None for a stage that is one whole update.
+        fed: one step on the given batch, for a measurement with the real loader.
+    """
+
+    stage: Stage
+    run: StageRun
+    steps: int
+    rows: int
+    step: Callable[[], None]
+    forward: Callable[[], None] | None
+    fed: Callable[[Batch], None]
+
+
+def _ring(run: StageRun) -> Callable[[int], Batch]:
+    """A draw that cycles over ``RING`` whole batches, loaded beforehand."""
+    whole = max(1, run.loader.steps - (1 if len(run.loader.rows.y) % run.loader.batch else 0))
+    batches = [run.loader.draw(epoch * run.loader.steps + i) for epoch in range(RING) for i in range(min(whole, RING))]
+    batches = batches[:RING]
+    return lambda number: batches[number % len(batches)]
+
+
+def _phase(prepared: Prepared, stage: Stage) -> Phase:
+    fed_batch: list[Batch] = []
+    loader = StageRun(prepared.method, stage, prepared.task)
+    ring = _ring(loader)
+    run = StageRun(
+        prepared.method, stage, prepared.task, draw=lambda number: fed_batch[0] if fed_batch else ring(number)
+    )
+
+    def step() -> None:
+        if run.step_number >= run.total:  # a measurement may be longer than the stage: schedules start again
+            run.step_number = 0
+        run.step()
+
+    def fed(batch: Batch) -> None:
+        fed_batch[:] = [batch]
+        step()
+        fed_batch.clear()
+
+    def forward() -> None:
+        assert stage.losses is not None
+        stage.losses(ring(0), run.at())
+
+    return Phase(
+        stage, run, run.total, run.loader.batch, step, forward if stage.losses is not None else None, fed
+    )  # fmt: skip
+
+
+def phases(prepared: Prepared) -> Iterator[Phase]:
+    """The stages of a prepared method, one at a time: measure each before asking for the next."""
+    for stage in prepared.method.stages():
+        prepared.method.to(prepared.task.device).train()
+        yield _phase(prepared, stage)
+
+
+def trained_parameters(stage: Stage) -> dict[int, nn.Parameter]:
+    """Parameters a stage updates, by identity."""
+    return {id(p): p for group in stage.groups for p in group.params}

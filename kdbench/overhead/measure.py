@@ -1,0 +1,176 @@
+"""Training overhead of a cell: asks fresh processes to measure and puts their answers into the record's block."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kdbench.config import RunConfig
+from kdbench.engine.prepare import Place
+from kdbench.errors import UserError
+from kdbench.machine import contended
+from kdbench.overhead.estimate import RatioEstimate, estimate_ratio, weighted_ratio
+
+PROTOCOL_VERSION = 1
+Mode = Literal["quick", "full", "off"]
+
+
+class MeasurementFailed(UserError):
+    """The measuring process died; the message holds its last line."""
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """A measured cell.
+
+    Attributes:
+        block: the record's ``overhead`` block, without ``measured_by``.
+        flops_per_step: stage name to counted FLOPs of one of its steps.
+        deploy: ``gflops``, ``latency_ms_b1``, ``latency_ms_b128``, ``size_mib`` of the deployed network.
+    """
+
+    block: dict[str, Any]
+    flops_per_step: dict[str, int]
+    deploy: dict[str, float]
+
+
+def measure(config: RunConfig, seed: int, place: Place, mode: Literal["quick", "full"], stages: int) -> Overhead:
+    """Measures the method of a run against plain.
+
+    Args:
+        config, seed, place: of the run; ``place.folder`` still holds what the method kept.
+        mode: ``quick`` or ``full``.
+        stages: number of the method's stages; they share the time.
+
+    Raises:
+        MeasurementFailed: a measuring process died.
+    """
+    ask = _Asker(config, seed, place, mode, stages)
+    found = ask("times")
+    device = place.device
+    if device.type == "cuda":
+        peak, plain_peak = ask("memory-method"), ask("memory-plain")
+    else:
+        peak = max((phase["peak"] for phase in found["phases"]), key=lambda p: p["alloc_mib"])
+        plain_peak = found["plain_peak"]
+    measured = [phase for phase in found["phases"] if phase["steps"]]
+    estimate, pairs = _ratio(measured)
+    steps = np.array([phase["steps"] for phase in measured], dtype=float)
+    weight = steps / steps.sum()
+    rows = measured[-1]["rows"]
+
+    def mean(key: str) -> float | None:
+        values = [phase.get(key) for phase in measured]
+        return None if any(v is None for v in values) else float(np.dot(weight, np.array(values, dtype=float)))
+
+    def per_row(key: str) -> float | None:
+        values = [None if phase[key] is None else phase[key] / phase["rows"] for phase in measured]
+        return None if any(v is None for v in values) else float(np.dot(weight, np.array(values, dtype=float)))
+
+    gate = found["gate"]
+    block = {
+        "mode": mode,
+        "protocol_version": PROTOCOL_VERSION,
+        "device": place.device.type,
+        "batch": rows,
+        **pairs,
+        "step_ratio": estimate.ratio,
+        "ci95": [estimate.lo, estimate.hi],
+        "step_ms": estimate.method_ms,
+        "plain_step_ms": estimate.plain_ms,
+        "converged": all(phase["converged"] for phase in measured),
+        "aa_ratio": gate["ratio"] if gate else None,
+        "noise_flag": bool(gate) and not gate["passed"],
+        "contended": contended(device),
+        "views_per_sample": max(phase["views"] for phase in measured),
+        "first_step_ms": measured[0]["first_step_ms"],
+        "throughput_samples_s": 1000 * rows / estimate.method_ms,
+        "end_to_end_samples_s": mean("end_to_end_samples_s"),
+        "data_wait_frac": mean("data_wait_frac"),
+        "peak_alloc_mib": peak["alloc_mib"],
+        "plain_peak_alloc_mib": plain_peak["alloc_mib"],
+        "peak_reserved_mib": peak["reserved_mib"],
+        "plain_peak_reserved_mib": plain_peak["reserved_mib"],
+        "rss_mib": found["rss_mib"],
+        "flops_fwd": per_row("flops_fwd"),
+        "flops_fwd_bwd": per_row("flops"),
+        "plain_flops_fwd": found["plain_flops_fwd"] / found["plain_rows"],
+        "plain_flops_fwd_bwd": found["plain_flops"] / found["plain_rows"],
+        "flop_counter": measured[0]["flop_counter"],
+        "uncounted_ops": sorted({op for phase in measured for op in phase["uncounted_ops"]}),
+        "train_only_params": found["train_only_params"],
+        "frozen_params_loaded": found["frozen_params_loaded"],
+        "extra_state_mib": found["extra_state_mib"],
+        "energy": _energy(measured),
+    }
+    return Overhead(block, {phase["name"]: phase["flops"] for phase in found["phases"]}, found["deploy"])
+
+
+def _ratio(measured: list[dict[str, Any]]) -> tuple[RatioEstimate, dict[str, Any]]:
+    """The step-time ratio, weighted over phases, and the pairs it follows from."""
+    if len(measured) == 1:
+        pairs = measured[0]["pairs"]
+        return estimate_ratio([(p, m) for p, m in pairs]), {"pairs": pairs, "phases": []}
+    parts = []
+    for phase in measured:
+        own = estimate_ratio([(p, m) for p, m in phase["pairs"]])
+        parts.append(
+            {k: phase[k] for k in ("name", "steps", "pairs")} | {"step_ratio": own.ratio, "ci95": [own.lo, own.hi]}
+        )
+    weighted = weighted_ratio([(part["steps"], part["pairs"]) for part in parts])
+    return weighted, {"pairs": [], "phases": parts}
+
+
+def _energy(measured: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The record's energy block of the longest phase; None where nothing trustworthy was read."""
+    longest = max(measured, key=lambda phase: phase["steps"])
+    energy = longest.get("energy")
+    if energy is None or not energy["valid"]:
+        return None
+    windows = [[w[1], w[0]] for w in energy["windows"]]
+    return {
+        "j_per_step": energy["j_per_step"],
+        "idle_w": energy["idle_w"],
+        "windows": windows,
+        "source": "nvml",
+        "valid": True,
+    }
+
+
+class _Asker:
+    """Sends requests of one cell to fresh processes."""
+
+    def __init__(self, config: RunConfig, seed: int, place: Place, mode: str, stages: int) -> None:
+        self.request = {
+            "method": config.method.ref.name,
+            "task": config.task.name,
+            "overrides": list(config.overrides),
+            "smoke": config.smoke,
+            "seed": seed,
+            "device": str(place.device),
+            "home": str(place.home.root),
+            "data": str(place.data) if place.data else None,
+            "folder": str(place.folder),
+            "mode": mode,
+            "stages": stages,
+            "gate": True,
+        }
+
+    def __call__(self, part: str) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            asked, answer = Path(folder) / "request.json", Path(folder) / "result.json"
+            asked.write_text(json.dumps({**self.request, "part": part}))
+            command = [sys.executable, "-m", "kdbench.overhead.worker", str(asked), str(answer)]
+            done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+            if done.returncode or not answer.is_file():
+                last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                raise MeasurementFailed(f"the overhead of {self.request['method']} could not be measured: {last}")
+            return json.loads(answer.read_text())  # type: ignore[no-any-return]

@@ -1,0 +1,171 @@
+"""The fresh process that measures: ``python -m kdbench.overhead.worker REQUEST RESULT`` (both JSON files).
+
+Started by :mod:`kdbench.overhead.measure`, once for times and counts, and on a GPU once more an arm for its memory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdbench import registry
+from kdbench.config import MethodConfig, RunConfig, run_config
+from kdbench.contract import Batch
+from kdbench.engine.prepare import Place, Prepared, effective_task, prepare
+from kdbench.engine.task import evaluating
+from kdbench.files import write_atomic
+from kdbench.home import Home
+from kdbench.nvml import Nvml
+from kdbench.overhead.arms import Phase, phases, trained_parameters
+from kdbench.overhead.energy import measure_energy
+from kdbench.overhead.flops import count_flops
+from kdbench.overhead.latency import latency
+from kdbench.overhead.memory import peak_memory, rss_mib, tensor_mib
+from kdbench.overhead.timing import FULL, QUICK, Budget, aa_gate, data_wait, measure_pairs
+
+MEMORY_WARMUP = 3
+CPU_THREADS = 1
+"""A CPU's steps are timed on one thread: threads that wait for a core another process holds would be measured, too."""
+
+
+def plain_of(config: RunConfig) -> RunConfig:
+    """Plain under the protocol of a configuration."""
+    plain = registry.method(registry.PLAIN)
+    return replace(config, method=MethodConfig(plain, {}, "default"))
+
+
+def _build(config: RunConfig, request: dict[str, Any]) -> Prepared:
+    device = torch.device(request["device"])
+    place = Place(
+        device, Home(Path(request["home"])), request["data"] and Path(request["data"]), Path(request["folder"])
+    )
+    return prepare(config, request["seed"], place)
+
+
+def _first_phase(config: RunConfig, request: dict[str, Any]) -> Phase:
+    return next(phases(_build(config, request)))
+
+
+def _budget(mode: str, share: float) -> Budget:
+    whole = {"quick": QUICK, "full": FULL}[mode]
+    limits = {device: seconds * share for device, seconds in whole.limit_s.items()}
+    return replace(whole, warmup_s=whole.warmup_s * share, limit_s=limits)
+
+
+def _timed(phase: Phase, plain: Phase, request: dict[str, Any], budget: Budget) -> dict[str, Any]:
+    device = torch.device(request["device"])
+    timing = measure_pairs(plain.step, phase.step, device, budget=budget, rng_seed=0)
+    counted = count_flops(phase.step)
+    forward = count_flops(phase.forward) if phase.forward is not None else None
+    found: dict[str, Any] = {
+        "name": phase.stage.name,
+        "steps": phase.steps,
+        "rows": phase.rows,
+        "pairs": [list(pair) for pair in timing.pairs],
+        "converged": timing.converged,
+        "first_step_ms": timing.first_step_ms.method,
+        "views": phase.stage.views.n if phase.stage.views else 1,
+        "flops": counted.flops,
+        "flops_fwd": forward.flops if forward else None,
+        "uncounted_ops": list(counted.uncounted_ops),
+        "flop_counter": counted.counter,
+    }
+    if device.type == "cpu":
+        found["peak"] = asdict(peak_memory(phase.step, device))
+    if request["mode"] == "full":
+        numbers = iter(range(10**9))
+        waited = data_wait(
+            lambda: phase.run.loader.draw(next(numbers)), phase.fed, lambda b: len(b) // b.views, device
+        )  # fmt: skip
+        found["data_wait_frac"], found["end_to_end_samples_s"] = waited.fraction, waited.samples_s
+        if device.type == "cuda":
+            found["energy"] = asdict(
+                measure_energy(phase.step, Nvml.open(device), lambda: torch.cuda.synchronize(device))
+            )
+    return found
+
+
+def _deployed(prepared: Prepared, request: dict[str, Any]) -> dict[str, Any]:
+    """Inference cost of the deployed network, on its own."""
+    device, net = torch.device(request["device"]), prepared.method.deployed
+    rows = torch.arange(128, device=device) % prepared.task.n_train
+    batches = {n: prepared.task.wrap(prepared.task.rows(rows[:n])) for n in (1, 128)}
+
+    def forward(batch: Batch) -> object:
+        return net(batch)
+
+    with evaluating(net):
+        flops = count_flops(lambda: forward(batches[1])).flops
+        times = latency(forward, batches, device, seconds=1.0 if request["mode"] == "quick" else 3.0)
+    return {
+        "gflops": flops / 1e9,
+        "latency_ms_b1": times[1].median_ms,
+        "latency_ms_b128": times[128].median_ms,
+        "size_mib": tensor_mib([*net.parameters(), *net.buffers()]),
+    }
+
+
+def times(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
+    """Pairs, FLOPs and sizes of every phase, and the deployed network's own cost."""
+    device = torch.device(request["device"])
+    plain = _first_phase(plain_of(config), request)
+    prepared = _build(config, request)
+    measured, updated = [], {}
+    share = 1.0 / max(1, request["stages"])
+    for phase in phases(prepared):
+        updated |= trained_parameters(phase.stage)
+        measured.append(_timed(phase, plain, request, _budget(request["mode"], share)))
+    kept = {id(p) for p in prepared.method.deployed.parameters()}
+    students = {id(b) for b in prepared.method.students.buffers()}
+    plain_flops = count_flops(plain.step)
+    assert plain.forward is not None
+    teachers = {id(p): p for t in prepared.teachers.values() for p in t.net.parameters()}
+    frozen = teachers | {id(p): p for p in prepared.method.parameters() if id(p) not in updated}
+    gate = None
+    if request["mode"] == "full" and request["gate"]:
+        gate = asdict(
+            aa_gate(plain.step, _first_phase(plain_of(config), request).step, device, budget=_budget("full", 1))
+        )
+    return {
+        "phases": measured,
+        "plain_flops": plain_flops.flops,
+        "plain_flops_fwd": count_flops(plain.forward).flops,
+        "plain_rows": plain.rows,
+        "plain_peak": asdict(peak_memory(plain.step, device)) if device.type == "cpu" else None,
+        "train_only_params": sum(p.numel() for key, p in updated.items() if key not in kept),
+        "frozen_params_loaded": sum(p.numel() for key, p in frozen.items() if key not in kept),
+        "extra_state_mib": tensor_mib([b for b in prepared.method.buffers() if id(b) not in students]),
+        "rss_mib": rss_mib(),
+        "gate": gate,
+        "deploy": _deployed(prepared, request),
+    }
+
+
+def memory(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
+    """Peak memory of one arm alone, its highest over the phases."""
+    peaks = []
+    for phase in phases(_build(config, request)):
+        for _ in range(MEMORY_WARMUP):
+            phase.step()
+        peaks.append(peak_memory(phase.step, torch.device(request["device"])))
+    highest = max(peaks, key=lambda peak: peak.alloc_mib)
+    return asdict(highest)
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request."""
+    torch.set_num_threads(CPU_THREADS)
+    config = run_config(request["method"], request["task"], request["overrides"], smoke=request["smoke"])
+    config = effective_task(config)
+    if request["part"] == "times":
+        return times(config, request)
+    return memory(plain_of(config) if request["part"] == "memory-plain" else config, request)
+
+
+if __name__ == "__main__":
+    write_atomic(Path(sys.argv[2]), json.dumps(run(json.loads(Path(sys.argv[1]).read_text()))))

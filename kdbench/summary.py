@@ -1,0 +1,105 @@
+"""Cells as people compare them: score, differences to baseline and plain, cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdbench.registry import PLAIN
+from kdbench.stats import CellStat, PairedDelta, paired_delta, summarise
+from kdbench.store import Store
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one task and device class.
+
+    Attributes:
+        score: over seeds, in the task's unit.
+        to_baseline, to_plain: seed-paired differences, positive where the method is better; None without a partner.
+        cost: the overhead block's columns, None when it was not measured.
+        state: ``ok``, or why there is no score.
+    """
+
+    method: str
+    task: str
+    version: int
+    device_class: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    baseline: str
+    score: CellStat | None
+    to_baseline: PairedDelta | None
+    to_plain: PairedDelta | None
+    cost: dict[str, Any] | None
+    run_ids: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+    state: str = "ok"
+
+
+def rows(store: Store, **where: Any) -> list[Row]:
+    """All current cells of an index, and the combinations that gave no score, with their reason.
+
+    Args:
+        where: columns of the cells to keep, e.g. ``task="digits"``.
+    """
+    cells = [cell for cell in store.cells(**where) if cell["current"]]
+    groups: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}
+    for cell in cells:
+        if not cell["custom"]:
+            groups.setdefault(_group(cell), {})[cell["method"]] = _by_seed(cell)
+    found = [_row(store, cell, groups.get(_group(cell), {})) for cell in cells]
+    have = {(row.method, row.task, row.version, row.device_class) for row in found}
+    keys = {k: v for k, v in where.items() if k in ("method", "task", "task_version", "device_class")}
+    for gap in store.coverage(**keys):
+        key = (gap["method"], gap["task"], gap["task_version"], gap["device_class"])
+        if key not in have and not gap["ok"]:
+            state = "not applicable" if gap["not_applicable"] else "withdrawn" if gap["withdrawn"] else "failed"
+            found.append(_empty(gap, f"{state}: {gap['last_error']}" if gap["last_error"] else state))
+    return found
+
+
+def _group(cell: dict[str, Any]) -> tuple[Any, ...]:
+    return (cell["task"], cell["task_version"], cell["device_class"], cell["engine_version"], cell["smoke"])
+
+
+def _by_seed(cell: dict[str, Any]) -> dict[int, float]:
+    return dict(zip(cell["seeds"], cell["scores"], strict=True))
+
+
+def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]]) -> Row:
+    own = _by_seed(cell)
+    direction = "max" if cell["higher_is_better"] else "min"
+
+    def against(reference: str) -> PairedDelta | None:
+        other = group.get(reference)
+        if other is None or (reference == cell["method"] and not cell["custom"]) or not set(own) & set(other):
+            return None
+        return paired_delta(own, other, direction)
+
+    cost = store.query("SELECT * FROM overhead WHERE run_id = ?", [cell["overhead_run_id"]])
+    marks = [name for name in ("custom", "smoke", "own_protocol") if cell[name]]
+    return Row(
+        method=cell["method"],
+        task=cell["task"],
+        version=cell["task_version"],
+        device_class=cell["device_class"],
+        metric=cell["metric"],
+        unit=cell["unit"],
+        higher_is_better=cell["higher_is_better"],
+        baseline=cell["baseline"],
+        score=summarise(own),
+        to_baseline=against(cell["baseline"]),
+        to_plain=against(PLAIN),
+        cost=cost[0] if cost and cost[0].get("step_ratio") is not None else None,
+        run_ids=tuple(cell["run_ids"]),
+        marks=tuple(marks),
+    )
+
+
+def _empty(gap: dict[str, Any], state: str) -> Row:
+    return Row(
+        gap["method"], gap["task"], gap["task_version"], gap["device_class"], "", "", True, "",
+        None, None, None, None, (), (), state,
+    )  # fmt: skip
