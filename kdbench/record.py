@@ -22,7 +22,7 @@ from kdbench.errors import UserError
 from kdbench.fields import Part
 from kdbench.files import canonical_json, sha256, write_atomic
 from kdbench.privacy import privacy_problems, scrub, scrub_values, strings
-from kdbench.schema import SCHEMA_VERSION, Protocol, Record, SideFile
+from kdbench.schema import SCHEMA_VERSION, Record, SideFile
 
 __all__ = [  # noqa: RUF022
     "MAX_BYTES", "Problem", "Record", "RecordError", "SIDE_FOLDER", "SideFile", "UPGRADES", "dump", "dump_side",
@@ -73,34 +73,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def spec_hash(
-    *,
-    method: str,
-    variant: str | None,
-    params: Mapping[str, Any],
-    task: str,
-    task_version: int,
-    protocol: Mapping[str, Any] | Protocol,
-    engine_version: int,
-) -> str:
+def spec_hash(spec: Mapping[str, Any]) -> str:
     """Hash of all that decides what is computed: equal for all seeds and machines of one specification.
 
     Args:
-        protocol: the record's protocol block, as a model or in its JSON form.
+        spec: method, variant, complete parameters, task and version, protocol and engine version, as JSON data; a
+            record keeps it as ``provenance.config_resolved``.
     """
-    block = protocol if isinstance(protocol, Protocol) else Protocol.model_validate_json(json.dumps(dict(protocol)))
-    return sha256(
-        canonical_json(
-            {
-                "method": method,
-                "variant": variant,
-                "params": dict(params),
-                "task": f"{task}@v{task_version}",
-                "protocol": block.model_dump(mode="json"),
-                "engine_version": engine_version,
-            }
-        )
-    )
+    return sha256(canonical_json(spec))
 
 
 def json_schema() -> dict[str, Any]:

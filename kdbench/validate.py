@@ -87,13 +87,21 @@ def _twins(path: Path) -> list[Problem]:
 
 def _derived(record: Record, file: str) -> Iterator[Problem]:
     """Fields that follow from others."""
-    method, task = record.method, record.task
-    expected = spec_hash(
-        method=method.name, variant=method.variant, params=method.params, task=task.name, task_version=task.version,
-        protocol=record.protocol, engine_version=record.engine_version,
-    )  # fmt: skip
-    if record.spec_hash != expected:
-        yield Problem(file, "spec_hash", f"is not that of method, task and protocol, which is {expected}")
+    spec = record.provenance.config_resolved
+    if record.spec_hash != spec_hash(spec):
+        yield Problem(file, "spec_hash", f"is not that of provenance.config_resolved, which is {spec_hash(spec)}")
+    stated = {
+        "method": record.method.name,
+        "variant": record.method.variant,
+        "params": record.method.params,
+        "task": {"name": record.task.name, "version": record.task.version},
+        "engine_version": record.engine_version,
+    }
+    for name, value in stated.items():
+        if spec.get(name) != value:
+            yield Problem(
+                file, f"provenance.config_resolved.{name}", f"does not agree with the record, which has {value!r}"
+            )
     if record.measured is not None:
         for field, stored, derived in _overhead_figures(record.measured):
             if not math.isclose(stored, derived, rel_tol=TOLERANCE):

@@ -20,7 +20,7 @@ def make_record(**overrides: Any) -> dict[str, Any]:
     Args:
         overrides: fields to set; ``__`` stands for the dot of a nested field (``task__name="digits"``). ``score`` sets
             the primary metric, ``ratio`` the overhead ratio, ``status`` other than ok makes a whole failed record.
-            The overhead's ``measured_by`` and ``spec_hash`` follow from the rest unless given.
+            The overhead's ``measured_by``, the resolved configuration and its hash follow from the rest unless given.
     """
     score, ratio = overrides.pop("score", 71.5), overrides.pop("ratio", 2.0)
     run_id = overrides.get("run_id", new_run_id())
@@ -32,8 +32,10 @@ def make_record(**overrides: Any) -> dict[str, Any]:
         }  # fmt: skip
     for key, value in overrides.items():
         set_field(record, key.replace("__", "."), value)
+    if "provenance__config_resolved" not in overrides:
+        record["provenance"]["config_resolved"] = copy.deepcopy(spec_of(record))
     if "spec_hash" not in overrides:
-        record["spec_hash"] = spec_of(record)
+        record["spec_hash"] = spec_hash(record["provenance"]["config_resolved"])
     return record
 
 
@@ -50,13 +52,14 @@ def set_field(record: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
     return record
 
 
-def spec_of(record: dict[str, Any]) -> str:
-    """The specification hash of a record's own pieces."""
+def spec_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The specification of a record from its own pieces."""
     method, task = record["method"], record["task"]
-    return spec_hash(
-        method=method["name"], variant=method["variant"], params=method["params"], task=task["name"],
-        task_version=task["version"], protocol=record["protocol"], engine_version=record["engine_version"],
-    )  # fmt: skip
+    return {
+        "method": method["name"], "variant": method["variant"], "params": method["params"],
+        "task": {"name": task["name"], "version": task["version"]}, "protocol": record["protocol"],
+        "engine_version": record["engine_version"],
+    }  # fmt: skip
 
 
 def make_pairs(ratio: float, n: int = 30, seed: int = 0) -> list[list[float]]:
@@ -163,7 +166,7 @@ def _ok(run_id: str, score: float, ratio: float) -> dict[str, Any]:
         "provenance": {
             "kdbench_version": "0.1.0", "git_commit": "a" * 40, "dirty": False,
             "command": "kdbench evaluate --method kd --task digits/few-shot --seeds 0",
-            "config_resolved": {"method": {"temperature": 4.0}}, "lockfile_sha256": None, "submitter": None,
+            "config_resolved": {}, "lockfile_sha256": None, "submitter": None,
             "contact_url": None, "licence": "CC-BY-4.0",
         },
     }  # fmt: skip
