@@ -81,7 +81,7 @@ class HyperParameter(_Model):
         return self._one(value, self.kind)
 
     def _one(self, value: Any, kind: str) -> Any:
-        expected = {"float": float, "int": int, "bool": bool, "str": str, "method": str}[kind]
+        expected: Any = {"float": float, "int": int, "bool": bool, "str": str, "method": str}[kind]
         if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):

@@ -118,7 +118,7 @@ class Needs:
         kinds: task kinds it can run on.
         teachers: roles it reads, ``()`` for none, ``(ANY_TEACHER,)`` for the task's first teacher.
         students: networks of the student's architecture it trains; the first is deployed unless ``deployed`` differs.
-        student, teacher: what it reads of their networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``.
+        student, teacher: what it reads of networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``.
         batch: what it reads of a batch beyond ``x`` and ``y``: ``index``, ``present``.
         data: properties the task's data must have, e.g. ``rotation_safe``, ``rgb``.
         views: views of each row a batch must hold.
@@ -184,7 +184,7 @@ Losses = Callable[[Batch, At], "dict[str, Tensor]"]
 Update = Callable[..., None]
 """``update(loss, group=None)``: zero-grad, backward and step of one named group, or of all groups of the stage."""
 Step = Callable[[Callable[[], Batch], At, Update], "dict[str, Tensor]"]
-"""``step(draw, at, update)``: one update of a stage that needs several batches or backward passes; returns terms to log."""
+"""``step(draw, at, update)``: an update that needs several batches or backward passes; returns terms to log."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Optimizer(_Model):
 
 
 class Schedule(_Model):
-    """Learning-rate schedule in epochs: ``steps`` multiplies by ``factor`` after each milestone; ``cosine`` falls to 0."""
+    """Learning rates by epoch: ``steps`` multiplies by ``factor`` after each milestone; ``cosine`` falls to 0."""
 
     name: Literal["steps", "cosine", "constant"] = "steps"
     milestones: list[int] = []

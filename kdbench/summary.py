@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kdbench.registry import PLAIN
 from kdbench.stats import CellStat, PairedDelta, paired_delta, summarise
@@ -70,7 +70,7 @@ def _by_seed(cell: dict[str, Any]) -> dict[int, float]:
 
 def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]]) -> Row:
     own = _by_seed(cell)
-    direction = "max" if cell["higher_is_better"] else "min"
+    direction: Literal["max", "min"] = "max" if cell["higher_is_better"] else "min"
 
     def against(reference: str) -> PairedDelta | None:
         other = group.get(reference)

@@ -100,7 +100,7 @@ class Loader:
         return x
 
 
-def test_batches(rows: Rows, transforms: Mapping[str, Transform], batch: int = 1000) -> list[Batch]:
+def in_order(rows: Rows, transforms: Mapping[str, Transform], batch: int = 1000) -> list[Batch]:
     """Rows in order, normalised, not augmented."""
     parts = torch.arange(len(rows.y), device=rows.y.device).split(batch)
     batches = []

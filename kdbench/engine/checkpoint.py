@@ -21,7 +21,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """The state in ``path``, tensors on ``device``; None when there is none or it cannot be read."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)  # type: ignore[no-any-return]
+        return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         return None
     except Exception:  # a damaged file raises anything from EOFError to UnpicklingError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,8 @@ class CellOverhead:
     """The overhead of a cell: ``block`` without ``measured_by`` when measured by this run."""
 
     block: dict[str, Any]
-    flops_per_step: dict[str, float]
-    deploy: dict[str, float | None]
+    flops_per_step: Mapping[str, float]
+    deploy: Mapping[str, float | None]
 
     @classmethod
     def of(cls, record: Record) -> CellOverhead:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Request:
     data: Path | None = None
     overhead: Mode = "full"
     force: bool = False
-    progress: Progress = Progress(None)
+    progress: Progress = field(default_factory=Progress.silent)
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     @property
@@ -113,7 +113,7 @@ def _identity(folder: Path) -> dict[str, str]:
     """Run id and start of the run in a folder: those of the first process that worked on it."""
     path = folder / "run.json"
     try:
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
+        return json.loads(path.read_text())
     except (OSError, ValueError):
         identity = {"run_id": records.new_run_id(), "created_at": records.now()}
         write_atomic(path, json.dumps(identity))

@@ -84,7 +84,7 @@ class StageRun:
         self.bad |= ~torch.isfinite(loss.detach())
         for name in names:
             self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for name in names:
             self.optimizers[name].step()
 

@@ -20,7 +20,7 @@ from kdbench import models
 from kdbench.cache import Damaged, build_once
 from kdbench.contract import Batch, Network, Out, Rows, Stage
 from kdbench.data.dataset import Dataset, take
-from kdbench.data.loader import Loader, test_batches
+from kdbench.data.loader import Loader, in_order
 from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.seeds import derive, generator
 from kdbench.spec import TaskSpec
@@ -104,7 +104,8 @@ class Task:
 
     def __init__(self, spec: TaskSpec, data: Dataset, device: torch.device, seed: int, keeper: Keeper) -> None:
         self.spec, self.data, self.device, self.seed = spec, data, device, seed
-        self.kind, self.classes = spec.kind, data.classes
+        self.kind: str = spec.kind
+        self.classes = data.classes
         self.epochs, self.batch = spec.train.epochs, spec.train.batch
         self.optimizer: Mapping[str, Any] = spec.train.optimizer.model_dump()
         self._keeper = keeper
@@ -113,9 +114,12 @@ class Task:
         # Regression targets are standardised on the training rows; scores are computed after the inverse.
         self.offset = float(train_y.double().mean()) if self.kind == "regression" else 0.0
         self.scale = float(train_y.double().std()) if self.kind == "regression" else 1.0
-        self.label_range = data.label_range and tuple((v - self.offset) / self.scale for v in data.label_range)
+        self.label_range: tuple[float, float] | None = None
+        if data.label_range is not None:
+            low, high = data.label_range
+            self.label_range = ((low - self.offset) / self.scale, (high - self.offset) / self.scale)
         self._set_rows(self._to_device(data.train))
-        self.raw_shape = {name: tuple(x.shape[1:]) for name, x in self._rows.x.items()}
+        self.raw_shape: Mapping[str, tuple[int, ...]] = {name: tuple(x.shape[1:]) for name, x in self._rows.x.items()}
 
     def _to_device(self, raw: Rows) -> Rows:
         y = raw.y.to(self.device)
@@ -195,7 +199,7 @@ class Task:
         """Test rows in order; targets in the task's own unit."""
         raw = self.data.test
         on_device = Rows({name: x.to(self.device) for name, x in raw.x.items()}, raw.y.to(self.device))
-        return test_batches(on_device, self.data.transforms)
+        return in_order(on_device, self.data.transforms)
 
 
 def build_network(net: str, input_name: str, data: Dataset) -> Network:

@@ -1,4 +1,4 @@
-"""The one training loop: every method, every stage, with checkpoints from which a killed run goes on to the same bits."""
+"""The one training loop: every method, every stage; a killed run goes on from its checkpoint to the same bits."""
 
 from __future__ import annotations
 

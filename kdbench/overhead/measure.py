@@ -173,4 +173,4 @@ class _Asker:
             if done.returncode or not answer.is_file():
                 last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
                 raise MeasurementFailed(f"the overhead of {self.request['method']} could not be measured: {last}")
-            return json.loads(answer.read_text())  # type: ignore[no-any-return]
+            return json.loads(answer.read_text())

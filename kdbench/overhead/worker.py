@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdbench import registry
 from kdbench.config import MethodConfig, RunConfig, run_config
@@ -115,7 +116,8 @@ def times(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
     device = torch.device(request["device"])
     plain = _first_phase(plain_of(config), request)
     prepared = _build(config, request)
-    measured, updated = [], {}
+    measured: list[dict[str, Any]] = []
+    updated: dict[int, nn.Parameter] = {}
     share = 1.0 / max(1, request["stages"])
     for phase in phases(prepared):
         updated |= trained_parameters(phase.stage)

@@ -1,4 +1,4 @@
-"""Knowledge review (Chen, Liu, Zhao, Jia, CVPR 2021): attention-based fusion (ABF) and hierarchical context loss (HCL)."""
+"""Knowledge review (Chen, Liu, Zhao, Jia, CVPR 2021): attention-based fusion and hierarchical context loss."""
 
 from __future__ import annotations
 
