@@ -90,7 +90,7 @@ def _derived(record: Record, file: str) -> Iterator[Problem]:
     spec = record.provenance.config_resolved
     if record.spec_hash != spec_hash(spec):
         yield Problem(file, "spec_hash", f"is not that of provenance.config_resolved, which is {spec_hash(spec)}")
-    stated = {
+    stated: dict[str, object] = {
         "method": record.method.name,
         "variant": record.method.variant,
         "params": record.method.params,

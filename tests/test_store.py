@@ -1,0 +1,476 @@
+"""The DuckDB index: ingest, views, bad files, kill -9, locks, rebuild, hostile text, export."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import duckdb
+import pytest
+
+from kdbench import record as records
+from kdbench.errors import UserError
+from kdbench.store import Store, StoreLocked, to_csv
+
+TABLES = ["runs", "metrics", "overhead", "stages", "deploy", "environment", "verifications", "withdrawn", "sources"]
+VIEWS = ["v_runs", "v_cell", "v_delta", "v_coverage", "v_leaderboard", "methods", "tasks", "curve", "blocks"]
+
+
+def _load_factory() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kdbench_example_records", Path(__file__).with_name("records.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+factory = _load_factory()
+make: Callable[..., dict[str, Any]] = factory.make_record
+PLAIN = {"method__name": "plain", "models__teachers": []}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """plain, kd and x with three seeds each, and a failed run of y."""
+    where = tmp_path / "records"
+    for seed in range(3):
+        factory.write_records(
+            where,
+            make(**PLAIN, seed=seed, score=70.0 + seed, ratio=1.0),
+            make(seed=seed, score=71.0 + 2 * seed),
+            make(method__name="x", seed=seed, score=74.0 + seed, ratio=3.0),
+        )
+    factory.write_records(where, make(method__name="y", status="oom"))
+    return where
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return tmp_path / "index.duckdb"
+
+
+def _side(folder: Path, run_id: str, level: int = 3, verdict: str = "passed", withdrawn: bool = False) -> Path:
+    raw = {
+        "schema_version": 1, "run_id": run_id,
+        "verifications": [
+            {"level": level, "by": "maintainers", "date": "2026-02-01T00:00:00Z", "verdict": verdict, "delta": -0.25}
+        ],
+        "withdrawn": {"date": "2026-02-02T00:00:00Z", "reason": "wrong split"} if withdrawn else None,
+    }  # fmt: skip
+    side = records.SideFile.model_validate_json(json.dumps(raw))
+    return records.dump_side(side, folder / records.SIDE_FOLDER)
+
+
+def _everything(store: Store, names: list[str]) -> dict[str, list[str]]:
+    return {name: sorted(repr(row) for row in store.query(f"SELECT * FROM {name}")) for name in names}
+
+
+def test_ingest_once(folder: Path, index: Path) -> None:
+    with Store(index) as store:
+        report = store.ingest(folder)
+        assert (report.new, report.unchanged, report.bad) == (10, 0, ())
+        assert store.report == report
+    with Store(index) as store:
+        again = store.ingest(folder)
+        assert (again.new, again.unchanged) == (0, 10)
+        one = next(folder.glob("*.json"))
+        assert store.ingest(one).unchanged == 1
+        assert len(store.runs()) == 10
+        assert store.record(one.stem) == json.loads(one.read_text())
+        assert store.record("0" * 32) is None
+
+
+def test_touched_files_are_unchanged(folder: Path, index: Path) -> None:
+    with Store(index) as store:
+        store.ingest(folder)
+        for path in folder.glob("*.json"):
+            os.utime(path, (1, 1))
+        assert store.ingest(folder).unchanged == 10
+        mtimes = store.query("SELECT DISTINCT mtime_ns FROM sources")
+        assert mtimes == [{"mtime_ns": 1_000_000_000}]
+
+
+def test_columns_of_a_run(folder: Path) -> None:
+    store = Store.memory(folder)
+    run = store.runs(method="x", seed=1)[0]
+    expected = {
+        "task": "digits/few-shot", "task_version": 1, "score": 75.0, "status": "ok", "teacher": "w8", "device": "cpu",
+        "dtype": "fp32", "level": 0, "is_withdrawn": False, "metric": "top1", "higher_is_better": True, "batch": 64,
+        "teacher_sha256": "3" * 64, "teacher_metric": 99.2, "error": None, "git_commit": "a" * 40, "dirty": False,
+    }  # fmt: skip
+    assert {name: run[name] for name in expected} == expected
+    assert run["created_at"].isoformat() == "2026-01-02T03:04:05.678000"
+    failed = store.runs(status="oom")[0]
+    assert (failed["score"], failed["error"]) == (None, "OutOfMemory: no memory left on the device")
+    assert len(store.runs(method=["x", "kd"])) == 6
+    with pytest.raises(UserError, match=r"no column 'metod' \(did you mean 'method'"):
+        store.runs(metod="x")
+
+
+def test_every_scalar_of_the_overhead_has_a_column(folder: Path) -> None:
+    from kdbench.schema_overhead import Measured
+
+    store = Store.memory(folder)
+    columns = set(store.query("SELECT * FROM overhead LIMIT 1")[0])
+    kept_in_json = {"pairs", "phases", "ci95", "uncounted_ops", "energy"}
+    assert set(Measured.model_fields) - kept_in_json <= columns
+    row = store.query("SELECT * FROM overhead o JOIN runs USING (run_id) WHERE method = 'x' AND seed = 0")[0]
+    block = (store.record(row["run_id"]) or {})["overhead"]
+    assert (row["step_ratio"], row["lo"], row["hi"]) == (block["step_ratio"], *block["ci95"])
+    assert row["peak_alloc_mib"] == 54.2
+    pairs = store.query("SELECT plain_ms, method_ms FROM blocks WHERE run_id = ? ORDER BY i", [row["run_id"]])
+    assert [[pair["plain_ms"], pair["method_ms"]] for pair in pairs] == block["pairs"]
+
+
+def test_copied_overhead_gives_no_blocks(tmp_path: Path) -> None:
+    first = make(seed=0)
+    second = make(seed=1, overhead=first["overhead"])
+    factory.write_records(tmp_path, first, second)
+    store = Store.memory(tmp_path)
+    assert store.query("SELECT DISTINCT run_id FROM blocks") == [{"run_id": first["run_id"]}]
+    assert store.cells()[0]["overhead_run_id"] == first["run_id"]
+
+
+def test_cells(folder: Path) -> None:
+    store = Store.memory(folder)
+    cells = {cell["method"]: cell for cell in store.cells()}
+    assert set(cells) == {"plain", "kd", "x"}
+    kd = cells["kd"]
+    assert (kd["n"], kd["mean"], kd["sd"], kd["seeds"], kd["scores"]) == (3, 73.0, 2.0, [0, 1, 2], [71.0, 73.0, 75.0])
+    assert all(cell["current"] for cell in cells.values())
+
+
+def test_deltas_are_paired_by_seed(folder: Path) -> None:
+    store = Store.memory(folder)
+    found = {(d["method"], d["reference"], d["seed"]): d["delta"] for d in store.deltas()}
+    assert [found["x", "kd", seed] for seed in range(3)] == [3.0, 2.0, 1.0]
+    assert [found["x", "plain", seed] for seed in range(3)] == [4.0, 4.0, 4.0]
+    assert [found["kd", "kd", seed] for seed in range(3)] == [0.0, 0.0, 0.0]
+    rows = {row["method"]: row for row in store.leaderboard()}
+    assert (rows["x"]["mean_gain"], rows["x"]["mean_gain_plain"], rows["x"]["n_paired"]) == (2.0, 4.0, 3)
+    assert rows["x"]["step_ratio"] == pytest.approx(3.0, rel=0.02)
+
+
+def test_gain_of_a_metric_to_be_low(tmp_path: Path) -> None:
+    low: dict[str, Any] = {"task__higher_is_better": False}
+    factory.write_records(tmp_path, make(score=5.0, **low), make(method__name="x", score=4.0, **low))
+    delta = next(d for d in Store.memory(tmp_path).deltas(method="x"))
+    assert (delta["delta"], delta["gain"]) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"task__version": 2}, {"seed": 7}, {"engine_version": 2}, {"smoke": True}, {"device_class": "cpu/fp32/x2"},
+        {"models__teachers": [{**make()["models"]["teachers"][0], "weights_sha256": "9" * 64}]},
+    ],
+    ids=lambda differs: next(iter(differs)),
+)  # fmt: skip
+def test_what_must_be_equal_for_a_delta(differs: dict[str, Any], tmp_path: Path) -> None:
+    factory.write_records(tmp_path, make(), make(method__name="x", **differs))
+    assert Store.memory(tmp_path).deltas(method="x", reference="kd") == []
+
+
+def test_custom_runs_are_no_reference_and_not_ranked(tmp_path: Path) -> None:
+    factory.write_records(tmp_path, make(custom=True), make(method__name="x"))
+    store = Store.memory(tmp_path)
+    assert store.deltas(method="x") == []
+    assert [row["method"] for row in store.leaderboard()] == ["x"]
+    assert [row["method"] for row in store.coverage()] == ["x"]
+
+
+def test_a_repeat_does_not_replace_the_first_result(tmp_path: Path) -> None:
+    again = {"created_at": "2026-03-01T00:00:00Z", "finished_at": "2026-03-01T01:00:00Z"}
+    factory.write_records(tmp_path, make(score=70.0), make(score=99.0, **again))
+    cell = Store.memory(tmp_path).cells()[0]
+    assert (cell["n"], cell["mean"], cell["sd"]) == (1, 70.0, None)
+
+
+def test_newest_adapter_is_current(tmp_path: Path) -> None:
+    factory.write_records(
+        tmp_path, make(score=70.0, method__adapter_version="1.9.0"), make(score=72.0, method__adapter_version="1.10.0")
+    )
+    current = Store.memory(tmp_path).cells(current=True)
+    assert [(cell["adapter_version"], cell["mean"]) for cell in current] == [("1.10.0", 72.0)]
+
+
+def test_coverage(folder: Path) -> None:
+    factory.write_records(folder, make(method__name="z", status="not_applicable"))
+    rows = {row["method"]: row for row in Store.memory(folder).coverage()}
+    assert (rows["kd"]["ok"], rows["y"]["failed"], rows["z"]["not_applicable"]) == (3, 1, 1)
+    assert rows["y"]["last_error"].startswith("OutOfMemory")
+
+
+def test_side_files(folder: Path, index: Path) -> None:
+    run_id = Store.memory(folder).runs(method="x", seed=0)[0]["run_id"]
+    side = _side(folder, run_id)
+    with Store(index) as store:
+        assert store.ingest(folder).new == 11
+        run = store.runs(run_id=run_id)[0]
+        assert (run["level"], run["verification_failed"], run["is_withdrawn"]) == (3, False, False)
+        _side(folder, run_id, verdict="failed", withdrawn=True)
+        assert store.ingest(folder).new == 1
+        run = store.runs(run_id=run_id)[0]
+        assert (run["level"], run["verification_failed"], run["is_withdrawn"]) == (0, True, True)
+        assert len(store.query("SELECT * FROM verifications")) == 1
+        assert store.cells(method="x")[0]["seeds"] == [1, 2]
+        assert store.coverage(method="x")[0]["withdrawn"] == 1
+        side.write_text("{")
+        assert [problem.file for problem in store.ingest(folder).bad] == [str(side)]
+
+
+def test_bad_files_are_reported_and_keep_nobody_out(folder: Path, index: Path) -> None:
+    good = make()
+    junk = {
+        "0" * 32: b"{",
+        "1" * 32: json.dumps({**good, "run_id": "1" * 32, "seed": float("nan")}).encode(),
+        "2" * 32: json.dumps({**good, "schema_version": 9}).encode(),
+        "3" * 32: json.dumps(good).encode(),
+        "4" * 32: b" " * 1_100_000,
+    }
+    for name, content in junk.items():
+        (folder / f"{name}.json").write_bytes(content)
+    (folder / "again").mkdir()
+    twin = next(folder.glob("[4-9a-f]*.json"))
+    (folder / "again" / twin.name).write_bytes(twin.read_bytes())
+    (folder / "lost.json").symlink_to(folder / "nowhere")
+    (folder / "notes.txt").write_text("not a record")
+    (folder / ".hidden.json").write_text("{")
+    with Store(index) as store:
+        report = store.ingest(folder)
+        assert report.new == 10
+        assert len(store.runs()) == 10
+        assert store.ingest(folder).bad == report.bad
+    said = {Path(problem.file).stem: str(problem) for problem in report.bad}
+    assert "is not whole JSON" in said["0" * 32]
+    assert "holds NaN" in said["1" * 32]
+    assert "upgrade kdbench" in said["2" * 32]
+    assert f"must be named {good['run_id']}.json" in said["3" * 32]
+    assert "larger than" in said["4" * 32]
+    assert "cannot be read" in said["lost"]
+    assert "one of the two files must go" in said[twin.stem]
+
+
+def test_a_record_that_changed_is_bad(folder: Path, index: Path) -> None:
+    path = next(folder.glob("*.json"))
+    with Store(index) as store:
+        store.ingest(folder)
+        path.write_text(path.read_text().replace('"submitter": null', '"submitter": "me"'))
+        report = store.ingest(folder)
+        assert "records are immutable" in report.bad[0].message
+        assert store.query("SELECT count(*) AS n FROM runs WHERE submitter = 'me'") == [{"n": 0}]
+    assert Store.rebuild(index, folder).new == 10
+    with Store(index) as store:
+        assert store.query("SELECT count(*) AS n FROM runs WHERE submitter = 'me'") == [{"n": 1}]
+
+
+def test_upgraded_records_are_taken_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = make(method__name="old")
+    old["schema_version"] = 0
+    (folder / f"{old['run_id']}.json").write_text(json.dumps(old))
+    monkeypatch.setitem(records.UPGRADES, 0, lambda raw: raw)
+    store = Store.memory(folder)
+    assert (store.record(old["run_id"]) or {})["schema_version"] == 1
+
+
+def test_missing_source(index: Path, tmp_path: Path) -> None:
+    with Store(index) as store, pytest.raises(UserError, match="does not exist"):
+        store.ingest(tmp_path / "nowhere")
+
+
+def test_rebuild_equals_ingest(folder: Path, index: Path) -> None:
+    paths = sorted(folder.glob("*.json"))
+    _side(folder, paths[0].stem)
+    with Store(index) as store:
+        for path in reversed(paths):
+            store.ingest(path)
+        store.ingest(folder)
+        before = _everything(store, TABLES + VIEWS)
+    report = Store.rebuild(index, folder)
+    assert (report.new, report.bad) == (11, ())
+    with Store(index) as store:
+        assert _everything(store, TABLES + VIEWS) == before
+    assert sorted(path.name for path in index.parent.iterdir()) == ["index.duckdb", "records"]
+
+
+@pytest.mark.parametrize("content", [b"this is no database", b"", os.urandom(5000)])
+def test_other_files_are_refused_and_can_be_rebuilt(content: bytes, folder: Path, index: Path) -> None:
+    index.write_bytes(content)
+    os.utime(index, (1, 1))
+    with pytest.raises(UserError, match="is no DuckDB file") as caught:
+        Store(index)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert index.read_bytes() == content
+    assert len(list(folder.glob("*.json"))) == 10
+    assert Store.rebuild(index, folder).new == 10
+
+
+def test_foreign_and_other_version(folder: Path, index: Path, tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "foreign.duckdb")) as connection:
+        connection.execute("CREATE TABLE t(a INTEGER)")
+    with pytest.raises(UserError, match="no index of kdbench"):
+        Store(tmp_path / "foreign.duckdb")
+    for version, said in [(99, "newer than this kdbench; upgrade"), (0, "older than this kdbench; rebuild")]:
+        with Store(index) as store:
+            store.query("UPDATE schema_meta SET version = ?", [version])
+        with pytest.raises(UserError, match=said):
+            Store(index)
+        Store.rebuild(index, folder)
+    with pytest.raises(UserError, match="there is no index"):
+        Store(tmp_path / "none.duckdb", read_only=True)
+
+
+def test_read_only(folder: Path, index: Path) -> None:
+    with Store(index) as store:
+        store.ingest(folder)
+    with Store(index, read_only=True) as store:
+        assert len(store.runs()) == 10
+        with pytest.raises(duckdb.InvalidInputException):
+            store.query("DELETE FROM runs")
+
+
+def test_files_that_duckdb_1_4_opens(index: Path) -> None:
+    with Store(index) as store:
+        tags = store.query("SELECT tags FROM duckdb_databases() WHERE database_name = 'index'")[0]["tags"]
+        assert tags["storage_version"].startswith("v1.4")
+
+
+@contextmanager
+def _elsewhere(program: str, *arguments: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program in another process; entered once it has printed a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+HOLD = """
+import sys; from pathlib import Path; from kdbench.store import Store
+with Store(Path(sys.argv[1])) as store:
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_locked(folder: Path, index: Path) -> None:
+    with Store(index) as store:
+        store.ingest(folder)
+    with _elsewhere(HOLD, index) as holder:
+        for read_only in (False, True):
+            began = time.monotonic()
+            with pytest.raises(StoreLocked, match="stayed open in another process") as caught:
+                Store(index, read_only=read_only, wait_s=0.3)
+            assert 0.25 < time.monotonic() - began < 3
+            assert isinstance(caught.value, UserError)
+        with pytest.raises(StoreLocked):
+            Store.rebuild(index, folder, wait_s=0.2)
+        assert holder.stdin is not None
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        with Store(index, wait_s=20) as store:
+            assert len(store.runs()) == 10
+
+
+KILLED = """
+import os, signal, sys; from pathlib import Path; import kdbench.store as s
+store = s.Store(Path(sys.argv[1]))
+store.ingest(*sorted(Path(sys.argv[2]).glob("*.json"))[:4])
+real, calls = s.Store._remember, []
+def die(self, files):
+    print("within", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+s.Store._remember = die
+store.ingest(Path(sys.argv[2]))
+"""
+
+
+def test_kill_within_an_ingest_loses_nothing_committed(folder: Path, index: Path) -> None:
+    with _elsewhere(KILLED, index, folder) as process:
+        assert process.wait(20) == -signal.SIGKILL
+    with Store(index) as store:
+        assert len(store.runs()) == 4
+        report = store.ingest(folder)
+        assert (report.new, report.unchanged, report.bad) == (6, 4, ())
+        assert len(store.query("SELECT * FROM metrics")) == 18
+
+
+WRITE = """
+import sys; from pathlib import Path; from kdbench.store import Store
+print("go", flush=True)
+for path in sorted(Path(sys.argv[2]).glob("*.json"))[int(sys.argv[3]) :: 2]:
+    with Store(Path(sys.argv[1])) as store:
+        store.ingest(path)
+"""
+
+
+def test_two_writers_and_a_reader(folder: Path, index: Path) -> None:
+    counts = []
+    with _elsewhere(WRITE, index, folder, Path("0")) as one, _elsewhere(WRITE, index, folder, Path("1")) as two:
+        while one.poll() is None or two.poll() is None:
+            if index.exists():
+                with Store(index) as store:
+                    counts.append(len(store.runs()))
+            time.sleep(0.05)
+        assert (one.returncode, two.returncode) == (0, 0)
+    assert counts == sorted(counts)
+    with Store(index) as store:
+        assert len(store.runs()) == 10
+        assert store.ingest(folder).unchanged == 10
+
+
+HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "'; DROP TABLE runs; --", "\u202egnp.exe", 'a"b\\c\n,d']
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_kept_as_text(text: str, tmp_path: Path) -> None:
+    raw = make(provenance__submitter=text, method__paper__title=text, status="failed")
+    raw["error"]["message"] = text
+    factory.write_records(tmp_path / "records", raw)
+    store = Store.memory(tmp_path / "records")
+    assert store.runs(submitter=text)[0]["error"] == f"OutOfMemory: {text}"
+    assert store.query("SELECT title FROM methods") == [{"title": text}]
+    assert (store.record(raw["run_id"]) or {})["provenance"]["submitter"] == text
+    _, table = store.export(tmp_path / "out")
+    with table.open(newline="", encoding="utf-8") as file:
+        cell = next(csv.DictReader(file))["submitter"]
+    assert cell == (f"'{text}" if text[0] in "=+-@" else text)
+
+
+def test_csv_guards_only_text() -> None:
+    rows = [{"a": "@x", "b": -1.5, "c": None}, {"a": "\tx", "b": 0.1, "c": "-"}]
+    assert to_csv(rows, ["a", "b", "c"]) == "a,b,c\n'@x,-1.5,\n'\tx,0.1,'-\n"
+
+
+def test_export(folder: Path, tmp_path: Path) -> None:
+    store = Store.memory(folder)
+    parquet, table = store.export(tmp_path / "out")
+    first = (parquet.read_bytes(), table.read_bytes())
+    store.export(tmp_path / "out")
+    assert (parquet.read_bytes(), table.read_bytes()) == first
+    rows = duckdb.sql(f"SELECT method, seed, score, step_ratio, record FROM read_parquet('{parquet}')").fetchall()
+    assert len(rows) == 10
+    assert json.loads(rows[0][4])["schema_version"] == 1
+    with table.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["method"] for line in lines} == {"plain", "kd", "x", "y"}
+    assert "record" not in lines[0]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["runs.csv", "runs.parquet"]
