@@ -8,25 +8,25 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import click
 import typer
 
 from kdbench import __version__
 from kdbench.errors import UserError
 
+# Some versions of typer bring a click of their own, so its base error is found through typer.
+UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EXIT_FAILED, EXIT_NOTHING_RAN, EXIT_INTERRUPTED = 1, 3, 130
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Benchmark knowledge-distillation methods: quality and training cost, under one protocol.",
 )
-list_app = typer.Typer(no_args_is_help=True, help="List what there is.", rich_markup_mode=None)
-show_app = typer.Typer(no_args_is_help=True, help="Show one method or task whole.", rich_markup_mode=None)
-records_app = typer.Typer(no_args_is_help=True, help="Check, index and export result records.", rich_markup_mode=None)
-site_app = typer.Typer(no_args_is_help=True, help="Build and look at the board.", rich_markup_mode=None)
+list_app = typer.Typer(help="List what there is.", rich_markup_mode=None)
+show_app = typer.Typer(help="Show one method or task whole.", rich_markup_mode=None)
+records_app = typer.Typer(help="Check, index and export result records.", rich_markup_mode=None)
+site_app = typer.Typer(help="Build and look at the board.", rich_markup_mode=None)
 app.add_typer(list_app, name="list")
 app.add_typer(show_app, name="show")
 app.add_typer(records_app, name="records")
@@ -62,11 +62,13 @@ def _warn(line: str) -> None:
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         print(f"kdbench {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -115,7 +117,9 @@ def evaluate(
     if as_json:
         print(json.dumps({"rows": [console.as_json(row) for row in rows], "records": paths}, indent=1))
     else:
-        _print(console.results(rows, f"{last.task.label} ({last.task.metric_primary}, baseline {last.task.baseline})"))
+        if rows:
+            title = f"{last.task.label} ({last.task.metric_primary}, baseline {last.task.baseline})"
+            _print(console.results(rows, title))
         _print(f"{len(paths)} records in {home.records}, the newest {last.run_id}.json")
     if any(record.status not in ("ok", "not_applicable") for record in done.records):
         raise typer.Exit(EXIT_FAILED)
@@ -320,16 +324,13 @@ def main() -> None:
     """Entry point: user errors are one line on stderr and exit code 2."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        code = 2
-    except click.ClickException as error:
+    except UsageProblem as error:
         _warn(" ".join(error.format_message().split()))
         code = error.exit_code
     except UserError as error:
         _warn(" ".join(str(error).split()))
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _warn("interrupted; the same command goes on where it stopped")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:

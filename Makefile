@@ -1,0 +1,43 @@
+# Two commands do all set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOME_DIR ?= .demo
+TEST := $(BIN)/pytest -n 2 --dist worksteal
+
+.PHONY: help demo test test-all lint site clean
+
+help: ## what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,sweep]'
+	@touch $@
+
+demo: $(VENV)/.ready ## environment, then plain, kd and reviewkd on the embedded digits, then the board
+	@for method in plain kd reviewkd; do \
+		$(BIN)/kdbench evaluate --method $$method --task digits/few-shot --seeds 0-2 --overhead quick --out $(HOME_DIR) >/dev/null || exit; \
+	done
+	@$(BIN)/kdbench results --out $(HOME_DIR)
+	@$(BIN)/kdbench site build --records $(HOME_DIR)/records --out $(HOME_DIR)
+	@echo "records $(HOME_DIR)/records   index $(HOME_DIR)/index.duckdb   teachers $(HOME_DIR)/teachers"
+
+test: $(VENV)/.ready ## lint, types and all tests but the slow ones (under 10 minutes on 2 cores)
+	$(MAKE) --no-print-directory lint
+	OMP_NUM_THREADS=1 $(TEST) -m "not slow"
+
+test-all: $(VENV)/.ready ## every test (under 60 minutes on 2 cores)
+	$(MAKE) --no-print-directory lint
+	OMP_NUM_THREADS=1 $(TEST) --timeout 1800
+
+lint: $(VENV)/.ready ## ruff and mypy on the package as it ships
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+site: $(VENV)/.ready ## the board from the published records
+	$(BIN)/kdbench site build
+
+clean: ## remove the environment and what the demo made
+	rm -rf $(VENV) $(HOME_DIR) build *.egg-info
