@@ -1,0 +1,95 @@
+"""The objective most teacher-student methods share: the task's loss, a softened divergence, a term of their own.
+
+It is RepDistiller's ``gamma CE + alpha KL + beta L`` (Tian, Krishnan & Isola 2020), one phase or two.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from kdbench.contract import At, Batch, Group, Method, Needs, Network, NotApplicable, Out, Stage, TaskInfo
+from kdbench.methods.kd.adapter import kd_loss
+
+
+class Imitation(Method):
+    """Task loss, optional softened divergence and a method's own terms, minimised together.
+
+    The card has ``ce_weight``, ``kd_weight`` and ``temperature`` beside the method's own hyper-parameters.
+
+    Attributes:
+        reads: fields of :class:`Out` that both networks must fill.
+        min_batch: see :class:`Needs`.
+    """
+
+    reads: ClassVar[frozenset[str]]
+    min_batch: ClassVar[int] = 1
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        return Needs(
+            kinds=frozenset({"classification", "regression", "crossmodal"}),
+            student=cls.reads | {"logits"},
+            teacher=cls.reads | ({"logits"} if hp.kd_weight else set()),
+            min_batch=cls.min_batch,
+        )
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        if hp.kd_weight and task.kind == "regression":
+            raise NotApplicable("its KL term needs class scores; set method.kd_weight=0")
+
+    @abstractmethod
+    def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
+        """The method's own terms, 0-d and weighted, from the student's and the teacher's outputs for a batch."""
+
+    def supervision(self, batch: Batch, out: Out, target: Out | None) -> dict[str, Tensor]:
+        """The task's loss, and the divergence where it has a weight; only that reads ``target``."""
+        hp = self.hp
+        terms = {"task": hp.ce_weight * self.task.loss(out, batch.y)}
+        if hp.kd_weight:
+            assert target is not None
+            terms["kd"] = hp.kd_weight * kd_loss(out.logits, target.logits, hp.temperature)
+        return terms
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        out, target = self.student(batch), self.teacher(batch)
+        return {**self.supervision(batch, out, target), **self.imitation(out, target)}
+
+
+class Initialisation(Imitation):
+    """The own terms train the student's trunk in a first phase alone; the second phase is without them.
+
+    The first phase lasts ``first_phase`` of the task's epochs at its constant base learning rate.
+    """
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        """The second phase's terms; the teacher runs only where the divergence has a weight."""
+        target = self.teacher(batch) if self.hp.kd_weight else None
+        return self.supervision(batch, self.student(batch), target)
+
+    def first_losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        """The first phase's terms."""
+        return self.imitation(self.student(batch), self.teacher(batch))
+
+    def groups(self) -> list[Group]:
+        return [Group("student", list(self.student.parameters()))]
+
+    def stages(self) -> Iterator[Stage]:
+        everything = [Group("student", [p for p in self.parameters() if p.requires_grad], schedule="constant")]
+        yield Stage(
+            "initialise",
+            groups=everything,
+            losses=self.first_losses,
+            epochs=phase_epochs(self.hp.first_phase, self.task.epochs),
+            ledger="warmup_phase",
+        )
+        yield Stage("distill", groups=self.groups(), losses=self.losses, epochs=self.task.epochs)
+
+
+def phase_epochs(share: float, epochs: int) -> int:
+    """Epochs of a phase that takes a share of the task's epochs, at least one."""
+    return max(1, round(share * epochs))
