@@ -281,7 +281,6 @@ Records = Annotated[
 @site_app.command("build")
 def site_build(records: Records = None, out: Out = None) -> None:
     """Render the board as static HTML under the home folder."""
-    from kdbench.leaderboard import build
     from kdbench.provenance import ROOT
 
     home = _home(out)
@@ -290,6 +289,8 @@ def site_build(records: Records = None, out: Out = None) -> None:
     source = records or (published if published.is_dir() else home.records)
     if not source.is_dir():
         raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")
+    from kdbench.leaderboard import build
+
     done = build(source, home.site)
     for problem in done.skipped:
         _warn(str(problem))

@@ -14,6 +14,8 @@ from kdbench.record import Record
 from kdbench.store import Store, StoreLocked
 
 SEED_LIMIT = 2**31 - 1
+INDEX_WAIT_S = 60.0
+"""How long a finished evaluation waits for an index that another process holds."""
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -95,10 +97,10 @@ def evaluate(
     return Evaluation(config, records, warning)
 
 
-def ingest(home: Home, wait_s: float = 60.0) -> str | None:
+def ingest(home: Home) -> str | None:
     """Takes all records into the index; a warning when it stays locked (the records are safe)."""
     try:
-        with Store(home.index, wait_s=wait_s) as store:
+        with Store(home.index, wait_s=INDEX_WAIT_S) as store:
             store.ingest(home.records)
     except StoreLocked as error:
         return f"{error}; the records are written, `kdbench records ingest` takes them in later"
