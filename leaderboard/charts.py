@@ -1,0 +1,251 @@
+"""The board's charts as accessible inline SVG: cost against quality, differences, bars, curves, dots per seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from kdbench.leaderboard.numbers import fixed, signed, significant
+from kdbench.leaderboard.svg import (
+    element,
+    figure,
+    line,
+    linear_ticks,
+    log_ticks,
+    marker,
+    number,
+    text,
+    tick_text,
+)
+
+Interval = tuple[float, float, float]
+"""Value and the ends of its interval; ends equal to the value where there is none."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method in the plane of cost and quality; ``group`` counts tie groups from 0, ``role`` is "" or ``baseline``."""
+
+    name: str
+    x: Interval
+    y: Interval
+    group: int
+    role: str = ""
+
+
+def pareto(key: str, points: Sequence[Point], *, title: str, x_label: str, y_label: str, unit: str) -> Markup:
+    """Quality gained over the baseline against cost, the cost on a log axis; better is up and to the left.
+
+    Args:
+        key: unique on the page.
+        points: at least one, costs above 0.
+        unit: of the quality axis.
+    """
+    width, height, left, right, top, bottom = 760.0, 430.0, 62.0, 24.0, 34.0, 54.0
+    x_of, x_ticks = _log_axis([v for p in points for v in p.x], left, width - right)
+    y_of, y_ticks = _linear_axis([0.0, *(v for p in points for v in p.y)], height - bottom, top)
+    parts = [line(left, y_of(t), width - right, y_of(t), "zero" if t == 0 else "grid") for t in y_ticks]
+    parts += [line(x_of(t), top, x_of(t), height - bottom, "grid") for t in x_ticks]
+    parts += [text(left - 9, y_of(t) + 4, signed(t, _places(y_ticks)), "tick", "end") for t in y_ticks]
+    parts += [text(x_of(t), height - bottom + 18, tick_text(t), "tick", "middle") for t in x_ticks]
+    parts.append(text((left + width - right) / 2, height - 12, x_label, "axis-label", "middle"))
+    parts.append(text(left - 50, 18, y_label, "axis-label"))
+    parts.append(text(left + 8, top + 16, "\u2196 better", "hint"))
+    front = _front(points)
+    if len(front) > 1:
+        steps = f"M{number(x_of(front[0].x[0]))} {number(y_of(front[0].y[0]))}"
+        steps += "".join(f"H{number(x_of(p.x[0]))}V{number(y_of(p.y[0]))}" for p in front[1:])
+        parts.append(element("path", d=steps, class_="front"))
+    for p in points:
+        x, y = x_of(p.x[0]), y_of(p.y[0])
+        bars = [line(x_of(p.x[1]), y, x_of(p.x[2]), y, "ci"), line(x, y_of(p.y[1]), x, y_of(p.y[2]), "ci")]
+        about = f"{p.name}: {signed(p.y[0], 2)} {unit} at {significant(p.x[0])} times the cost of plain"
+        inside = [element("title", about), *bars, marker(x, y, p.group, f"mark g{min(p.group, 5)} {p.role}".strip())]
+        parts.append(element("g", *inside, class_="point", data_method=p.name))
+    parts += _labels(
+        [(p.name, x_of(p.x[0]), y_of(p.y[0])) for p in points], (left, top, width - right, height - bottom)
+    )
+    about = (
+        f"{len(points)} methods. {y_label} upwards, {x_label} to the right on a log scale. "
+        "Crosses are 95 % intervals; the numbers are in the table below the chart."
+    )
+    return figure(width, height, key, title, about, parts, "pareto")
+
+
+def forest(
+    key: str, rows: Sequence[tuple[str, Interval | None, str]], *, title: str, label: str, unit: str, digits: int
+) -> Markup:
+    """Differences with their intervals, one line a method, the zero line being the baseline.
+
+    Args:
+        rows: name, (value, lo, hi) or None for the reference itself, and the tie-group label.
+    """
+    name_width = _text_width([name for name, _, _ in rows])
+    left, right, row_height, top = name_width + 24.0, 150.0, 26.0, 30.0
+    width = left + 430.0 + right
+    height = top + row_height * len(rows) + 42
+    values = [0.0, *(v for _, interval, _ in rows if interval for v in interval)]
+    x_of, ticks = _linear_axis(values, left, width - right)
+    floor = top + row_height * len(rows)
+    parts = [line(x_of(t), top - 6, x_of(t), floor, "zero" if t == 0 else "grid") for t in ticks]
+    parts += [text(x_of(t), floor + 17, signed(t, _places(ticks)), "tick", "middle") for t in ticks]
+    parts.append(text((left + width - right) / 2, height - 4, label, "axis-label", "middle"))
+    for i, (name, interval, _) in enumerate(rows):
+        y = top + row_height * (i + 0.5)
+        inside = [text(left - 14, y + 4, name, "lbl", "end")]
+        if interval is None:
+            inside.append(text(width - right + 12, y + 4, "reference", "tick"))
+            inside.append(marker(x_of(0), y, 0, "mark baseline", 4.5))
+        else:
+            value, lo, hi = interval
+            side = "sep" if lo > 0 or hi < 0 else ""
+            inside.append(line(x_of(lo), y, x_of(hi), y, f"ci thick {side}".strip()))
+            inside.append(marker(x_of(value), y, 1, f"mark {side}".strip(), 4.5))
+            shown = f"{signed(value, digits)} {unit}"
+            inside.append(text(width - right + 12, y + 4, shown, "num"))
+        parts.append(element("g", *inside, class_="point", data_method=name))
+    about = f"{label}, 95 % intervals. An interval that does not cross 0 is drawn darker; the table holds the numbers."
+    return figure(width, height, key, title, about, parts, "forest")
+
+
+def bars(
+    key: str, names: Sequence[str], panels: Sequence[tuple[str, Sequence[Interval | None]]], *, title: str
+) -> Markup:
+    """Costs as multiples of plain's, one panel a cost, one bar a method; the line at 1 is plain.
+
+    Args:
+        panels: heading and a value per name, None where it was not measured.
+    """
+    name_width = _text_width(names)
+    left, gap, panel, row_height, top = name_width + 20.0, 74.0, 168.0, 24.0, 34.0
+    width = left + len(panels) * (panel + gap)
+    height = top + row_height * len(names) + 10
+    parts = [text(left - 12, top + row_height * (i + 0.5) + 4, name, "lbl", "end") for i, name in enumerate(names)]
+    for j, (heading, values) in enumerate(panels):
+        start = left + j * (panel + gap)
+        most = max((v[2] for v in values if v is not None), default=1.0)
+        scale = panel / max(most, 1.0)
+        parts.append(text(start, 16, heading, "axis-label"))
+        parts.append(line(start, top - 6, start, height - 8, "axis"))
+        parts.append(line(start + scale, top - 6, start + scale, height - 8, "zero"))
+        for i, value in enumerate(values):
+            y = top + row_height * (i + 0.5)
+            if value is None:
+                parts.append(text(start + 6, y + 4, "not measured", "tick"))
+                continue
+            parts.append(element("rect", x=start, y=y - 6, width=max(value[0] * scale, 0.5), height=12.0, class_="bar"))
+            if value[2] > value[1]:
+                parts.append(line(start + value[1] * scale, y, start + value[2] * scale, y, "ci thick"))
+            parts.append(text(start + value[2] * scale + 6, y + 4, f"{significant(value[0])} \u00d7", "num"))
+    about = "Bars are multiples of the cost of plain training, whose cost is the vertical line at 1. The table holds the numbers."
+    return figure(width, height, key, title, about, parts, "bars")
+
+
+def curve(
+    key: str, xs: Sequence[float], ys: Sequence[float], *, title: str, label: str, x_label: str = "epoch"
+) -> Markup:
+    """A line over epochs."""
+    width, height, left, right, top, bottom = 420.0, 240.0, 56.0, 16.0, 28.0, 40.0
+    y_of, y_ticks = _linear_axis(list(ys), height - bottom, top)
+    x_of, x_ticks = _linear_axis(list(xs), left, width - right)
+    parts = [line(left, y_of(t), width - right, y_of(t), "grid") for t in y_ticks]
+    parts += [text(left - 8, y_of(t) + 4, fixed(t, _places(y_ticks)), "tick", "end") for t in y_ticks]
+    parts += [text(x_of(t), height - bottom + 16, tick_text(t), "tick", "middle") for t in x_ticks]
+    parts.append(text((left + width - right) / 2, height - 6, x_label, "axis-label", "middle"))
+    parts.append(text(left - 48, 16, label, "axis-label"))
+    places = [(x_of(x), y_of(y)) for x, y in zip(xs, ys, strict=True)]
+    d = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in places)
+    parts.append(element("path", d=d, class_="curve"))
+    if len(places) <= 30:
+        parts += [element("circle", cx=x, cy=y, r=2.0, class_="dot") for x, y in places]
+    about = f"{label} over {len(xs)} points, from {significant(ys[0])} to {significant(ys[-1])}."
+    return figure(width, height, key, title, about, parts, "curve-fig")
+
+
+def strip(values: Sequence[float], lo: float, hi: float, mean: float) -> Markup:
+    """A dot per seed on the scale all rows of a table share. Decoration beside the number: hidden from readers."""
+    width, height = 86.0, 14.0
+    span = (hi - lo) or 1.0
+
+    def x_of(value: float) -> float:
+        return 4 + (width - 8) * (value - lo) / span if hi > lo else width / 2
+
+    parts = [line(2, 7, width - 2, 7, "rail"), line(x_of(mean), 1, x_of(mean), 13, "mean")]
+    parts += [element("circle", cx=x_of(v), cy=7.0, r=2.4, class_="seed") for v in values]
+    return element(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {number(width)} {number(height)}",
+        class_="strip",
+        aria_hidden="true",
+        focusable="false",
+    )
+
+
+def _front(points: Sequence[Point]) -> list[Point]:
+    """Points that none beats on both means, cheapest first."""
+    front: list[Point] = []
+    for p in sorted(points, key=lambda p: (p.x[0], -p.y[0], p.name)):
+        if not front or p.y[0] > front[-1].y[0]:
+            front.append(p)
+    return front
+
+
+def _linear_axis(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
+    lo, hi = min(values), max(values)
+    pad = (hi - lo) * 0.07 or max(abs(hi), 1.0) * 0.1
+    lo, hi = lo - pad, hi + pad
+    return (lambda v: start + (end - start) * (v - lo) / (hi - lo)), linear_ticks(lo, hi)
+
+
+def _log_axis(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
+    lo, hi = min(values), max(values)
+    pad = max((hi / lo) ** 0.06, 1.04)
+    lo, hi = lo / pad, hi * pad
+    return (lambda v: start + (end - start) * math.log(v / lo) / math.log(hi / lo)), log_ticks(lo, hi)
+
+
+def _places(ticks: Sequence[float]) -> int:
+    return max((len(f"{t:g}".partition(".")[2]) for t in ticks if "e" not in f"{t:g}"), default=0)
+
+
+def _text_width(names: Sequence[str]) -> float:
+    return min(6.9 * max((len(name) for name in names), default=0), 260.0) + 8
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _labels(marks: Sequence[tuple[str, float, float]], area: _Box) -> list[Markup]:
+    """Names beside their marks, each at the first of eight places that overlaps neither a mark nor an earlier name."""
+    taken: list[_Box] = [(x - 7, y - 7, x + 7, y + 7) for _, x, y in marks]
+    drawn = []
+    for name, x, y in sorted(marks, key=lambda mark: (mark[2], mark[1], mark[0])):
+        width = 6.6 * len(name) + 2
+        places = [
+            (10, 4),
+            (-10 - width, 4),
+            (10, -9),
+            (10, 17),
+            (-10 - width, -9),
+            (-10 - width, 17),
+            (-width / 2, -13),
+            (-width / 2, 21),
+        ]
+        boxes = [(x + dx, y + dy - 11, x + dx + width, y + dy + 3) for dx, dy in places]
+        free = [box for box in boxes if _inside(box, area)] or boxes
+        box = min(free, key=lambda box: sum(_overlap(box, other) for other in taken))
+        taken.append(box)
+        drawn.append(text(box[0], box[3] - 3, name, "lbl"))
+    return drawn
+
+
+def _inside(box: _Box, area: _Box) -> bool:
+    return box[0] >= area[0] and box[1] >= area[1] and box[2] <= area[2] + 20 and box[3] <= area[3]
+
+
+def _overlap(a: _Box, b: _Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

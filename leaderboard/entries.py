@@ -1,0 +1,289 @@
+"""One line of the board: a cell (all seeds of one method on one task and device class) with what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from kdbench.leaderboard.catalogue import Catalogue
+from kdbench.leaderboard.source import Row, Source
+from kdbench.registry import PLAIN
+from kdbench.spec import TaskSpec
+from kdbench.stats import CellStat, Direction, Gap, PairedDelta, gap_recovered, paired_delta, summarise
+
+TEACHER_LEDGER = "teacher_train"
+"""The ledger line that only the full cost counts: teachers are shared by methods."""
+CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task version as the records and, where it is registered, its file describe it."""
+
+    name: str
+    version: int
+    title: str
+    kind: str
+    suite: str
+    ranked: bool
+    unranked_because: str
+    baseline: str
+    metric: str
+    higher_is_better: bool
+    unit: str
+    newest: bool
+    train_rows: int | None
+    spec: TaskSpec | None = field(compare=False)
+
+    @property
+    def label(self) -> str:
+        """``name@v<version>``."""
+        return f"{self.name}@v{self.version}"
+
+    @property
+    def slug(self) -> str:
+        """The label in file names and addresses."""
+        return self.label.replace("/", "__")
+
+    @property
+    def direction(self) -> Direction:
+        """``max`` or ``min``."""
+        return "max" if self.higher_is_better else "min"
+
+    @property
+    def points(self) -> str:
+        """Unit of a difference."""
+        return "pt" if self.unit == "%" else self.unit
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Stage ledger of a cell, means over its runs, device-hours; None where a part is not known.
+
+    Attributes:
+        student: stages every further student of the task pays again.
+        recipe: all stages but the teachers' training.
+        full: with the teachers' training.
+        basis: ``measured``, or the weakest word of any part (``projected``, ``cited``).
+        energy_kwh: of all stages; None where one has no trusted figure.
+        recipe_ratio: ``recipe`` over plain's, same task and device class.
+    """
+
+    student: float
+    recipe: float
+    full: float | None
+    basis: str
+    energy_kwh: float | None
+    recipe_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell with its statistics.
+
+    Attributes:
+        runs: run ids by seed, in the order of ``scores``.
+        vs_baseline, vs_plain, vs_matched: paired differences, positive is better; None where there is no partner or
+            the cell is the reference itself.
+        matched: score of plain trained for the same recipe cost, mean over its seeds.
+        overhead: row of the overhead table that the cell quotes, None where none was measured.
+        apart: why it is not ranked, "" where nothing forbids it.
+    """
+
+    method: str
+    task: Task
+    device: str
+    student: str
+    teacher: str
+    teacher_sha256: str
+    teacher_score: float | None
+    engine_version: int
+    adapter_version: str
+    params_source: str
+    selection: str
+    scores: Mapping[int, float]
+    runs: Mapping[int, str]
+    test_items: int
+    stat: CellStat
+    vs_baseline: PairedDelta | None
+    vs_plain: PairedDelta | None
+    gap: Gap | None
+    overhead: Row | None
+    costs: Costs
+    deploy: Row | None
+    level: int
+    failed_check: bool
+    matched_method: str | None
+    matched: CellStat | None
+    vs_matched: PairedDelta | None
+    apart: str
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is what the others are compared with."""
+        return self.method == self.task.baseline and not self.custom
+
+    @property
+    def custom(self) -> bool:
+        """Whether settings were overridden: then not even plain is a reference."""
+        return self.apart == CUSTOM
+
+
+def tasks(source: Source, catalogue: Catalogue) -> dict[tuple[str, int], Task]:
+    """Task versions that occur in records (custom ones apart) or are registered, by name and version."""
+    seen: dict[tuple[str, int], Row] = {}
+    for row in sorted(source.runs.values(), key=lambda r: (r["custom"], r["created_at"], r["run_id"])):
+        seen.setdefault((row["task"], row["task_version"]), row)
+    newest: dict[str, int] = {}
+    registered = {(spec.name, spec.version): spec for spec in catalogue.tasks.values()}
+    for name, version in [*seen, *registered]:
+        newest[name] = max(version, newest.get(name, 0))
+    return {
+        key: _task(key, seen.get(key), registered.get(key), newest[key[0]], source.data_rows.get(key))
+        for key in sorted({*seen, *registered})
+    }
+
+
+def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: int, rows: int | None) -> Task:
+    if row is not None:
+        kind, suite, ranked, baseline = row["kind"], row["suite"], row["ranked"], row["baseline"]
+        metric, higher, unit = row["metric"], row["higher_is_better"], row["unit"]
+    else:
+        assert spec is not None
+        kind, suite, ranked, baseline = spec.kind, spec.suite, spec.ranked, spec.baseline
+        metric, higher, unit = spec.score.primary, spec.score.higher_is_better, spec.score.unit
+    return Task(
+        name=key[0],
+        version=key[1],
+        title=spec.title if spec else key[0],
+        kind=kind,
+        suite=suite,
+        ranked=ranked,
+        unranked_because=(spec.unranked_because or "") if spec else "",
+        baseline=baseline,
+        metric=metric,
+        higher_is_better=higher,
+        unit=unit,
+        newest=key[1] == newest,
+        train_rows=rows,
+        spec=spec,
+    )
+
+
+def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int], Task]) -> list[Entry]:
+    """Every cell of the index, in the index's order."""
+    verified = any(row["level"] > 0 for row in source.runs.values())
+    plain_cost: dict[tuple[str, int, str, int], float] = {}
+    matched: dict[tuple[str, str, int, str], Row] = {}
+    for cell in source.cells:
+        place = (cell["task"], cell["task_version"], cell["device_class"])
+        if cell["method"] == PLAIN and cell["current"] and not cell["custom"] and not cell["smoke"]:
+            plain_cost[(*place, cell["engine_version"])] = _costs(source, cell["run_ids"]).recipe
+        if cell["matched_method"] and cell["current"]:
+            matched[(cell["matched_method"], *place)] = cell
+    made = []
+    for cell in source.cells:
+        task = known[(cell["task"], cell["task_version"])]
+        place = (cell["task"], cell["task_version"], cell["device_class"])
+        base = plain_cost.get((*place, cell["engine_version"]))
+        partner = matched.get((cell["method"], *place)) if cell["current"] and not cell["custom"] else None
+        made.append(_entry(source, catalogue, cell, task, base, partner, verified))
+    return made
+
+
+def _entry(
+    source: Source,
+    catalogue: Catalogue,
+    cell: Row,
+    task: Task,
+    plain_recipe: float | None,
+    matched: Row | None,
+    verified: bool,
+) -> Entry:
+    scores = dict(zip(cell["seeds"], cell["scores"], strict=True))
+    runs = dict(zip(cell["seeds"], cell["run_ids"], strict=True))
+    first = source.runs[cell["run_ids"][0]]
+    costs = _costs(source, cell["run_ids"])
+    if plain_recipe:
+        costs = replace(costs, recipe_ratio=costs.recipe / plain_recipe)
+    plain = _reference(source, runs, PLAIN)
+    matched_scores = dict(zip(matched["seeds"], matched["scores"], strict=True)) if matched else {}
+    method = cell["method"]
+    return Entry(
+        method=method,
+        task=task,
+        device=cell["device_class"],
+        student=cell["student"],
+        teacher=cell["teacher"] or "",
+        teacher_sha256=cell["teacher_sha256"],
+        teacher_score=first["teacher_metric"],
+        engine_version=cell["engine_version"],
+        adapter_version=cell["adapter_version"],
+        params_source=cell["params_source"],
+        selection=first["selection"],
+        scores=scores,
+        runs=runs,
+        test_items=first["test_items"],
+        stat=summarise(scores),
+        vs_baseline=None
+        if method == task.baseline and not cell["custom"]
+        else _paired(scores, _reference(source, runs, task.baseline), task),
+        vs_plain=None if method == PLAIN and not cell["custom"] else _paired(scores, plain, task),
+        gap=gap_recovered(scores, plain, first["teacher_metric"], task.direction)
+        if plain and method != PLAIN
+        else None,
+        overhead=source.overhead.get(cell["overhead_run_id"]),
+        costs=costs,
+        deploy=source.deploy.get(cell["run_ids"][0]),
+        level=cell["level"],
+        failed_check=cell["verification_failed"],
+        matched_method=cell["matched_method"],
+        matched=summarise(matched_scores) if matched_scores else None,
+        vs_matched=_paired(scores, matched_scores, task),
+        apart=_apart(cell, catalogue, verified),
+    )
+
+
+def _apart(cell: Row, catalogue: Catalogue, verified: bool) -> str:
+    parity = catalogue.parity(cell["method"].partition("@")[0] if cell["matched_method"] else cell["method"])
+    rules = [
+        (cell["custom"], CUSTOM),
+        (cell["smoke"], SMOKE),
+        (cell["matched_method"] is not None, MATCHED),
+        (not cell["current"], "superseded"),
+        (cell["own_protocol"], "own protocol"),
+        (parity == "unknown", "no card"),
+        (parity == "unverified", "parity unverified"),
+        (cell["verification_failed"], "failed verification"),
+        (verified and cell["level"] == 0, "not validated"),
+    ]
+    return next((word for broken, word in rules if broken), "")
+
+
+def _reference(source: Source, runs: Mapping[int, str], reference: str) -> dict[int, float]:
+    """Scores of a reference method on the seeds it shares with the cell, by the index's pairing rule."""
+    found = (source.deltas.get((run, reference)) for run in runs.values())
+    return {seed: theirs for seed, _, theirs in (pair for pair in found if pair is not None)}
+
+
+def _paired(scores: Mapping[int, float], reference: Mapping[int, float], task: Task) -> PairedDelta | None:
+    return paired_delta(scores, reference, task.direction) if scores.keys() & reference.keys() else None
+
+
+def _costs(source: Source, runs: Sequence[str]) -> Costs:
+    student, recipe, full, energy, bases = [], [], [], [], set()
+    for run in runs:
+        stages = source.stages.get(run, [])
+        own = [stage for stage in stages if stage["ledger"] != TEACHER_LEDGER]
+        taught = [stage["device_h"] for stage in stages if stage["ledger"] == TEACHER_LEDGER]
+        teacher_h, teacher_basis = source.teachers.get(run, (0.0, "measured"))
+        student.append(sum(stage["device_h"] for stage in own if not stage["reusable"]))
+        recipe.append(sum(stage["device_h"] for stage in own))
+        full.append(None if teacher_h is None else recipe[-1] + (sum(taught) or teacher_h))
+        energy += [stage["energy_kwh"] for stage in own] or [None]
+        bases |= {stage["basis"] for stage in stages} | {teacher_basis}
+    n = max(len(runs), 1)
+    whole = None if None in full else sum(hours for hours in full if hours is not None) / n
+    basis = next((word for word in ("cited", "projected") if word in bases), "measured")
+    kwh = None if None in energy else sum(energy) / n
+    return Costs(sum(student) / n, sum(recipe) / n, whole, basis, kwh)

@@ -1,0 +1,292 @@
+"""A suite's ranking and its charts of cost against quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from kdbench.leaderboard.cells import Cell
+from kdbench.leaderboard.charts import Interval, Point, pareto
+from kdbench.leaderboard.columns import Head, Line, Table
+from kdbench.leaderboard.entries import Entry, Task
+from kdbench.leaderboard.numbers import NONE, between, digits_for, fixed, range_of, signed, significant, times
+from kdbench.leaderboard.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word, recipe_ratio, step_ratio
+from kdbench.registry import PLAIN
+
+SMALL_ROWS = 10_000
+"""A task with fewer training rows says so in its title."""
+_COSTS = (("Step time", "step time, multiples of plain"), ("Recipe cost", "recipe cost, multiples of plain"))
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with the word of its tab and its caption."""
+
+    word: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class SuiteView:
+    """A suite on one device class as the front page shows it."""
+
+    key: str
+    board: SuiteBoard
+    title: str
+    deck: str
+    table: Table | None
+    charts: tuple[Chart, ...]
+    notes: tuple[str, ...]
+    below: tuple[tuple[str, str], ...]
+
+
+def key_of(*parts: str) -> str:
+    """An identifier for HTML made of names."""
+    return "-".join("".join(c if c.isascii() and c.isalnum() else "-" for c in part) for part in parts)
+
+
+def small_word(tasks: Sequence[Task]) -> str:
+    """What the title of small tasks says, "" for larger ones."""
+    rows = [task.train_rows for task in tasks if task.train_rows]
+    if not rows or max(rows) >= SMALL_ROWS:
+        return ""
+    return f"small data ({max(rows)} training rows), no evidence about CIFAR or ImageNet"
+
+
+def suite_view(suite: SuiteBoard) -> SuiteView:
+    """The view of a suite."""
+    small = small_word(suite.all_tasks)
+    key = key_of("suite", suite.suite, suite.device)
+    title = f"{suite.suite} on {suite.device}" + (f": {small}" if small else "")
+    count = len(suite.tasks)
+    deck = f"{len(suite.rows)} methods on {count} task{'s' if count != 1 else ''}, differences to {suite.baseline} in {suite.points}."
+    if suite.layout is None or suite.ties is None:
+        return SuiteView(key, suite, title, deck, None, (), (), _below(suite))
+    notes = [f"{suite.note.capitalize()}; {suite.ties.note}." if suite.ties.note else f"{suite.note.capitalize()}."]
+    if not suite.ties.split and len(suite.rows) > 1:
+        notes.insert(0, "No two methods are separated: the order below is not evidence of any difference.")
+    return SuiteView(
+        key, suite, title, deck, _table(suite, key), tuple(_charts(suite, key)), tuple(notes), _below(suite)
+    )
+
+
+def _below(suite: SuiteBoard) -> tuple[tuple[str, str], ...]:
+    return tuple((method, f"{done} of {total} tasks") for method, (done, total) in suite.below)
+
+
+def _table(suite: SuiteBoard, key: str) -> Table:
+    used = [board for board in suite.boards if board.task in suite.tasks]
+    heads = [
+        Head("rank", "Rank", "", "Quality", "Every place the method could hold in this suite.", True, True),
+        Head("method", "Method", "", "Quality", "Name of the card, or of its variant.", True, False),
+        Head(
+            "delta",
+            f"Δ to {suite.baseline}",
+            suite.points,
+            "Quality",
+            "Mean over tasks of the seed-paired difference to the baseline, 95 % interval.",
+            True,
+            True,
+        ),
+        Head(
+            "step",
+            "Step time",
+            "× plain",
+            "Overhead",
+            "Geometric mean over tasks of the step-time ratio, 95 % interval.",
+            True,
+            True,
+        ),
+        Head(
+            "recipe",
+            "Recipe cost",
+            "× plain",
+            "Overhead",
+            "Geometric mean over tasks of the recipe-cost ratio.",
+            True,
+            True,
+        ),
+    ]
+    heads += [
+        Head(
+            f"task-{i}",
+            board.task.label,
+            board.task.unit,
+            "Tasks",
+            "Score, mean over seeds ± half the 95 % interval.",
+            True,
+            True,
+        )
+        for i, board in enumerate(used)
+    ]
+    heads.append(
+        Head("coverage", "Coverage", "tasks", "Quality", "Tasks of the suite with a complete cell.", True, True)
+    )
+    digits = digits_for(suite.unit, [v for board in used for row in board.ranked for v in row.scores.values()])
+    lines = tuple(_line(suite, row, used, digits) for row in suite.rows)
+    caption = f"Suite {suite.suite} on {suite.device}: methods by mean score, tie groups as ranges of ranks."
+    return Table(f"{key}-table", caption, tuple(heads), lines)
+
+
+def _line(suite: SuiteBoard, row: SuiteRow, used: Sequence[TaskBoard], digits: int) -> Line:
+    is_baseline = all(board.task.baseline == row.method for board in used)
+    split = suite.ties is not None and suite.ties.split
+    mark = "best" if row.best == "best" else "≈ best" if row.best == "tied" and split else ""
+    cells = {
+        "rank": Cell(range_of(row.rank), float(row.first), mark=mark),
+        "method": Cell(
+            row.method, row.method, tags=("baseline",) if is_baseline else ("reference",) if row.method == PLAIN else ()
+        ),
+        "delta": _delta_cell(row, is_baseline, digits),
+        "step": _ratio_cell(row.step_ratio, row.method),
+        "recipe": _ratio_cell(row.recipe_ratio, row.method),
+        "coverage": Cell(f"{row.coverage[0]} / {row.coverage[1]}", float(row.coverage[0])),
+    }
+    for i, board in enumerate(used):
+        cells[f"task-{i}"] = _score_cell(board, row.method)
+    return Line(row.method, cells, {}, "baseline" if is_baseline else "")
+
+
+def _delta_cell(row: SuiteRow, is_baseline: bool, digits: int) -> Cell:
+    if is_baseline:
+        return Cell("0", 0.0, sub="reference")
+    if row.delta is None:
+        return Cell(NONE, None, sub="no common seed")
+    if row.delta.lo is None or row.delta.hi is None:
+        return Cell(signed(row.delta.mean, digits), row.delta.mean, sub="no interval")
+    word = "not separated" if not row.delta.separated else "better" if row.delta.mean > 0 else "worse"
+    return Cell(
+        signed(row.delta.mean, digits),
+        row.delta.mean,
+        sub=between(row.delta.lo, row.delta.hi, digits, sign=True),
+        tags=(word,),
+    )
+
+
+def _ratio_cell(ratio: Ratio | None, method: str) -> Cell:
+    if ratio is None:
+        return Cell(NONE, None, sub="not measured")
+    if method == PLAIN:
+        return Cell("1 ×", 1.0, sub="reference")
+    value, lo, hi = ratio
+    return Cell(times(value), value, sub=between(lo, hi, 2) if hi > lo else "")
+
+
+def _score_cell(board: TaskBoard, method: str) -> Cell:
+    row = board.entry(method)
+    if row is None:
+        return Cell(NONE, None)
+    digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.scores.values()])
+    half = f" ± {fixed(row.stat.hi - row.stat.mean, digits)}" if row.stat.hi is not None else ""
+    return Cell(f"{fixed(row.stat.mean, digits)}{half}", row.stat.mean)
+
+
+def _charts(suite: SuiteBoard, key: str) -> list[Chart]:
+    charts = []
+    for i, (word, label) in enumerate(_COSTS):
+        points = []
+        groups = {first: n for n, first in enumerate(sorted({row.first for row in suite.rows}))}
+        for row in suite.rows:
+            cost = row.step_ratio if i == 0 else row.recipe_ratio
+            quality: Interval | None = (0.0, 0.0, 0.0)
+            if row.delta is not None:
+                quality = _interval(row.delta.mean, row.delta.lo, row.delta.hi)
+            elif row.method not in suite.baseline.split(" / "):
+                quality = None
+            if cost is not None and quality is not None:
+                points.append(Point(row.method, cost, quality, groups[row.first], _role(row.method, suite.baseline)))
+        if len(points) < 2:
+            continue
+        about = f"Δ to {suite.baseline}, {suite.points}"
+        svg = pareto(
+            f"{key}-pareto{i}",
+            points,
+            title=f"{suite.suite}: {about} against {label}",
+            x_label=label,
+            y_label=about,
+            unit=suite.points,
+        )
+        charts.append(Chart(word, svg, _caption(word, suite.baseline, len(suite.tasks))))
+    return charts
+
+
+def _interval(mean: float, lo: float | None, hi: float | None) -> Interval:
+    return (mean, mean if lo is None else lo, mean if hi is None else hi)
+
+
+def _role(method: str, baseline: str) -> str:
+    return "baseline" if method in baseline.split(" / ") else ""
+
+
+def _caption(word: str, baseline: str, tasks: int) -> str:
+    mean = f"Means over {tasks} tasks. " if tasks > 1 else ""
+    crosses = "Crosses are 95 % intervals" + (
+        "; recipe cost has none, it is the wall clock of the stages." if word == "Recipe cost" else "."
+    )
+    return f"{mean}{crosses} Shapes tell tie groups, the open mark is {baseline}, the stepped line joins the methods that none beats on both means."
+
+
+def task_charts(board: TaskBoard, key: str) -> list[Chart]:
+    """Cost against quality of one task."""
+    task = board.task
+    firsts = {m: int(label.partition("-")[0]) for m, label in board.ranks.items()}
+    groups = {first: n for n, first in enumerate(sorted(set(firsts.values())))}
+    charts = []
+    for i, (word, label) in enumerate(_COSTS):
+        points = []
+        for row in board.ranked:
+            cost = step_ratio(row) if i == 0 else recipe_ratio(row)
+            quality = _quality(row)
+            if cost is not None and quality is not None:
+                points.append(
+                    Point(
+                        row.method,
+                        cost,
+                        quality,
+                        groups.get(firsts.get(row.method, 0), 0),
+                        _role(row.method, task.baseline),
+                    )
+                )
+        if len(points) > 1:
+            about = f"Δ to {task.baseline}, {task.points}"
+            svg = pareto(
+                f"{key}-pareto{i}",
+                points,
+                title=f"{task.label}: {about} against {label}",
+                x_label=label,
+                y_label=about,
+                unit=task.points,
+            )
+            charts.append(Chart(word, svg, _caption(word, task.baseline, 1)))
+    return charts
+
+
+def _quality(row: Entry) -> Interval | None:
+    if row.is_baseline:
+        return (0.0, 0.0, 0.0)
+    delta = row.vs_baseline
+    return None if delta is None else _interval(delta.mean, delta.lo, delta.hi)
+
+
+def separation_word(board: TaskBoard) -> str:
+    """What the ranking of a task can tell, in a sentence."""
+    if board.ties is None or len(board.ranked) < 2:
+        return ""
+    leaders = [m for m in board.ties.methods if best_word(board.ties, m)]
+    if not board.ties.split:
+        return "No two methods are separated: the order is not evidence of any difference."
+    if len(leaders) == 1:
+        return f"{leaders[0]} is separated from every other method."
+    return f"{', '.join(leaders)} could each be the best: they are not separated from each other."
+
+
+def noise_word(percent: float, items: int) -> str:
+    """Noise of the test set beside the seeds' interval."""
+    from kdbench.stats import item_noise
+
+    return (
+        f"the test set itself is uncertain by {significant(item_noise(percent, items), 2)} pt (binomial, {items} items)"
+    )
