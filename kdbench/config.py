@@ -24,6 +24,7 @@ from kdbench import ENGINE_VERSION, registry
 from kdbench.card import Card
 from kdbench.errors import UserError, nearest
 from kdbench.files import canonical_json, sha256
+from kdbench.privacy import scrub_values
 from kdbench.registry import MethodRef
 from kdbench.spec import TaskSpec
 from kdbench.yamlfile import describe
@@ -67,7 +68,10 @@ class RunConfig:
     overrides: tuple[str, ...] = ()
 
     def spec(self) -> dict[str, Any]:
-        """What :attr:`spec_hash` covers, as JSON data."""
+        """What :attr:`spec_hash` covers, as JSON data; paths of this machine are scrubbed, for records hold it."""
+        return scrub_values(self._spec())
+
+    def _spec(self) -> dict[str, Any]:
         return {
             "method": self.method.ref.card.name,
             "variant": self.method.ref.name if self.method.ref.variant else None,

@@ -269,6 +269,6 @@ def _provenance(facts: Facts) -> dict[str, Any]:
         "kdbench_version": kdbench.__version__,
         "git_commit": made_by.commit,
         "dirty": made_by.dirty,
-        "command": " ".join(words),
+        "command": records.scrub(" ".join(words)),
         "config_resolved": config.spec(),
     }

@@ -1,0 +1,96 @@
+"""Configuration: precedence of values, inner methods, and what the specification hash covers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from kdbench import registry
+from kdbench.card import Card
+from kdbench.config import run_config
+from kdbench.errors import UserError
+
+
+def with_card(monkeypatch, name: str, **changes: object) -> None:
+    """Changes a registered card for one test."""
+    ref = registry.method(name)
+    card = Card.model_validate({**ref.card.model_dump(), **changes})
+    known = dict(registry.methods()) | {name: dataclasses.replace(ref, card=card)}
+    for variant, settings in card.variants.items():
+        known[variant] = dataclasses.replace(ref, name=variant, card=card, variant=settings)
+    monkeypatch.setattr(registry, "methods", lambda: known)
+
+
+def test_defaults_then_published_then_variant_then_overrides(monkeypatch):
+    with_card(
+        monkeypatch,
+        "kd",
+        published=[
+            {"when": {"source": "digits"}, "params": {"temperature": 2.0}, "source": "x", "params_source": "paper"},
+            {
+                "when": {"source": "digits", "student": "convnet_w2"}, "params": {"temperature": 3.0},
+                "source": "its table", "params_source": "official_code",
+            },
+        ],
+        variants={"kd+hot": {"about": "hotter", "params": {"temperature": 9.0}}},
+    )  # fmt: skip
+    plain = run_config("kd", "digits").method
+    assert plain.params["temperature"] == 3.0
+    assert plain.params_source == "official_code"
+    assert run_config("kd+hot", "digits").method.params["temperature"] == 9.0
+    custom = run_config("kd+hot", "digits", ["method.temperature=1.5"])
+    assert custom.method.params["temperature"] == 1.5
+    assert custom.custom
+    assert not run_config("kd", "digits").custom
+
+
+def test_a_variant_with_its_own_protocol_is_marked(monkeypatch):
+    with_card(monkeypatch, "kd", variants={"kd+long": {"about": "twice as long", "own_protocol": {"train.epochs": 60}}})
+    config = run_config("kd+long", "digits")
+    assert config.own_protocol
+    assert config.task.train.epochs == 60
+    assert config.spec_hash != run_config("kd", "digits").spec_hash
+
+
+def test_an_own_protocol_key_that_tasks_lack_is_said(monkeypatch):
+    with_card(monkeypatch, "kd", variants={"kd+odd": {"about": "odd", "own_protocol": {"train.ages": 60}}})
+    with pytest.raises(UserError, match=r"train\.ages"):
+        run_config("kd+odd", "digits")
+
+
+def test_an_inner_method_brings_its_own_parameters(monkeypatch):
+    inner = {
+        "inner": {"default": "kd", "type": "method", "optional": True, "doc": "the method around which it is built"}
+    }
+    with_card(monkeypatch, "plain", hyper_parameters=inner)
+    config = run_config("plain", "digits", ["method.inner=reviewkd", "method.inner.review_weight=2"])
+    assert config.method.inner is not None
+    assert config.method.inner.ref.name == "reviewkd"
+    assert config.method.inner.params["review_weight"] == 2.0
+    assert config.method.plain_params()["inner"]["name"] == "reviewkd"
+    with pytest.raises(UserError, match=r"did you mean 'method\.inner\.review_weight'"):
+        run_config("plain", "digits", ["method.inner=reviewkd", "method.inner.review_wieght=2"])
+    with pytest.raises(UserError, match="unknown method 'revewkd'"):
+        run_config("plain", "digits", ["method.inner=revewkd"])
+
+
+@pytest.mark.parametrize(
+    "override", ["train.epochs=31", "method.temperature=5", "pair.student.net=convnet_w3", "data.subset.per_class=5"]
+)
+def test_the_hash_covers_all_that_decides_the_result(override):
+    task = "digits/few-shot"
+    assert run_config("kd", task, [override]).spec_hash != run_config("kd", task).spec_hash
+
+
+def test_the_hash_is_stable_and_ignores_the_marks():
+    assert run_config("kd", "digits").spec_hash == run_config("kd", "digits").spec_hash
+    assert run_config("kd", "digits", ["method.temperature=4.0"]).spec_hash == run_config("kd", "digits").spec_hash
+    assert run_config("kd", "digits", smoke=True).spec_hash != run_config("kd", "digits").spec_hash
+
+
+@pytest.mark.parametrize("value", ["'a,b'", "[1,2]", "x=y", "(", "ä"])
+def test_odd_values_end_in_one_line(value):
+    with pytest.raises(UserError) as caught:
+        run_config("kd", "digits", [f"train.epochs={value}"])
+    assert "\n" not in str(caught.value)
