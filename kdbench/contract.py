@@ -153,6 +153,7 @@ class Views:
         where: which of the two.
         replaces: augmentations of the task that ``fn`` takes over, e.g. ``("flip",)``.
         input: the input it is applied to.
+        host: ``fn`` works on CPU pixels and is run in worker processes ahead of time (PIL operations); ``raw`` only.
     """
 
     n: int
@@ -160,6 +161,11 @@ class Views:
     where: Literal["raw", "final"] = "final"
     replaces: tuple[str, ...] = ()
     input: str = "image"
+    host: bool = False
+
+    def __post_init__(self) -> None:
+        if self.host and self.where != "raw":
+            raise ValueError("views made on the host are views of raw pixels; set where to 'raw'")
 
 
 @dataclass(frozen=True)
@@ -171,13 +177,14 @@ class Group:
         params: the parameters.
         optimizer: settings that differ from the task's optimiser, e.g. ``{"weight_decay": 1e-5}``. With a ``name``
             other than the task's it starts from that optimiser's defaults, e.g. ``{"name": "adam", "lr": 1e-3}``.
-        schedule: ``task`` follows the task's learning-rate schedule, ``constant`` does not.
+        schedule: ``task`` follows the task's learning-rate schedule, ``constant`` does not; or the fractions of the
+            stage after each of which the rate is divided by 10.
     """
 
     name: str
     params: Sequence[nn.Parameter]
     optimizer: Mapping[str, Any] = field(default_factory=dict)
-    schedule: Literal["task", "constant"] = "task"
+    schedule: Literal["task", "constant"] | tuple[float, ...] = "task"
 
 
 Losses = Callable[[Batch, At], "dict[str, Tensor]"]
@@ -311,9 +318,18 @@ class TaskInfo(Protocol):
         make: Callable[[], dict[str, Tensor]],
         scope: Literal["run", "task"] = "run",
         ledger: str = "generate",
+        uses: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """``make()``, or what it gave before: of this run (``run``) or of any run of this task and configuration
-        (``task``). What a generator computes between two yields goes through here, so that a resumed run repeats it."""
+        (``task``). What a generator computes between two yields goes through here, so that a resumed run repeats it.
+        ``uses`` names the hyper-parameters that decide a ``task`` artefact, all of them when None: runs that differ in
+        others share it."""
+
+    def recall(
+        self, name: str, ledger: str = "generate", uses: Sequence[str] | None = None
+    ) -> dict[str, Tensor] | None:
+        """What ``keep(name, ..., scope="task")`` stored before, None when nothing is there. A method that finds it
+        yields the ``once`` stages that lead to it with ``steps=0``; the ledger then cites what they took."""
 
     def build_student(self) -> Network:
         """One more network of the student's architecture, freshly initialised."""

@@ -233,7 +233,10 @@ def _block(overhead: CellOverhead | None, facts: Facts) -> dict[str, Any]:
 def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None) -> list[dict[str, Any]]:
     """The ledger: what each stage took, and what the method made between stages."""
     lines = []
-    for stage in trained.stages:
+    cited = {made["name"]: made for entry in prepared.task.kept if entry["reused"] for made in entry["stages"]}
+    for trained_stage in trained.stages:
+        skipped = trained_stage.once and not trained_stage.steps and trained_stage.name in cited
+        stage = dataclasses.replace(trained_stage, **cited[trained_stage.name]) if skipped else trained_stage
         per_step = overhead.flops_per_step.get(stage.name) if overhead else None
         lines.append(
             {
@@ -242,7 +245,7 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
                 "device_h": stage.seconds / 3600,
                 "steps": stage.steps,
                 "flops": None if per_step is None else float(per_step) * stage.steps,
-                "basis": "measured",
+                "basis": "cited" if skipped else "measured",
                 "reusable": stage.once,
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class StageRun:
         if len(self.optimizers) != len(stage.groups):
             raise ValueError(f"stage {stage.name!r}: two groups have one name")
         self._base_lr = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
-        self._follows = {group.name: group.schedule == "task" for group in stage.groups}
+        self._schedules = {group.name: group.schedule for group in stage.groups}
         self.total = stage.steps if stage.steps is not None else (stage.epochs or 0) * self.loader.steps
         self.step_number = 0
         self.draws = 0
@@ -59,8 +59,12 @@ class StageRun:
         self._rng.manual_seed(derive(self.task.seed, "step", self.stage.name, self.step_number))
         return At(self.step_number, epoch, epochs, self.step_number / max(1, self.total), self._rng)
 
-    def lr_factor(self) -> float:
-        """The schedule's factor before the next step, the stage's length standing for the task's epochs."""
+    def lr_factor(self, schedule: Literal["task", "constant"] | tuple[float, ...] = "task") -> float:
+        """A group's factor before the next step; on the task's schedule the stage's length stands for its epochs."""
+        if schedule == "constant":
+            return 1.0
+        if schedule != "task":
+            return float(0.1 ** sum(self.step_number >= part * self.total for part in schedule))
         epochs = self.task.spec.train.epochs
         if self.stage.epochs == epochs:
             done = self.step_number / self.loader.steps
@@ -71,7 +75,7 @@ class StageRun:
     def learning_rate(self) -> float:
         """Of the first group, before the next step."""
         name = next(iter(self._base_lr))
-        return self._base_lr[name] * (self.lr_factor() if self._follows[name] else 1.0)
+        return self._base_lr[name] * self.lr_factor(self._schedules[name])
 
     def draw(self) -> Batch:
         """The next batch."""
@@ -90,11 +94,9 @@ class StageRun:
 
     def step(self) -> dict[str, Tensor]:
         """One update; returns the detached terms, ``total`` among them for a stage with losses."""
-        factor = self.lr_factor()
         for name, optimizer in self.optimizers.items():
-            if self._follows[name]:
-                for param_group in optimizer.param_groups:
-                    param_group["lr"] = self._base_lr[name] * factor
+            for param_group in optimizer.param_groups:
+                param_group["lr"] = self._base_lr[name] * self.lr_factor(self._schedules[name])
         at = self.at()
         if self.stage.losses is not None:
             batch = self.draw()

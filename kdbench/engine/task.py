@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from kdbench import models
 from kdbench.cache import Damaged, build_once
 from kdbench.contract import Batch, Network, Out, Rows, Stage
 from kdbench.data.dataset import Dataset, take
-from kdbench.data.loader import Loader, in_order
+from kdbench.data.loader import InOrder, Loader
 from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.seeds import derive, generator
 from kdbench.spec import TaskSpec
@@ -55,7 +55,9 @@ class Keeper:
         run: folder of this run.
         shared: folder for all runs of the task.
         key: what decides a shared artefact: task, method and its hyper-parameters.
-        entries: ledger of what was made or reused: name, ledger line, seconds, scope, sha256, reused.
+        entries: ledger of what was made or reused: name, ledger line, seconds, scope, sha256, reused, and the ``once``
+            stages that led to a shared artefact.
+        stages: reports of the stages trained so far.
     """
 
     run: Path
@@ -63,32 +65,70 @@ class Keeper:
     key: Mapping[str, Any]
     announce: Callable[[str], None] = print
     entries: list[dict[str, Any]] = field(default_factory=list)
+    stages: Callable[[], Sequence[Any]] = tuple
 
-    def __call__(self, name: str, make: Callable[[], dict[str, Tensor]], scope: str, ledger: str) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        name: str,
+        make: Callable[[], dict[str, Tensor]],
+        scope: str,
+        ledger: str,
+        uses: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
         """The artefact, made now or read."""
-        digest = sha256(canonical_json({**self.key, "name": name}))
-        folder = self.shared / digest[:32] if scope == "task" else self.run / f"keep-{name}"
-
-        def check(path: Path) -> None:
-            try:
-                facts = json.loads((path / "facts.json").read_text())
-                if sha256_file(path / "tensors.safetensors") != facts["sha256"]:
-                    raise Damaged("its tensors are not those written")
-            except (OSError, ValueError, KeyError) as error:
-                raise Damaged(str(error)) from error
+        folder = self._folder(name, scope, uses)
 
         def build(path: Path) -> None:
             begin = time.perf_counter()
             tensors = {key: t.detach().cpu().contiguous() for key, t in make().items()}
             save_file(tensors, path / "tensors.safetensors")
-            facts = {"seconds": time.perf_counter() - begin, "sha256": sha256_file(path / "tensors.safetensors")}
+            facts = {
+                "seconds": time.perf_counter() - begin,
+                "sha256": sha256_file(path / "tensors.safetensors"),
+                "stages": [asdict(stage) for stage in self.stages() if stage.once],
+            }
             (path / "facts.json").write_text(json.dumps(facts))
+            self._mark(folder).touch()
 
-        made = build_once(folder, check, build, self.announce)
+        build_once(folder, _check_artefact, build, self.announce)
+        return self._read(folder, name, scope, ledger)
+
+    def recall(self, name: str, ledger: str, uses: Sequence[str] | None = None) -> dict[str, Tensor] | None:
+        """A shared artefact, None when no sound one is there."""
+        folder = self._folder(name, "task", uses)
+        try:
+            _check_artefact(folder)
+        except Damaged:
+            return None
+        return self._read(folder, name, "task", ledger)
+
+    def _folder(self, name: str, scope: str, uses: Sequence[str] | None) -> Path:
+        if scope == "run":
+            return self.run / f"keep-{name}"
+        key = dict(self.key)
+        if uses is not None:
+            key["params"] = {used: key["params"].get(used) for used in uses}
+        return self.shared / sha256(canonical_json({**key, "name": name}))[:32]
+
+    def _mark(self, folder: Path) -> Path:
+        """Says that this run made a shared artefact, so that it is not called reused when the run resumes."""
+        return self.run / f"made-{folder.name}"
+
+    def _read(self, folder: Path, name: str, scope: str, ledger: str) -> dict[str, Tensor]:
         facts = json.loads((folder / "facts.json").read_text())
-        entry = {"name": name, "ledger": ledger, "scope": scope, "reused": not made and scope == "task", **facts}
-        self.entries.append(entry)
+        reused = scope == "task" and not self._mark(folder).exists()
+        self.entries.append({"name": name, "ledger": ledger, "scope": scope, "reused": reused, **facts})
         return load_file(folder / "tensors.safetensors")
+
+
+def _check_artefact(folder: Path) -> None:
+    """Raises :class:`Damaged` unless the folder holds what was written."""
+    try:
+        facts = json.loads((folder / "facts.json").read_text())
+        if sha256_file(folder / "tensors.safetensors") != facts["sha256"]:
+            raise Damaged("its tensors are not those written")
+    except (OSError, ValueError, KeyError) as error:
+        raise Damaged(str(error)) from error
 
 
 class Task:
@@ -151,8 +191,8 @@ class Task:
     def wrap(self, raw: Rows, index: Tensor | None = None) -> Batch:
         if index is None:
             index = torch.arange(len(raw.y), device=self.device)
-        x = {name: self.data.transforms[name](t.to(self.device)) for name, t in raw.x.items()}
-        return Batch(x, raw.y.to(self.device), index)
+        x = {name: t.to(self.device) for name, t in raw.x.items()}
+        return self.data.batch(Rows(x, raw.y.to(self.device)), index)
 
     def extend(self, extra: Rows) -> Task:
         other = copy.copy(self)
@@ -171,8 +211,19 @@ class Task:
         make: Callable[[], dict[str, Tensor]],
         scope: Literal["run", "task"] = "run",
         ledger: str = "generate",
+        uses: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        return {key: t.to(self.device) for key, t in self._keeper(name, make, scope, ledger).items()}
+        return {key: t.to(self.device) for key, t in self._keeper(name, make, scope, ledger, uses).items()}
+
+    def recall(
+        self, name: str, ledger: str = "generate", uses: Sequence[str] | None = None
+    ) -> dict[str, Tensor] | None:
+        found = self._keeper.recall(name, ledger, uses)
+        return found and {key: t.to(self.device) for key, t in found.items()}
+
+    def watch_stages(self, stages: Callable[[], Sequence[Any]]) -> None:
+        """Where the reports of the stages trained so far are found, for the ledger of what is kept."""
+        self._keeper.stages = stages
 
     @property
     def kept(self) -> list[dict[str, Any]]:
@@ -191,21 +242,24 @@ class Task:
         """The batches of a stage."""
         rows = self._rows if stage.extra is None else _join(self._rows, stage.extra)
         return Loader(
-            rows, self.data.transforms, self.spec.data.augment, stage.batch or self.batch, self.seed, stage.name,
+            self.data, rows, self.spec.data.augment, stage.batch or self.batch, self.seed, stage.name,
             stage.views, drop_below,
         )  # fmt: skip
 
-    def test_batches(self) -> list[Batch]:
+    def test_batches(self) -> InOrder:
         """Test rows in order; targets in the task's own unit."""
         raw = self.data.test
         on_device = Rows({name: x.to(self.device) for name, x in raw.x.items()}, raw.y.to(self.device))
-        return in_order(on_device, self.data.transforms)
+        return InOrder(self.data, on_device)
+
+    def train_batches(self) -> InOrder:
+        """The student's training rows in order, not augmented."""
+        return InOrder(self.data, self._rows)
 
 
 def build_network(net: str, input_name: str, data: Dataset) -> Network:
     """A network of the zoo for an input of a data set, initialised from the global generator."""
-    shape = tuple(data.train.x[input_name].shape[1:])
-    return models.build(net, shape, data.classes, input_name=input_name)
+    return models.build(net, data.shape(input_name), data.classes, input_name=input_name)
 
 
 def _join(rows: Rows, extra: Rows) -> Rows:

@@ -82,6 +82,7 @@ class Trainer:
         self.progress = progress or Progress.silent()
         self.checkpoint_seconds = checkpoint_seconds
         self.done = Trained()
+        task.watch_stages(lambda: self.done.stages)
 
     def run(self) -> Trained:
         """Train to the end, from the last checkpoint if there is one.
