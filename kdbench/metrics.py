@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the table below is read by `list` and `show`, which must not import torch
@@ -20,16 +21,24 @@ class Predictions:
         output: (N, C) logits, or (N,) predictions in the task's own unit.
         y: (N,) labels or targets in the task's own unit.
         teacher: (N, C) logits or (N,) predictions of the first teacher, None without one.
+        emb: (N, D) embeddings, None where no metric asks for them.
+        gallery: (M, D) embeddings of the training rows and their (M,) labels, the set retrieval searches.
     """
 
     output: Tensor
     y: Tensor
     teacher: Tensor | None = None
+    emb: Tensor | None = None
+    gallery: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric. ``unit`` None means the task's own unit; ``teacher`` marks those that need a teacher's predictions."""
+    """A metric.
+
+    ``unit`` None means the task's own unit. ``teacher`` marks those that need a teacher's predictions, ``retrieval``
+    those that need embeddings of test and training rows.
+    """
 
     higher_is_better: bool
     unit: str | None
@@ -37,6 +46,7 @@ class Metric:
     kinds: tuple[str, ...]
     fn: Callable[[Predictions], Tensor]
     teacher: bool = False
+    retrieval: bool = False
 
 
 def _topk(p: Predictions, k: int) -> Tensor:
@@ -77,6 +87,27 @@ def _teacher_kl(p: Predictions) -> Tensor:
     return (teacher.exp() * (teacher - student)).sum(1).mean()
 
 
+RETRIEVAL_BLOCK = 1024
+"""Queries compared with the gallery at a time."""
+
+
+def _unit(emb: Tensor) -> Tensor:
+    return emb / emb.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def _recall(p: Predictions, k: int) -> Tensor:
+    """R@k: test items among whose k nearest training items (cosine similarity) one has their label, in percent."""
+    assert p.emb is not None
+    assert p.gallery is not None
+    gallery = _unit(p.gallery[0])
+    labels = p.gallery[1]
+    hits = p.y.new_zeros(())
+    for queries, y in zip(_unit(p.emb).split(RETRIEVAL_BLOCK), p.y.split(RETRIEVAL_BLOCK), strict=True):
+        near = (queries @ gallery.T).topk(min(k, len(gallery)), dim=1).indices
+        hits = hits + (labels[near] == y[:, None]).any(1).sum()
+    return 100 * hits.double() / len(p.y)
+
+
 METRICS: dict[str, Metric] = {
     "top1": Metric(True, "%", "test items whose highest score is the label", CLASSES, lambda p: _topk(p, 1)),
     "top5": Metric(
@@ -86,12 +117,28 @@ METRICS: dict[str, Metric] = {
     "ece": Metric(False, "%", "expected calibration error, 15 bins", CLASSES, _ece),
     "mae": Metric(False, None, "mean absolute error", ("regression",), _mae),
     "rmse": Metric(False, None, "root of the mean squared error", ("regression",), _rmse),
+    **{
+        f"recall{k}": Metric(
+            True,
+            "%",
+            f"test items with a training item of their label among the {k} nearest",
+            CLASSES,
+            partial(_recall, k=k),
+            retrieval=True,
+        )
+        for k in (1, 5, 10)
+    },
     "teacher_agreement": Metric(True, "%", "test items on which student and teacher agree", CLASSES, _agreement, True),
     "teacher_kl": Metric(False, "nat", "mean KL(teacher || student) on test items", CLASSES, _teacher_kl, True),
 }
 
 
 def score(names: list[str], predictions: Predictions) -> dict[str, float]:
-    """Named metrics of test-set predictions; those that need a teacher are left out where there is none."""
-    usable = [name for name in names if predictions.teacher is not None or not METRICS[name].teacher]
+    """Named metrics of test-set predictions; those that need a teacher or embeddings are left out without."""
+    usable = [
+        name
+        for name in names
+        if (predictions.teacher is not None or not METRICS[name].teacher)
+        and (predictions.emb is not None or not METRICS[name].retrieval)
+    ]
     return {name: float(METRICS[name].fn(predictions)) for name in usable}

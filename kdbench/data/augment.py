@@ -1,12 +1,17 @@
-"""Augmentations of raw pixels, batched on the device, drawn per sample.
+"""Augmentations by name, drawn per sample.
 
-Each takes (N, C, H, W) uint8 or float pixels and a generator on their device, and returns pixels of the same shape.
-The distribution equals torchvision's transform of the same meaning (``RandomCrop(padding=4)``, ``RandomHorizontalFlip``).
+Most work on raw pixels batched on the device: each takes (N, C, ..., H, W) uint8 or float pixels and a generator on
+their device, and returns pixels of the same shape; clips get one draw for all their frames. ``resized_crop<percent>``
+is the exception: stored pictures are cropped while they are decoded. The distribution equals torchvision's transform
+of the same meaning (``RandomCrop(padding=4)``, ``RandomHorizontalFlip``, ``RandomResizedCrop``).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +21,15 @@ from kdbench.errors import UserError, nearest
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
+NAMES = ("crop<pixels>", "flip", "resized_crop<percent>")
+_FORM = re.compile(r"(?P<name>crop|flip|resized_crop)(?P<amount>[1-9][0-9]?)?")
 
-def crop4(pixels: Tensor, rng: torch.Generator) -> Tensor:
-    """Zero padding of 4 on each side, then a random window of the original size."""
+
+def crop(pixels: Tensor, rng: torch.Generator, pad: int) -> Tensor:
+    """Zero padding of ``pad`` on each side, then a random window of the original size; (N, C, H, W)."""
     n, _, h, w = pixels.shape
-    padded = F.pad(pixels, (4, 4, 4, 4))
-    dy, dx = torch.randint(9, (2, n), generator=rng, device=pixels.device)
+    padded = F.pad(pixels, (pad, pad, pad, pad))
+    dy, dx = torch.randint(2 * pad + 1, (2, n), generator=rng, device=pixels.device)
     rows = (dy[:, None] + torch.arange(h, device=pixels.device))[:, None, :, None]
     cols = (dx[:, None] + torch.arange(w, device=pixels.device))[:, None, None, :]
     samples = torch.arange(n, device=pixels.device)[:, None, None, None]
@@ -30,21 +38,46 @@ def crop4(pixels: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def flip(pixels: Tensor, rng: torch.Generator) -> Tensor:
-    """Horizontal mirror with probability one half."""
+    """Horizontal mirror with probability one half; (N, ..., W)."""
     mirrored = torch.rand(len(pixels), generator=rng, device=pixels.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    return torch.where(mirrored.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)
 
 
-AUGMENTS: dict[str, Augment] = {"crop4": crop4, "flip": flip}
+@dataclass(frozen=True)
+class Augmentation:
+    """A task's augmentation.
+
+    Attributes:
+        ops: name and operation of what is done on the device, in order.
+        least: smallest share of a stored picture's area that a random crop keeps; None takes the centre.
+    """
+
+    ops: tuple[tuple[str, Augment], ...] = ()
+    least: float | None = None
+
+    def without(self, names: Sequence[str]) -> list[Augment]:
+        """The device operations but for ``names``."""
+        return [op for name, op in self.ops if name not in names]
 
 
-def augments(names: Sequence[str]) -> list[tuple[str, Augment]]:
+def augmentation(names: Sequence[str]) -> Augmentation:
     """Augmentations by name, in order.
 
     Raises:
         UserError: an unknown one; names the nearest.
     """
+    ops: list[tuple[str, Augment]] = []
+    least = None
     for name in names:
-        if name not in AUGMENTS:
-            raise UserError(f"data.augment: unknown augmentation {name!r}{nearest(name, AUGMENTS)}")
-    return [(name, AUGMENTS[name]) for name in names]
+        form = _FORM.fullmatch(name)
+        if form is None or (form["name"] == "flip") == bool(form["amount"]):
+            raise UserError(
+                f"data.augment: unknown augmentation {name!r}{nearest(name, NAMES)}; there are {', '.join(NAMES)}"
+            )
+        if form["name"] == "flip":
+            ops.append((name, flip))
+        elif form["name"] == "crop":
+            ops.append((name, partial(crop, pad=int(form["amount"]))))
+        else:
+            least = int(form["amount"]) / 100
+    return Augmentation(tuple(ops), least)

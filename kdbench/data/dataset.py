@@ -1,16 +1,17 @@
-"""A data set in memory: raw rows of a fixed training and test part, with the hashes that identify them."""
+"""A data set: raw rows of a fixed training and test part, how they become inputs, and the hashes that identify them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdbench.contract import Rows
+from kdbench.contract import Batch, Rows
+from kdbench.data.stored import Stored
 from kdbench.errors import UserError
 from kdbench.seeds import derive
 from kdbench.spec import Subset
@@ -31,18 +32,39 @@ class Transform:
         return (x - mean) / std
 
 
+Derive = Callable[[Tensor, "torch.Generator | None"], Tensor]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """An input made from another one's raw values after their augmentation, so that both show the same crop.
+
+    Attributes:
+        base: the input it is made from.
+        fn: (raw values (N, ...), generator) -> raw values (N, ...); the generator is None for test rows.
+    """
+
+    base: str
+    fn: Derive
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Raw rows and facts of a data source.
 
     Attributes:
-        train, test: raw rows; targets of a regression are in the task's own unit.
+        train, test: raw rows; targets of a regression are in the task's own unit. Inputs are tensors, or
+            :class:`Stored` columns whose rows are read from disk when drawn.
         classes: number of classes, 1 for a regression.
-        transforms: input name to its normalisation.
+        transforms: input name to its normalisation, derived inputs among them.
+        derived: inputs that are not held but made from others.
+        optional: inputs that some rows lack; such a row holds NaN there.
         label_range: (min, max) of regression targets, None for classes.
         properties: what methods may rely on, e.g. ``rgb``, ``rotation_safe``.
         source: where the rows came from, for the record.
+        official: False for rows that are not those the name stands for; never ranked beside them.
         drawn: sha256 of the training rows a subset drew, None without one.
+        digests: part to content digest where it is known already.
     """
 
     name: str
@@ -50,18 +72,67 @@ class Dataset:
     test: Rows
     classes: int
     transforms: Mapping[str, Transform]
+    derived: Mapping[str, Derived] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
     label_range: tuple[float, float] | None = None
     properties: frozenset[str] = frozenset()
     source: str = ""
+    official: bool = True
     drawn: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def shape(self, input_name: str) -> tuple[int, ...]:
+        """Shape of one row of an input.
+
+        Raises:
+            UserError: there is no such input; names those there are.
+        """
+        if input_name in self.train.x:
+            return tuple(self.train.x[input_name].shape[1:])
+        if input_name in self.derived:
+            made = self.derived[input_name]
+            base = torch.zeros(2, *self.shape(made.base), dtype=self.train.x[made.base].dtype)
+            return tuple(made.fn(base, None).shape[1:])
+        known = [*self.train.x, *self.derived]
+        raise UserError(f"data set {self.name!r} has no input {input_name!r}; its inputs are {', '.join(known)}")
+
+    def finish(
+        self, raw: Mapping[str, Tensor], rng: torch.Generator | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Raw values of some inputs as networks see them: derived inputs added, gaps masked, all normalised.
+
+        Args:
+            raw: input name to (N, ...) raw values, augmented already.
+            rng: for derived inputs that draw; None for test rows.
+
+        Returns:
+            Input name to (N, ...) float32, and optional input name to (N,) bool, False where a row lacks it.
+        """
+        held = dict(raw) | {name: d.fn(raw[d.base], rng) for name, d in self.derived.items() if d.base in raw}
+        present = {}
+        for name in self.optional & held.keys():
+            gaps = held[name].isnan()
+            present[name] = ~gaps.flatten(1).any(1)
+            held[name] = held[name].masked_fill(gaps, 0.0)
+        return {name: self.transforms[name](values) for name, values in held.items()}, present
+
+    def batch(self, raw: Rows, index: Tensor) -> Batch:
+        """Raw rows as a batch, not augmented."""
+        x, present = self.finish(raw.x)
+        return Batch(x, raw.y, index, present=present)
 
     def digest(self, part: str) -> str:
         """sha256 over the content of ``train`` or ``test``: names, shapes, types and values."""
+        if part in self.digests:
+            return self.digests[part]
         rows: Rows = getattr(self, part)
         digest = hashlib.sha256()
-        for name, tensor in sorted({**rows.x, "y": rows.y}.items()):
-            digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
-            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+        for name, column in sorted({**rows.x, "y": rows.y}.items()):
+            digest.update(f"{name}:{tuple(column.shape)}:{column.dtype}".encode())
+            if isinstance(column, Stored):
+                digest.update(column.digest.encode())
+            else:
+                digest.update(np.ascontiguousarray(column.cpu().numpy()).tobytes())
         return digest.hexdigest()
 
     def subset(self, rule: Subset | None, seed: int) -> Dataset:
@@ -81,26 +152,36 @@ class Dataset:
             rows = np.flatnonzero(labels == label)
             count = rule.per_class if rule.per_class is not None else round((rule.fraction or 0) * len(rows))
             if not 0 < count <= len(rows):
+                asked = f"{rule.per_class} a class" if rule.per_class is not None else f"{rule.fraction:.0%} of them"
                 raise UserError(
-                    f"data.subset: class {label} of {self.name} has {len(rows)} rows, {count} are asked for"
+                    f"data.subset: class {label} of {self.name} has {len(rows)} training rows, {asked} are asked for; "
+                    "change data.subset"
                 )
             chosen.append(generator.permutation(rows)[:count])
         index = np.sort(np.concatenate(chosen))
         return replace(
             self,
-            train=take(self.train, torch.from_numpy(index)),
+            train=select(self.train, torch.from_numpy(index)),
             drawn=hashlib.sha256(index.astype("<i8").tobytes()).hexdigest(),
+            digests={part: digest for part, digest in self.digests.items() if part != "train"},
         )
 
     def head(self, rows: int) -> Dataset:
-        """The first ``rows`` training and test rows, for a smoke run."""
-        return replace(
-            self,
-            train=Rows({k: v[:rows] for k, v in self.train.x.items()}, self.train.y[:rows]),
-            test=Rows({k: v[:rows] for k, v in self.test.x.items()}, self.test.y[:rows]),
-        )
+        """At most ``rows`` training and test rows, evenly spread over each part, for a smoke run."""
+
+        def some(part: Rows) -> Rows:
+            count = min(rows, len(part.y))
+            return select(part, torch.arange(count) * len(part.y) // count)
+
+        return replace(self, train=some(self.train), test=some(self.test), digests={})
 
 
 def take(rows: Rows, index: Tensor) -> Rows:
-    """Rows by number."""
-    return Rows({name: tensor[index] for name, tensor in rows.x.items()}, rows.y[index])
+    """Rows by number, read from disk where they are stored there; test geometry, nothing drawn."""
+    return Rows({name: column[index] for name, column in rows.x.items()}, rows.y[index])
+
+
+def select(rows: Rows, index: Tensor) -> Rows:
+    """Rows by number; stored columns stay on disk."""
+    x = {name: column.select(index) if isinstance(column, Stored) else column[index] for name, column in rows.x.items()}
+    return Rows(x, rows.y[index])

@@ -1,110 +1,164 @@
-"""The device-resident loader: raw rows live on the training device and are augmented there, a whole batch at once.
+"""Batches of a training stage, and test batches.
 
-Which rows a batch holds and how they are augmented depends on (seed, stage, draw number) alone, so a run that resumes
-at any draw sees the same batches.
+Small rows live on the training device and are augmented there, a whole batch at once; stored pictures and views made
+on the host come from worker processes (:mod:`kdbench.data.stream`). Which rows a batch holds and how they are augmented
+depends on (seed, stage, draw number) alone: a run that resumes at any draw or has other workers sees equal batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from kdbench.contract import Batch, Rows, Views
-from kdbench.data.augment import augments
-from kdbench.data.dataset import Transform, take
+from kdbench.data.augment import augmentation
+from kdbench.data.dataset import Dataset, take
+from kdbench.data.stored import Stored
+from kdbench.data.stream import HostDraw, Order, Stream, default_workers
+from kdbench.errors import UserError
 from kdbench.seeds import generator
+
+_NO_DRAWS = torch.Generator()
+"""Stands where a batch needs no draws."""
 
 
 class Loader:
     """Batches of a training stage.
 
     Args:
-        rows: raw training rows on the device; regression targets already scaled.
-        transforms: normalisation of each input.
-        augment: augmentation names, applied to every input of image shape alike.
+        data: how raw values become inputs.
+        rows: raw training rows on the device, stored columns apart; regression targets already scaled.
+        augment: augmentation names, applied to every input of image or clip shape.
         batch: rows of a batch.
         seed: the run's seed.
         stage: name of the stage, part of the stream's name.
         views: several views of each row, or None.
         drop_below: a last partial batch of fewer rows is left out.
+        workers: processes that read stored pictures and make host views; 0 does so in this one.
     """
 
     def __init__(
         self,
+        data: Dataset,
         rows: Rows,
-        transforms: Mapping[str, Transform],
         augment: Sequence[str],
         batch: int,
         seed: int,
         stage: str,
         views: Views | None = None,
         drop_below: int = 1,
+        workers: int | None = None,
     ) -> None:
-        self.rows = rows
-        self.transforms = transforms
-        self.views = views
+        self.data, self.rows, self.views = data, rows, views
         self.batch = min(batch, len(rows.y))
         self.seed, self.stage = seed, stage
         self.device = rows.y.device
-        replaced = views.replaces if views is not None else ()
-        self.augment = [fn for name, fn in augments(augment) if name not in replaced]
+        chosen = augmentation(augment)
+        self.augment = chosen.without(views.replaces if views is not None else ())
         rest = len(rows.y) % self.batch
         self.steps = len(rows.y) // self.batch + (1 if rest and rest >= drop_below else 0)
-        self._order: tuple[int, Tensor] | None = None
+        self._order = Order(len(rows.y), self.batch, self.steps, seed, stage)
+        self._placed: tuple[int, Tensor] | None = None
+        self._host = self._on_host()
+        if chosen.least is not None and not any(isinstance(x, Stored) for x in rows.x.values()):
+            raise UserError("data.augment: resized_crop needs pictures that are read from disk; use crop<pixels> here")
+        draw = HostDraw({name: rows.x[name] for name in self._host}, self._order, chosen.least, self._host_views)
+        self._stream = Stream(draw, default_workers() if workers is None else workers) if self._host else None
         # Rows that no augmentation touches are normalised once instead of at every draw.
-        self._static = {
-            name: transforms[name](x)
-            for name, x in rows.x.items()
-            if not (self._is_image(x) and (self.augment or (views is not None and views.input == name)))
-        }
+        still = {name: x for name, x in rows.x.items() if not self._is_touched(name)}
+        self._still, self._still_present = data.finish(still)
 
-    @staticmethod
-    def _is_image(x: Tensor) -> bool:
-        return x.dtype is torch.uint8 and x.ndim == 4
+    @property
+    def _host_views(self) -> Views | None:
+        return self.views if self.views is not None and self.views.host else None
 
-    def _epoch_order(self, epoch: int) -> Tensor:
-        if self._order is None or self._order[0] != epoch:
-            rng = generator("cpu", self.seed, "order", self.stage, epoch)
-            self._order = (epoch, torch.randperm(len(self.rows.y), generator=rng).to(self.device))
-        return self._order[1]
+    def _on_host(self) -> list[str]:
+        """Inputs that worker processes make."""
+        of_views = self._host_views.input if self._host_views is not None else None
+        return [name for name, x in self.rows.x.items() if isinstance(x, Stored) or name == of_views]
+
+    def _is_touched(self, name: str) -> bool:
+        x = self.rows.x[name]
+        moves = x.dtype is torch.uint8 and x.ndim >= 4 if not isinstance(x, Stored) else True
+        return (
+            name in self._host
+            or (moves and bool(self.augment))
+            or (self.views is not None and self.views.input == name)
+        )
+
+    def _index(self, number: int) -> Tensor:
+        epoch, place = divmod(number, self.steps)
+        if self._placed is None or self._placed[0] != epoch:
+            self._placed = (epoch, self._order.epoch(epoch).to(self.device))
+        return self._placed[1][place * self.batch : (place + 1) * self.batch]
 
     def draw(self, number: int) -> Batch:
         """Batch ``number`` of the stage, counted from 0 over all epochs."""
-        epoch, place = divmod(number, self.steps)
-        index = self._epoch_order(epoch)[place * self.batch : (place + 1) * self.batch]
+        index = self._index(number)
         n_views = self.views.n if self.views is not None else 1
-        rng = generator(self.device, self.seed, "augment", self.stage, number)
-        x = {}
-        for name, raw in self.rows.x.items():
-            if name in self._static:
-                once = self._static[name][index]
-                x[name] = once if n_views == 1 else once.repeat(n_views, *[1] * (once.ndim - 1))
-            else:
-                x[name] = self._pixels(name, raw[index], rng)
-        y = self.rows.y[index]
-        return Batch(x, y.repeat(n_views), index.repeat(n_views), n_views)
+        raw = {name: x[index] for name, x in self.rows.x.items() if self._is_touched(name) and name not in self._host}
+        if self._stream is not None:
+            raw |= {name: x.to(self.device, non_blocking=True) for name, x in self._stream.get(number).items()}
+        rng = generator(self.device, self.seed, "augment", self.stage, number) if raw else _NO_DRAWS
+        moved = {name: self._augmented(name, values, rng) for name, values in raw.items()}
+        x, present = self.data.finish(moved, rng)
+        if self.views is not None and self.views.where == "final" and self.views.input in x:
+            x[self.views.input] = self.views.fn(x[self.views.input], rng).flatten(0, 1)
+        for name, values in self._still.items():
+            x[name] = _repeat(values[index], n_views)
+        for name, mask in self._still_present.items():
+            present[name] = mask[index]
+        present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
+        x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}
+        return Batch(x, self.rows.y[index].repeat(n_views), index.repeat(n_views), n_views, present)
 
-    def _pixels(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
-        views = self.views if self.views is not None and self.views.input == name else None
-        if views is not None and views.where == "raw":
-            raw = views.fn(raw, rng).flatten(0, 1)
-        elif self.views is not None and views is None:
-            raw = raw.repeat(self.views.n, 1, 1, 1)
-        for fn in self.augment:
-            raw = fn(raw, rng)
-        x = self.transforms[name](raw)
-        if views is not None and views.where == "final":
-            x = views.fn(x, rng).flatten(0, 1)
-        return x
+    def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
+        """Raw rows after views of raw pixels and augmentation; inputs of the same shape get draws of their own."""
+        views = self.views
+        if views is not None and not (views.input == name and views.where == "final"):
+            if views.input != name:
+                raw = _repeat(raw, views.n)
+            elif not views.host:
+                raw = views.fn(raw, rng).flatten(0, 1)
+        if raw.dtype is torch.uint8 and raw.ndim >= 4:
+            for fn in self.augment:
+                raw = fn(raw, rng)
+        return raw
 
 
-def in_order(rows: Rows, transforms: Mapping[str, Transform], batch: int = 1000) -> list[Batch]:
-    """Rows in order, normalised, not augmented."""
-    parts = torch.arange(len(rows.y), device=rows.y.device).split(batch)
-    batches = []
-    for index in parts:
-        part = take(rows, index)
-        batches.append(Batch({name: transforms[name](x) for name, x in part.x.items()}, part.y, index))
-    return batches
+def _repeat(rows: Tensor, times: int) -> Tensor:
+    """Rows once for each view, view-major."""
+    return rows if times == 1 else rows.repeat(times, *[1] * (rows.ndim - 1))
+
+
+class InOrder:
+    """Rows in order, normalised, not augmented. Iterating again reads again; rows on the device are made ready once.
+
+    Attributes:
+        y: (N,) all targets.
+    """
+
+    def __init__(self, data: Dataset, rows: Rows, batch: int = 1000, workers: int | None = None) -> None:
+        self.y = rows.y
+        self._data, self._rows = data, rows
+        stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
+        self._workers = default_workers() if workers is None else workers
+        self._batch = min(batch, 64) if stored else batch
+        self._stored = stored
+        self._ready = None if stored else [data.batch(take(rows, index), index) for index in self._parts()]
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return torch.arange(len(self.y), device=self.y.device).split(self._batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._ready is not None:
+            yield from self._ready
+            return
+        order = Order(len(self.y), self._batch, len(self._parts()), None, "")
+        stream = Stream(HostDraw(self._stored, order, None, None), self._workers)
+        for number, index in enumerate(self._parts()):
+            raw = {name: x[index] for name, x in self._rows.x.items() if name not in self._stored}
+            raw |= {name: x.to(self.y.device) for name, x in stream.get(number).items()}
+            yield self._data.batch(Rows(raw, self.y[index]), index)

@@ -71,9 +71,9 @@ def hyper_parameters(config: MethodConfig) -> Any:
     return replace(typed, **{INNER: InnerMethod(config.inner)}) if config.inner is not None else typed
 
 
-def load_data(config: RunConfig, folder: Path | None) -> Dataset:
+def load_data(config: RunConfig, place: Place) -> Dataset:
     """All rows of the task, cut down for a smoke run."""
-    rows = data.load(config.task.data, folder)
+    rows = data.load(config.task.data, data.Place(place.data, place.home.data, place.progress))
     return rows.head(config.task.smoke.rows) if config.smoke else rows
 
 
@@ -98,7 +98,7 @@ def prepare(config: RunConfig, seed: int, place: Place) -> Prepared:
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)
     needs = adapter.needs(hp)
     roles = offers.kind_and_roles(needs, spec.kind, list(spec.pair.teachers))
-    everything = load_data(config, place.data)
+    everything = load_data(config, place)
     rows = everything if config.smoke else everything.subset(spec.data.subset, seed)
     key = {
         "method": config.method.ref.card.name,

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy.ndimage import rotate
 from kdbench.contract import Rows
 from kdbench.data.dataset import Dataset
 from kdbench.data.options import parse
+from kdbench.data.place import Place
 from kdbench.data.sources import digits
 
 
@@ -34,8 +34,8 @@ def _rotated(grey: np.ndarray, limit: float, seed: int) -> Rows:
     return Rows({"image": torch.from_numpy(pixels)[:, None]}, torch.from_numpy(angles.astype(np.float32)))
 
 
-def load(options: dict[str, Any], folder: Path | None) -> Dataset:
-    """The rotated digits; ``folder`` is not needed."""
+def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
+    """The rotated digits, from scikit-learn."""
     given = parse(Options, options, "digits_angle")
     grey, _ = digits.images()
     train, test = grey[: digits.N_TRAIN], grey[digits.N_TRAIN :]

@@ -1,0 +1,159 @@
+"""Columns that stay compressed in a memory-mapped file and are decoded when a batch is drawn: photographs and clips."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from kdbench.errors import UserError
+
+RATIO = (3 / 4, 4 / 3)
+"""Width over height of a random crop (Szegedy et al. 2015, as in torchvision's RandomResizedCrop)."""
+TRIES = 10
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture of any size becomes a square one.
+
+    Attributes:
+        size: pixels of each side of the result.
+        resize: the short side is brought to this before the centre is cut out (test rows).
+    """
+
+    size: int
+    resize: int
+
+    def centre(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The box, in source pixels, that ends up in the picture: resize the short side, cut out the centre."""
+        scale = self.resize / min(width, height)
+        w, h = max(self.size, int(width * scale)), max(self.size, int(height * scale))
+        left, top = round((w - self.size) / 2), round((h - self.size) / 2)
+        return (
+            left * width / w,
+            top * height / h,
+            (left + self.size) * width / w,
+            (top + self.size) * height / h,
+        )
+
+
+def random_box(width: int, height: int, least: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """A box of at least ``least`` of the area and of a width-to-height ratio in ``RATIO``, as torchvision draws it.
+
+    Returns:
+        left, top, right, bottom.
+    """
+    for _ in range(TRIES):
+        area = width * height * rng.uniform(least, 1.0)
+        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            return left, top, left + w, top + h
+    if width / height < RATIO[0]:
+        w, h = width, round(width / RATIO[0])
+    elif width / height > RATIO[1]:
+        w, h = round(height * RATIO[1]), height
+    else:
+        w, h = width, height
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Compressed pictures, one or ``frames`` of them a row; (N, 3, S, S) or (N, 3, T, S, S) uint8 when read.
+
+    Attributes:
+        blob: all files one after the other.
+        bounds: (files + 1,) where each file begins.
+        first: (N + 1,) which files belong to a row.
+        rows: row numbers of this view of the column.
+        frames: length of a clip, None for single pictures.
+        digest: identifies the content.
+        name: of the data set and part, for errors.
+    """
+
+    blob: NDArray[np.uint8]
+    bounds: NDArray[np.int64]
+    first: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    geometry: Geometry
+    frames: int | None
+    digest: str
+    name: str
+    dtype: torch.dtype = torch.uint8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, 3, S, S) or (N, 3, T, S, S)."""
+        size = (self.geometry.size, self.geometry.size)
+        return (len(self.rows), 3, *size) if self.frames is None else (len(self.rows), 3, self.frames, *size)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, index: Tensor) -> Stored:
+        """Some rows of the column."""
+        return replace(self, rows=self.rows[index.cpu().numpy()])
+
+    def to(self, *_: Any) -> Stored:
+        """Stored columns stay where they are; what is read from them is moved."""
+        return self
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Rows in test geometry: centre crop, the middle frames."""
+        return self.read(index, None, 1.0)
+
+    def read(self, index: Tensor, rng: np.random.Generator | None, least: float) -> Tensor:
+        """Rows by number.
+
+        Args:
+            rng: draws a crop and, of a clip, a window of frames for each row; None takes the centre of both.
+            least: smallest share of the area that a drawn crop keeps.
+
+        Raises:
+            UserError: a picture cannot be decoded; names its row.
+        """
+        return torch.from_numpy(np.stack([self._row(int(self.rows[i]), rng, least) for i in index.tolist()]))
+
+    def _row(self, row: int, rng: np.random.Generator | None, least: float) -> NDArray[np.uint8]:
+        files = np.arange(self.first[row], self.first[row + 1])
+        if self.frames is not None:
+            files = self._window(files, rng)
+        pictures = [self._open(int(file), row) for file in files]
+        width, height = pictures[0].size
+        size = (self.geometry.size, self.geometry.size)
+        box = self.geometry.centre(width, height) if rng is None else random_box(width, height, least, rng)
+        try:
+            pixels = [np.asarray(p.resize(size, Image.Resampling.BILINEAR, box=box)) for p in pictures]
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(
+                f"{self.name} row {row}: a picture cannot be decoded ({error}); get the data again"
+            ) from error
+        clip = np.stack(pixels).transpose(3, 0, 1, 2)
+        return clip[:, 0] if self.frames is None else clip
+
+    def _window(self, files: NDArray[np.int64], rng: np.random.Generator | None) -> NDArray[np.int64]:
+        """``frames`` consecutive files; a short video is looped."""
+        assert self.frames is not None
+        spare = max(0, len(files) - self.frames)
+        begin = spare // 2 if rng is None else int(rng.integers(spare + 1))
+        return files[(begin + np.arange(self.frames)) % len(files)]
+
+    def _open(self, file: int, row: int) -> Image.Image:
+        content = self.blob[self.bounds[file] : self.bounds[file + 1]].tobytes()
+        try:
+            return Image.open(io.BytesIO(content)).convert("RGB")
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(
+                f"{self.name} row {row}: a picture cannot be decoded ({error}); get the data again"
+            ) from error
