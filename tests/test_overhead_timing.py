@@ -53,7 +53,8 @@ def test_equal_steady_arms_warm_up_twenty_steps_in_turns_of_five_then_thirty_pai
     found = measure_pairs(time.arm("p", 0.01), time.arm("m", 0.03), CPU, budget=FULL, rng_seed=1, clock=time.clock)
     assert time.runs()[:8] == [("m", 1), ("p", 1 + 5), ("m", 5), ("p", 5), ("m", 5), ("p", 5), ("m", 5), ("p", 5)]
     assert found.warmup_steps == (21, 21)
-    assert found.steps_per_block == (20, 7)  # 200 ms of 10 ms steps; 210 ms of 30 ms steps
+    assert found.steps_per_block == (21, 7)  # 210 ms each: seven turns, since a turn holds one 30 ms step at least
+    assert found.turns == 7
     assert len(found.pairs) == 30
     assert found.settled
     assert found.converged
@@ -62,22 +63,37 @@ def test_equal_steady_arms_warm_up_twenty_steps_in_turns_of_five_then_thirty_pai
     assert found.pairs[0] == pytest.approx((10, 30))
 
 
-def test_blocks_run_whole_and_each_pair_holds_both_arms_in_seeded_random_order():
-    def order(seed: int) -> list[str]:
-        time = Time()
-        p, m = time.arm("p", 0.125), time.arm("m", 0.125)
-        measure_pairs(p, m, CPU, budget=budget(block_s=0.375), rng_seed=seed, clock=time.clock)
-        blocks = time.log[42:]
-        assert len(blocks) == 30 * 2 * 3
-        chunks = [blocks[i : i + 3] for i in range(0, len(blocks), 3)]
-        assert all(len(set(chunk)) == 1 for chunk in chunks), "a block was interrupted"
-        pairs = [a[0] + b[0] for a, b in zip(chunks[::2], chunks[1::2], strict=True)]
-        assert set(pairs) == {"pm", "mp"}, "a pair lacks an arm or the order never changes"
-        return pairs
+def blocks_of(device: torch.device, step_s: float, turns: int, steps: int, seed: int) -> list[str]:
+    """The order of the arms, turn by turn, after checking that every turn holds both arms whole."""
+    time = Time()
+    wide = budget(min_pairs=12)
+    found = measure_pairs(
+        time.arm("p", step_s), time.arm("m", step_s), device, budget=wide, rng_seed=seed, clock=time.clock
+    )
+    assert found.turns == turns
+    assert found.steps_per_block == (turns * steps, turns * steps)
+    log = time.log[42:]
+    assert len(log) == 12 * turns * 2 * steps
+    runs = [log[i : i + steps] for i in range(0, len(log), steps)]
+    assert all(len(set(run)) == 1 for run in runs), "a slice was interrupted"
+    return [a[0] + b[0] for a, b in zip(runs[::2], runs[1::2], strict=True)]
 
-    assert order(7) == order(7)
-    assert order(7) != order(8)
-    assert 5 < order(7).count("pm") < 25
+
+@pytest.mark.parametrize(
+    ("device", "step_s", "turns", "steps"),
+    [
+        ("cpu", 1 / 1024, 20, 11),  # slices of 10 ms
+        ("cpu", 1 / 64, 13, 1),  # slices of one step
+        ("cpu", 1.0, 1, 1),  # a step longer than a block
+        ("cuda", 1 / 1024, 1, 205),  # whole blocks
+    ],
+)
+def test_each_turn_holds_both_arms_in_seeded_random_order(device, step_s, turns, steps):
+    order = blocks_of(torch.device(device), step_s, turns, steps, 7)
+    assert set(order) == {"pm", "mp"}, "an arm is missing or the order never changes"
+    assert order.count("pm") / len(order) == pytest.approx(0.5, abs=0.35)
+    assert order == blocks_of(torch.device(device), step_s, turns, steps, 7)
+    assert order != blocks_of(torch.device(device), step_s, turns, steps, 8)
 
 
 def test_warm_up_goes_on_until_two_medians_differ_by_less_than_three_per_cent():
@@ -292,14 +308,15 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-SHORT = Budget("quick", 0.02, 10, 0.3, {"cpu": 1.2}, {"cpu": 0.03})
+SHORT = Budget("quick", 0.05, 10, 0.3, {"cpu": 1.5}, {"cpu": 0.03})
+"""Bounds below hold on two cores with four busy processes: what is exact is tested under the fake clock."""
 
 
 def test_equal_real_steps_measure_equal(one_thread):
     found = measure_pairs(training_step(64), training_step(64), CPU, budget=SHORT, rng_seed=0)
     assert found.estimate.lo < 1.1
     assert found.estimate.hi > 0.9
-    assert found.estimate.ratio == pytest.approx(1, abs=0.1)
+    assert found.estimate.ratio == pytest.approx(1, abs=0.3)
     assert found.first_step_ms.method > 0
 
 
@@ -311,7 +328,9 @@ def test_a_real_step_done_twice_measures_twice(one_thread):
         once()
 
     found = measure_pairs(training_step(64), twice, CPU, budget=SHORT, rng_seed=0)
-    assert found.estimate.ratio == pytest.approx(2, abs=0.25)
+    assert found.estimate.lo < 2.2
+    assert found.estimate.hi > 1.8
+    assert found.estimate.ratio == pytest.approx(2, abs=0.5)
 
 
 @pytest.mark.gpu
