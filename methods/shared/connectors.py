@@ -19,10 +19,10 @@ NORM: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 class ConvBN(nn.Module):
     """A convolution, batch norm of what it gives, and an activation if there is one."""
 
-    def __init__(self, conv: nn.Module, activation: nn.Module | None = None) -> None:
+    def __init__(self, conv: Any, activation: nn.Module | None = None) -> None:
         super().__init__()
-        self.conv: Any = conv
-        self.bn = NORM[len(self.conv.kernel_size)](self.conv.out_channels)
+        self.conv = conv
+        self.bn = NORM[len(conv.kernel_size)](conv.out_channels)
         self.activation = activation or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Maps are (N, C, *size) with one axis of positions (series), two (images) or thre
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,8 +14,8 @@ from torch import Tensor
 from kdbench.contract import NotApplicable
 from kdbench.errors import UserError
 
-WINDOWED = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-ADAPTIVE = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+WINDOWED: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+ADAPTIVE: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 """Average pooling by the number of axes of a map."""
 
 
@@ -27,13 +28,15 @@ def unit(x: Tensor, dim: int = -1, eps: float = 1e-12) -> Tensor:
     return x.masked_fill(norm == 0, 0.0) / norm.clamp_min(eps)
 
 
+def with_axes(x: Tensor, axes: int) -> Tensor:
+    """A map with at least so many axes of positions; those it lacks are of size 1 and last."""
+    return x.reshape(*x.shape, *[1] * (axes + 2 - x.ndim))
+
+
 def same_axes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps with the axes of the one that has more, the other's being of size 1 and last."""
-    while a.ndim < b.ndim:
-        a = a.unsqueeze(-1)
-    while b.ndim < a.ndim:
-        b = b.unsqueeze(-1)
-    return a, b
+    """Both maps with the axes of the one that has more."""
+    axes = max(a.ndim, b.ndim) - 2
+    return with_axes(a, axes), with_axes(b, axes)
 
 
 def pool(x: Tensor, size: Sequence[int]) -> Tensor:

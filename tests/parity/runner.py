@@ -22,8 +22,11 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from kdbench.methods.kd.adapter import kd_loss
 
 Bound = Callable[[float], float]
 """Largest absolute value of a reference tensor to the largest difference allowed."""
@@ -83,6 +86,13 @@ class Run:
         while (name := f"{prefix}{start + len(found)}") in self.tensors:
             found.append(self.tensors[name])
         return found
+
+    def totals(self, scalars: Mapping[str, Any], own: Tensor) -> dict[str, Tensor]:
+        """Losses of a format A case whose total is ``gamma CE + alpha KL + beta own``, under their stored names."""
+        ce = F.cross_entropy(self.tensors["input.logits_s"], self.tensors["input.target"])
+        kl = kd_loss(self.tensors["input.logits_s"], self.tensors["input.logits_t"], scalars["kd_T"])
+        total = scalars["gamma"] * ce + scalars["alpha"] * kl + scalars["beta"] * own
+        return {"output.loss_ce": ce, "output.loss_kl": kl, "output.loss_kd": own, "output.total": total}
 
     def bind(self, module: Module, prefix: str, rename: Mapping[str, str] | None = None) -> Module:
         """The module in train mode, its weights and buffers being the given tensors below ``prefix``.

@@ -1,0 +1,49 @@
+"""FitNets hint (Romero et al., ICLR 2015), trained together with the task as RepDistiller does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.contract import Network, NotApplicable, Out, TaskInfo
+from kdbench.methods.shared.connectors import regressor
+from kdbench.methods.shared.matching import same_axes
+from kdbench.methods.shared.objective import Imitation
+
+
+def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error of the regressed student map and the teacher map, 0-d.
+
+    Args:
+        student, teacher: (N, C, *size) of one shape; the teacher's is a constant.
+    """
+    return F.mse_loss(student, teacher.detach())
+
+
+class FitNet(Imitation):
+    """The student's map of one stage, through a regressor sized by both networks, imitates the teacher's."""
+
+    reads = frozenset({"maps"})
+    min_batch = 2  # the regressor's batch norm, where maps are 1x1
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        student, teacher = self._hints(task.probe(self.student), task.probe(self.teacher))
+        try:
+            self.regressor = regressor(student.shape[1:], teacher.shape[1:], nn.ReLU())
+        except ValueError as error:
+            raise NotApplicable(f"hint stage {hp.hint_stage}: {error}") from error
+
+    def _hints(self, out: Out, target: Out) -> tuple[Tensor, Tensor]:
+        stages = min(len(out.maps), len(target.maps))
+        if self.hp.hint_stage > stages:
+            raise NotApplicable(f"hint stage {self.hp.hint_stage} is not there, one of the networks has {stages}")
+        place = self.hp.hint_stage - 1
+        return same_axes(out.maps[place], target.maps[place])
+
+    def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
+        student, teacher = self._hints(out, target)
+        return {"hint": self.hp.hint_weight * hint_loss(self.regressor(student), teacher)}

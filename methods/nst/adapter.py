@@ -1,0 +1,46 @@
+"""Neuron selectivity transfer (Huang & Wang 2017): maximum mean discrepancy with a squared polynomial kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.contract import Network, Out, TaskInfo
+from kdbench.methods.shared.matching import match, pair_stages, unit
+from kdbench.methods.shared.objective import Imitation
+
+
+def kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over rows and channel pairs of the squared inner products of (N, C, P) and (N, D, P), 0-d."""
+    return (a @ b.mT).square().mean()
+
+
+def selectivity_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared discrepancy between the distributions of two networks' channels, 0-d, the constant part included.
+
+    Args:
+        student, teacher: (N, C, *size) of one stage; the larger is pooled to the smaller, then each channel is made a
+            unit vector of its positions. Channels may differ; the teacher's map is a constant.
+    """
+    s, t = (unit(m.flatten(2)) for m in match(student, teacher.detach()))
+    return kernel(t, t) + kernel(s, s) - 2 * kernel(s, t)
+
+
+class NST(Imitation):
+    """Channels of paired stages are selective for the same positions."""
+
+    reads = frozenset({"maps"})
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        self._pairs(task.probe(self.student), task.probe(self.teacher))
+
+    def _pairs(self, out: Out, target: Out) -> list[tuple[Tensor, Tensor]]:
+        return pair_stages(out.maps, target.maps, self.hp.student_stages, self.hp.teacher_stages)
+
+    def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
+        losses = [selectivity_loss(s, t) for s, t in self._pairs(out, target)]
+        return {"selectivity": self.hp.selectivity_weight * torch.stack(losses).sum()}
