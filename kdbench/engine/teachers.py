@@ -121,7 +121,8 @@ def _cached(
 
     def build(path: Path) -> None:
         task = Task(own, data, device, seed, _no_keeper(home))
-        method = registry.method(registry.PLAIN).adapter()(task, [net], {}, registry.card(registry.PLAIN).typed({}))
+        plain = registry.method(registry.PLAIN)
+        method = plain.adapter()(task, [net], {}, plain.card.typed(plain.card.defaults()))
         checkpoints = path / "checkpoints"
         trained = Trainer(method.to(device), task, checkpoints, Scorer(task).primary, progress).run()
         save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, path / WEIGHTS)

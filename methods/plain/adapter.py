@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.contract import At, Batch, Method, Needs
 
 
 class Plain(Method):
-    """One student, one view, the task's loss."""
+    """One student, one view, the task's loss; with ``label_smoothing`` the cross-entropy with smoothed labels."""
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(kinds=frozenset({"classification", "regression", "crossmodal"}), teachers=(), teacher=frozenset())
+        kinds = {"classification", "crossmodal"} | ({"regression"} if not hp.label_smoothing else set())
+        return Needs(kinds=frozenset(kinds), teachers=(), teacher=frozenset())
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        return {"task": self.task.loss(self.student(batch), batch.y)}
+        out = self.student(batch)
+        if not self.hp.label_smoothing:
+            return {"task": self.task.loss(out, batch.y)}
+        assert out.logits is not None
+        return {"ce": F.cross_entropy(out.logits, batch.y, label_smoothing=self.hp.label_smoothing)}
