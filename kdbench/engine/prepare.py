@@ -86,8 +86,18 @@ def effective_task(config: RunConfig) -> RunConfig:
     return replace(config, task=task.model_copy(update={"train": train}))
 
 
-def prepare(config: RunConfig, seed: int, place: Place) -> Prepared:
+def prepare(
+    config: RunConfig,
+    seed: int,
+    place: Place,
+    dataset: Dataset | None = None,
+    trained: Mapping[str, teachers.TrainedTeacher] | None = None,
+) -> Prepared:
     """Everything a run needs, on its device.
+
+    Args:
+        dataset: rows to use instead of the task's data source.
+        trained: teachers by role, to use instead of training or loading the pair's.
 
     Raises:
         NotApplicable: the method cannot run on this task; nothing was trained but its teachers.
@@ -98,7 +108,7 @@ def prepare(config: RunConfig, seed: int, place: Place) -> Prepared:
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)
     needs = adapter.needs(hp)
     roles = offers.kind_and_roles(needs, spec.kind, list(spec.pair.teachers))
-    everything = load_data(config, place)
+    everything = dataset if dataset is not None else load_data(config, place)
     rows = everything if config.smoke else everything.subset(spec.data.subset, seed)
     key = {
         "method": config.method.ref.card.name,
@@ -113,7 +123,9 @@ def prepare(config: RunConfig, seed: int, place: Place) -> Prepared:
     task = Task(spec, rows, place.device, seed, keeper)
     students = [task.build_student() for _ in range(needs.students)]
     trained = {
-        role: teachers.get(spec, role, everything, place.device, place.home, config.smoke, place.progress)
+        role: trained[role]
+        if trained is not None
+        else teachers.get(spec, role, everything, place.device, place.home, config.smoke, place.progress)
         for role in roles
     }
     nets = {role: teacher.net for role, teacher in trained.items()}
