@@ -1,0 +1,130 @@
+"""The contract checks: methods that keep the contract pass, and each rule can fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdbench import registry
+from kdbench.checks import check_method
+from kdbench.errors import UserError
+
+
+@pytest.fixture
+def toys(load):
+    return load("toy_methods.py")
+
+
+@pytest.fixture
+def broken(toys, load):
+    return load("broken_methods.py")
+
+
+@pytest.fixture
+def checked(toys, monkeypatch):
+    """Registers a toy and runs the checks on it."""
+
+    def check(cls, **card):
+        ref = toys.toy_ref(cls, **card)
+        known = dict(registry.methods())
+        monkeypatch.setattr(registry, "methods", lambda: {**known, ref.name: ref})
+        return check_method(ref.name)
+
+    return check
+
+
+NAMES = [
+    "Bank", "Adversary", "RawViews", "FinalViews", "Mutual", "Generated", "Outer", "Headed", "TrainedTeacher",
+    "TwoRoles", "Gaps", "BatchStatistics",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_toys_that_use_every_part_of_the_contract_pass(toys, checked, name):
+    results = checked(getattr(toys, name))
+    assert not [r for r in results if r.outcome != "ok"]
+
+
+def test_every_toy_is_tested(toys):
+    assert [toy.__name__ for toy in toys.TOYS] == NAMES
+
+
+BROKEN = [
+    ("losses", "NoTerms", "at least one named term"),
+    ("losses", "NotFinite", "term 'near' is -inf"),
+    ("losses", "NotReduced", "shape (16, 10)"),
+    ("losses", "Detached", "no term depends on a parameter"),
+    ("losses", "Reserved", "'total' is the engine's own"),
+    ("losses", "DetachedUpdate", "update() was given a loss that depends on no parameter"),
+    ("runs", "Raises", "training raised IndexError: row 7 of nothing"),
+    ("runs", "Refuses", "it wants a transformer"),
+    ("runs", "NoStage", "yields no stage"),
+    ("loss names", "NewNames", "logs task at first and task, late at step 3"),
+    ("gradients", "Unused", "no gradient ever reaches embed.weight (group 'student' of stage 'distill'), embed.bias"),
+    ("gradients", "Ungrouped", "embed.weight, embed.bias is in no group"),
+    ("teachers", "MovesTeacher", "image teacher changed: fc.bias"),
+    ("teachers", "WakesTeacher", "was not in eval mode"),
+    ("teacher groups", "TakesTeacher", "image.trunk"),
+    ("task loss", "Climbs", "check signs"),
+    ("deployment", "Keeps", "does not load into a fresh plain student"),
+    ("deployment", "Hooked", "it gives other outputs: logits"),
+    ("same seed", "Unseeded", "two runs of one seed differ: term task"),
+    ("resume", "Forgets", "a run that was stopped and went on differs from one that was not: term task"),
+    ("resume", "ForgetsStage", "at step 0 of stage 'distill'"),
+    ("smallest batch", "NeedsMore", "three rows at least"),
+]
+ALSO = {"MovesTeacher": {"resume"}, "WakesTeacher": {"teachers", "resume"}, "TakesTeacher": {"gradients"}}
+"""What else a break brings with it."""
+
+
+@pytest.mark.parametrize(("rule", "name", "words"), BROKEN, ids=[name for _, name, _ in BROKEN])
+def test_each_rule_can_fail_and_alone(broken, checked, rule, name, words):
+    failed = {r.rule: r.message for r in checked(getattr(broken, name)) if r.outcome == "failed"}
+    assert words in failed.get(rule, ""), failed
+    assert set(failed) <= {rule} | ALSO.get(name, set()), failed
+
+
+def test_a_card_of_other_kinds_than_needs_fails(toys, checked):
+    results = checked(toys.Toy, kinds=["classification", "regression"])
+    assert [(r.rule, r.outcome) for r in results[:2]] == [("unknown hyper-parameter", "ok"), ("kinds", "failed")]
+    assert "needs() gives classification" in results[1].message
+
+
+def test_an_accepted_unknown_hyper_parameter_fails(toys, checked, monkeypatch):
+    monkeypatch.setattr("kdbench.checks.rules.run_config", lambda *args: None)
+    assert "method.temperaturex=1 is accepted" in checked(toys.Toy)[0].message
+
+
+def test_a_method_whose_module_cannot_be_loaded_fails(toys, checked, monkeypatch):
+    monkeypatch.setattr(toys.ToyRef, "adapter", lambda self: 1 / 0)
+    (_, result) = checked(toys.Toy)
+    assert (result.rule, result.outcome) == ("kinds", "failed")
+    assert "loading it raised ZeroDivisionError" in result.message
+
+
+def test_more_rows_than_the_declared_minimum_are_no_reason_to_fail(toys, checked):
+    class Careful(toys.Toy):
+        NEEDS = {"min_batch": 4}  # noqa: RUF012
+
+    assert not [r for r in checked(Careful) if r.outcome != "ok"]
+
+
+def test_all_rules_are_reported_for_every_kind(toys, checked):
+    from kdbench.checks.rules import RULES
+
+    results = checked(toys.Adversary)
+    per_kind = list(RULES)[2:]
+    assert [r.rule for r in results if r.task == "regression"] == per_kind
+    assert {r.task for r in results} == {"", "classification", "regression"}
+
+
+def test_rules_after_a_broken_run_are_skipped_with_the_reason(broken, checked):
+    skipped = [r for r in checked(broken.Raises) if r.outcome == "skipped"]
+    assert {r.message for r in skipped} == {"runs failed"}
+    assert "gradients" in {r.rule for r in skipped}
+
+
+def test_only_the_kinds_asked_for_are_run_and_unknown_ones_refused():
+    results = check_method("plain", tasks=["regression"])
+    assert {r.task for r in results} == {"", "regression"}
+    with pytest.raises(UserError, match="did you mean 'regression'"):
+        check_method("plain", tasks=["regresion"])
