@@ -30,9 +30,40 @@ EPOCHS = 8
 DEFAULT_ROLE = "image"
 FIT_STEPS = 60
 VECTOR_NET = "mlp_w8"
-IMAGE_PAIRS = (("convnet_w4", "convnet_w8"), ("convnet_w4", "convnet_w4"), ("resnet8", "resnet14"))
-PROFILE_PAIRS = (("convnet1d_w4", "convnet_w8"), ("convnet1d_w4", "convnet_w4"))
+SAME_INPUT = (("convnet_w4", "convnet_w8"), ("convnet_w4", "convnet_w4"), ("resnet8", "resnet14"))
 """Student and teacher nets to try in turn: a wider teacher, one of equal widths, one of more depth and a stem."""
+PAIRS = {
+    "classification": [("image", *nets) for nets in SAME_INPUT],
+    "regression": [("image", *nets) for nets in SAME_INPUT],
+    "crossmodal": [
+        ("profiles", "convnet1d_w4", "convnet_w8"),
+        ("profiles", "convnet1d_w4", "convnet_w4"),
+        *(("grey", *nets) for nets in SAME_INPUT),
+    ],
+}
+"""Kind to the student's input, its net and the teachers' net, to try in turn."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides a tiny task.
+
+    Attributes:
+        roles: of the teachers; on a cross-modal task each reads the input of its name.
+        gaps: the last role's input is a vector that some rows lack.
+    """
+
+    kind: str
+    roles: tuple[str, ...]
+    gaps: bool
+    input: str
+    student: str
+    teacher: str
+
+    @property
+    def cross(self) -> bool:
+        """Student and teachers read different inputs."""
+        return self.kind == "crossmodal"
 
 
 @dataclass(frozen=True)
@@ -77,12 +108,11 @@ def tiny(ref: MethodRef, config: MethodConfig, needs: Needs, kind: str) -> Tiny:
         NotApplicable: it refuses every pair of nets; the message is the last reason.
     """
     roles = tuple(role if role != ANY_TEACHER else DEFAULT_ROLE for role in needs.teachers) or (DEFAULT_ROLE,)
-    gaps = "present" in needs.batch
     reason = NotApplicable("no pair of nets is there to try")
-    for student, teacher in PROFILE_PAIRS if kind == "crossmodal" else IMAGE_PAIRS:
-        spec = task_spec(kind, roles, student, teacher, gaps)
-        data = replace(rows(kind, roles, gaps), properties=needs.data)
-        found = Tiny(RunConfig(config, spec), data, fitted(kind, roles, gaps, student, teacher))
+    for own_input, student, teacher in PAIRS[kind]:
+        setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher)
+        data = replace(rows(setting), properties=needs.data)
+        found = Tiny(RunConfig(config, task_spec(setting)), data, fitted(setting))
         try:
             with tempfile.TemporaryDirectory() as folder:
                 found.prepare(Path(folder))
@@ -93,72 +123,67 @@ def tiny(ref: MethodRef, config: MethodConfig, needs: Needs, kind: str) -> Tiny:
     raise reason
 
 
-def task_spec(kind: str, roles: tuple[str, ...], student: str, teacher: str, gaps: bool) -> TaskSpec:
-    """The specification of a tiny task. A teacher of a cross-modal task reads the input of its role's name.
-
-    Args:
-        gaps: the last role's input is a vector that some rows lack.
-    """
-    cross = kind == "crossmodal"
-    nets = dict.fromkeys(roles, teacher) | ({roles[-1]: VECTOR_NET} if gaps else {})
+def task_spec(of: Setting) -> TaskSpec:
+    """The specification of a tiny task."""
+    nets = dict.fromkeys(of.roles, of.teacher) | ({of.roles[-1]: VECTOR_NET} if of.gaps else {})
+    own = of.cross or of.gaps
     body: dict[str, Any] = {
-        "name": f"checks/{kind}",
-        "title": f"A tiny {kind} task",
+        "name": f"checks/{of.kind}",
+        "title": f"A tiny {of.kind} task",
         "version": 1,
-        "kind": kind,
+        "kind": of.kind,
         "suite": "checks",
         "ranked": False,
         "unranked_because": "for checking adapters",
         "baseline": "plain",
         "data": {"source": "digits", "augment": ["flip"]},
         "pair": {
-            "student": {"net": student, "input": "profiles" if cross else "image"},
-            "teachers": {role: {"net": net, "input": role if cross or gaps else "image"} for role, net in nets.items()},
+            "student": {"net": of.student, "input": of.input},
+            "teachers": {role: {"net": net, "input": role if own else "image"} for role, net in nets.items()},
         },
         "train": {"epochs": EPOCHS, "batch": BATCH, "optimizer": {"name": "adam", "lr": 0.01}},
-        "score": {"primary": "mae" if kind == "regression" else "top1"},
+        "score": {"primary": "mae" if of.kind == "regression" else "top1"},
         "seeds": [0],
     }
     return TaskSpec.model_validate(body)
 
 
 @functools.cache
-def rows(kind: str, roles: tuple[str, ...], gaps: bool) -> Dataset:
-    """Digits in colour; a cross-modal student sees the means of their columns and rows, its teachers the images."""
-    data = digits_angle.load({"copies": 1}) if kind == "regression" else digits.load({})
-    inputs = roles if kind == "crossmodal" else (DEFAULT_ROLE, *(roles if gaps else ()))
+def rows(of: Setting) -> Dataset:
+    """Digits in colour; a cross-modal student sees them grey, or the means of their columns and rows alone."""
+    data = digits_angle.load({"copies": 1}) if of.kind == "regression" else digits.load({})
+    colour = set(of.roles) if of.cross else {DEFAULT_ROLE, *(of.roles if of.gaps else ())}
+    transforms = dict.fromkeys(colour, Transform((0.3, 0.15, 0.1), (0.38, 0.19, 0.13)))
+    transforms |= {"grey": digits.IMAGE, "profiles": digits.PROFILES}
+    if of.gaps:
+        transforms[of.roles[-1]] = Transform((80.0,), (90.0,))
     parts = {}
     for name in ("train", "test"):
         held = getattr(data, name)
         grey = held.x["image"][:ROWS]
-        x = dict.fromkeys(inputs, torch.cat([grey, grey // 2, grey // 3], dim=1))
-        if kind == "crossmodal":
-            x["profiles"] = digits.profiles(grey, None)
-        if gaps:
-            x[roles[-1]] = grey.flatten(1).float()
-            x[roles[-1]][::5] = torch.nan
+        x = dict.fromkeys(sorted(colour), torch.cat([grey, grey // 2, grey // 3], dim=1))
+        if of.cross:
+            x |= {"grey": grey} if of.input == "grey" else {"profiles": digits.profiles(grey, None)}
+        if of.gaps:
+            x[of.roles[-1]] = grey.flatten(1).float()
+            x[of.roles[-1]][::5] = torch.nan
         parts[name] = Rows(x, held.y[:ROWS])
-    transforms = dict.fromkeys(inputs, Transform((0.3, 0.15, 0.1), (0.38, 0.19, 0.13))) | {"profiles": digits.PROFILES}
-    if gaps:
-        transforms[roles[-1]] = Transform((80.0,), (90.0,))
-    optional = frozenset(roles[-1:] if gaps else ())
-    return replace(
-        data, name="checks", train=parts["train"], test=parts["test"], transforms=transforms, optional=optional
-    )
+    train, test, optional = parts["train"], parts["test"], frozenset(of.roles[-1:] if of.gaps else ())
+    return replace(data, name="checks", train=train, test=test, transforms=transforms, optional=optional)
 
 
 @functools.cache
-def fitted(kind: str, roles: tuple[str, ...], gaps: bool, student: str, teacher: str) -> Mapping[str, TrainedTeacher]:
+def fitted(of: Setting) -> Mapping[str, TrainedTeacher]:
     """The teachers of a tiny task, fitted to its training rows."""
-    spec, data = task_spec(kind, roles, student, teacher, gaps), rows(kind, roles, gaps)
+    spec, data = task_spec(of), rows(of)
     nowhere = Path("unused")  # a plain fit keeps nothing
     task = Task(spec, data, torch.device("cpu"), 0, Keeper(nowhere, nowhere, {}))
     found = {}
-    for role, entry in spec.pair.teachers.items():
+    for role, teacher in spec.pair.teachers.items():
         with seeded(0, "teacher", role), torch.enable_grad():
-            net = build_network(entry.net, entry.input, data)
+            net = build_network(teacher.net, teacher.input, data)
             fit(net, task)
-        facts = {"arch": entry.net, "source": "checks"}
+        facts = {"arch": teacher.net, "source": "checks"}
         found[role] = TrainedTeacher(role, net.eval().requires_grad_(False), 0.0, facts)
     return found
 
