@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,16 +15,16 @@ from kdbench import __version__
 from kdbench.errors import UserError
 from kdbench.files import canonical_json, sha256
 from kdbench.leaderboard.catalogue import Catalogue
+from kdbench.leaderboard.exports import write_checksums, write_exports
+from kdbench.leaderboard.pages import write_board, write_data, write_runs
 from kdbench.leaderboard.ranking import Board, board
 from kdbench.leaderboard.render import FOLDER, Pages, Site
-from kdbench.leaderboard.run_view import run_view
 from kdbench.leaderboard.source import read
-from kdbench.leaderboard.suite_view import suite_view
-from kdbench.leaderboard.task_view import task_view
 from kdbench.record import Problem
 from kdbench.stats import STATISTICS_VERSION
 from kdbench.store import Store
 
+SNAPSHOT = re.compile(r"\d{4}\.(0[1-9]|1[0-2])")
 MARKER = ".kdbench-site"
 """File that says a folder was made here, so that it may be replaced."""
 
@@ -47,7 +47,12 @@ class BuildReport:
 
 
 def build(
-    records: Path, out: Path, *, built_at: datetime | None = None, catalogue: Catalogue | None = None
+    records: Path,
+    out: Path,
+    *,
+    built_at: datetime | None = None,
+    catalogue: Catalogue | None = None,
+    snapshot: str | None = None,
 ) -> BuildReport:
     """Render the board of a folder of records into ``out``, which is replaced whole or not at all.
 
@@ -58,13 +63,17 @@ def build(
         out: the site's folder; one that exists must have been made by this function.
         built_at: time printed on the pages; ``SOURCE_DATE_EPOCH``, else now.
         catalogue: cards and tasks; those installed.
+        snapshot: also freeze the board under ``v/<snapshot>/``, a month such as ``2026.11``. Snapshots of earlier
+            builds of ``out`` are carried over as they are.
 
     Raises:
-        UserError: ``out`` is another program's folder or cannot be written, or a card or task file is malformed.
+        UserError: the snapshot exists already or is no month, ``out`` is another program's folder or cannot be
+            written, or a card or task file is malformed.
     """
     start = time.monotonic()
     out = out.absolute()
     _check_out(out)
+    _check_snapshot(out, snapshot)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -72,7 +81,9 @@ def build(
         raise UserError(f"cannot write beside {out}: {error.strerror}; name another --out") from error
     try:
         with Store.memory(*([records] if records.exists() else [])) as store:
-            report = _render(store, staging, _time(built_at), catalogue or Catalogue.installed())
+            if (out / "v").is_dir():
+                shutil.copytree(out / "v", staging / "v")
+            report = _render(store, staging, _time(built_at), catalogue or Catalogue.installed(), snapshot)
         staging.chmod(0o755)
         _replace(staging, out)
     except OSError as error:
@@ -84,7 +95,9 @@ def build(
     return BuildReport(report[0], report[1], report[2], time.monotonic() - start)
 
 
-def _render(store: Store, out: Path, built_at: datetime, catalogue: Catalogue) -> tuple[int, int, tuple[Problem, ...]]:
+def _render(
+    store: Store, out: Path, built_at: datetime, catalogue: Catalogue, snapshot: str | None
+) -> tuple[int, int, tuple[Problem, ...]]:
     source = read(store)
     made = board(source, catalogue)
     hashes = sorted(row["record_sha256"] for row in source.runs.values())
@@ -96,43 +109,31 @@ def _render(store: Store, out: Path, built_at: datetime, catalogue: Catalogue) -
         snapshot_id=sha256(canonical_json([STATISTICS_VERSION, hashes]))[:12],
         local=not any(row["level"] > 0 for row in source.runs.values()),
     )
-    pages = Pages(out, site)
-    _index(pages, made)
-    _tasks(pages, made, store)
-    _runs(pages, made, store)
-    shutil.copytree(FOLDER / "static", out / "static", ignore=shutil.ignore_patterns(".*"))
-    (out / MARKER).write_text("made by kdbench; replaced by the next build\n", encoding="utf-8")
-    return pages.count, len(source.runs), source.skipped
-
-
-def _index(pages: Pages, made: Board) -> None:
-    others = [(t, t.unranked_because or "not ranked") for t in made.tasks if t.newest and not t.ranked]
-    pages.write("index.html", "index.html", title="Board", suites=[suite_view(s) for s in made.suites], others=others)
-
-
-def _tasks(pages: Pages, made: Board, store: Store) -> None:
-    example = {}
-    for run in made.source.runs.values():
-        if not run["custom"] and not run["own_protocol"] and not run["smoke"]:
-            example.setdefault((run["task"], run["task_version"]), run["run_id"])
-    for task in made.tasks:
-        run_id = example.get((task.name, task.version))
-        view = task_view(made, task, store.record(run_id) if run_id else None)
-        pages.write(f"tasks/{task.slug}.html", "task.html", title=f"{task.title} ({task.label})", **vars(view))
-
-
-def _runs(pages: Pages, made: Board, store: Store) -> None:
-    source = made.source
-    for run_id, run in source.runs.items():
-        record = store.record(run_id)
-        assert record is not None
-        view = run_view(record, run, source.verifications.get(run_id, []), source.withdrawn.get(run_id))
-        pages.write(
-            f"runs/{run_id}.html", "run.html", title=f"{run['method']} on {run['task']}, seed {run['seed']}", **view
+    count = 0
+    if snapshot is not None:
+        count += _whole(
+            store, made, out / "v" / snapshot, built_at, replace(site, frozen=snapshot, runs="../../runs/"), []
         )
-        path = pages.out / "data" / "runs" / f"{run_id}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    labels = sorted(path.name for path in (out / "v").glob("*") if SNAPSHOT.fullmatch(path.name))
+    if labels:
+        newest = Pages(out / "v" / "latest", site)
+        newest.write("index.html", "moved.html", target=f"../{labels[-1]}/index.html", word=labels[-1])
+    count += _whole(store, made, out, built_at, site, labels)
+    (out / MARKER).write_text("made by kdbench; replaced by the next build\n", encoding="utf-8")
+    return count, len(source.runs), source.skipped
+
+
+def _whole(store: Store, made: Board, out: Path, built_at: datetime, site: Site, labels: list[str]) -> int:
+    """One complete board; a frozen one shares the pages of runs with the board it lies in."""
+    pages = Pages(out, site)
+    write_board(pages, made, store, built_at)
+    write_exports(made, store, out / "data", site)
+    if not site.frozen:
+        write_runs(pages, made, store)
+    write_checksums(out / "data")
+    write_data(pages, site, labels)
+    shutil.copytree(FOLDER / "static", out / "static", ignore=shutil.ignore_patterns(".*"))
+    return pages.count
 
 
 def _time(built_at: datetime | None) -> datetime:
@@ -151,6 +152,13 @@ def _check_out(out: Path) -> None:
         raise UserError(f"{out} is not a folder; name another --out for the site")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise UserError(f"{out} holds files that kdbench did not make; name another --out, or an empty folder")
+
+
+def _check_snapshot(out: Path, snapshot: str | None) -> None:
+    if snapshot is not None and not SNAPSHOT.fullmatch(snapshot):
+        raise UserError(f"snapshot {snapshot!r}: name it by year and month, such as 2026.11")
+    if snapshot is not None and (out / "v" / snapshot).exists():
+        raise UserError(f"snapshot {snapshot} is there already and snapshots never change; name a later month")
 
 
 def _replace(staging: Path, out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -22,7 +22,7 @@ from kdbench.leaderboard.numbers import (
 )
 from kdbench.leaderboard.ranking import TaskBoard, best_word, step_ratio
 from kdbench.registry import PLAIN
-from kdbench.stats import PairedDelta
+from kdbench.stats import PairedDelta, PooledDelta
 
 LEVELS = ("self-reported", "validated", "checkpoint re-evaluated", "re-run", "re-run on another device class")
 LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
@@ -31,7 +31,10 @@ _METRIC_WORDS = {"top1": "Top-1", "top5": "Top-5", "mae": "MAE", "rmse": "RMSE",
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: ``text`` large, ``sub`` small beneath, ``sort`` what it is ordered by and what downloads hold."""
+    """A cell: ``text`` large, ``sub`` small beneath, ``sort`` what it is ordered by and what downloads hold.
+
+    ``verdict`` is ``better``, ``worse`` or ``not separated``; the template turns it into a sign and a word for readers.
+    """
 
     text: str
     sort: float | str | None = None
@@ -41,6 +44,7 @@ class Cell:
     tags: tuple[str, ...] = ()
     art: Markup | None = None
     links: tuple[tuple[str, str], ...] = ()
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,15 +118,19 @@ def _delta(delta: PairedDelta | None, ctx: Context, reference: bool) -> Cell:
         return Cell(NONE, None, sub="no common seed")
     if delta.lo is None or delta.hi is None:
         return Cell(signed(delta.mean, ctx.digits), delta.mean, sub=delta.note)
-    note = "not separated" if not delta.separated else "better" if delta.mean > 0 else "worse"
     pairing = "" if delta.pairing_helped is not False else "; pairing by seed brought nothing"
     return Cell(
         signed(delta.mean, ctx.digits),
         delta.mean,
         sub=between(delta.lo, delta.hi, ctx.digits, sign=True),
-        title=f"{delta.n} pairs, {note}{pairing}",
-        tags=(note,),
+        title=f"{delta.n} pairs{pairing}",
+        verdict=verdict_word(delta),
     )
+
+
+def verdict_word(delta: PairedDelta | PooledDelta) -> str:
+    """Which way the interval excludes 0, if it does."""
+    return "not separated" if not delta.separated else "better" if delta.mean > 0 else "worse"
 
 
 def vs_baseline_cell(row: Entry, ctx: Context) -> Cell:
@@ -140,7 +148,7 @@ def vs_matched_cell(row: Entry, ctx: Context) -> Cell:
     if row.matched is None:
         return Cell(NONE, None)
     cell = _delta(row.vs_matched, ctx, False)
-    return Cell(cell.text, cell.sort, cell.sub, f"compute-matched plain reaches {fixed(row.matched.mean, ctx.digits)}")
+    return replace(cell, title=f"compute-matched plain reaches {fixed(row.matched.mean, ctx.digits)}")
 
 
 def gap_cell(row: Entry, ctx: Context) -> Cell:

@@ -20,6 +20,7 @@ from kdbench.leaderboard.svg import (
     text,
     tick_text,
 )
+from kdbench.stats import CriticalDifference
 
 Interval = tuple[float, float, float]
 """Value and the ends of its interval; ends equal to the value where there is none."""
@@ -36,7 +37,9 @@ class Point:
     role: str = ""
 
 
-def pareto(key: str, points: Sequence[Point], *, title: str, x_label: str, y_label: str, unit: str) -> Markup:
+def pareto(
+    key: str, points: Sequence[Point], *, title: str, x_label: str, y_label: str, unit: str, narrow: bool = False
+) -> Markup:
     """Quality gained over the baseline against cost, the cost on a log axis; better is up and to the left.
 
     Args:
@@ -44,7 +47,8 @@ def pareto(key: str, points: Sequence[Point], *, title: str, x_label: str, y_lab
         points: at least one, costs above 0.
         unit: of the quality axis.
     """
-    width, height, left, right, top, bottom = 760.0, 430.0, 62.0, 24.0, 34.0, 54.0
+    width, height = (400.0, 380.0) if narrow else (760.0, 440.0)
+    left, right, top, bottom = (48.0 if narrow else 58.0), 24.0, 34.0, 54.0
     x_of, x_ticks = _log_axis([v for p in points for v in p.x], left, width - right)
     y_of, y_ticks = _linear_axis([0.0, *(v for p in points for v in p.y)], height - bottom, top)
     parts = [line(left, y_of(t), width - right, y_of(t), "zero" if t == 0 else "grid") for t in y_ticks]
@@ -52,7 +56,7 @@ def pareto(key: str, points: Sequence[Point], *, title: str, x_label: str, y_lab
     parts += [text(left - 9, y_of(t) + 4, signed(t, _places(y_ticks)), "tick", "end") for t in y_ticks]
     parts += [text(x_of(t), height - bottom + 18, tick_text(t), "tick", "middle") for t in x_ticks]
     parts.append(text((left + width - right) / 2, height - 12, x_label, "axis-label", "middle"))
-    parts.append(text(left - 50, 18, y_label, "axis-label"))
+    parts.append(text(4, 18, y_label, "axis-label"))
     parts.append(text(left + 8, top + 16, "\u2196 better", "hint"))
     front = _front(points)
     if len(front) > 1:
@@ -76,72 +80,94 @@ def pareto(key: str, points: Sequence[Point], *, title: str, x_label: str, y_lab
 
 
 def forest(
-    key: str, rows: Sequence[tuple[str, Interval | None, str]], *, title: str, label: str, unit: str, digits: int
+    key: str,
+    rows: Sequence[tuple[str, Interval | None]],
+    *,
+    title: str,
+    label: str,
+    unit: str,
+    digits: int,
+    narrow: bool = False,
 ) -> Markup:
     """Differences with their intervals, one line a method, the zero line being the baseline.
 
     Args:
-        rows: name, (value, lo, hi) or None for the reference itself, and the tie-group label.
+        rows: name, and (value, lo, hi) or None for the reference itself.
     """
-    name_width = _text_width([name for name, _, _ in rows])
-    left, right, row_height, top = name_width + 24.0, 150.0, 26.0, 30.0
-    width = left + 430.0 + right
-    height = top + row_height * len(rows) + 42
-    values = [0.0, *(v for _, interval, _ in rows if interval for v in interval)]
-    x_of, ticks = _linear_axis(values, left, width - right)
-    floor = top + row_height * len(rows)
+    name_width = _text_width([name for name, _ in rows])
+    plot, right, row_height, top = (190.0, 76.0, 26.0, 14.0) if narrow else (470.0, 96.0, 26.0, 14.0)
+    left = name_width + 20.0
+    width, floor = left + plot + right, top + row_height * len(rows)
+    height = floor + 44
+    values = [0.0, *(v for _, interval in rows if interval for v in interval)]
+    x_of, ticks = _linear_axis(values, left, left + plot, 3 if narrow else 5)
     parts = [line(x_of(t), top - 6, x_of(t), floor, "zero" if t == 0 else "grid") for t in ticks]
     parts += [text(x_of(t), floor + 17, signed(t, _places(ticks)), "tick", "middle") for t in ticks]
-    parts.append(text((left + width - right) / 2, height - 4, label, "axis-label", "middle"))
-    for i, (name, interval, _) in enumerate(rows):
+    parts.append(text(left + plot / 2, height - 6, label, "axis-label", "middle"))
+    for i, (name, interval) in enumerate(rows):
         y = top + row_height * (i + 0.5)
-        inside = [text(left - 14, y + 4, name, "lbl", "end")]
+        inside = [text(left - 12, y + 4, name, "lbl", "end")]
         if interval is None:
-            inside.append(text(width - right + 12, y + 4, "reference", "tick"))
+            inside.append(text(width - 4, y + 4, "reference", "tick", "end"))
             inside.append(marker(x_of(0), y, 0, "mark baseline", 4.5))
         else:
             value, lo, hi = interval
             side = "sep" if lo > 0 or hi < 0 else ""
             inside.append(line(x_of(lo), y, x_of(hi), y, f"ci thick {side}".strip()))
-            inside.append(marker(x_of(value), y, 1, f"mark {side}".strip(), 4.5))
-            shown = f"{signed(value, digits)} {unit}"
-            inside.append(text(width - right + 12, y + 4, shown, "num"))
+            inside.append(marker(x_of(value), y, 0 if side else 1, f"mark {side}".strip(), 4.5))
+            inside.append(text(width - 4, y + 4, f"{signed(value, digits)} {unit}", "num", "end"))
         parts.append(element("g", *inside, class_="point", data_method=name))
-    about = f"{label}, 95 % intervals. An interval that does not cross 0 is drawn darker; the table holds the numbers."
+    about = (
+        f"{label}, 95 % intervals. Round marks are separated from 0, square ones are not; the table holds the numbers."
+    )
     return figure(width, height, key, title, about, parts, "forest")
 
 
-def bars(
-    key: str, names: Sequence[str], panels: Sequence[tuple[str, Sequence[Interval | None]]], *, title: str
-) -> Markup:
+Panel = tuple[str, Sequence[Interval | None]]
+"""Heading and a value per method, None where it was not measured."""
+
+
+def bars(key: str, names: Sequence[str], panels: Sequence[Panel], *, title: str, narrow: bool = False) -> Markup:
     """Costs as multiples of plain's, one panel a cost, one bar a method; the line at 1 is plain.
 
-    Args:
-        panels: heading and a value per name, None where it was not measured.
+    Panels stand side by side, on narrow drawings one below the other.
     """
-    name_width = _text_width(names)
-    left, gap, panel, row_height, top = name_width + 20.0, 74.0, 168.0, 24.0, 34.0
-    width = left + len(panels) * (panel + gap)
-    height = top + row_height * len(names) + 10
-    parts = [text(left - 12, top + row_height * (i + 0.5) + 4, name, "lbl", "end") for i, name in enumerate(names)]
+    left, gap, row_height, top = _text_width(names) + 20.0, 62.0, 22.0, 34.0
+    panel = 190.0 if narrow else max(96.0, (820.0 - left) / len(panels) - gap)
+    block = top + row_height * len(names) + 10
+    width = left + (1 if narrow else len(panels)) * (panel + gap)
+    height = block * (len(panels) if narrow else 1)
+    parts = []
     for j, (heading, values) in enumerate(panels):
-        start = left + j * (panel + gap)
-        most = max((v[2] for v in values if v is not None), default=1.0)
-        scale = panel / max(most, 1.0)
-        parts.append(text(start, 16, heading, "axis-label"))
-        parts.append(line(start, top - 6, start, height - 8, "axis"))
-        parts.append(line(start + scale, top - 6, start + scale, height - 8, "zero"))
-        for i, value in enumerate(values):
-            y = top + row_height * (i + 0.5)
-            if value is None:
-                parts.append(text(start + 6, y + 4, "not measured", "tick"))
-                continue
-            parts.append(element("rect", x=start, y=y - 6, width=max(value[0] * scale, 0.5), height=12.0, class_="bar"))
-            if value[2] > value[1]:
-                parts.append(line(start + value[1] * scale, y, start + value[2] * scale, y, "ci thick"))
-            parts.append(text(start + value[2] * scale + 6, y + 4, f"{significant(value[0])} \u00d7", "num"))
-    about = "Bars are multiples of the cost of plain training, whose cost is the vertical line at 1. The table holds the numbers."
+        x, y0 = (left, j * block) if narrow else (left + j * (panel + gap), 0.0)
+        if narrow or j == 0:
+            parts += [
+                text(left - 12, y0 + top + row_height * (i + 0.5) + 4, name, "lbl", "end")
+                for i, name in enumerate(names)
+            ]
+        parts += _bar_panel(x, y0, panel, (row_height, top, block), heading, values)
+    about = "Bars are multiples of the cost of plain training, the vertical line at 1. The table holds the numbers."
     return figure(width, height, key, title, about, parts, "bars")
+
+
+def _bar_panel(
+    x: float, y0: float, size: float, rows: tuple[float, float, float], heading: str, values: Sequence[Interval | None]
+) -> list[Markup]:
+    row_height, top, block = rows
+    scale = size / max((v[2] for v in values if v is not None), default=1.0)
+    parts = [text(x, y0 + 16, heading, "axis-label")]
+    for i, value in enumerate(values):
+        y = y0 + top + row_height * (i + 0.5)
+        if value is None:
+            parts.append(text(x + 6, y + 4, "not measured", "tick"))
+            continue
+        parts.append(element("rect", x=x, y=y - 6, width=max(value[0] * scale, 0.5), height=12.0, class_="bar"))
+        if value[2] > value[1]:
+            parts.append(line(x + value[1] * scale, y, x + value[2] * scale, y, "ci thick"))
+        parts.append(text(x + value[2] * scale + 6, y + 4, f"{significant(value[0])} \u00d7", "num"))
+    parts.append(line(x, y0 + top - 6, x, y0 + block - 8, "axis"))
+    parts.append(line(x + scale, y0 + top - 6, x + scale, y0 + block - 8, "zero"))
+    return parts
 
 
 def curve(
@@ -185,6 +211,12 @@ def strip(values: Sequence[float], lo: float, hi: float, mean: float) -> Markup:
     )
 
 
+def shape(group: int) -> Markup:
+    """The mark of a tie group, for the key beside a chart."""
+    mark = marker(8, 8, group, f"mark g{min(group, 5)}")
+    return element("svg", mark, viewBox="0 0 16 16", class_="shape", aria_hidden="true", focusable="false")
+
+
 def _front(points: Sequence[Point]) -> list[Point]:
     """Points that none beats on both means, cheapest first."""
     front: list[Point] = []
@@ -194,11 +226,13 @@ def _front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def _linear_axis(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
+def _linear_axis(
+    values: Sequence[float], start: float, end: float, count: int = 5
+) -> tuple[Callable[[float], float], list[float]]:
     lo, hi = min(values), max(values)
     pad = (hi - lo) * 0.07 or max(abs(hi), 1.0) * 0.1
     lo, hi = lo - pad, hi + pad
-    return (lambda v: start + (end - start) * (v - lo) / (hi - lo)), linear_ticks(lo, hi)
+    return (lambda v: start + (end - start) * (v - lo) / (hi - lo)), linear_ticks(lo, hi, count)
 
 
 def _log_axis(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
@@ -249,3 +283,41 @@ def _inside(box: _Box, area: _Box) -> bool:
 
 def _overlap(a: _Box, b: _Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def critical_difference_diagram(key: str, found: CriticalDifference, *, title: str) -> Markup:
+    """Methods at their mean ranks, best to the left; bars join those that Nemenyi's test does not separate."""
+    half = (len(found.methods) + 1) // 2
+    width, left, right = 760.0, 180.0, 580.0
+    most = len(found.methods)
+    axis, first = 58.0, 58.0 + 14 + 9 * len(found.bars)
+    height = first + 22 * half + 16
+
+    def x_of(rank: float) -> float:
+        return left + (right - left) * (rank - 1) / max(most - 1, 1)
+
+    parts = [line(left, axis, right, axis, "axis")]
+    for rank in range(1, most + 1):
+        parts += [
+            line(x_of(rank), axis - 5, x_of(rank), axis, "axis"),
+            text(x_of(rank), axis - 10, str(rank), "tick", "middle"),
+        ]
+    parts.append(line(left, 22, left + (x_of(2) - x_of(1)) * found.cd, 22, "ci thick sep"))
+    parts.append(text(left, 14, f"critical difference {fixed(found.cd, 2)}, {found.tasks} tasks", "tick"))
+    places = dict(zip(found.methods, found.ranks, strict=True))
+    for i, names in enumerate(found.bars):
+        y = axis + 10 + 9 * i
+        parts.append(line(x_of(places[names[0]]) - 4, y, x_of(places[names[-1]]) + 4, y, "ci thick"))
+    for i, (name, rank) in enumerate(places.items()):
+        start = i < half
+        y = first + 22 * (i if start else len(found.methods) - 1 - i) + 12
+        end = left - 10 if start else right + 10
+        path = f"M{number(x_of(rank))} {number(axis)}V{number(y)}H{number(end)}"
+        parts.append(element("path", d=path, class_="leader"))
+        parts.append(
+            text(end + (-6 if start else 6), y + 4, f"{name} {fixed(rank, 2)}", "lbl", "end" if start else "start")
+        )
+    about = (
+        f"Mean ranks of {most} methods over {found.tasks} tasks; the numbers are in the table of secondary statistics."
+    )
+    return figure(width, height, key, title, about, parts, "cd")

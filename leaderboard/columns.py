@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kdbench.leaderboard import cells
 from kdbench.leaderboard.cells import Cell, Context
 from kdbench.leaderboard.entries import Entry, Task
-from kdbench.leaderboard.numbers import NONE, si
+from kdbench.leaderboard.numbers import NONE, fixed, si
 from kdbench.leaderboard.ranking import TaskBoard
 
 
@@ -51,12 +51,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: columns, rows in order, caption."""
+    """A table: columns, rows in order, caption; ``references`` stand below, unranked and unsorted."""
 
     key: str
     caption: str
     heads: tuple[Head, ...]
     lines: tuple[Line, ...]
+    references: tuple[Line, ...] = ()
 
 
 def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str, *, apart: bool = False) -> Table:
@@ -72,7 +73,29 @@ def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str
             made["rank"] = Cell(NONE, None, sub=row.apart)
         data = {"level": str(row.level), "family": "", "method": row.method}
         lines.append(Line(row.method, made, data, "baseline" if row.is_baseline else ""))
-    return Table(key, caption, heads, tuple(lines))
+    return Table(key, caption, heads, tuple(lines), () if apart else _references(rows, ctx))
+
+
+def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
+    """The teacher, and plain trained for as long as each method's recipe takes."""
+    blank = {column.key: Cell("") for column in COLUMNS}
+    lines, taught = [], next((row for row in rows if row.teacher_score is not None), None)
+    if taught is not None and taught.teacher_score is not None:
+        score = Cell(fixed(taught.teacher_score, ctx.digits), taught.teacher_score, sub="one teacher for all seeds")
+        lines.append(Line("", {**blank, "method": Cell(f"teacher {taught.teacher}"), "score": score}, role="teacher"))
+    for row in rows:
+        if row.matched is not None:
+            half = f" ± {fixed(row.matched.hi - row.matched.mean, ctx.digits)}" if row.matched.hi is not None else ""
+            score = Cell(f"{fixed(row.matched.mean, ctx.digits)}{half}", row.matched.mean, sub=f"n = {row.matched.n}")
+            recipe = Cell("", sub=f"as long as {row.method}")
+            lines.append(
+                Line(
+                    "",
+                    {**blank, "method": Cell(f"plain@{row.method}"), "score": score, "recipe": recipe},
+                    role="matched",
+                )
+            )
+    return tuple(lines)
 
 
 def _plain_head(head: str) -> Callable[[Task], str]:
@@ -133,7 +156,8 @@ COLUMNS: tuple[Column, ...] = (
         lambda task: task.unit,
         "Quality",
         "Primary metric of the deployed student after the last epoch: "
-        "mean over seeds ± half the 95 % t-interval. One dot a seed, all rows on one scale. It speaks of this recipe on this "
+        "mean over seeds ± half the 95 % t-interval. One dot a seed, all rows on one scale. It speaks of "
+        "this recipe on this "
         "test set with this one teacher: neither the test set’s noise nor the teacher’s seed is in it.",
         cells.score_cell,
         True,
@@ -144,8 +168,8 @@ COLUMNS: tuple[Column, ...] = (
         lambda task: task.points,
         "Quality",
         "Mean over seeds of the "
-        "difference to the baseline with the same seed, and its 95 % t-interval. Positive is better, whatever the metric’s "
-        "direction.",
+        "difference to the baseline with the same seed, and its 95 % t-interval. Positive is better, whatever "
+        "the metric’s direction; ▲ and ▼ stand where the interval excludes 0.",
         cells.vs_baseline_cell,
         True,
     ),
@@ -180,7 +204,8 @@ COLUMNS: tuple[Column, ...] = (
         "× plain",
         "Overhead",
         "Time of a training step over that of a plain step: exp of the median "
-        "log-ratio of paired interleaved blocks, with a 95 % bootstrap interval over blocks. Data loading is not in it.",
+        "log-ratio of paired interleaved blocks, with a 95 % bootstrap interval over blocks. Data loading "
+        "is not in it.",
         cells.ratio_cell,
         default=True,
     ),
@@ -298,4 +323,29 @@ COLUMNS: tuple[Column, ...] = (
         cells.runs_cell,
         numeric=False,
     ),
+)
+
+
+def generic_heads() -> tuple[Head, ...]:
+    """All columns, as they are called where no task is at hand."""
+    return tuple(
+        Head(c.key, c.head(_ANY_TASK), c.unit(_ANY_TASK), c.group, c.about, c.default, c.numeric) for c in COLUMNS
+    )
+
+
+_ANY_TASK = Task(
+    name="any",
+    version=1,
+    title="",
+    kind="",
+    suite="",
+    ranked=True,
+    unranked_because="",
+    baseline="baseline",
+    metric="score",
+    higher_is_better=True,
+    unit="",
+    newest=True,
+    train_rows=None,
+    spec=None,
 )

@@ -1,4 +1,4 @@
-"""Who is compared with whom, and in what order: one table a task and device class, one ranking a suite and device class.
+"""Who is compared with whom, in what order: one table a task and device class, one ranking a suite and device class.
 
 Nothing is compared across suites, device classes or task versions. Within a table only rows of one teacher and one
 engine version meet; the others stand apart with their reason.

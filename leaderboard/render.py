@@ -9,7 +9,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 FOLDER = Path(__file__).parent
-NAV = (("index.html", "Board"),)
+NAV = (
+    ("index.html", "Board"),
+    ("overhead.html", "Overhead"),
+    ("coverage.html", "Coverage"),
+    ("compare.html", "Compare"),
+    ("methodology.html", "Methodology"),
+    ("data.html", "Data"),
+    ("submit.html", "Submit"),
+    ("changelog.html", "Changes"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Pages:
 
     def __init__(self, out: Path, site: Site) -> None:
         self.out = out
+        self.site = site
         self.count = 0
         # Everything is escaped, whatever a template is called; Markup comes only from our own drawings.
         self._env = Environment(

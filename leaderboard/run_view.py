@@ -51,7 +51,8 @@ def _headline(record: dict[str, Any], run: Row) -> str:
     task = record["task"]
     if run["score"] is None:
         return f"{record['status'].replace('_', ' ')} on {record['device_class']}"
-    return f"{metric_word(task['metric_primary'])} {significant(run['score'], 4)} {task['unit']} on {record['device_class']}"
+    score = f"{significant(run['score'], 4)} {task['unit']}".strip()
+    return f"{metric_word(task['metric_primary'])} {score} on {record['device_class']}"
 
 
 def _marks(record: dict[str, Any], withdrawn: Row | None) -> list[str]:
@@ -59,9 +60,8 @@ def _marks(record: dict[str, Any], withdrawn: Row | None) -> list[str]:
     if withdrawn:
         words.append(f"Withdrawn on {withdrawn['date']:%Y-%m-%d}: {withdrawn['reason']}")
     if record["error"]:
-        words.append(
-            f"{record['status'].replace('_', ' ').capitalize()}: {record['error']['type']}: {record['error']['message']}"
-        )
+        status = record["status"].replace("_", " ").capitalize()
+        words.append(f"{status}: {record['error']['type']}: {record['error']['message']}")
     if record["custom"]:
         words.append("Custom settings: stored and shown, never ranked.")
     if record["smoke"]:
@@ -299,13 +299,14 @@ def _check(row: Row) -> tuple[str, ...]:
 
 
 def _cite(record: dict[str, Any], run: Row) -> str:
-    task = record["task"]
+    task, kdbench = record["task"], record["provenance"]["kdbench_version"]
+    what = f"{run['method']} on {task['name']}@v{task['version']}, seed {record['seed']}"
     return "\n".join(
         [
             f"@misc{{kdbench-{record['run_id'][:8]},",
-            f"  title = {{kdbench run {record['run_id']}: {run['method']} on {task['name']}@v{task['version']}, seed {record['seed']}}},",
+            f"  title = {{kdbench run {record['run_id']}: {what}}},",
             f"  year = {{{record['finished_at'][:4]}}},",
-            f"  note = {{kdbench {record['provenance']['kdbench_version']}, specification {record['spec_hash'][:16]}}},",
+            f"  note = {{kdbench {kdbench}, specification {record['spec_hash'][:16]}}},",
             "}",
         ]
     )

@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from kdbench.leaderboard.cells import Cell
-from kdbench.leaderboard.charts import Interval, Point, pareto
+from kdbench.leaderboard.cells import Cell, verdict_word
 from kdbench.leaderboard.columns import Head, Line, Table
-from kdbench.leaderboard.entries import Entry, Task
+from kdbench.leaderboard.entries import Task
+from kdbench.leaderboard.figures import Chart, key_of, suite_charts
 from kdbench.leaderboard.numbers import NONE, between, digits_for, fixed, range_of, signed, significant, times
-from kdbench.leaderboard.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word, recipe_ratio, step_ratio
+from kdbench.leaderboard.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word
 from kdbench.registry import PLAIN
 
 SMALL_ROWS = 10_000
 """A task with fewer training rows says so in its title."""
-_COSTS = (("Step time", "step time, multiples of plain"), ("Recipe cost", "recipe cost, multiples of plain"))
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing with the word of its tab and its caption."""
-
-    word: str
-    svg: Markup
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -43,11 +31,6 @@ class SuiteView:
     below: tuple[tuple[str, str], ...]
 
 
-def key_of(*parts: str) -> str:
-    """An identifier for HTML made of names."""
-    return "-".join("".join(c if c.isascii() and c.isalnum() else "-" for c in part) for part in parts)
-
-
 def small_word(tasks: Sequence[Task]) -> str:
     """What the title of small tasks says, "" for larger ones."""
     rows = [task.train_rows for task in tasks if task.train_rows]
@@ -62,15 +45,14 @@ def suite_view(suite: SuiteBoard) -> SuiteView:
     key = key_of("suite", suite.suite, suite.device)
     title = f"{suite.suite} on {suite.device}" + (f": {small}" if small else "")
     count = len(suite.tasks)
-    deck = f"{len(suite.rows)} methods on {count} task{'s' if count != 1 else ''}, differences to {suite.baseline} in {suite.points}."
+    tasks = f"{count} task{'s' if count != 1 else ''}"
+    deck = f"{len(suite.rows)} methods on {tasks}, differences to {suite.baseline} in {suite.points}."
     if suite.layout is None or suite.ties is None:
         return SuiteView(key, suite, title, deck, None, (), (), _below(suite))
     notes = [f"{suite.note.capitalize()}; {suite.ties.note}." if suite.ties.note else f"{suite.note.capitalize()}."]
     if not suite.ties.split and len(suite.rows) > 1:
         notes.insert(0, "No two methods are separated: the order below is not evidence of any difference.")
-    return SuiteView(
-        key, suite, title, deck, _table(suite, key), tuple(_charts(suite, key)), tuple(notes), _below(suite)
-    )
+    return SuiteView(key, suite, title, deck, _table(suite, key), suite_charts(suite, key), tuple(notes), _below(suite))
 
 
 def _below(suite: SuiteBoard) -> tuple[tuple[str, str], ...]:
@@ -157,12 +139,11 @@ def _delta_cell(row: SuiteRow, is_baseline: bool, digits: int) -> Cell:
         return Cell(NONE, None, sub="no common seed")
     if row.delta.lo is None or row.delta.hi is None:
         return Cell(signed(row.delta.mean, digits), row.delta.mean, sub="no interval")
-    word = "not separated" if not row.delta.separated else "better" if row.delta.mean > 0 else "worse"
     return Cell(
         signed(row.delta.mean, digits),
         row.delta.mean,
         sub=between(row.delta.lo, row.delta.hi, digits, sign=True),
-        tags=(word,),
+        verdict=verdict_word(row.delta),
     )
 
 
@@ -182,93 +163,6 @@ def _score_cell(board: TaskBoard, method: str) -> Cell:
     digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.scores.values()])
     half = f" ± {fixed(row.stat.hi - row.stat.mean, digits)}" if row.stat.hi is not None else ""
     return Cell(f"{fixed(row.stat.mean, digits)}{half}", row.stat.mean)
-
-
-def _charts(suite: SuiteBoard, key: str) -> list[Chart]:
-    charts = []
-    for i, (word, label) in enumerate(_COSTS):
-        points = []
-        groups = {first: n for n, first in enumerate(sorted({row.first for row in suite.rows}))}
-        for row in suite.rows:
-            cost = row.step_ratio if i == 0 else row.recipe_ratio
-            quality: Interval | None = (0.0, 0.0, 0.0)
-            if row.delta is not None:
-                quality = _interval(row.delta.mean, row.delta.lo, row.delta.hi)
-            elif row.method not in suite.baseline.split(" / "):
-                quality = None
-            if cost is not None and quality is not None:
-                points.append(Point(row.method, cost, quality, groups[row.first], _role(row.method, suite.baseline)))
-        if len(points) < 2:
-            continue
-        about = f"Δ to {suite.baseline}, {suite.points}"
-        svg = pareto(
-            f"{key}-pareto{i}",
-            points,
-            title=f"{suite.suite}: {about} against {label}",
-            x_label=label,
-            y_label=about,
-            unit=suite.points,
-        )
-        charts.append(Chart(word, svg, _caption(word, suite.baseline, len(suite.tasks))))
-    return charts
-
-
-def _interval(mean: float, lo: float | None, hi: float | None) -> Interval:
-    return (mean, mean if lo is None else lo, mean if hi is None else hi)
-
-
-def _role(method: str, baseline: str) -> str:
-    return "baseline" if method in baseline.split(" / ") else ""
-
-
-def _caption(word: str, baseline: str, tasks: int) -> str:
-    mean = f"Means over {tasks} tasks. " if tasks > 1 else ""
-    crosses = "Crosses are 95 % intervals" + (
-        "; recipe cost has none, it is the wall clock of the stages." if word == "Recipe cost" else "."
-    )
-    return f"{mean}{crosses} Shapes tell tie groups, the open mark is {baseline}, the stepped line joins the methods that none beats on both means."
-
-
-def task_charts(board: TaskBoard, key: str) -> list[Chart]:
-    """Cost against quality of one task."""
-    task = board.task
-    firsts = {m: int(label.partition("-")[0]) for m, label in board.ranks.items()}
-    groups = {first: n for n, first in enumerate(sorted(set(firsts.values())))}
-    charts = []
-    for i, (word, label) in enumerate(_COSTS):
-        points = []
-        for row in board.ranked:
-            cost = step_ratio(row) if i == 0 else recipe_ratio(row)
-            quality = _quality(row)
-            if cost is not None and quality is not None:
-                points.append(
-                    Point(
-                        row.method,
-                        cost,
-                        quality,
-                        groups.get(firsts.get(row.method, 0), 0),
-                        _role(row.method, task.baseline),
-                    )
-                )
-        if len(points) > 1:
-            about = f"Δ to {task.baseline}, {task.points}"
-            svg = pareto(
-                f"{key}-pareto{i}",
-                points,
-                title=f"{task.label}: {about} against {label}",
-                x_label=label,
-                y_label=about,
-                unit=task.points,
-            )
-            charts.append(Chart(word, svg, _caption(word, task.baseline, 1)))
-    return charts
-
-
-def _quality(row: Entry) -> Interval | None:
-    if row.is_baseline:
-        return (0.0, 0.0, 0.0)
-    delta = row.vs_baseline
-    return None if delta is None else _interval(delta.mean, delta.lo, delta.hi)
 
 
 def separation_word(board: TaskBoard) -> str:

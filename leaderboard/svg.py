@@ -18,7 +18,7 @@ def number(value: float) -> str:
 
 
 def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
-    """``<name attributes>children</name>``; ``class_`` is class, other underscores become hyphens, floats are rounded."""
+    """``<name attributes>children</name>``; ``class_`` is class, ``_`` becomes ``-``, floats are rounded."""
     inside = Markup().join(children)
     pairs = Markup("").join(
         Markup(' {}="{}"').format(_name(key), number(value) if isinstance(value, float) else str(value))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from kdbench.leaderboard.cells import metric_word
 from kdbench.leaderboard.columns import Table, task_table
 from kdbench.leaderboard.entries import Task
+from kdbench.leaderboard.figures import Chart, cost_chart, difference_chart, key_of, task_charts
 from kdbench.leaderboard.numbers import fixed
 from kdbench.leaderboard.ranking import Board, Hole, TaskBoard
-from kdbench.leaderboard.suite_view import Chart, key_of, noise_word, separation_word, small_word, task_charts
+from kdbench.leaderboard.suite_view import noise_word, separation_word, small_word
 from kdbench.registry import PLAIN
 from kdbench.stats import Missing
 
@@ -24,6 +25,8 @@ class TaskSection:
     table: Table
     apart: Table
     charts: tuple[Chart, ...]
+    differences: Chart | None
+    costs: Chart | None
     notes: tuple[str, ...]
     holes: tuple[Hole, ...]
     not_run: tuple[str, ...]
@@ -50,7 +53,8 @@ def task_view(board: Board, task: Task, record: dict | None) -> TaskView:
     """
     arrow = "more is better" if task.higher_is_better else "less is better"
     small = small_word([task])
-    lead = f"{task.kind}, {metric_word(task.metric)}{f' in {task.unit}' if task.unit else ''}, {arrow}; baseline {task.baseline}"
+    metric = f"{metric_word(task.metric)} in {task.unit}" if task.unit else metric_word(task.metric)
+    lead = f"{task.kind}, {metric}, {arrow}; baseline {task.baseline}"
     warnings = [f"{small[0].upper()}{small[1:]}."] if small else []
     if not task.ranked:
         warnings.append(f"Not ranked: {task.unranked_because or 'the task says so'}.")
@@ -83,7 +87,9 @@ def _section(one: TaskBoard) -> TaskSection:
             f"{task.label} on {one.device}: rows that are not ranked, and why.",
             apart=True,
         ),
-        tuple(task_charts(one, key)),
+        task_charts(one, key),
+        difference_chart(one, key),
+        cost_chart(one, key),
         tuple(notes),
         tuple(hole for hole in one.holes if hole.kind is not Missing.NOT_RUN),
         tuple(hole.method for hole in one.holes if hole.kind is Missing.NOT_RUN),

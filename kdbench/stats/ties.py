@@ -186,6 +186,7 @@ def tie_groups(layout: Layout, *, alpha: float = 0.05, variance_alpha: float = 0
     noisiest = layout.methods[order[int(shares.argmax())]] if k > 2 else None
 
     n = f"n = {int(seeds.min())}" if seeds.min() == seeds.max() else f"n = {int(seeds.min())} to {int(seeds.max())}"
+    over = f"{tasks} task{'s' if tasks > 1 else ''}"
     margin: float | None = None
     rule: Rule
     ordered = means[order]
@@ -194,13 +195,14 @@ def tie_groups(layout: Layout, *, alpha: float = 0.05, variance_alpha: float = 0
         apart = _pairwise(values, alpha)
         note = (
             f"{noisiest} is far noisier than the rest, so each pair is judged by its own t interval with Holm's "
-            f"correction ({tasks} tasks, {n}); few seeds separate little this way"
+            f"correction ({over}, {n}); few seeds separate little this way"
         )
     else:
         rule = "studentized range"
         margin = range_quantile(k, df, alpha) * math.sqrt(float(parts.sum()))
         apart = np.abs(ordered[:, None] - ordered[None, :]) > margin
-        note = f"methods {margin:.2g} {layout.unit} or less apart share ranks (studentized range, {tasks} tasks, {n})"
+        unit = "points" if layout.unit == "%" else layout.unit
+        note = f"methods {margin:.2g} {unit} or less apart share ranks (studentized range, {over}, {n})"
     names = tuple(layout.methods[i] for i in order)
     above = np.triu(apart, 1)
     first, last = 1 + above.sum(axis=0), k - above.sum(axis=1)

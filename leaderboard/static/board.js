@@ -1,7 +1,227 @@
-/* kdbench's board: everything here is a comfort; the pages are whole without it. */
+/* kdbench's board. Every page is whole without this file: it adds sorting, filters, columns, comparison and export. */
 "use strict";
+
 (() => {
   const root = document.documentElement;
+  const $$ = (where, what) => [...where.querySelectorAll(what)];
+  const make = (name, attributes = {}, ...inside) => {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+      else if (value === true) node.setAttribute(key, "");
+      else if (value !== false && value !== null) node.setAttribute(key, value);
+    }
+    node.append(...inside);
+    return node;
+  };
+
+  /* Theme: set before anything is painted. */
   root.classList.add("js");
-  try { const kept = localStorage.getItem("kdbench-theme"); if (kept) root.dataset.theme = kept; } catch { /* private mode */ }
+  const themes = ["", "light", "dark"];
+  const kept = { get: () => { try { return localStorage.getItem("kdbench-theme") || ""; } catch { return ""; } },
+                 set: (value) => { try { localStorage.setItem("kdbench-theme", value); } catch { /* not kept */ } } };
+  const paint = (theme) => { if (theme) root.dataset.theme = theme; else delete root.dataset.theme; };
+  paint(kept.get());
+  const themeButton = (button) => {
+    const show = () => { button.textContent = `Theme: ${kept.get() || "system"}`; };
+    button.addEventListener("click", () => {
+      const next = themes[(themes.indexOf(kept.get()) + 1) % themes.length];
+      kept.set(next); paint(next); button.textContent = `Theme: ${next || "system"}`;
+    });
+    show();
+  };
+
+  /* State lives in the address: #!<table>.<what>=<value>&… */
+  const state = new URLSearchParams(location.hash.startsWith("#!") ? location.hash.slice(2) : "");
+  const keep = (id, what, value) => {
+    if (value) state.set(`${id}.${what}`, value); else state.delete(`${id}.${what}`);
+    const text = state.toString();
+    history.replaceState(null, "", text ? `#!${text}` : location.pathname + location.search);
+  };
+  const kept_of = (id, what) => state.get(`${id}.${what}`) || "";
+
+  /* Tables */
+  const board = (table) => {
+    const id = table.id, body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
+    const keys = heads.map((head) => head.dataset.key);
+    const value = (row, i) => {
+      const cell = row.cells[i];
+      if (cell.dataset.sort !== undefined) return isNaN(cell.dataset.sort) ? cell.dataset.sort : +cell.dataset.sort;
+      return cell.classList.contains("n") ? null : cell.textContent.trim().toLowerCase();
+    };
+    const sort = (key, down) => {
+      const i = keys.indexOf(key);
+      if (i < 0) return;
+      const order = rows.map((row, n) => [value(row, i), n, row]).sort(([a, n], [b, m]) => {
+        if (a === null || b === null) return (a === null) - (b === null) || n - m;
+        return (a < b ? -1 : a > b ? 1 : 0) * (down ? -1 : 1) || n - m;
+      });
+      body.append(...order.map(([, , row]) => row));
+      heads.forEach((head) => head.removeAttribute("aria-sort"));
+      heads[i].setAttribute("aria-sort", down ? "descending" : "ascending");
+    };
+    heads.forEach((head, i) => {
+      const label = head.querySelector(".h");
+      if (!label || !rows.some((row) => value(row, i) !== null) || rows.length < 2) return;
+      const button = make("button", { type: "button", class: "sort", onclick: () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        sort(keys[i], down);
+        keep(id, "sort", `${keys[i]}.${down ? "down" : "up"}`);
+      } }, label.textContent);
+      label.replaceChildren(button);
+    });
+
+    const count = make("span", { class: "count", "aria-live": "polite" });
+    const filter = make("input", { type: "search", "aria-label": "Filter methods", placeholder: "Filter methods" });
+    const levels = [...new Set(rows.map((row) => row.dataset.level).filter(Boolean))].sort();
+    const level = make("select", { "aria-label": "Lowest level of verification" },
+      ...["0", ...levels.filter((x) => x !== "0")].map((x) => make("option", { value: x }, x === "0" ? "Any level" : `Level ${x} or more`)));
+    const narrow = () => {
+      const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const row of rows) {
+        const text = row.cells[keys.indexOf("method")].textContent.toLowerCase() + " " + (row.dataset.method || "");
+        row.hidden = !words.every((word) => text.includes(word)) || +(row.dataset.level || 0) < +level.value;
+        shown += !row.hidden;
+      }
+      count.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
+      keep(id, "q", filter.value); keep(id, "level", level.value === "0" ? "" : level.value);
+    };
+    filter.addEventListener("input", narrow); level.addEventListener("change", narrow);
+
+    const style = (shown) => {
+      for (const row of table.rows) [...row.cells].forEach((cell, i) => { cell.hidden = !shown.has(keys[i]); });
+    };
+    const choosable = heads.filter((head) => head.dataset.group);
+    const standard = keys.filter((key, i) => !heads[i].dataset.group || heads[i].hasAttribute("data-default"));
+    let shown = new Set(standard);
+    const menu = make("details", { class: "menu" }, make("summary", {}, "Columns"));
+    const boxes = [];
+    for (const group of new Set(choosable.map((head) => head.dataset.group))) {
+      const set = make("fieldset", {}, make("legend", {}, group));
+      for (const head of choosable.filter((one) => one.dataset.group === group)) {
+        const key = head.dataset.key, box = make("input", { type: "checkbox", value: key, disabled: key === "method" });
+        box.addEventListener("change", () => {
+          if (box.checked) shown.add(key); else shown.delete(key);
+          style(shown);
+          const same = shown.size === standard.length && standard.every((one) => shown.has(one));
+          keep(id, "cols", same ? "" : [...shown].join(","));
+        });
+        boxes.push(box);
+        set.append(make("label", {}, box, head.querySelector(".h").textContent));
+      }
+      menu.append(set);
+    }
+
+    const visible = () => ({
+      columns: keys.map((_, i) => i).filter((i) => !heads[i].hidden),
+      rows: [...body.rows].filter((row) => !row.hidden),
+    });
+    const words = (cell) => [".v", ".sub"].map((part) => $$(cell, part).map((node) => node.textContent).join(" ")).filter(Boolean).join(" ")
+      || (cell.querySelector("a") || cell).textContent.trim();
+    const title = (i) => words(heads[i].querySelector(".h")) + (heads[i].querySelector(".unit") ? `, ${heads[i].querySelector(".unit").textContent}` : "");
+    const save = (name, text) => {
+      const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" })), download: name });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    };
+    const inert = (text) => /^[=+\-@\t\r]/.test(text) && isNaN(text) ? `'${text}` : text;
+    const csv = () => {
+      const { columns, rows: lines } = visible(), quoted = (text) => `"${inert(text).replaceAll('"', '""')}"`;
+      const number = (row, i) => row.cells[i].dataset.sort ?? words(row.cells[i]);
+      return [columns.map((i) => quoted(title(i))), ...lines.map((row) => columns.map((i) => quoted(String(number(row, i)))))]
+        .map((line) => line.join(",")).join("\n") + "\n";
+    };
+    const tex = () => {
+      const special = { "\\": "\\textbackslash{}", "%": "\\%", "&": "\\&", _: "\\_", "#": "\\#", $: "\\$", "{": "\\{", "}": "\\}", "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}", "×": "$\\times$", "±": "$\\pm$", "−": "$-$", "Δ": "$\\Delta$", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "≈": "$\\approx$",
+        "←": "$\\leftarrow$", "°": "$^\\circ$", "–": "--", "\u2009": "\\," };
+      const plain = (text) => text.replace(/[\\%&_#${}~^×±−Δ↑↓≈←°–\u2009]/g, (one) => special[one]);
+      const { columns, rows: lines } = visible();
+      const line = (cells) => `${cells.map(plain).join(" & ")} \\\\`;
+      const snapshot = document.querySelector('meta[name="snapshot"]').content;
+      const caption = table.caption.firstChild.textContent.trim();
+      return ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering",
+        `\\begin{tabular}{${columns.map((i) => (heads[i].classList.contains("n") ? "r" : "l")).join("")}}`, "\\toprule",
+        line(columns.map(title)), "\\midrule", ...lines.map((row) => line(columns.map((i) => words(row.cells[i])))), "\\bottomrule", "\\end{tabular}",
+        `\\caption{${plain(caption)} kdbench snapshot \\texttt{${snapshot}}.}`, "\\end{table}", ""].join("\n");
+    };
+
+    const tools = make("div", { class: "tools" }, filter, levels.length > 1 ? level : "", choosable.length ? menu : "",
+      make("button", { type: "button", onclick: () => save(`${id}.csv`, csv()) }, "CSV"),
+      make("button", { type: "button", onclick: () => save(`${id}.tex`, tex()) }, "LaTeX"), count);
+    if (rows.length) table.closest(".scroll").before(tools);
+
+    /* what the address asks for */
+    filter.value = kept_of(id, "q");
+    if (kept_of(id, "level")) level.value = kept_of(id, "level");
+    if (choosable.length) {
+      const asked = kept_of(id, "cols").split(",").filter((key) => keys.includes(key));
+      if (asked.length) shown = new Set([...asked, "method"]);
+      style(shown);
+      boxes.forEach((box) => { box.checked = shown.has(box.value); });
+    }
+    const [key, way] = kept_of(id, "sort").split(".");
+    if (key) sort(key, way === "down");
+    narrow();
+  };
+
+  /* A method lights up in its row and in the charts of its section. */
+  const highlight = (event, on) => {
+    const at = event.target.closest("[data-method]");
+    if (!at) return;
+    const section = at.closest("section") || document;
+    for (const node of $$(section, "tr[data-method], .point")) {
+      node.classList.toggle("on", on && node.dataset.method === at.dataset.method);
+    }
+  };
+
+  /* Comparison of a chosen set: common tasks and means worked out anew. */
+  const compare = (section) => {
+    const deltas = section.querySelector(".deltas"), scores = section.querySelector(".scores"), note = section.querySelector(".common");
+    const tasks = $$(scores.tHead, "th").slice(1).map((head) => head.textContent);
+    const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
+    const of = new Map($$(scores.tBodies[0], "tr").map((row) => [row.dataset.method,
+      $$(row, "td").map((cell) => (cell.dataset.seeds ? mean(cell.dataset.seeds.split(" ").map(Number)) : null))]));
+    const ranked = $$(deltas.tBodies[0], "tr").map((row) => row.dataset.method), start = $$(deltas, ".d").map((node) => node.textContent);
+    const asked = kept_of(section.id, "m").split(",").filter((name) => of.has(name));
+    const chosen = new Set(asked.length ? asked : ranked);
+    const digits = +deltas.dataset.digits;
+    const show = (x) => (x > 0 ? "+" : "") + x.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−");
+    const draw = () => {
+      const all = chosen.size === ranked.length && ranked.every((name) => chosen.has(name));
+      const common = tasks.map((_, i) => i).filter((i) => [...chosen].every((name) => of.get(name)[i] !== null));
+      for (const row of [...$$(deltas, "tbody tr"), ...$$(scores, "tbody tr")]) row.hidden = !chosen.has(row.dataset.method);
+      for (const cell of $$(deltas, "[data-col]")) cell.hidden = !chosen.has(cell.dataset.col);
+      $$(deltas, "tbody td").forEach((cell, i) => {
+        const a = of.get(cell.parentNode.dataset.method), b = of.get(cell.dataset.col), text = cell.querySelector(".d"), mark = cell.querySelector(".sep");
+        if (all) text.textContent = start[i];
+        else if (a !== b) text.textContent = common.length ? show(mean(common.map((j) => a[j] - b[j]))) : "–";
+        if (mark) mark.hidden = !all;
+      });
+      note.textContent = chosen.size < 2 ? "Choose two methods or more."
+        : `${chosen.size} methods, ${common.length} common task${common.length === 1 ? "" : "s"}${common.length ? `: ${common.map((i) => tasks[i]).join(", ")}` : ""}.`;
+    };
+    section.querySelector(".choose").append(...[...of.keys()].filter((name) => ranked.includes(name)).map((name) => {
+      const box = make("input", { type: "checkbox" });
+      box.checked = chosen.has(name);
+      box.addEventListener("change", () => {
+        if (box.checked) chosen.add(name); else chosen.delete(name);
+        keep(section.id, "m", ranked.every((one) => chosen.has(one)) ? "" : [...chosen].join(","));
+        draw();
+      });
+      return make("label", {}, box, name);
+    }));
+    draw();
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    $$(document, ".js-only").forEach((node) => { node.hidden = false; });
+    $$(document, "button.theme").forEach(themeButton);
+    $$(document, "table.board").forEach(board);
+    $$(document, "section.compare").forEach(compare);
+    for (const [kind, on] of [["mouseover", true], ["mouseout", false], ["focusin", true], ["focusout", false]]) {
+      document.addEventListener(kind, (event) => highlight(event, on));
+    }
+  });
 })();

@@ -1,0 +1,127 @@
+"""Every page of the board, from the board's views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+
+from kdbench.leaderboard.cells import LEVEL_MARKS, LEVELS
+from kdbench.leaderboard.changes import changes, feed
+from kdbench.leaderboard.columns import generic_heads
+from kdbench.leaderboard.method_view import method_view
+from kdbench.leaderboard.overview_views import cost_tables, coverage_tables, pair_tables
+from kdbench.leaderboard.ranking import Board
+from kdbench.leaderboard.render import Pages, Site
+from kdbench.leaderboard.run_view import run_view
+from kdbench.leaderboard.schema_docs import schema_rows
+from kdbench.leaderboard.suite_view import suite_view
+from kdbench.leaderboard.task_view import task_view
+from kdbench.store import Store
+
+CHANGES_SHOWN = 1000
+_FILES = {
+    "leaderboard.csv": "every cell, a line each: ranks, scores, differences, costs",
+    "leaderboard.json": "the same, with scores by seed",
+    "runs.parquet": "every run with its whole record",
+    "runs.csv": "every run, without the record",
+    "citations.bib": "the methods’ papers",
+    "schema/record-v1.json": "JSON Schema of a record",
+}
+_QUERIES = (
+    (
+        "Mean score and spread of every cell",
+        "SELECT task, method, device_class, count(*) AS n, avg(score) AS mean, stddev_samp(score) AS sd\n"
+        "FROM 'runs.parquet' WHERE status = 'ok' AND NOT custom AND NOT smoke GROUP BY ALL ORDER BY task, mean DESC;",
+    ),
+    (
+        "Step-time ratios, dearest first",
+        "SELECT task, method, device_class, step_ratio, lo, hi FROM 'runs.parquet'\n"
+        "WHERE measured_by = run_id ORDER BY step_ratio DESC;",
+    ),
+    (
+        "Any field of the records",
+        "SELECT method, seed, record->>'$.environment.cpu' AS cpu, record->'$.method.params' AS params\n"
+        "FROM 'runs.parquet' WHERE task = 'digits/few-shot';",
+    ),
+)
+
+
+def write_board(pages: Pages, made: Board, store: Store, built_at: datetime) -> None:
+    """All pages except those of runs and of data."""
+    current = [task for task in made.tasks if task.newest and not task.ranked]
+    others = [(task, task.unranked_because or "not ranked") for task in current]
+    pages.write("index.html", "index.html", title="Board", suites=[suite_view(s) for s in made.suites], others=others)
+    _tasks(pages, made, store)
+    for name in made.methods:
+        pages.write(f"methods/{name}.html", "method.html", title=name, **vars(method_view(made, name)))
+    pages.write("overhead.html", "overhead.html", title="Overhead", tables=cost_tables(made))
+    pages.write("coverage.html", "coverage.html", title="Coverage", tables=coverage_tables(made))
+    pages.write("compare.html", "compare.html", title="Compare", tables=pair_tables(made))
+    levels = list(zip(LEVEL_MARKS, LEVELS, strict=True))
+    pages.write("methodology.html", "methodology.html", title="Methodology", heads=generic_heads(), levels=levels)
+    pages.write("submit.html", "submit.html", title="Submit")
+    _changelog(pages, made, built_at)
+
+
+def write_runs(pages: Pages, made: Board, store: Store) -> None:
+    """A page and the record itself for every run; records are read one by one."""
+    source = made.source
+    folder = pages.out / "data" / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for run_id, run in source.runs.items():
+        record = store.record(run_id)
+        assert record is not None
+        view = run_view(record, run, source.verifications.get(run_id, []), source.withdrawn.get(run_id))
+        title = f"{run['method']} on {run['task']}, seed {run['seed']}"
+        pages.write(f"runs/{run_id}.html", "run.html", title=title, **view)
+        text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False)
+        (folder / f"{run_id}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def write_data(pages: Pages, site: Site, snapshots: Sequence[str]) -> None:
+    """The page of downloads, once they are there."""
+    folder = pages.out / "data"
+    files = [(path, what, f"{(folder / path).stat().st_size / 1000:.1f}") for path, what in _FILES.items()]
+    cite = "\n".join(
+        [
+            f"@misc{{kdbench-{site.snapshot_id},",
+            "  title = {kdbench: a benchmark of knowledge-distillation methods and their training cost},",
+            f"  year = {{{site.built[:4]}}},",
+            f"  note = {{Snapshot {site.frozen or site.snapshot_id}, statistics version {site.statistics}}},",
+            "}",
+        ]
+    )
+    pages.write(
+        "data.html",
+        "data.html",
+        title="Data",
+        files=files,
+        api=sorted(path.name for path in (folder / "api" / "v1").glob("*.json")),
+        tables=sorted(path.relative_to(folder).as_posix() for path in folder.glob("tables/*.tex")),
+        queries=_QUERIES,
+        snapshots=[] if site.frozen else sorted(snapshots, reverse=True),
+        cite=cite,
+        schema=schema_rows(),
+    )
+
+
+def _tasks(pages: Pages, made: Board, store: Store) -> None:
+    example: dict[tuple[str, int], str] = {}
+    for run in made.source.runs.values():
+        if not run["custom"] and not run["own_protocol"] and not run["smoke"]:
+            example.setdefault((run["task"], run["task_version"]), run["run_id"])
+    for task in made.tasks:
+        run_id = example.get((task.name, task.version))
+        view = task_view(made, task, store.record(run_id) if run_id else None)
+        pages.write(f"tasks/{task.slug}.html", "task.html", title=f"{task.title} ({task.label})", **vars(view))
+
+
+def _changelog(pages: Pages, made: Board, built_at: datetime) -> None:
+    found = changes(made.source)
+    days = [(day, list(items)) for day, items in groupby(found[:CHANGES_SHOWN], key=lambda change: change.day)]
+    more = max(0, len(found) - CHANGES_SHOWN)
+    pages.write("changelog.html", "changelog.html", title="Changes", days=days, more=more)
+    if not pages.site.frozen:
+        (pages.out / "feed.xml").write_text(feed(found, built_at), encoding="utf-8")
