@@ -25,7 +25,7 @@ from kdbench.errors import UserError
 from kdbench.files import sha256, sha256_file, write_atomic
 from kdbench.home import Home
 from kdbench.machine import device_class
-from kdbench.overhead.measure import Mode, Overhead, measure
+from kdbench.overhead.measure import MeasurementFailed, Mode, Overhead, measure
 from kdbench.progress import Progress
 from kdbench.record import Record
 
@@ -195,5 +195,9 @@ def _overhead(request: Request, place: Place, stages: int) -> report.CellOverhea
         if path is not None and path.is_file():
             return report.CellOverhead.of(records.load(path))
     request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
-    found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)
+    try:
+        found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)
+    except MeasurementFailed as error:
+        request.progress.say(f"{error}; the record is written without it")
+        return None
     return report.CellOverhead(found.block, found.flops_per_step, found.deploy)

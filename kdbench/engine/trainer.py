@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,8 @@ from kdbench.seeds import derive
 
 CURVE_POINTS = 60
 DIGEST_STEPS = 20
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "60"))
+"""Time between two checkpoints; what a killed run repeats at most."""
 
 
 class Diverged(Exception):

@@ -37,7 +37,7 @@ CPU_THREADS = 1
 def plain_of(config: RunConfig) -> RunConfig:
     """Plain under the protocol of a configuration."""
     plain = registry.method(registry.PLAIN)
-    return replace(config, method=MethodConfig(plain, {}, "default"))
+    return replace(config, method=MethodConfig(plain, plain.card.defaults(), "default"))
 
 
 def _build(config: RunConfig, request: dict[str, Any]) -> Prepared:

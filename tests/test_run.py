@@ -1,0 +1,218 @@
+"""Whole runs: teacher, student, score, overhead, record; and what a second process makes of a first one's remains."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kdbench.config import run_config
+from kdbench.engine import run, teachers
+from kdbench.errors import UserError
+from kdbench.files import sha256_file
+from kdbench.home import Home
+from kdbench.overhead import measure, worker
+from kdbench.overhead.timing import QUICK
+from kdbench.progress import Progress
+from kdbench.record import Record, load
+
+CPU = torch.device("cpu")
+TASK = "digits/few-shot"
+
+
+class Said(Progress):
+    """Keeps what is said instead of printing it."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.lines: list[str] = []
+
+    def labelled(self, label: str) -> Progress:
+        return self
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def home(tmp_path) -> Home:
+    return Home(tmp_path)
+
+
+def evaluate(
+    home: Home, method: str, *overrides: str, seed: int = 0, task: str = TASK, smoke: bool = True, **more
+) -> Record:
+    config = run_config(method, task, overrides, smoke=smoke)
+    return run.evaluate(run.Request(config, seed, CPU, home, overhead=more.pop("overhead", "off"), **more))
+
+
+@pytest.mark.parametrize(
+    ("method", "task"), [("kd", TASK), ("reviewkd", TASK), ("plain", "digits/angle"), ("reviewkd", "digits/angle")]
+)
+def test_a_run_leaves_a_record_and_the_students_weights(home, method, task):
+    record = evaluate(home, method, task=task)
+    assert record.status == "ok"
+    assert record == load(home.records / f"{record.run_id}.json")
+    weights = home.students / f"{record.run_id}.safetensors"
+    assert sha256_file(weights) == record.deploy.export_sha256
+    assert record.deploy.equals_plain
+    assert (
+        sum(t.numel() for n, t in load_file(weights).items() if "running" not in n and "num_batches" not in n)
+        == record.deploy.params
+    )
+    assert record.digest.steps > 0
+    assert record.curve[-1].val[record.task.metric_primary] == record.metrics.last[record.task.metric_primary]
+    assert not (home.runs / "x").exists()
+    assert [p for p in home.runs.iterdir() if p.is_dir()] == []  # checkpoints go when the record is there
+
+
+def test_the_teacher_is_trained_once_and_named_by_its_hash(home):
+    first, second = evaluate(home, "kd"), evaluate(home, "reviewkd", seed=1)
+    assert first.models.teachers[0].weights_sha256 == second.models.teachers[0].weights_sha256
+    assert len([p for p in home.teachers.iterdir() if p.is_dir()]) == 1
+    assert first.models.teachers[0].training.device_h > 0
+
+
+def test_a_damaged_teacher_is_set_aside_and_made_again(home):
+    first = evaluate(home, "kd")
+    (folder,) = [p for p in home.teachers.iterdir() if p.is_dir()]
+    (folder / teachers.WEIGHTS).write_bytes(b"rotten")
+    said = Said()
+    second = evaluate(home, "kd", seed=1, progress=said)
+    assert any("set aside" in line for line in said.lines)
+    assert second.models.teachers[0].weights_sha256 == first.models.teachers[0].weights_sha256
+
+
+def test_a_weak_teacher_is_refused(home):
+    with pytest.raises(UserError, match=r"scores .* asks for 97.*min_score"):
+        evaluate(home, "kd", "pair.teachers.image.train.epochs=1", smoke=False)
+    assert not home.records.exists()
+
+
+def test_a_diverged_run_is_recorded_as_such(home):
+    record = evaluate(home, "kd", "train.optimizer.lr=1e30", "train.optimizer.weight_decay=0")
+    assert record.status == "diverged"
+    assert "not finite" in record.error.message
+    assert record.metrics is None
+
+
+def test_a_failure_is_recorded_without_paths(home, monkeypatch):
+    def broken(self, batch, at):
+        raise RuntimeError(f"cannot read {Path.home()}/secret")
+
+    monkeypatch.setattr("kdbench.methods.kd.adapter.KD.losses", broken)
+    record = evaluate(home, "kd")
+    assert record.status == "failed"
+    assert record.error.type == "RuntimeError"
+    assert str(Path.home()) not in record.error.message
+    monkeypatch.undo()
+    assert evaluate(home, "kd").status == "ok"  # a failed run may be tried again
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Measures in this process and for a moment only: what is tested is what is put together, not how exact it is."""
+    monkeypatch.setattr(worker, "QUICK", dataclasses.replace(QUICK, block_s=0.01, warmup_s=0.1, limit_s={"cpu": 0.5}))
+    monkeypatch.setattr(measure._Asker, "__call__", lambda self, part: worker.run({**self.request, "part": part}))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_overhead_is_measured_once_a_cell_and_copied_to_other_seeds(home):
+    first = evaluate(home, "reviewkd", overhead="quick")
+    block = first.measured
+    assert block.measured_by == first.run_id
+    assert block.step_ratio > 1.2  # ReviewKD runs the teacher and its fusion modules, far more than plain
+    assert block.ci95[0] <= block.step_ratio <= block.ci95[1]
+    assert len(block.pairs) >= 3
+    assert block.peak_alloc_mib > block.plain_peak_alloc_mib > 0
+    assert block.flops_fwd_bwd > block.plain_flops_fwd_bwd > 0
+    assert block.train_only_params > 0
+    assert block.frozen_params_loaded == first.models.teachers[0].params
+    assert first.deploy.gflops > 0
+    assert first.deploy.latency_ms_b1 > 0
+    second = evaluate(home, "reviewkd", seed=1, overhead="quick")
+    assert second.measured == block
+    assert [stage.flops for stage in second.stages] == [stage.flops for stage in first.stages]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_plain_costs_what_plain_costs(home):
+    block = evaluate(home, "plain", overhead="quick").measured
+    assert block.train_only_params == 0
+    assert block.frozen_params_loaded == 0
+    assert block.flops_fwd_bwd == block.plain_flops_fwd_bwd
+    assert block.peak_alloc_mib == pytest.approx(block.plain_peak_alloc_mib, rel=0.01)
+
+
+def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
+    records = [evaluate(Home(tmp_path / str(i)), "kd", seed=seed) for i, seed in enumerate((0, 0, 1))]
+    weights = [record.deploy.export_sha256 for record in records]
+    assert weights[0] == weights[1] != weights[2]
+    assert records[0].digest == records[1].digest
+
+
+def test_all_methods_start_from_plains_weights():
+    from kdbench.engine.prepare import Place, prepare
+
+    start = {}
+    for method in ("plain", "kd", "reviewkd"):
+        folder = Path(os.environ["KDBENCH_HOME"])
+        prepared = prepare(run_config(method, TASK, smoke=True), 3, Place(CPU, Home(folder), None, folder / "run"))
+        start[method] = prepared.method.students[0].state_dict()
+    for method in ("kd", "reviewkd"):
+        assert all(torch.equal(start["plain"][name], start[method][name]) for name in start["plain"])
+
+
+CLI = [sys.executable, "-m", "kdbench", "evaluate", "-m", "reviewkd", "-t", TASK, "--seed", "0", "--overhead", "off"]
+
+
+@pytest.mark.slow
+def test_kill_9_loses_nothing_and_changes_no_bit(tmp_path):
+    """Killed at several moments, teacher training included, the last start ends as an undisturbed run."""
+    calm, stormy = Home(tmp_path / "calm"), Home(tmp_path / "stormy")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDBENCH_CHECKPOINT_SECONDS": "0.2"}
+    subprocess.run([*CLI, "--out", str(calm.root)], env=env, check=True, capture_output=True, timeout=300)
+    for seconds in (4.0, 6.0, 7.5, 9.0):
+        process = subprocess.Popen([*CLI, "--out", str(stormy.root)], env=env, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*CLI, "--out", str(stormy.root)], env=env, check=True, capture_output=True, timeout=300)
+    (a,), (b,) = calm.records.glob("*.json"), stormy.records.glob("*.json")
+    first, second = load(a), load(b)
+    assert first.deploy.export_sha256 == second.deploy.export_sha256
+    assert first.metrics == second.metrics
+    assert first.digest == second.digest
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_teacher_once(tmp_path):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ["--out", str(tmp_path), "--overhead", "off", "--smoke", "-t", TASK, "--seed"]
+    asked = [
+        subprocess.Popen([sys.executable, "-m", "kdbench", "evaluate", "-m", "kd", *words, str(seed)], env=env)
+        for seed in range(2)
+    ]
+    assert [process.wait(timeout=200) for process in asked] == [0, 0]
+    hashes = {
+        json.loads(p.read_text())["models"]["teachers"][0]["weights_sha256"] for p in Home(tmp_path).records.iterdir()
+    }
+    assert len(hashes) == 1
+    assert len([p for p in Home(tmp_path).teachers.iterdir() if p.is_dir()]) == 1
+
+
+@pytest.mark.slow
+def test_a_fresh_process_measures(home):
+    block = evaluate(home, "kd", overhead="quick").measured
+    assert block.mode == "quick"
+    assert 1.2 < block.step_ratio < 6
+    assert block.first_step_ms > 0
