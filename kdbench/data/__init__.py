@@ -7,9 +7,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from kdbench.data import sources
+from kdbench.data import sources, tabular
 from kdbench.data.dataset import Dataset
 from kdbench.data.place import Place
+from kdbench.data.setspec import set_names, set_spec
 from kdbench.errors import UserError, nearest
 from kdbench.spec import Data
 
@@ -22,9 +23,13 @@ def load(data: Data, place: Place) -> Dataset:
     Raises:
         UserError: unknown source or option, absent or damaged data.
     """
-    known = [module.name for module in pkgutil.iter_modules(sources.__path__)]
+    described = set_names()
+    if data.source in described:
+        return tabular.load(set_spec(data.source), data.options, place)
+    modules = [module.name for module in pkgutil.iter_modules(sources.__path__)]
     module = data.source.replace("-", "_")
-    if module not in known:
-        raise UserError(f"data.source: unknown source {data.source!r}{nearest(data.source, known)}")
+    if module not in modules:
+        hint = nearest(data.source, [*described, *(name.replace("_", "-") for name in modules)])
+        raise UserError(f"data.source: unknown source {data.source!r}{hint}")
     found: Dataset = importlib.import_module(f"kdbench.data.sources.{module}").load(data.options, place)
     return found

@@ -1,0 +1,209 @@
+"""Writers of decoded columns: each takes one row's value after the other and checks it, then closes its files.
+
+A column of numbers is ``<part>.<input>.npy``; a stored one is ``.bin`` (all files, one after the other),
+``.bounds.npy`` and ``.first.npy``.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kdbench.data.setspec import ClipInput, ImageInput, Input, PictureInput, SoundInput, VectorInput
+from kdbench.data.sound import log_mel
+from kdbench.errors import UserError
+
+MODES = {1: "L", 3: "RGB"}
+
+
+class Dense:
+    """Rows of one shape in one array.
+
+    Args:
+        base: path without suffix.
+        rows: at most this many.
+        shape: of one row.
+    """
+
+    def __init__(self, base: Path, rows: int, shape: tuple[int, ...], dtype: type) -> None:
+        self.path = base.with_name(base.name + ".npy")
+        self.array = np.lib.format.open_memmap(self.path, mode="w+", dtype=dtype, shape=(rows, *shape))
+        self.count = 0
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Appends a row."""
+        self.array[self.count] = values
+        self.count += 1
+
+    def close(self) -> None:
+        """Writes what was added and no more."""
+        self.array.flush()
+        if self.count < len(self.array):
+            kept = np.array(self.array[: self.count])
+            np.save(self.path, kept)
+
+
+class Writer:
+    """Turns the values of one input into a column.
+
+    Args:
+        given: the input.
+        base: path without suffix.
+        rows: at most this many.
+    """
+
+    def __init__(self, given: Input, base: Path, rows: int) -> None:
+        self.given = given
+        self.jpeg = False
+        self.dense = None if isinstance(given, PictureInput | ClipInput) else Dense(base, rows, *_layout(given))
+        self._base = base
+        self._blob = None if self.dense is not None else base.with_name(base.name + ".bin").open("wb")
+        self._bounds, self._first = [0], [0]
+
+    def add(self, row: dict[str, Any], at: str) -> bytes:
+        """Appends a row.
+
+        Args:
+            at: file and row, for messages.
+
+        Returns:
+            The bytes that identify the content whatever the file's format: pixels, numbers or samples; of a JPEG file,
+            whose pixels depend on the decoder, the file.
+
+        Raises:
+            UserError: the value is not what the input holds; names file, row and column.
+        """
+        where = f"{at}, column {self.given.column!r}"
+        value = row[self.given.column]
+        if self.dense is None:
+            return self._keep(self._pictures(value, where))
+        given = self.given
+        if isinstance(given, ImageInput):
+            file = content(value, where)
+            pixels, jpeg = self._image(file, given, where)
+            self.jpeg |= jpeg
+            self.dense.add(pixels)
+            return file if jpeg else pixels.tobytes()
+        if isinstance(given, VectorInput):
+            numbers = vector(value, given, where)
+            self.dense.add(numbers)
+            return numbers.tobytes()
+        assert isinstance(given, SoundInput)
+        wave = samples(value, row[given.rate_column], given, where)
+        self.dense.add(
+            log_mel(wave, rate=given.rate, samples=given.samples, window=given.window, hop=given.hop, bands=given.bands)
+        )
+        return wave.tobytes()
+
+    def _image(self, file: bytes, given: ImageInput, where: str) -> tuple[NDArray[np.uint8], bool]:
+        """(channels, size, size) pixels, and whether the file is a JPEG file."""
+        picture, jpeg = opened(file, where)
+        mode = MODES[given.channels]
+        if picture.mode != mode and not given.convert:
+            channels = len(picture.getbands())
+            raise UserError(
+                f"{where}: a {channels}-channel picture ({picture.mode}), {given.channels} channels expected"
+            )
+        try:
+            pixels = np.asarray(picture.convert(mode))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"{where}: the picture is cut off or damaged ({error}); get the file again") from error
+        if pixels.shape[:2] != (given.size, given.size):
+            raise UserError(
+                f"{where}: a picture of {pixels.shape[1]}x{pixels.shape[0]} pixels, {given.size}x{given.size} expected"
+            )
+        return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), jpeg
+
+    def _pictures(self, value: Any, where: str) -> list[bytes]:
+        if isinstance(self.given, PictureInput):
+            files = [content(value, where)]
+        else:
+            assert isinstance(self.given, ClipInput)
+            if not isinstance(value, list):
+                raise UserError(f"{where}: a list of pictures is expected, found {type(value).__name__}")
+            least = 1 if self.given.loop else self.given.frames
+            if len(value) < least:
+                raise UserError(f"{where}: a video of {len(value)} frames, the clip takes {self.given.frames}")
+            files = [content(picture, where) for picture in value]
+        for file in files:
+            self.jpeg |= opened(file, where)[1]
+        return files
+
+    def _keep(self, files: list[bytes]) -> bytes:
+        assert self._blob is not None
+        for file in files:
+            self._blob.write(file)
+            self._bounds.append(self._bounds[-1] + len(file))
+        self._first.append(self._first[-1] + len(files))
+        return b"".join(files)
+
+    def close(self) -> None:
+        """Finishes the files."""
+        if self.dense is not None:
+            self.dense.close()
+            return
+        assert self._blob is not None
+        self._blob.close()
+        for suffix, numbers in (("bounds", self._bounds), ("first", self._first)):
+            np.save(self._base.with_name(f"{self._base.name}.{suffix}.npy"), np.asarray(numbers, dtype=np.int64))
+
+
+def _layout(given: Input) -> tuple[tuple[int, ...], type]:
+    """Shape and type of one row."""
+    if isinstance(given, ImageInput):
+        return (given.channels, given.size, given.size), np.uint8
+    if isinstance(given, VectorInput):
+        return (given.size,), np.float32
+    assert isinstance(given, SoundInput)
+    return (given.bands, 1 + (given.samples - given.window) // given.hop), np.float32
+
+
+def content(value: Any, where: str) -> bytes:
+    """The bytes of a picture file, as parquet files of the hub hold them."""
+    found = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(found, bytes):
+        raise UserError(f"{where}: no picture there, but {type(found).__name__}")
+    if not found:
+        raise UserError(f"{where}: a picture of zero bytes; get the file again")
+    return found
+
+
+def opened(file: bytes, where: str) -> tuple[Image.Image, bool]:
+    """The picture, its pixels not read yet, and whether it is a JPEG file."""
+    try:
+        picture = Image.open(io.BytesIO(file))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{where}: {len(file)} bytes that are no picture; get the file again") from error
+    return picture, picture.format == "JPEG"
+
+
+def vector(value: Any, given: VectorInput, where: str) -> NDArray[np.float32]:
+    """A stored feature; NaN throughout where an optional one is not there."""
+    if value is None and given.optional:
+        return np.full(given.size, np.nan, np.float32)
+    try:
+        found = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {given.size} numbers are expected, found {type(value).__name__}") from error
+    if found.shape != (given.size,):
+        raise UserError(f"{where}: {given.size} numbers are expected, found shape {found.shape}")
+    if not np.isfinite(found).all():
+        raise UserError(f"{where}: number {int(np.flatnonzero(~np.isfinite(found))[0])} is not finite")
+    return found
+
+
+def samples(value: Any, rate: Any, given: SoundInput, where: str) -> NDArray[np.int16]:
+    """A row's waveform."""
+    if rate != given.rate:
+        raise UserError(f"{where}: {rate} samples a second, {given.rate} expected")
+    wave = np.asarray(value if value is not None else [])
+    if wave.ndim != 1 or not len(wave) or wave.dtype.kind not in "iu":
+        raise UserError(f"{where}: a list of int16 samples is expected, found {wave.size} of type {wave.dtype}")
+    if wave.max() > 32767 or wave.min() < -32768:
+        raise UserError(f"{where}: sample {int(np.abs(wave).argmax())} is outside int16")
+    return wave.astype(np.int16)

@@ -1,0 +1,271 @@
+"""Decoded data sets: made once from the files, kept as memory-mapped arrays under the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kdbench.cache import Damaged, build_once
+from kdbench.data import tables
+from kdbench.data.columns import Writer
+from kdbench.data.place import Place
+from kdbench.data.setspec import PART_NAMES, SetSpec, SoundInput
+from kdbench.data.tables import Table
+from kdbench.errors import UserError, nearest
+from kdbench.files import canonical_json, sha256, sha256_file, write_atomic
+
+DECODER = 1
+"""Raised when the same files would decode to other arrays."""
+FACTS = "facts.json"
+KNOWN_FILES = "files.json"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded data set.
+
+    Attributes:
+        folder: where its arrays lie.
+        facts: ``parts`` (of each: rows, content, labels, jpeg), ``pool``.
+        origin: the folder or hub id it came from.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    origin: str
+
+    @property
+    def source(self) -> str:
+        """Where it came from, without the place on this machine."""
+        return self.origin if self.origin.startswith("hub:") else f"folder:{Path(self.origin).name}"
+
+    def array(self, part: str, name: str) -> NDArray[Any]:
+        """A column; memory-mapped, writes stay in this process."""
+        return np.load(self.folder / f"{part}.{name}.npy", mmap_mode="c")
+
+    def blob(self, part: str, name: str) -> NDArray[np.uint8]:
+        """The compressed pictures of a stored column."""
+        return np.memmap(self.folder / f"{part}.{name}.bin", dtype=np.uint8, mode="r")
+
+
+def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
+    """The decoded data set, made now if it is not there.
+
+    Raises:
+        UserError: the data are not at hand, or bad: names file and row.
+    """
+    local = tables.find_folder(place.folder, spec.places(copy))
+    if local is not None:
+        parts = {part: tables.open_part(spec, local, part) for part in PART_NAMES}
+        return _made(spec, parts, _content_key(parts, place.cache), place, str(local))
+    if copy is not None or spec.hub is None:
+        raise absent_copy(spec, copy, place.folder)
+    return _from_hub(spec, place)
+
+
+def absent_copy(spec: SetSpec, copy: str | None, folder: Path | None) -> UserError:
+    """The error for a data set, or a copy of it, that is not at hand."""
+    if copy is None:
+        return tables.absent(spec, folder)
+    about = spec.copies[copy]
+    place = f"{folder or '<data folder>'}/{about.folders[0]}"
+    return UserError(
+        f"{spec.copy_name(copy)} is not at hand: {about.about}; put it in {place}, "
+        "and name that data folder with --data or KDBENCH_DATA"
+    )
+
+
+def _from_hub(spec: SetSpec, place: Place) -> Decoded:
+    """By a pointer from the hub id to what it decoded to: later starts need neither the hub nor `datasets`."""
+    assert spec.hub is not None
+    pointer = place.cache / f"{spec.name}.hub.json"
+    wanted = {"hub": spec.hub.model_dump(), "decoding": _decoding(spec)}
+    with suppress(OSError, ValueError, KeyError):
+        known = json.loads(pointer.read_text())
+        folder = place.cache / known["folder"]
+        if known["wanted"] == wanted and (folder / FACTS).is_file():
+            _check(folder)
+            return Decoded(folder, json.loads((folder / FACTS).read_text()), f"hub:{spec.hub.id}")
+    parts = tables.from_hub(spec)
+    key = _content_key(parts, place.cache)
+    made = _made(spec, parts, key, place, f"hub:{spec.hub.id}")
+    write_atomic(pointer, json.dumps({"wanted": wanted, "folder": made.folder.name}))
+    return made
+
+
+def _decoding(spec: SetSpec) -> dict[str, Any]:
+    """What decides the arrays beside the files; normalisation does not."""
+    body = spec.model_dump(mode="json", include={"inputs", "label", "target", "id", "parts"})
+    for given in body["inputs"].values():
+        for key in ("mean", "std", "frame", "loop", "resize"):
+            given.pop(key, None)
+    return {**body, "decoder": DECODER}
+
+
+def _content_key(parts: Mapping[str, Table], cache: Path) -> str:
+    """sha256 over the files' content; a file seen before with this size and time is not read again."""
+    known_path = cache / KNOWN_FILES
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(known_path.read_text())
+    fresh, digest = dict(known), hashlib.sha256()
+    for part, table in parts.items():
+        stats = [(str(path.absolute()), path.stat()) for path in table.files if path.exists()]
+        listing = sha256(canonical_json([[name, found.st_size, found.st_mtime_ns] for name, found in stats]))
+        if listing not in fresh:
+            fresh[listing] = sha256("".join(sha256_file(Path(name)) for name, _ in stats))
+        digest.update(f"{part}:{fresh[listing]}".encode())
+    if fresh != known:
+        write_atomic(known_path, json.dumps(fresh))
+    return digest.hexdigest()
+
+
+def _made(spec: SetSpec, parts: Mapping[str, Table], content: str, place: Place, origin: str) -> Decoded:
+    key = sha256(canonical_json({"content": content, **_decoding(spec)}))
+    folder = place.cache / f"{spec.name}-{key[:32]}"
+
+    def build(path: Path) -> None:
+        for left in path.iterdir():  # of a decoder that was killed
+            left.unlink()
+        rows_of = {part: _decode_part(spec, part, table, path, place) for part, table in parts.items()}
+        _distinct(spec, rows_of)
+        facts = {
+            part: {k: v for k, v in found.items() if k not in ("digests", "ids")} for part, found in rows_of.items()
+        }
+        both = [digest for found in rows_of.values() for digest in found["digests"]]
+        sizes = {file.name: file.stat().st_size for file in path.iterdir()}
+        body = {"parts": facts, "pool": _together(both), "files": sizes, "set": spec.name}
+        write_atomic(path / FACTS, json.dumps(body, indent=1))
+
+    build_once(folder, _check, build, place.progress.say)
+    return Decoded(folder, json.loads((folder / FACTS).read_text()), origin)
+
+
+def _check(folder: Path) -> None:
+    try:
+        sizes = json.loads((folder / FACTS).read_text())["files"]
+        wrong = [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
+    except (OSError, ValueError, KeyError) as error:
+        raise Damaged(str(error)) from error
+    if wrong:
+        raise Damaged(f"{wrong[0]} is not of the size it was written with")
+
+
+def _together(digests: list[bytes]) -> str:
+    """sha256 over row digests, whatever their order."""
+    return sha256(b"".join(sorted(digests)))
+
+
+def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Place) -> dict[str, Any]:
+    if table.count == 0:
+        raise UserError(f"{table.files[0] if table.files else spec.name}: the {part} part is empty")
+    columns = _columns(spec, table)
+    writers = {name: Writer(given, folder / f"{part}.{name}", table.count) for name, given in spec.inputs.items()}
+    aims: list[int | float] = []
+    digests: list[bytes] = []
+    ids: dict[Any, str] = {}
+    with place.progress.bar(f"decoding {spec.name} {part}", table.count) as advance:
+        for at, row in table.read(columns):
+            aim = _aim(spec, row, at)
+            if aim is not None:
+                if spec.id is not None:
+                    _seen_once(spec.id, row[spec.id], at, ids)
+                digest = hashlib.sha256(repr(aim).encode())
+                for writer in writers.values():
+                    digest.update(writer.add(row, at))
+                aims.append(aim)
+                digests.append(digest.digest())
+            advance()
+    for writer in writers.values():
+        writer.close()
+    if not aims:
+        raise UserError(f"{table.files[0]}: no row of the {part} part has a {next(iter(spec.columns))} in range")
+    y = np.asarray(aims, dtype=np.int64 if spec.label is not None else np.float32)
+    np.save(folder / f"{part}.y.npy", y)
+    return {
+        "rows": len(y),
+        "content": _together(digests),
+        "ordered": sha256(b"".join(digests)),
+        "labels": sha256(y.astype("<i8").tobytes()) if spec.label is not None else None,
+        "jpeg": any(writer.jpeg for writer in writers.values()),
+        "digests": digests,
+        "ids": ids,
+    }
+
+
+def _columns(spec: SetSpec, table: Table) -> list[str]:
+    """Columns to read, checked against the file's schema."""
+    wanted = list(spec.columns)
+    if table.schema is None:
+        return wanted
+    file = table.files[0]
+    for name, what in spec.columns.items():
+        if name not in table.schema.names:
+            raise UserError(
+                f"{file}: column {name!r} ({what}) is missing{nearest(name, table.schema.names)}; "
+                f"there are {', '.join(table.schema.names)}"
+            )
+    for column, check, what in _typed(spec):
+        found = table.schema.field(column).type
+        if not check(found):
+            raise UserError(f"{file}: column {column!r} is of type {found}, {what} are expected")
+    return wanted
+
+
+def _typed(spec: SetSpec) -> list[tuple[str, Any, str]]:
+    """Columns whose type the schema tells: name, predicate of the Arrow type, what is expected."""
+
+    def number(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+    found: list[tuple[str, Any, str]] = []
+    if spec.label is not None:
+        found.append((spec.label.column, pa.types.is_integer, "whole numbers"))
+    if spec.target is not None:
+        found.append((spec.target.column, number, "numbers"))
+    found += [(g.rate_column, number, "numbers") for g in spec.inputs.values() if isinstance(g, SoundInput)]
+    return found
+
+
+def _aim(spec: SetSpec, row: dict[str, Any], at: str) -> int | float | None:
+    """The row's label or target; None for a row that is left out."""
+    if spec.label is not None:
+        label = row[spec.label.column]
+        if not isinstance(label, int) or not 0 <= label < spec.label.classes:
+            raise UserError(
+                f"{at}, column {spec.label.column!r}: label {label} is not one of 0 to {spec.label.classes - 1}"
+            )
+        return label
+    assert spec.target is not None
+    low, high = spec.target.range
+    value = row[spec.target.column]
+    if value is None or not low <= value <= high:
+        if value is not None and spec.target.outside == "drop":
+            return None
+        raise UserError(f"{at}, column {spec.target.column!r}: {value} is not within {low:g} to {high:g}")
+    return float(value)
+
+
+def _seen_once(column: str, value: Any, at: str, ids: dict[Any, str]) -> None:
+    if value in ids:
+        raise UserError(f"{at}, column {column!r}: {value!r} stands at {ids[value]} already; ids must differ")
+    ids[value] = at
+
+
+def _distinct(spec: SetSpec, parts: Mapping[str, dict[str, Any]]) -> None:
+    """No id stands in both parts."""
+    train, test = parts["train"]["ids"], parts["test"]["ids"]
+    both = next((value for value in test if value in train), None)
+    if both is not None:
+        raise UserError(
+            f"{test[both]}, column {spec.id!r}: {both!r} stands at {train[both]} too; the parts must not share rows"
+        )

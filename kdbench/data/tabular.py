@@ -1,0 +1,136 @@
+"""A described data set (:mod:`kdbench.data.setspec`) as a :class:`Dataset`: decoded, identified, ready to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from kdbench.contract import Rows
+from kdbench.data.dataset import Dataset, Derived, Transform
+from kdbench.data.decoded import Decoded, decode
+from kdbench.data.options import parse
+from kdbench.data.place import Place
+from kdbench.data.setspec import PART_NAMES, ClipInput, Identity, Input, PictureInput, SetSpec, VectorInput
+from kdbench.data.stored import Geometry, Stored
+from kdbench.errors import UserError
+
+
+class Options(BaseModel):
+    """``copy``: a known copy instead of the official data."""
+
+    model_config = ConfigDict(extra="forbid")
+    known_copy: str | None = Field(default=None, alias="copy")
+
+
+def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
+    """All rows of a data set.
+
+    Raises:
+        UserError: no such copy, the data are absent or bad, or they are a known copy of what was asked for.
+    """
+    copy = parse(Options, options, spec.name).known_copy
+    spec.check_copy(copy)
+    decoded = decode(spec, copy, place)
+    name, official = identify(spec, copy, decoded)
+    if not official:
+        place.progress.say(
+            f"{decoded.origin}: not the official {spec.copy_name(copy)}; recorded as {name}, and not ranked beside it"
+        )
+    transforms, derived = {}, {}
+    for input_name, given in spec.inputs.items():
+        transforms[input_name] = transform(given)
+        if isinstance(given, ClipInput) and given.frame is not None:
+            transforms[given.frame] = transforms[input_name]
+            derived[given.frame] = Derived(input_name, one_frame)
+    return Dataset(
+        name=name,
+        train=_rows(spec, decoded, "train"),
+        test=_rows(spec, decoded, "test"),
+        classes=spec.label.classes if spec.label is not None else 1,
+        transforms=transforms,
+        derived=derived,
+        optional=frozenset(n for n, g in spec.inputs.items() if isinstance(g, VectorInput) and g.optional),
+        label_range=spec.target.range if spec.target is not None else None,
+        properties=frozenset(spec.properties),
+        source=decoded.origin if decoded.origin.startswith("hub:") else f"folder:{spec.places(copy)[0]}",
+        official=official,
+        digests={part: decoded.facts["parts"][part]["ordered"] for part in PART_NAMES},
+    )
+
+
+def transform(given: Input) -> Transform:
+    """The normalisation of an input."""
+    mean, std = (v if isinstance(v, tuple) else (v,) for v in (given.mean, given.std))
+    return Transform(mean, std)
+
+
+def one_frame(clip: Tensor, rng: torch.Generator | None) -> Tensor:
+    """(N, C, T, H, W) to (N, C, H, W): a random picture of each clip, the middle one without a generator."""
+    n, frames = clip.shape[0], clip.shape[2]
+    if rng is None:
+        return clip[:, :, frames // 2]
+    return clip[torch.arange(n, device=clip.device), :, torch.randint(frames, (n,), generator=rng, device=clip.device)]
+
+
+def _rows(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
+    y = torch.from_numpy(np.array(decoded.array(part, "y")))
+    columns: dict[str, Any] = {}
+    for name, given in spec.inputs.items():
+        if isinstance(given, PictureInput | ClipInput):
+            columns[name] = Stored(
+                blob=decoded.blob(part, name),
+                bounds=decoded.array(part, f"{name}.bounds"),
+                first=decoded.array(part, f"{name}.first"),
+                rows=np.arange(len(y)),
+                geometry=Geometry(given.size, given.resize),
+                frames=given.frames if isinstance(given, ClipInput) else None,
+                digest=decoded.facts["parts"][part]["ordered"],
+                name=f"{decoded.origin} {part}",
+            )
+        else:
+            columns[name] = torch.from_numpy(decoded.array(part, name))
+    return Rows(columns, y)
+
+
+def identify(spec: SetSpec, copy: str | None, decoded: Decoded) -> tuple[str, bool]:
+    """Which data these are.
+
+    Returns:
+        The name they go by, and whether they are what was asked for as far as is known.
+
+    Raises:
+        UserError: they are another known copy; names it and its tasks.
+    """
+    wanted = spec.known(copy)
+    # A known copy is told apart by its content alone: it may have all that is known of the official data.
+    for other in [None, *spec.copies]:
+        known = spec.known(other)
+        if other != copy and known.content and same(known, decoded.facts):
+            name = spec.copy_name(other)
+            about = f" ({spec.copies[other].about})" if other is not None else ""
+            raise UserError(
+                f"{decoded.origin} holds {name}{about}, not {spec.copy_name(copy)}; run the tasks {name}/... instead"
+            )
+    if same(wanted, decoded.facts):
+        return spec.copy_name(copy), True
+    return f"{spec.copy_name(copy)}-other-{decoded.facts['pool'][:8]}", False
+
+
+def same(known: Identity, facts: Mapping[str, Any]) -> bool:
+    """Whether nothing that is known of a data set contradicts what was found."""
+    parts = facts["parts"]
+    pairs = [
+        (value, parts[part][key])
+        for key in ("rows", "content", "labels")
+        for part, value in getattr(known, key).items()
+    ]
+    if known.pool is not None:
+        pairs.append((known.pool, facts["pool"]))
+    if known.lossless:
+        pairs.append((False, any(parts[part]["jpeg"] for part in PART_NAMES)))
+    return all(expected == found for expected, found in pairs)
