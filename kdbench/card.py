@@ -123,11 +123,14 @@ class Variant(_Model):
     """A named parameter set: a method name everywhere, and ranked unless it has a protocol of its own.
 
     ``own_protocol`` lists task keys that the paper sets differently (``train.epochs: 480``); such rows stand apart.
+    A name that ends in ``*`` stands for every method in its place; ``matched`` then names the hyper-parameter that
+    takes the recipe cost of that method over plain's.
     """
 
     about: Text
     params: dict[str, Any] = {}
     own_protocol: dict[str, Any] = {}
+    matched: Slug | None = None
     source: Text | None = None
 
 
@@ -185,6 +188,11 @@ class Card(_Model):
                     self.check(key, value)
                 except UserError as error:
                     raise ValueError(f"{place}: {error}") from error
+        for name, variant in self.variants.items():
+            if (variant.matched is not None) != name.endswith("*") or "*" in name[:-1]:
+                raise ValueError(f"variants[{name}]: a name ends in '*' exactly when 'matched' is given")
+            if variant.matched is not None and variant.matched not in self.hyper_parameters:
+                raise ValueError(f"variants[{name}]: no hyper-parameter {variant.matched!r}")
         return self
 
     def check(self, key: str, value: Any) -> Any:

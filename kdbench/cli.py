@@ -281,12 +281,11 @@ Records = Annotated[
 @site_app.command("build")
 def site_build(records: Records = None, out: Out = None) -> None:
     """Render the board as static HTML under the home folder."""
-    from kdbench.provenance import ROOT
+    from kdbench.provenance import PUBLISHED
 
     home = _home(out)
     home.require_writable()
-    published = ROOT / "leaderboard" / "results"
-    source = records or (published if published.is_dir() else home.records)
+    source = records or (PUBLISHED if PUBLISHED.is_dir() else home.records)
     if not source.is_dir():
         raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")
     from kdbench.leaderboard import build

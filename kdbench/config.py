@@ -51,6 +51,15 @@ class MethodConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Match:
+    """The cell whose recipe cost, over plain's, a compute-matched run takes over."""
+
+    method: str
+    ratio: float
+    spec_hash: str
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's result but its seed and its machine.
 
@@ -66,6 +75,7 @@ class RunConfig:
     own_protocol: bool = False
     smoke: bool = False
     overrides: tuple[str, ...] = ()
+    match: Match | None = None
 
     def spec(self) -> dict[str, Any]:
         """What :attr:`spec_hash` covers, as JSON data; paths of this machine are scrubbed, for records hold it."""
@@ -92,7 +102,9 @@ class RunConfig:
         return sha256(canonical_json(self.spec()))
 
 
-def run_config(method: str, task: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> RunConfig:
+def run_config(
+    method: str, task: str, overrides: Sequence[str] = (), *, smoke: bool = False, match: Match | None = None
+) -> RunConfig:
     """The configuration of a run.
 
     Args:
@@ -100,6 +112,7 @@ def run_config(method: str, task: str, overrides: Sequence[str] = (), *, smoke: 
         task: a task.
         overrides: ``key=value``; task keys at the root, the method's under ``method.``.
         smoke: use the task's and the card's smoke budget.
+        match: for a compute-matched variant such as ``plain@kd``; without it the task's own length stands in.
 
     Raises:
         UserError: unknown names or keys (with the nearest right one), wrong values, refused override forms.
@@ -107,6 +120,8 @@ def run_config(method: str, task: str, overrides: Sequence[str] = (), *, smoke: 
     ref, spec = registry.method(method), registry.task(task)
     inner_name, rest = _inner_name(ref, overrides)
     values, source = _resolve(ref, spec, smoke)
+    if match is not None and ref.variant is not None and ref.variant.matched is not None:
+        values[ref.variant.matched] = match.ratio
     if inner_name is not None:
         values[INNER] = inner_name
     parsed = _checked(rest)
@@ -138,6 +153,7 @@ def run_config(method: str, task: str, overrides: Sequence[str] = (), *, smoke: 
         own_protocol=bool(own),
         smoke=smoke,
         overrides=tuple(overrides),
+        match=match,
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from kdbench.config import RunConfig, run_config
 from kdbench.errors import UserError
 from kdbench.home import Home, data_folder
+from kdbench.matching import match_of
 from kdbench.progress import Progress
+from kdbench.provenance import PUBLISHED
 from kdbench.record import Record
 from kdbench.store import Store, StoreLocked
 
@@ -79,9 +81,12 @@ def evaluate(
     folder = data_folder(data)
 
     from kdbench.engine import run  # imports torch: only once all that was typed is known to be right
-    from kdbench.machine import pick_device
+    from kdbench.machine import device_class, pick_device
 
     place = pick_device(device)
+    if config.method.ref.match is not None:
+        match = match_of(config.method.ref, task, config.task.version, device_class(place), [home.records, PUBLISHED])
+        config = run_config(method, task, overrides, smoke=smoke, match=match)
     records: list[Record] = []
     try:
         for seed in config.task.seeds if seeds is None else seeds:

@@ -10,6 +10,8 @@ from pathlib import Path
 import kdbench
 
 ROOT = Path(kdbench.__file__).resolve().parent.parent
+PUBLISHED = ROOT / "leaderboard" / "results"
+"""The published records, in a checkout."""
 
 
 @dataclass(frozen=True)

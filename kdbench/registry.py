@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -28,12 +29,16 @@ SLUG = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class MethodRef:
-    """A method by its full name: a card, or one of its variants."""
+    """A method by its full name: a card, or one of its variants.
+
+    ``match`` is the method whose cost the variant takes over, for names such as ``plain@kd``.
+    """
 
     name: str
     card: Card
     package: str
     variant: Variant | None = None
+    match: str | None = None
 
     def adapter(self) -> type[Method]:
         """The adapter class. Imports torch.
@@ -92,16 +97,29 @@ def card(name: str) -> Card:
 
 @functools.cache
 def methods() -> dict[str, MethodRef]:
-    """Every method name, variants included (patterns such as ``plain@*`` apart)."""
+    """Every method name, variants included; patterns such as ``plain@*`` are in :func:`patterns`."""
     found: dict[str, MethodRef] = {}
     for name, package in method_packages().items():
         of = card(name)
         found[name] = MethodRef(name, of, package)
         for variant, settings in of.variants.items():
+            if settings.matched is not None:
+                continue
             if variant in found or variant in method_packages():
                 raise UserError(f"variant {variant!r} of {name} has the name of another method; rename it in its card")
             found[variant] = MethodRef(variant, of, package, settings)
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def patterns() -> dict[str, MethodRef]:
+    """Variants that stand for one variant a method, by the part of the name before the ``*``."""
+    found = {}
+    for name, package in method_packages().items():
+        for pattern, settings in card(name).variants.items():
+            if settings.matched is not None:
+                found[pattern.removesuffix("*")] = MethodRef(pattern, card(name), package, settings)
+    return found
 
 
 def method(name: str) -> MethodRef:
@@ -112,6 +130,9 @@ def method(name: str) -> MethodRef:
     """
     if name in (known := methods()):
         return known[name]
+    for prefix, ref in patterns().items():
+        if name.startswith(prefix) and (match := name.removeprefix(prefix)) in known:
+            return dataclasses.replace(ref, name=name, match=match)
     raise UserError(f"unknown method {name!r}{nearest(name, known)}; `kdbench list methods` shows all")
 
 

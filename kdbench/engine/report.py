@@ -115,6 +115,7 @@ def _record(facts: Facts, needs: Needs, task: dict[str, Any] | None = None, **bl
         "seed": facts.seed,
         "environment": environment(facts.device),
         "provenance": _provenance(facts),
+        "compute_match": dataclasses.asdict(config.match) if config.match else None,
         **blocks,
     }
     return records.parse(raw)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,6 +154,7 @@ class _Asker:
             "task": config.task.name,
             "overrides": list(config.overrides),
             "smoke": config.smoke,
+            "match": asdict(config.match) if config.match else None,
             "seed": seed,
             "device": str(place.device),
             "home": str(place.home.root),

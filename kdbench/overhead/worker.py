@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kdbench import registry
-from kdbench.config import MethodConfig, RunConfig, run_config
+from kdbench.config import Match, MethodConfig, RunConfig, run_config
 from kdbench.contract import Batch
 from kdbench.engine.prepare import Place, Prepared, effective_task, prepare
 from kdbench.engine.task import evaluating
@@ -162,7 +162,8 @@ def memory(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request."""
     torch.set_num_threads(CPU_THREADS)
-    config = run_config(request["method"], request["task"], request["overrides"], smoke=request["smoke"])
+    match = Match(**request["match"]) if request["match"] else None
+    config = run_config(request["method"], request["task"], request["overrides"], smoke=request["smoke"], match=match)
     config = effective_task(config)
     if request["part"] == "times":
         return times(config, request)

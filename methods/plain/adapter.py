@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Method, Needs
+from kdbench.contract import At, Batch, Method, Needs, Stage
 
 
 class Plain(Method):
-    """One student, one view, the task's loss; with ``label_smoothing`` the cross-entropy with smoothed labels."""
+    """One student, one view, the task's loss; with ``label_smoothing`` the cross-entropy with smoothed labels.
+
+    ``length`` stretches training, the learning-rate schedule with it.
+    """
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         kinds = {"classification", "crossmodal"} | ({"regression"} if not hp.label_smoothing else set())
         return Needs(kinds=frozenset(kinds), teachers=(), teacher=frozenset())
+
+    def stages(self) -> Iterator[Stage]:
+        if self.hp.length == 1.0:
+            yield from super().stages()
+            return
+        steps = max(1, round(self.task.epochs * self.task.steps * self.hp.length))
+        yield Stage("distill", losses=self.losses, groups=self.groups(), steps=steps)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         out = self.student(batch)
