@@ -45,6 +45,21 @@ class MemoryBank(nn.Module):
             self.rows[rows] = unit(mixed)
 
 
+def fewest_negatives(labels: Tensor) -> int:
+    """Rows of other classes that the largest class leaves: so many distinct negatives every sample can have.
+
+    Args:
+        labels: (n,) class of each training row.
+
+    Raises:
+        NotApplicable: all rows have one class, so nothing is a negative.
+    """
+    fewest = len(labels) - int(labels.bincount().max())
+    if not fewest:
+        raise NotApplicable("it needs at least 2 classes in the training rows, negatives are of another class")
+    return fewest
+
+
 class Negatives:
     """Draws training rows of other classes, uniformly: distinct ones where a class leaves enough, else with repeats.
 
@@ -53,18 +68,16 @@ class Negatives:
         k: negatives of each sample.
 
     Raises:
-        NotApplicable: all rows have one class, so nothing is a negative.
+        NotApplicable: all rows have one class.
     """
 
     def __init__(self, labels: Tensor, k: int) -> None:
         self.labels, self.k = labels, k
+        self._fewest = fewest_negatives(labels)
         self._by_class = labels.argsort(stable=True)
         self._size = labels.bincount()
         self._start = self._size.cumsum(0) - self._size
-        others = len(labels) - self._size[self._size > 0]
-        self._fewest, self._most = int(others.min()), int(others.max())
-        if not self._fewest:
-            raise NotApplicable("it needs at least 2 classes in the training rows, negatives are of another class")
+        self._most = len(labels) - int(self._size[self._size > 0].min())
 
     def draw(self, y: Tensor, rng: torch.Generator) -> Tensor:
         """(N, K) row numbers, none of the class of its sample.

@@ -1,0 +1,136 @@
+"""Holistic knowledge distillation with graph networks (Zhou et al., ICCV 2021, arXiv 2108.05507).
+
+Shapes: B rows of a batch, C classes, D width of the embeddings, n training rows, k neighbours.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.contract import At, Batch, Method, Needs, Network, TaskInfo
+from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.shared.banks import MemoryBank, Negatives, fewest_negatives, info_nce, multiplicity
+from kdbench.methods.shared.matching import unit
+
+NORM_FLOOR = 1e-7
+
+
+class Embedding(nn.Module):
+    """One network's side: a linear layer to the common width and a graph layer on top.
+
+    Args:
+        features: width of the network's pooled features.
+        width: D.
+    """
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(features, width)
+        self.graph = nn.Linear(2 * width, width)
+        nn.init.xavier_normal_(self.graph.weight, gain=2**0.5)
+
+    def nodes(self, features: Tensor) -> Tensor:
+        """(B, D) unit embeddings of (B, features)."""
+        return unit(self.embed(features))
+
+    def mixed(self, nodes: Tensor, nearest: Tensor) -> Tensor:
+        """(B, D) unit rows of one hop of graph convolution (TAGConv): a node beside its (B, k) neighbours' mean."""
+        return unit(self.graph(torch.cat([nodes, nodes[nearest].mean(dim=1)], dim=1)))
+
+
+def neighbours(logits: Tensor, k: int) -> Tensor:
+    """(B, k) rows of nearest predicted class distribution by cosine, each row itself always among its own.
+
+    Args:
+        logits: (B, C), B >= k; no gradient flows back to them.
+    """
+    p = logits.detach().softmax(dim=1)
+    norm = p.norm(dim=1)
+    distance = 1 - p @ p.T / (norm[:, None] * norm).clamp_min(NORM_FLOOR)
+    return distance.fill_diagonal_(-1.0).topk(k, dim=1, largest=False).indices
+
+
+def smoothed(stored: Tensor, current: Tensor, share: float) -> Tensor:
+    """(B, D) unit targets, constants: ``share`` of the stored rows, the rest of the current ones."""
+    return unit(share * stored + (1 - share) * current).detach()
+
+
+def contrasts(
+    anchors: Sequence[Tensor],
+    positives: Sequence[Tensor],
+    banks: Sequence[Tensor],
+    counts: Tensor,
+    tau: float,
+    negatives_of: str = "own",
+) -> Tensor:
+    """(2,) InfoNCE of student anchors and of teacher anchors. Every pair of arguments is the student's, the teacher's.
+
+    Args:
+        anchors: (B, D) embeddings.
+        positives: (B, D), constants; each anchor is drawn to the other network's.
+        banks: (n, D), before this step's update.
+        counts: (B, n) how often each row was drawn as a negative.
+        negatives_of: ``own`` takes an anchor's negatives from its own network's bank, ``cross`` from the other's.
+    """
+    negatives = banks if negatives_of == "own" else banks[::-1]
+    parts = zip(anchors, positives[::-1], negatives, strict=True)
+    return torch.stack([info_nce(anchor, positive.detach(), bank, counts, tau) for anchor, positive, bank in parts])
+
+
+class HKD(Method):
+    """Contrast of the networks' embeddings, each by itself and mixed with its neighbours in the batch's graph."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        fields = frozenset({"logits", "emb"})
+        return Needs(student=fields, teacher=fields, batch=frozenset({"index"}))
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        self.negatives = Negatives(task.train_labels, min(hp.negatives, fewest_negatives(task.train_labels)))
+        widths = [task.probe(net).emb.shape[1] for net in (self.student, self.teacher)]  # type: ignore[union-attr]
+        self.embeddings = nn.ModuleList(Embedding(width, hp.width) for width in widths)
+        self.banks = nn.ModuleList(MemoryBank(task.n_train, hp.width) for _ in widths)
+        self._nodes: list[Tensor] = []
+        rows = min(task.batch, task.n_train)
+        if rows < hp.neighbours:
+            warnings.warn(
+                f"hkd: batches of {rows} rows are smaller than method.neighbours={hp.neighbours}, so no graph is built "
+                "and the banks stay as they are",
+                stacklevel=2,
+            )
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp = self.hp
+        sides: list[Any] = list(self.embeddings)
+        outs = (self.student(batch), self.teacher(batch))
+        nodes = [side.nodes(out.emb) for side, out in zip(sides, outs, strict=True)]
+        banks: list[Any] = [bank.rows for bank in self.banks]
+        stored = [bank[batch.index] for bank in banks]
+        counts = multiplicity(self.negatives.draw(batch.y, at.rng), len(banks[0]))
+        terms = {
+            "task": hp.ce_weight * self.task.loss(outs[0], batch.y),
+            "individual": hp.hkd_weight * contrasts(nodes, stored, banks, counts, hp.tau, hp.negatives_of).sum(),
+            "graph": nodes[0].new_zeros(()),
+        }
+        self._nodes = []
+        if len(batch) >= hp.neighbours:
+            self._nodes = [node.detach() for node in nodes]
+            nearest = [neighbours(out.logits, hp.neighbours) for out in outs]
+            mixed = [side.mixed(node, near) for side, node, near in zip(sides, nodes, nearest, strict=True)]
+            targets = [smoothed(old, new, hp.smoothing) for old, new in zip(stored, mixed, strict=True)]
+            graph = contrasts(mixed, targets, banks, counts, hp.tau, hp.negatives_of).sum()
+            terms["graph"] = hp.hkd_weight * graph
+        if hp.kd_weight:
+            terms["kd"] = hp.kd_weight * kd_loss(outs[0].logits, outs[1].logits, hp.temperature)
+        return terms
+
+    def after_step(self, batch: Batch, at: At) -> None:
+        banks: list[Any] = list(self.banks)
+        for bank, nodes in zip(banks, self._nodes, strict=False):  # no nodes where no graph was built
+            bank.update(batch.index, nodes, self.hp.momentum, batch.views)
