@@ -164,7 +164,13 @@ def show_method(name: str, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(ref.card.model_dump(mode="json"), indent=1))
     else:
-        _print(*console.method(ref))
+        from kdbench import claims
+
+        home = _home(None)
+        rows = _rows(home, method=name) if home.records.is_dir() else []
+        found = claims.compare(name, rows)
+        lone = [claim for claim in claims.claims(name) if all(item.claim != claim for item in found)]
+        _print(*console.method(ref), *([console.claims(found, lone)] if found or lone else []))
 
 
 @show_app.command("task")
@@ -183,12 +189,15 @@ def show_task(name: str, as_json: Json = False) -> None:
 def results(
     task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
     method: Annotated[str | None, typer.Option("--method", "-m", help="This method alone.")] = None,
+    sort: Annotated[
+        Literal["task", "score", "delta", "step_ratio", "peak_alloc_mib"],
+        typer.Option("--sort", help="Order of the rows; best or cheapest first."),
+    ] = "task",
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """The table of all results in the home folder."""
     from kdbench import console, registry, summary
-    from kdbench.store import Store
 
     where = {}
     if task is not None:
@@ -196,15 +205,115 @@ def results(
     if method is not None:
         where["method"] = registry.method(method).name
     home = _home(out)
-    if not home.records.is_dir():
-        raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
-    with Store(home.index) as store:
-        store.ingest(home.records)
-        rows = summary.rows(store, **where)
+    rows = summary.in_order(_rows(home, **where), sort)
     if as_json:
         print(json.dumps([console.as_json(row) for row in rows], indent=1))
     else:
         _print(console.results(rows, f"results in {home.root}"))
+
+
+def _rows(home: Any, **where: Any) -> list[Any]:
+    """Current cells of the home folder, its index brought up to date first."""
+    from kdbench import summary
+    from kdbench.store import Store
+
+    if not home.records.is_dir():
+        raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
+    with Store(home.index) as store:
+        store.ingest(home.records)
+        return summary.rows(store, **where)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A method.")],
+    second: Annotated[str, typer.Argument(help="The method to compare with it.")],
+    task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Two methods seed by seed: difference, interval, cost ratio, and a verdict in words."""
+    from kdbench import console, registry
+    from kdbench.compare import pairings
+
+    names = [registry.method(name).name for name in (first, second)]
+    where = {"task": registry.task(task).name} if task is not None else {}
+    home = _home(out)
+    found = pairings(_rows(home, method=names, **where), *names)
+    if not found:
+        raise UserError(
+            f"no task in {home.root} has results of both {first} and {second}; run `kdbench evaluate` first"
+        )
+    if as_json:
+        print(json.dumps([console.pairing_json(pairing) for pairing in found], indent=1))
+    else:
+        _print(console.pairings(found), *(pairing.words for pairing in found))
+
+
+@app.command()
+def overhead(
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for evaluate.")] = None,
+    *,
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or variant.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="Task.")],
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<i>.")] = "auto",
+    mode: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How closely.")] = "full",
+    out: Out = None,
+    data: DataFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a method's step costs beside plain, without training the student."""
+    from kdbench import console
+    from kdbench.evaluate import measure_only
+
+    block = measure_only(method, task, overrides or [], device=device, mode=mode, out=out, data=data)
+    if as_json:
+        print(json.dumps(block, indent=1))
+    else:
+        _print(console.overhead(block, f"{method} on {task} ({mode})"))
+
+
+@app.command()
+def verify(
+    record: Annotated[Path, typer.Argument(help="A record's file.")],
+    replay: Annotated[bool, typer.Option("--replay", help="Train the first 20 steps again, compare losses.")] = False,
+    rescore: Annotated[Path | None, typer.Option("--rescore", help="Weights of the student to score again.")] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run it again and compare.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="With --rerun: another seed.")] = None,
+    by: Annotated[str, typer.Option("--by", help="Who verifies, for the side file.")] = "local",
+    out: Out = None,
+    data: DataFolder = None,
+) -> None:
+    """Is a record what it says? Findings go into a side file; the record stays as it is."""
+    from kdbench import verify as checks
+    from kdbench.home import data_folder
+    from kdbench.progress import Progress
+    from kdbench.record import load
+
+    if seed is not None and not rerun:
+        raise UserError("--seed belongs to --rerun")
+    home, folder = _home(out), data_folder(data)
+    home.require_writable()
+    findings = [checks.validate(record)]
+    if findings[0].passed:
+        what, place = load(record), (home, folder, Progress.terminal("verify:"))
+        if replay or rerun:
+            from kdbench.machine import environment
+
+            for line in checks.differences(what, environment()):
+                _warn(line)
+        if replay:
+            findings.append(checks.replay(what, *place))
+        if rescore is not None:
+            findings.append(checks.rescore(what, rescore, *place))
+        if rerun:
+            cell = [load(path).score for path in record.parent.glob("*.json") if load(path).spec_hash == what.spec_hash]
+            findings.append(checks.rerun(what, seed, [score for score in cell if score is not None], *place))
+        checks.keep(what, findings, record.parent, by)
+    for finding in findings:
+        print(f"level {finding.level} {'passed' if finding.passed else 'FAILED'}: {finding.what}")
+    if not all(finding.passed for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
 
 
 @records_app.command("validate")

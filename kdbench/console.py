@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench.card import FAMILIES, Card
+from kdbench.claims import Claim, Comparison
+from kdbench.compare import Pairing
 from kdbench.record import Record
 from kdbench.registry import MethodRef
 from kdbench.spec import TaskSpec
@@ -198,3 +200,94 @@ def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if not isinstance(value, dict) or not value:
         return [(prefix, value)]
     return [leaf for key, item in value.items() for leaf in _leaves(item, f"{prefix}.{key}" if prefix else key)]
+
+
+def pairings(found: Sequence[Pairing]) -> Table:
+    """Two methods on every task they share."""
+    made = table("", "task", ">first", ">second", ">second - first (95 % t)", ">n", ">step time ratio", "device")
+    for item in found:
+        scores = [
+            f"{escape(row.method)} {interval(row.score.mean, row.score.lo, row.score.hi)}"
+            for row in (item.first, item.second)
+            if row.score is not None
+        ]
+        made.add_row(
+            escape(item.first.task), *scores, difference(item.delta), str(item.delta.n if item.delta else 0),
+            amount(item.cost, "", 2), escape(item.first.device_class),
+        )  # fmt: skip
+    return made
+
+
+def pairing_json(item: Pairing) -> dict[str, Any]:
+    """A pairing as JSON data."""
+    delta = item.delta
+    return {
+        "first": as_json(item.first),
+        "second": as_json(item.second),
+        "delta": None if delta is None else {"mean": delta.mean, "lo": delta.lo, "hi": delta.hi, "n": delta.n},
+        "step_ratio": item.cost,
+        "verdict": item.words,
+    }
+
+
+OVERHEAD_LINES = (
+    ("step_ratio", "step time, × plain"),
+    ("ci95", "its 95 % interval"),
+    ("step_ms", "step, ms"),
+    ("plain_step_ms", "plain step, ms"),
+    ("converged", "interval narrow enough"),
+    ("aa_ratio", "plain against plain"),
+    ("noise_flag", "machine too noisy"),
+    ("first_step_ms", "first step, ms"),
+    ("throughput_samples_s", "samples a second"),
+    ("end_to_end_samples_s", "samples a second with the loader"),
+    ("data_wait_frac", "share of time waiting for data"),
+    ("peak_alloc_mib", "peak memory, MiB"),
+    ("plain_peak_alloc_mib", "plain's peak memory, MiB"),
+    ("flops_fwd_bwd", "FLOPs a sample (counted)"),
+    ("plain_flops_fwd_bwd", "plain's FLOPs a sample (counted)"),
+    ("train_only_params", "parameters dropped after training"),
+    ("frozen_params_loaded", "frozen parameters loaded"),
+    ("extra_state_mib", "extra state, MiB"),
+    ("energy", "energy"),
+)
+
+
+def overhead(block: dict[str, Any], title: str) -> Table:
+    """An overhead block, a line a quantity."""
+    made = table(title, "quantity", ">value")
+    for key, label in OVERHEAD_LINES:
+        made.add_row(label, escape(_value(block.get(key))))
+    for phase in block.get("phases", []):
+        made.add_row(f"phase {phase['name']}, {phase['steps']} steps", f"{phase['step_ratio']:.3f} × plain")
+    return made
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return f"{value[0]:.3f} to {value[1]:.3f}"
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def claims(found: Sequence[Comparison], lone: Sequence[Claim]) -> Table:
+    """Published figures beside ours; those no task of ours matches stand without."""
+    made = table(
+        "claimed and reproduced", "data", "pair", ">claimed", ">ours", ">difference", "source", "why they may differ"
+    )
+    for item in found:
+        ours = "–" if item.ours is None else interval(item.ours.mean, item.ours.lo, item.ours.hi)
+        gap = "–" if item.difference is None else interval(*item.difference, sign=True)
+        _claim_row(made, item.claim, ours, gap, "; ".join((f"our task {item.task}", *item.reasons)))
+    for claim in lone:
+        _claim_row(made, claim, "–", "–", "no task of this data and pair")
+    return made
+
+
+def _claim_row(made: Table, claim: Claim, ours: str, gap: str, why: str) -> None:
+    pair = f"{claim.teacher or 'none'} → {claim.student}"
+    value = f"{claim.value:.2f}" + (f" ± {claim.std:.2f}" if claim.std is not None else "")
+    made.add_row(claim.dataset, pair, value, ours, gap, escape(claim.source), escape(why))

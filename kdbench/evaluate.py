@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from kdbench.config import RunConfig, run_config
 from kdbench.errors import UserError
@@ -110,3 +112,38 @@ def ingest(home: Home) -> str | None:
     except StoreLocked as error:
         return f"{error}; the records are written, `kdbench records ingest` takes them in later"
     return None
+
+
+def measure_only(
+    method: str,
+    task: str,
+    overrides: Sequence[str],
+    *,
+    device: str,
+    mode: Literal["quick", "full"],
+    out: Path | None,
+    data: Path | None,
+) -> dict[str, Any]:
+    """The overhead block of a method, measured without training the student (its teacher is trained if need be).
+
+    Raises:
+        UserError: something the user gave is wrong, or the method does not apply to the task.
+    """
+    config = run_config(method, task, overrides)
+    home = Home.find(out)
+    home.require_writable()
+    folder = data_folder(data)
+
+    from kdbench.contract import NotApplicable
+    from kdbench.engine.prepare import Place, prepare
+    from kdbench.machine import pick_device
+    from kdbench.overhead.measure import measure
+
+    home.runs.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="overhead-", dir=home.runs) as scratch:
+        place = Place(pick_device(device), home, folder, Path(scratch), Progress.terminal(f"{method} on {task}:"))
+        try:
+            prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar
+        except NotApplicable as reason:
+            raise UserError(f"{method} does not apply to {task}: {reason}") from reason
+        return measure(config, config.task.seeds[0], place, mode, 1).block

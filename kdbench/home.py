@@ -68,6 +68,11 @@ class Home:
         return self.root / "data"
 
     @property
+    def gates(self) -> Path:
+        """Plain measured against plain, by task and device."""
+        return self.root / "gates"
+
+    @property
     def runs(self) -> Path:
         """Unfinished runs."""
         return self.root / "runs"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdbench.registry import PLAIN
@@ -15,7 +16,7 @@ class Row:
     """One method on one task and device class.
 
     Attributes:
-        score: over seeds, in the task's unit.
+        score: over seeds, in the task's unit; ``scores`` by seed.
         to_baseline, to_plain: seed-paired differences, positive where the method is better; None without a partner.
         cost: the overhead block's columns, None when it was not measured.
         state: ``ok``, or why there is no score.
@@ -34,6 +35,7 @@ class Row:
     to_plain: PairedDelta | None
     cost: dict[str, Any] | None
     run_ids: tuple[str, ...]
+    scores: Mapping[int, float] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     state: str = "ok"
 
@@ -94,6 +96,7 @@ def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]])
         to_plain=against(PLAIN),
         cost=cost[0] if cost and cost[0].get("step_ratio") is not None else None,
         run_ids=tuple(cell["run_ids"]),
+        scores=own,
         marks=tuple(marks),
     )
 
@@ -101,5 +104,28 @@ def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]])
 def _empty(gap: dict[str, Any], state: str) -> Row:
     return Row(
         gap["method"], gap["task"], gap["task_version"], gap["device_class"], "", "", True, "",
-        None, None, None, None, (), (), state,
+        None, None, None, None, (), {}, (), state,
     )  # fmt: skip
+
+
+def in_order(found: list[Row], key: str) -> list[Row]:
+    """Rows best or cheapest first, those without the figure last; ``task`` keeps the index's order.
+
+    Args:
+        key: ``task``, ``score`` or ``delta`` (within each task), or a column of the overhead.
+    """
+
+    def figure(row: Row) -> float | None:
+        if key == "score":
+            sign = -1.0 if row.higher_is_better else 1.0
+            return None if row.score is None else sign * row.score.mean
+        if key == "delta":
+            return None if row.to_baseline is None else -row.to_baseline.mean
+        value = (row.cost or {}).get(key)
+        return None if value is None else float(value)
+
+    def place(row: Row) -> tuple[str, bool, float]:
+        value = figure(row)
+        return (row.task if key in ("score", "delta") else "", value is None, value or 0.0)
+
+    return found if key == "task" else sorted(found, key=place)

@@ -16,7 +16,7 @@ from kdbench.config import RunConfig
 from kdbench.contract import Needs
 from kdbench.engine.prepare import Prepared, effective_task
 from kdbench.engine.teachers import TrainedTeacher
-from kdbench.engine.trainer import Trained
+from kdbench.engine.trainer import Trained, digest_sha256
 from kdbench.machine import environment
 from kdbench.metrics import METRICS
 from kdbench.provenance import code
@@ -72,7 +72,7 @@ def with_result(
         overhead: of the cell, None when it was not asked for.
     """
     primary = facts.config.task.score.primary
-    digest = {"steps": len(trained.digest), "sha256": trained.digest_sha256(), "losses": trained.digest}
+    digest = {"steps": len(trained.digest), "sha256": digest_sha256(trained.digest), "losses": trained.digest}
     costs = overhead.deploy if overhead else dict.fromkeys(("gflops", "latency_ms_b1", "latency_ms_b128", "size_mib"))
     return _record(
         facts,

@@ -77,14 +77,15 @@ def get(
         facts = {"weights_sha256": load_weights(net, teacher.weights), "seconds": None, "steps": None}
         source = teacher.weights
     net.to(device).eval().requires_grad_(False)
-    task = Task(own, data, device, teacher.seed, _no_keeper(home))
+    task = Task(own, data, device, teacher.seed, no_keeper(home))
     score = Scorer(task).primary(net)[spec.score.primary]
     _refuse_weak(spec, role, teacher, score, smoke)
     params = sum(p.numel() for p in net.parameters())
     return TrainedTeacher(role, net, score, {"arch": teacher.net, "source": source, "params": params, **facts})
 
 
-def _no_keeper(home: Home) -> Keeper:
+def no_keeper(home: Home) -> Keeper:
+    """For a task of which nothing is kept."""
     return Keeper(home.teachers, home.artefacts, {})
 
 
@@ -120,7 +121,7 @@ def _cached(
             raise Damaged(f"{FACTS} or {WEIGHTS} cannot be read") from error
 
     def build(path: Path) -> None:
-        task = Task(own, data, device, seed, _no_keeper(home))
+        task = Task(own, data, device, seed, no_keeper(home))
         plain = registry.method(registry.PLAIN)
         method = plain.adapter()(task, [net], {}, plain.card.typed(plain.card.defaults()))
         checkpoints = path / "checkpoints"

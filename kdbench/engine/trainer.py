@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,10 @@ class Trained:
     curve: list[dict[str, Any]] = field(default_factory=list)
     digest: list[float] = field(default_factory=list)
 
-    def digest_sha256(self) -> str:
-        """sha256 over the exact values of the first totals."""
-        return sha256(canonical_json([value.hex() for value in self.digest]))
+
+def digest_sha256(losses: Sequence[float]) -> str:
+    """sha256 over the exact values of the first totals."""
+    return sha256(canonical_json([value.hex() for value in losses]))
 
 
 class Trainer:

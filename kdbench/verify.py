@@ -1,0 +1,197 @@
+"""``kdbench verify``: is a record what it says? Results are side files; records never change.
+
+The levels are the board's: 1 validated, 2 weights scored again, 3 run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdbench import record as records
+from kdbench.config import Match, RunConfig, run_config
+from kdbench.errors import UserError
+from kdbench.home import Home
+from kdbench.progress import Progress
+from kdbench.record import SIDE_FOLDER, Record, SideFile
+from kdbench.schema import Verification
+from kdbench.seeds import derive
+from kdbench.stats.cell import summarise, t_quantile
+from kdbench.validate import check_file
+
+Level = Literal[1, 2, 3]
+SD_FLOOR = 0.1
+"""Smallest spread over seeds a re-run is held against, in the metric's unit (site.md 6.6)."""
+SCORE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. ``delta`` is new minus recorded, in the metric's unit, where there is one."""
+
+    level: Level
+    passed: bool
+    what: str
+    delta: float | None = None
+    run_id: str | None = None
+
+
+def validate(path: Path) -> Finding:
+    """Schema, hashes, and derived figures recomputed from raw pairs."""
+    problems = [str(problem) for problem in check_file(path) if problem.level == "error"]
+    return Finding(1, not problems, "; ".join(problems) or "schema, hashes and derived figures agree")
+
+
+def config_of(record: Record) -> RunConfig:
+    """The configuration that a record's run had, from its resolved configuration.
+
+    Raises:
+        UserError: it needs what this machine or version does not have.
+    """
+    match = record.compute_match
+    given = Match(match.method, match.ratio, match.spec_hash) if match else None
+    name = record.method_name
+    overrides = _overrides(record.provenance.command) if record.custom else []
+    config = run_config(name, record.task.name, overrides, smoke=record.smoke, match=given)
+    if config.spec_hash != record.spec_hash:
+        raise UserError(
+            f"{record.run_id}: this kdbench gives {name} on {record.task.label} another configuration; "
+            f"check out commit {record.provenance.git_commit or 'of kdbench ' + record.provenance.kdbench_version}"
+        )
+    return config
+
+
+def _overrides(command: str) -> list[str]:
+    """The key=value words of a recorded command."""
+    return [word for word in command.split() if "=" in word and not word.startswith("-")]
+
+
+def differences(record: Record, environment: dict[str, Any]) -> Iterator[str]:
+    """What the recorded environment has otherwise than this one, a line each."""
+    then = record.environment.model_dump(mode="json")
+    for key in ("torch", "cuda", "cudnn", "python", "cpu", "gpu", "threads"):
+        if then[key] != environment[key]:
+            yield f"{key} was {then[key]}, is {environment[key]}"
+    for name, version in then["packages"].items():
+        if environment["packages"].get(name) != version:
+            yield f"{name} was {version}, is {environment['packages'].get(name, 'not installed')}"
+
+
+def replay(record: Record, home: Home, data: Path | None, progress: Progress) -> Finding:
+    """Trains the first steps again and compares their losses with the record's digest: bit for bit on a CPU."""
+    if record.digest is None:
+        raise UserError(f"{record.run_id} has no loss digest; use --rerun")
+    import tempfile
+
+    import torch
+
+    from kdbench.engine.prepare import Place, prepare
+    from kdbench.engine.stage import StageRun
+    from kdbench.engine.trainer import digest_sha256
+
+    device = torch.device("cuda" if record.device_class.startswith("cuda") else "cpu")
+    home.runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="replay-", dir=home.runs) as scratch:
+        place = Place(device, home, data, Path(scratch), progress)
+        prepared = prepare(config_of(record), record.seed, place)
+        torch.manual_seed(derive(record.seed, "stage", 0))
+        stage = next(iter(prepared.method.stages()))
+        run = StageRun(prepared.method.to(device).train(), stage, prepared.task)
+        losses = [float(run.step()["total"]) for _ in range(record.digest.steps)]
+    same = digest_sha256(losses) == record.digest.sha256
+    worst = max(abs(a - b) for a, b in zip(losses, record.digest.losses, strict=False))
+    close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(losses, record.digest.losses, strict=False))
+    what = "the first losses are the same bits" if same else f"the first losses differ by up to {worst:.3g}"
+    return Finding(1, same or (device.type != "cpu" and close), what)
+
+
+def rescore(record: Record, weights: Path, home: Home, data: Path | None, progress: Progress) -> Finding:
+    """Scores a saved student and compares with the record.
+
+    Raises:
+        UserError: the weights do not fit the student, or the method's deployed network is not the plain student.
+    """
+    if record.metrics is None or record.deploy is None:
+        raise UserError(f"{record.run_id} has no result to compare with")
+    if not record.deploy.equals_plain:
+        raise UserError(f"{record.method_name} changes the student; its weights cannot be scored without the method")
+    import torch
+
+    from kdbench.engine.prepare import Place, load_data
+    from kdbench.engine.scoring import Scorer
+    from kdbench.engine.task import Task, build_network
+    from kdbench.engine.teachers import no_keeper
+    from kdbench.models.weights import load_weights
+
+    config = config_of(record)
+    place = Place(torch.device("cpu"), home, data, home.runs / "rescore", progress)
+    rows = load_data(config, place)
+    own = rows if config.smoke else rows.subset(config.task.data.subset, record.seed)
+    student = config.task.pair.student
+    net = build_network(student.net, student.input, own)
+    load_weights(net, str(weights))
+    task = Task(config.task, own, place.device, record.seed, no_keeper(home))
+    primary = record.task.metric_primary
+    delta = Scorer(task).primary(net)[primary] - record.metrics.last[primary]
+    return Finding(2, abs(delta) <= SCORE_TOLERANCE, f"{primary} scored again differs by {delta:+.6g}", delta)
+
+
+def rerun(
+    record: Record, seed: int | None, cell: Sequence[float], home: Home, data: Path | None, progress: Progress
+) -> Finding:
+    """Runs the record's configuration again.
+
+    Args:
+        seed: None for the record's own: on a CPU the weights must then be the same bits. With another seed the new
+            score must lie in the prediction interval of the cell's, |x - mean| <= t(n-1) sd sqrt(1 + 1/n).
+        cell: scores of the cell's seeds.
+    """
+    from kdbench.engine import run
+    from kdbench.machine import pick_device
+
+    device = pick_device("cuda" if record.device_class.startswith("cuda") else "cpu")
+    chosen = record.seed if seed is None else seed
+    request = run.Request(config_of(record), chosen, device, home, data, "off", force=True, progress=progress)
+    again = run.evaluate(request)
+    if again.score is None or record.score is None or again.deploy is None or record.deploy is None:
+        return Finding(3, False, f"the run again ended as {again.status}", run_id=again.run_id)
+    delta = again.score - record.score
+    if seed is None:
+        same = again.deploy.export_sha256 == record.deploy.export_sha256
+        what = "the weights are the same bits" if same else f"the weights differ, the score by {delta:+.4g}"
+        return Finding(3, same, what, delta, again.run_id)
+    stat = summarise(dict(enumerate(cell)))
+    if stat.sd is None:
+        raise UserError(f"one seed gives no prediction interval; evaluate more seeds of {record.method_name} first")
+    bound = t_quantile(stat.n - 1) * max(stat.sd, SD_FLOOR) * math.sqrt(1 + 1 / stat.n)
+    passed = abs(again.score - stat.mean) <= bound
+    what = f"the new score lies {again.score - stat.mean:+.3g} from the cell's mean, allowed is ±{bound:.3g}"
+    return Finding(3, passed, what, again.score - stat.mean, again.run_id)
+
+
+def keep(record: Record, findings: Sequence[Finding], folder: Path, by: str) -> Path:
+    """Adds findings to the record's side file.
+
+    Args:
+        folder: the folder of records; the side file lies in its ``verifications``.
+    """
+    side = folder / SIDE_FOLDER
+    path = side / f"{record.run_id}.json"
+    before = records.load_side(path) if path.is_file() else SideFile(run_id=record.run_id)
+    added = tuple(
+        Verification(
+            level=finding.level,
+            by=by,
+            date=records.now(),
+            run_id_ref=finding.run_id,
+            delta=finding.delta,
+            verdict="passed" if finding.passed else "failed",
+            note=records.scrub(finding.what)[:2000],
+        )
+        for finding in findings
+    )
+    whole = before.model_copy(update={"verifications": (*before.verifications, *added)})
+    return records.dump_side(whole, side)
