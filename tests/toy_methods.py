@@ -33,7 +33,7 @@ def toy_ref(cls: type[Method], **card: Any) -> ToyRef:
         "kinds": sorted(getattr(cls, "KINDS", {"classification"})),
     }  # fmt: skip
     made = Card.model_validate({**facts, "hyper_parameters": getattr(cls, "HYPER_PARAMETERS", {}), **card})
-    return ToyRef(made.name, made, "toys", None, cls)
+    return ToyRef(name=made.name, card=made, package="toys", cls=cls)
 
 
 class Toy(Method):
@@ -201,9 +201,15 @@ class Generated(Toy):
         self.generator.requires_grad_(False)
         kept = self.task.keep("rows", self.generate)
         extra = Rows({"image": kept["image"]}, kept["y"])
+        self.shift = nn.Linear(self.task.classes, self.task.classes)  # initialised after what keep ran, or did not run
         assert self.task.extend(extra).n_train == self.task.n_train + len(extra.y)
-        groups = [Group("student", list(self.student.parameters()))]
-        yield Stage("distill", groups, losses=self.losses, epochs=self.task.epochs, extra=extra)
+        groups = [Group("student", [*self.student.parameters(), *self.shift.parameters()])]
+        yield Stage("distill", groups, losses=self.distill, epochs=self.task.epochs, extra=extra)
+
+    def distill(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        out = self.student(batch)
+        near = F.mse_loss(out.logits, self.shift(self.teacher(batch).logits))
+        return {"task": self.task.loss(out, batch.y), "near": 0.01 * near}
 
     def class_means(self) -> dict[str, Tensor]:
         rows = self.task.rows(torch.arange(self.task.n_train))

@@ -41,8 +41,9 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, *names: object) -> Iterator[None]:
-    """Module initialisation from the stream ``names``; the global generator is as before afterwards."""
-    with torch.random.fork_rng(devices=[]):
+    """Draws from the global generators come from the stream ``names``; they are as before afterwards."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
         torch.manual_seed(derive(seed, *names))
         yield
 
@@ -88,6 +89,7 @@ class Keeper:
                 "stages": [asdict(stage) for stage in self.stages() if stage.once],
             }
             (path / "facts.json").write_text(json.dumps(facts))
+            self.run.mkdir(parents=True, exist_ok=True)
             self._mark(folder).touch()
 
         build_once(folder, _check_artefact, build, self.announce)
@@ -213,7 +215,11 @@ class Task:
         ledger: str = "generate",
         uses: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        return {key: t.to(self.device) for key, t in self._keeper(name, make, scope, ledger, uses).items()}
+        def repeatable() -> dict[str, Tensor]:
+            with seeded(self.seed, "keep", name):  # what follows draws alike, whether it was made or read
+                return make()
+
+        return {key: t.to(self.device) for key, t in self._keeper(name, repeatable, scope, ledger, uses).items()}
 
     def recall(
         self, name: str, ledger: str = "generate", uses: Sequence[str] | None = None
