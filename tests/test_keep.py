@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.checks.tiny import rows, task_spec
+from kdbench.checks.tiny import Setting, rows, task_spec
 from kdbench.contract import Group, Method, Stage
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Keeper, Task
@@ -63,8 +63,8 @@ def test_only_the_named_hyper_parameters_decide_what_is_shared(tmp_path, uses, s
 
 
 def test_a_group_may_divide_its_rate_at_fractions_of_the_stage(tmp_path):
-    spec = task_spec("classification", ("image",), "convnet_w2", "convnet_w2")
-    task = Task(spec, rows("classification", ("image",)), torch.device("cpu"), 0, keeper(tmp_path, "a"))
+    of = Setting("classification", ("image",), False, "image", "convnet_w2", "convnet_w2")
+    task = Task(task_spec(of), rows(of), torch.device("cpu"), 0, keeper(tmp_path, "a"))
     weight = torch.nn.Parameter(torch.zeros(1))
     group = Group("g", [weight], {"name": "sgd", "lr": 2.0}, (0.5, 0.75))
     stage = Stage("s", [group], step=lambda draw, at, update: {}, steps=8)

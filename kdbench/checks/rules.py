@@ -251,9 +251,10 @@ def same_seed(tiny: Tiny, run: Trained, folder: Path) -> Verdict:
 
 
 def resume(tiny: Tiny, run: Trained, folder: Path) -> Verdict:
-    """Rule ``resume``: stops in the middle of each stage, goes on from the checkpoint each time."""
+    """Rule ``resume``: stops before and in the middle of each stage, goes on from the checkpoint each time."""
     advice = "keep what the next step depends on in parameters, buffers or task.keep, never in plain attributes"
-    stops: list[tuple[int, int] | None] = [(n, length // 2) for n, length in enumerate(run.seen.lengths.values())]
+    lengths = list(enumerate(run.seen.lengths.values()))
+    stops = [stop for n, length in lengths for stop in ((n, 0), (n, length // 2)) if length and stop != (0, 0)]
     for stop in [*stops, None]:
         prepared = tiny.prepare(folder)
         watch = Watch(prepared, stop)
