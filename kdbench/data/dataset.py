@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -95,6 +95,20 @@ class Dataset:
             return tuple(made.fn(base, None).shape[1:])
         known = [*self.train.x, *self.derived]
         raise UserError(f"data set {self.name!r} has no input {input_name!r}; its inputs are {', '.join(known)}")
+
+    def only(self, names: Iterable[str]) -> Dataset:
+        """The same rows with no other inputs than ``names`` and those they are made from.
+
+        Raises:
+            UserError: there is no such input.
+        """
+        wanted = set(names)
+        for name in wanted:
+            self.shape(name)
+        derived = {name: made for name, made in self.derived.items() if name in wanted}
+        kept = wanted | {made.base for made in derived.values()}
+        train, test = (Rows({n: x for n, x in r.x.items() if n in kept}, r.y) for r in (self.train, self.test))
+        return replace(self, train=train, test=test, derived=derived)
 
     def finish(
         self, raw: Mapping[str, Tensor], rng: torch.Generator | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from kdbench.contract import Rows
-from kdbench.data.dataset import Dataset, Derived, Transform
+from kdbench.data.dataset import Dataset, Derived, Transform, select
 from kdbench.data.decoded import Decoded, decode
 from kdbench.data.options import parse
 from kdbench.data.place import Place
@@ -20,11 +21,20 @@ from kdbench.data.stored import Geometry, Stored
 from kdbench.errors import UserError
 
 
+class First(BaseModel):
+    """Rows to keep of each part, the first in order: of each class, or in all for a regression."""
+
+    model_config = ConfigDict(extra="forbid")
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+
+
 class Options(BaseModel):
-    """``copy``: a known copy instead of the official data."""
+    """``copy``: a known copy instead of the official data. ``first``: fewer rows, for teachers too."""
 
     model_config = ConfigDict(extra="forbid")
     known_copy: str | None = Field(default=None, alias="copy")
+    first: First | None = None
 
 
 def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
@@ -33,7 +43,8 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
     Raises:
         UserError: no such copy, the data are absent or bad, or they are a known copy of what was asked for.
     """
-    copy = parse(Options, options, spec.name).known_copy
+    given = parse(Options, options, spec.name)
+    copy = given.known_copy
     spec.check_copy(copy)
     decoded = decode(spec, copy, place)
     name, official = identify(spec, copy, decoded)
@@ -42,12 +53,12 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
             f"{decoded.origin}: not the official {spec.copy_name(copy)}; recorded as {name}, and not ranked beside it"
         )
     transforms, derived = {}, {}
-    for input_name, given in spec.inputs.items():
-        transforms[input_name] = transform(given)
-        if isinstance(given, ClipInput) and given.frame is not None:
-            transforms[given.frame] = transforms[input_name]
-            derived[given.frame] = Derived(input_name, one_frame)
-    return Dataset(
+    for input_name, column in spec.inputs.items():
+        transforms[input_name] = transform(column)
+        if isinstance(column, ClipInput) and column.frame is not None:
+            transforms[column.frame] = transforms[input_name]
+            derived[column.frame] = Derived(input_name, one_frame)
+    whole = Dataset(
         name=name,
         train=_rows(spec, decoded, "train"),
         test=_rows(spec, decoded, "test"),
@@ -60,6 +71,28 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
         source=decoded.origin if decoded.origin.startswith("hub:") else f"folder:{spec.places(copy)[0]}",
         official=official,
         digests={part: decoded.facts["parts"][part]["ordered"] for part in PART_NAMES},
+    )
+    return whole if given.first is None else _first(whole, given.first)
+
+
+def _first(data: Dataset, keep: First) -> Dataset:
+    """The first rows of each class, or of a regression's parts.
+
+    Raises:
+        UserError: a class has fewer.
+    """
+
+    def some(part: str, rows: Rows, count: int) -> Rows:
+        groups = [rows.y == label for label in range(data.classes)] if data.label_range is None else [rows.y == rows.y]
+        index = [torch.nonzero(group).squeeze(1)[:count] for group in groups]
+        short = next((label for label, found in enumerate(index) if len(found) < count), None)
+        if short is not None:
+            of = f"class {short} of " if data.label_range is None else ""
+            raise UserError(f"data.options.first: {of}{data.name} has {len(index[short])} {part} rows, not {count}")
+        return select(rows, torch.cat(index).sort().values)
+
+    return replace(
+        data, train=some("train", data.train, keep.train), test=some("test", data.test, keep.test), digests={}
     )
 
 

@@ -145,7 +145,9 @@ class Task:
     """
 
     def __init__(self, spec: TaskSpec, data: Dataset, device: torch.device, seed: int, keeper: Keeper) -> None:
-        self.spec, self.data, self.device, self.seed = spec, data, device, seed
+        read = {spec.pair.student.input, *(teacher.input for teacher in spec.pair.teachers.values())}
+        self.data = data = data.only(read)
+        self.spec, self.device, self.seed = spec, device, seed
         self.kind: str = spec.kind
         self.classes = data.classes
         self.epochs, self.batch = spec.train.epochs, spec.train.batch
