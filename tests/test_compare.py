@@ -1,0 +1,177 @@
+"""Totals, compute-matched plain, comparisons in words, claims beside ours, sorted results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+
+import pytest
+
+from kdbench import claims, cli, registry, summary
+from kdbench import record as records
+from kdbench.compare import pairings
+from kdbench.config import run_config
+from kdbench.errors import UserError
+from kdbench.ledger import totals
+from kdbench.matching import match_of
+from kdbench.store import Store
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def folder(tmp_path, make_record):
+    """Records of kd, plain and reviewkd on digits/few-shot, five seeds each, reviewkd a little better and dearer."""
+    scores = {"plain": (78, 80.2, 77, 79, 80.8), "kd": (85, 87, 84, 86, 88), "reviewkd": (85.5, 86.8, 84.9, 86.2, 88.4)}
+    for method, values in scores.items():
+        for seed, score in enumerate(values):
+            ratio = {"plain": 1.0, "kd": 2.0, "reviewkd": 3.2}[method]
+            raw = make_record(
+                method__name=method,
+                seed=seed,
+                score=float(score),
+                ratio=ratio,
+                created_at=f"2026-01-02T03:04:0{seed}.000Z",
+            )
+            records.dump(records.parse(raw), tmp_path / "records")
+    return tmp_path
+
+
+@pytest.fixture
+def rows(folder):
+    with Store.memory(folder / "records") as store:
+        return summary.rows(store)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, folder):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["kdbench", *words, "--out", str(folder)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, capsys.readouterr().out
+
+    return call
+
+
+def test_totals_follow_from_steps_and_step_times(make_record):
+    raw = make_record(ratio=2.0)
+    record = records.parse(raw)
+    found = totals(record)
+    step = record.measured.step_ms
+    assert found.basis == "projected"
+    assert found.student_h == pytest.approx(4 * step / HOUR_MS)
+    assert found.recipe_h == found.student_h
+    assert found.full_h == pytest.approx(found.recipe_h + 0.01)
+    # 2 epochs of ceil(100 / 64) steps of plain
+    assert found.plain_h == pytest.approx(2 * 2 * record.measured.plain_step_ms / HOUR_MS)
+    assert found.ratio("recipe") == pytest.approx(step / record.measured.plain_step_ms)
+
+
+def test_a_reusable_artefact_is_in_the_recipe_and_not_in_the_student(make_record):
+    raw = make_record()
+    gan = copy.deepcopy(raw["stages"][0]) | {
+        "name": "gan", "ledger": "generate", "reusable": True, "steps": 0, "device_h": 1.0, "basis": "cited",
+    }  # fmt: skip
+    found = totals(records.parse({**raw, "stages": [gan, *raw["stages"]]}))
+    assert found.recipe_h == pytest.approx(found.student_h + 1.0)
+    assert found.basis == "cited"
+
+
+def test_a_teacher_of_unknown_cost_leaves_the_full_cost_unknown(make_record):
+    raw = make_record()
+    raw["models"]["teachers"][0]["training"] = None
+    found = totals(records.parse(raw))
+    assert found.full_h is None
+    assert found.ratio("full") is None
+
+
+def test_plain_at_m_takes_the_recipe_ratio_of_m(folder):
+    ref = registry.method("plain@reviewkd")
+    match = match_of(ref, "digits/few-shot", 1, "cpu/fp32/x1", [folder / "records"])
+    assert match.method == "reviewkd"
+    assert match.ratio == pytest.approx(3.2, rel=0.02)
+    config = run_config("plain@reviewkd", "digits/few-shot", match=match)
+    assert config.method.params["length"] == match.ratio
+    assert config.spec_hash != run_config("plain", "digits/few-shot").spec_hash
+
+
+def test_plain_at_m_waits_for_m(folder):
+    with pytest.raises(UserError, match="evaluate --method reviewkd"):
+        match_of(registry.method("plain@reviewkd"), "digits/few-shot", 1, "cpu/fp32/x1", [folder / "nothing"])
+    with pytest.raises(UserError, match="unknown method"):
+        registry.method("plain@nonsense")
+
+
+def test_the_verdict_is_in_words(rows):
+    (found,) = pairings(rows, "kd", "reviewkd")
+    assert found.words.startswith("kd and reviewkd are not separated on digits/few-shot, cpu/fp32/x1, n = 5")
+    assert found.words.endswith("reviewkd costs 1.6 times a step of kd")
+    (found,) = pairings(rows, "plain", "kd")
+    assert found.words.startswith("kd is better than plain")
+    assert "7.00 points" in found.words
+    (found,) = pairings(rows, "kd", "plain")
+    assert found.words.startswith("plain is worse than kd")
+    assert found.words.endswith("kd costs 2 times a step of plain")
+
+
+def test_compare_at_the_terminal(run):
+    code, out = run("compare", "kd", "reviewkd")
+    assert code == 0
+    assert "not separated" in out
+    code, out = run("compare", "kd", "reviewkd", "--json")
+    assert json.loads(out)[0]["delta"]["n"] == 5
+
+
+@pytest.mark.parametrize(
+    ("key", "order"),
+    [
+        ("score", ["reviewkd", "kd", "plain"]),
+        ("step_ratio", ["plain", "kd", "reviewkd"]),
+        ("delta", ["reviewkd", "plain", "kd"]),
+    ],
+)
+def test_results_are_sorted(run, key, order):
+    code, out = run("results", "--sort", key, "--json")
+    assert code == 0
+    found = [row["method"] for row in json.loads(out)]
+    assert found == order
+
+
+def test_rows_carry_both_differences(rows):
+    kd = next(row for row in rows if row.method == "kd")
+    assert kd.to_baseline is None  # it is the baseline
+    assert kd.to_plain.mean == pytest.approx(7.0)
+    plain = next(row for row in rows if row.method == "plain")
+    assert plain.to_baseline.mean == pytest.approx(-7.0)
+    assert plain.to_plain is None
+
+
+def test_every_published_figure_is_read_and_has_a_source():
+    found = claims._collected()
+    assert len(found) > 700
+    assert all(claim.source and 0 < claim.value <= 100 for claim in found)
+    assert {"kd", "reviewkd", "plain"} <= {claim.method for claim in found}
+
+
+def test_a_claim_meets_the_task_of_its_data_and_pair(make_record):
+    spec = registry.task("digits").model_copy(deep=True)
+    data = spec.data.model_copy(update={"source": "cifar100-resplit"})
+    pair = spec.pair.model_copy(deep=True)
+    claim = next(c for c in claims.claims("kd") if (c.teacher, c.student) == ("resnet32x4", "resnet8x4"))
+    nets = {
+        "student": pair.student.model_copy(update={"net": "resnet8x4"}),
+        "teachers": {"image": pair.teachers["image"].model_copy(update={"net": "resnet32x4"})},
+    }
+    twin = spec.model_copy(update={"data": data, "pair": pair.model_copy(update=nets)})
+    assert claims.matches(claim, twin)
+    assert "other data: cifar100-resplit" in claims._reasons(claim, twin)
+    assert not claims.matches(claim, spec)
+
+
+def test_show_method_prints_claims(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kdbench", "show", "method", "reviewkd"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "claimed and reproduced" in capsys.readouterr().out

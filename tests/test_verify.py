@@ -1,0 +1,105 @@
+"""Verification: what agrees passes, what was changed fails, and the record itself never changes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kdbench import record as records
+from kdbench import verify
+from kdbench.config import run_config
+from kdbench.engine import run
+from kdbench.errors import UserError
+from kdbench.home import Home
+from kdbench.machine import environment
+from kdbench.progress import Progress
+
+TASK = "digits/few-shot"
+QUIET = Progress.silent()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return Home(tmp_path_factory.mktemp("verify"))
+
+
+@pytest.fixture(scope="module")
+def record(home):
+    config = run_config("kd", TASK, smoke=True)
+    return run.evaluate(run.Request(config, 0, torch.device("cpu"), home, overhead="off"))
+
+
+def test_a_sound_record_is_valid(home, record):
+    assert verify.validate(home.records / f"{record.run_id}.json").passed
+
+
+def test_a_changed_score_of_the_specification_is_found(home, record, tmp_path):
+    raw = json.loads((home.records / f"{record.run_id}.json").read_text())
+    raw["method"]["params"]["temperature"] = 2.0
+    path = tmp_path / f"{record.run_id}.json"
+    path.write_text(json.dumps(raw))
+    finding = verify.validate(path)
+    assert not finding.passed
+    assert "params" in finding.what or "spec" in finding.what
+
+
+def test_replay_gives_the_same_bits(home, record):
+    assert verify.replay(record, home, None, QUIET).what == "the first losses are the same bits"
+
+
+def test_replay_finds_another_digest(home, record):
+    digest = record.digest.model_copy(update={"sha256": "0" * 64})
+    finding = verify.replay(record.model_copy(update={"digest": digest}), home, None, QUIET)
+    assert not finding.passed
+
+
+def test_rescore_of_the_saved_student(home, record, tmp_path):
+    weights = home.students / f"{record.run_id}.safetensors"
+    assert verify.rescore(record, weights, home, None, QUIET).passed
+    tensors = load_file(weights)
+    last = list(tensors)[-1]
+    tensors[last] = tensors[last] + torch.randn_like(tensors[last]) * 10
+    save_file(tensors, tmp_path / "other.safetensors")
+    finding = verify.rescore(record, tmp_path / "other.safetensors", home, None, QUIET)
+    assert not finding.passed
+    assert finding.delta
+
+
+def test_rerun_with_the_same_seed_gives_the_same_bits(home, record):
+    finding = verify.rerun(record, None, [], home, None, QUIET)
+    assert finding.passed, finding.what
+    assert finding.run_id != record.run_id
+
+
+def test_rerun_with_another_seed_is_held_against_the_prediction_interval(home, record):
+    wide = verify.rerun(record, 1, [20.0, 50.0, 80.0], home, None, QUIET)
+    assert wide.passed
+    far = verify.rerun(record, 1, [99.0, 99.01, 99.02], home, None, QUIET)
+    assert not far.passed
+    with pytest.raises(UserError, match="more seeds"):
+        verify.rerun(record, 1, [50.0], home, None, QUIET)
+
+
+def test_findings_go_into_a_side_file_and_the_record_stays(home, record):
+    path = home.records / f"{record.run_id}.json"
+    before = path.read_bytes()
+    for level in (1, 2):
+        verify.keep(record, [verify.Finding(level, True, "agrees")], home.records, "tester")
+    assert path.read_bytes() == before
+    side = records.load_side(home.records / "verifications" / f"{record.run_id}.json")
+    assert [v.level for v in side.verifications] == [1, 2]
+
+
+def test_differences_of_the_environment_are_named(record):
+    here = environment(torch.device("cpu"))
+    assert list(verify.differences(record, here)) == []
+    told = list(verify.differences(record, {**here, "torch": "1.0"}))
+    assert told == [f"torch was {here['torch']}, is 1.0"]
+
+
+def test_a_record_of_another_configuration_is_refused(record):
+    with pytest.raises(UserError, match="another configuration"):
+        verify.config_of(record.model_copy(update={"spec_hash": "0" * 64}))
