@@ -12,7 +12,8 @@ EPS = 1e-7
 
 def affinities(x: Tensor) -> Tensor:
     """(N, N) probabilities of picking row j beside row i, from cosines scaled to [0, 1]; (N, D) embeddings."""
-    x = x / (x.norm(dim=1, keepdim=True) + EPS)  # the norm's gradient at a zero row is 0
+    norm = x.norm(dim=1, keepdim=True)
+    x = x.masked_fill(norm == 0, 0.0) / (norm + EPS)  # a zero row has no direction, and no gradient
     kernel = (x @ x.T + 1) / 2
     return kernel / kernel.sum(dim=1, keepdim=True)
 

@@ -5,17 +5,17 @@ It is RepDistiller's ``gamma CE + alpha KL + beta L`` (Tian, Krishnan & Isola 20
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Group, Method, Needs, Network, NotApplicable, Out, Stage, TaskInfo
+from kdbench.contract import At, Batch, Group, Method, Needs, Out, Stage
 from kdbench.methods.kd.adapter import kd_loss
 
 
-class Imitation(Method):
+class Imitation(Method, ABC):
     """Task loss, optional softened divergence and a method's own terms, minimised together.
 
     The card has ``ce_weight``, ``kd_weight`` and ``temperature`` beside the method's own hyper-parameters.
@@ -30,17 +30,13 @@ class Imitation(Method):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
+        softened = bool(hp.kd_weight)  # the divergence reads class scores, which a regression has not
         return Needs(
-            kinds=frozenset({"classification", "regression", "crossmodal"}),
+            kinds=frozenset({"classification", "crossmodal"} | (set() if softened else {"regression"})),
             student=cls.reads | {"logits"},
-            teacher=cls.reads | ({"logits"} if hp.kd_weight else set()),
+            teacher=cls.reads | ({"logits"} if softened else set()),
             min_batch=cls.min_batch,
         )
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        if hp.kd_weight and task.kind == "regression":
-            raise NotApplicable("its KL term needs class scores; set method.kd_weight=0")
 
     @abstractmethod
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
