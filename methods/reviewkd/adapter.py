@@ -54,7 +54,12 @@ def hcl(student: Tensor, teacher: Tensor, levels: Sequence[int] = (4, 2, 1)) -> 
     Args:
         student, teacher: (N, C, H, W) of one shape.
         levels: side lengths of the pooled maps; those not below H are skipped, each next one weighs half.
+
+    Raises:
+        ValueError: the shapes differ; a map of one position would be broadcast otherwise.
     """
+    if student.shape != teacher.shape:
+        raise ValueError(f"maps of shapes {tuple(student.shape)} and {tuple(teacher.shape)} cannot be compared")
     total, weights, weight = F.mse_loss(student, teacher), 1.0, 1.0
     for level in levels:
         if level < student.shape[2]:
