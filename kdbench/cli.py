@@ -316,6 +316,30 @@ def verify(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="Method or variant.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every registered method and variant.")] = False,
+) -> None:
+    """Run the contract tests on an adapter and say what failed, and what to do."""
+    from kdbench import console, registry
+    from kdbench.checks import check_method
+    from kdbench.progress import Progress
+
+    if (name is None) != everything:
+        raise UserError("name one method, or give --all")
+    names = sorted(registry.methods()) if name is None else [registry.method(name).name]
+    failed = False
+    with Progress.terminal().bar("checking", len(names)) as advance:
+        for one in names:
+            found = check_method(one)
+            failed |= any(result.outcome == "failed" for result in found)
+            _print(*console.checks(one, found))
+            advance()
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
 @records_app.command("validate")
 def records_validate(folder: Annotated[Path, typer.Argument(help="A folder of records, or one record.")]) -> None:
     """Check records as CI does: a line for each problem."""

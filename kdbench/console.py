@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -18,6 +18,9 @@ from kdbench.registry import MethodRef
 from kdbench.spec import TaskSpec
 from kdbench.stats import PairedDelta
 from kdbench.summary import Row
+
+if TYPE_CHECKING:  # imports torch
+    from kdbench.checks import CheckResult
 
 PIPE_WIDTH = 200
 """Columns of a table that goes into a pipe, where no terminal says how wide it is."""
@@ -200,6 +203,18 @@ def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if not isinstance(value, dict) or not value:
         return [(prefix, value)]
     return [leaf for key, item in value.items() for leaf in _leaves(item, f"{prefix}.{key}" if prefix else key)]
+
+
+def checks(name: str, found: Sequence[CheckResult]) -> list[str]:
+    """One line on a method, and one on each rule it breaks."""
+    count = {outcome: sum(r.outcome == outcome for r in found) for outcome in ("ok", "failed", "skipped")}
+    state = "FAILED" if count["failed"] else "ok"
+    lines = [f"{escape(name)}: {state}, {count['ok']} rules kept, {count['failed']} broken, {count['skipped']} skipped"]
+    for result in found:
+        if result.outcome != "ok" and result.message:
+            where = f" on a {result.task} task" if result.task else ""
+            lines.append(f"  {result.outcome}: {escape(result.rule)}{where}: {escape(result.message)}")
+    return lines
 
 
 def pairings(found: Sequence[Pairing]) -> Table:
