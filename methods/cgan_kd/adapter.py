@@ -32,7 +32,7 @@ STUDENT_ONLY = ("inner", "finetune_lr")
 OWN_KINDS = frozenset({"classification", "regression"})
 MIN_BATCH = 2
 CHUNK = 500
-"""Fakes the teacher sees at once."""
+"""Most images a frozen net sees at once."""
 
 
 @contextmanager
@@ -201,9 +201,8 @@ class CGANKD(Method):
         """Features (N, F) of pixels (N, C, H, W) uint8, real or fake, without gradients."""
         if self.own_features is not None:
             with inference(self.own_features):
-                return self.own_features(to_unit(raw))  # type: ignore[no-any-return]
-        emb = self._ask_teacher(raw, "emb")
-        return emb.flatten(1)
+                return torch.cat([self.own_features(to_unit(part)) for part in raw.split(CHUNK)])
+        return self._ask_teacher(raw, "emb")
 
     def _ask_teacher(self, raw: Tensor, what: str) -> Tensor:
         """The teacher's ``logits`` or ``emb`` for pixels (N, C, H, W) uint8, through the task's test transform."""

@@ -143,8 +143,10 @@ class ConditionalGAN(nn.Module, ABC):
             update(d_loss, "discriminator")
         condition = self.g_conditions(n, rng)
         fake = self.generator(self.noise(n, rng), condition)
+        self.discriminator.requires_grad_(False)  # only the generator moves: no gradients of the judge's weights
         g_loss = generator_loss(self.discriminator(augment(fake, hp.diffaugment, rng), condition), hp.gan_loss)
         update(g_loss, "generator")
+        self.discriminator.requires_grad_(True)
         follow(self.average, self.generator, hp.ema_decay if at.step >= hp.ema_start else 0.0)
         return {"discriminator": d_loss, "generator": g_loss}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from kdbench.contract import NotApplicable
-from kdbench.methods.cgan_kd.networks import Condition, ConditionalNorm
+from kdbench.methods.cgan_kd.networks import Condition, ConditionalNorm, doubled
 
 BASE = 4
 
@@ -91,9 +91,9 @@ class UpBlock(nn.Module):
         self.shortcut = _conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        h = self.conv1(F.interpolate(self.norm1(x, y).relu(), scale_factor=2.0))
+        h = self.conv1(doubled(self.norm1(x, y).relu()))
         h = self.conv2(self.norm2(h, y).relu())
-        return h + F.interpolate(self.shortcut(x), scale_factor=2.0)
+        return h + doubled(self.shortcut(x))
 
 
 class DownBlock(nn.Module):
