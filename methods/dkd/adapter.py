@@ -1,0 +1,77 @@
+"""Decoupled knowledge distillation (Zhao, Cui, Song, Qiu, Liang, CVPR 2022, equations 4 to 8).
+
+Shapes: N rows, C classes. A temperature is one number for all rows, or an (N, 1) column of one for each.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdbench.contract import At, Batch, Method, Network, TaskInfo
+from kdbench.methods.shared.logits import linear_ramp, others, require_classes
+
+
+def target_divergence(student: Tensor, teacher: Tensor, y: Tensor, temperature: float | Tensor) -> Tensor:
+    """TCKD, 0-d: T^2 times the KL between (target, all others) seen as two classes, mean over the rows.
+
+    Args:
+        student, teacher: (N, C) logits; the teacher's are constants.
+        y: (N,) classes.
+        temperature: T.
+    """
+    log_s, log_t = (_two_classes(z / temperature, y) for z in (student, teacher.detach()))
+    return _divergence(log_s, log_t, temperature)
+
+
+def others_divergence(student: Tensor, teacher: Tensor, y: Tensor, temperature: float | Tensor) -> Tensor:
+    """NCKD, 0-d: T^2 times the KL among the classes other than the target, mean over the rows; 0 for two classes.
+
+    Args: as in :func:`target_divergence`.
+    """
+    log_s, log_t = (F.log_softmax(others(z, y) / temperature, dim=1) for z in (student, teacher.detach()))
+    return _divergence(log_s, log_t, temperature)
+
+
+def dkd_loss(
+    student: Tensor, teacher: Tensor, y: Tensor, temperature: float | Tensor, alpha: float, beta: float
+) -> Tensor:
+    """``alpha`` TCKD + ``beta`` NCKD, 0-d. Args: as in :func:`target_divergence`."""
+    target = target_divergence(student, teacher, y, temperature)
+    return alpha * target + beta * others_divergence(student, teacher, y, temperature)
+
+
+def _two_classes(logits: Tensor, y: Tensor) -> Tensor:
+    """(N, 2) logarithms of the target's probability and of the rest's, finite however far the logits lie apart."""
+    margin = logits.gather(1, y[:, None]) - others(logits, y).logsumexp(dim=1, keepdim=True)
+    return F.logsigmoid(torch.cat([margin, -margin], dim=1))
+
+
+def _divergence(log_student: Tensor, log_teacher: Tensor, temperature: float | Tensor) -> Tensor:
+    """T^2 KL(teacher || student) of log-probabilities, 0-d, mean over the rows."""
+    divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True) * temperature**2
+    return divergence.sum(dim=1).mean()
+
+
+class DKD(Method):
+    """Cross-entropy, and the softened divergence split at the target class, each part with a weight of its own."""
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        require_classes(task, 2)
+        if task.classes == 2:
+            warnings.warn("dkd: with two classes the non-target part is 0 and has no gradient", stacklevel=2)
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp = self.hp
+        out, target = self.student(batch), self.teacher(batch)
+        divergence = dkd_loss(out.logits, target.logits, batch.y, hp.temperature, hp.alpha, hp.beta)
+        return {
+            "ce": hp.ce_weight * self.task.loss(out, batch.y),
+            "dkd": linear_ramp(at.epoch, hp.warmup_epochs) * divergence,
+        }
