@@ -1,0 +1,49 @@
+"""Normalised knowledge distillation (Yang et al., ICCV 2023, equation 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdbench.contract import At, Batch, Method, Network, TaskInfo
+from kdbench.methods.shared.logits import others, require_classes
+
+
+def target_loss(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of each row weighted by the teacher's probability of its class, 0-d, mean over the rows.
+
+    Args:
+        student, teacher: (N, C) logits, at temperature 1; the teacher's are constants.
+        y: (N,) classes.
+    """
+    confidence = teacher.detach().softmax(dim=1).gather(1, y[:, None]).squeeze(1)
+    return (confidence * F.cross_entropy(student, y, reduction="none")).mean()
+
+
+def others_loss(student: Tensor, teacher: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """T^2 cross-entropy of teacher and student among the classes other than the target, 0-d, mean over the rows.
+
+    Not a divergence: the teacher's entropy stays in the value. Args: as in :func:`target_loss`.
+    """
+    targets = F.softmax(others(teacher.detach(), y) / temperature, dim=1)
+    return temperature**2 * F.cross_entropy(others(student, y) / temperature, targets)
+
+
+class NKD(Method):
+    """Cross-entropy, the same weighted by the teacher's confidence, and the normalised non-target term."""
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        require_classes(task, 3)
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp: Any = self.hp
+        out, target = self.student(batch), self.teacher(batch)
+        return {
+            "ce": hp.ce_weight * self.task.loss(out, batch.y),
+            "target": hp.target_weight * target_loss(out.logits, target.logits, batch.y),
+            "others": hp.others_weight * others_loss(out.logits, target.logits, batch.y, hp.temperature),
+        }
