@@ -1,0 +1,63 @@
+"""Knowledge distillation from a stronger teacher (Huang et al., NeurIPS 2022, equations 8 to 10): correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdbench.contract import At, Batch, Method, Needs, Network, TaskInfo
+from kdbench.methods.shared.logits import require_classes
+
+NORM_FLOOR = 1e-8
+"""Added to the product of two norms, so that a constant row correlates to 0."""
+
+
+def correlation_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 minus the Pearson correlation of each row, mean over the rows, 0-d.
+
+    Args:
+        a, b: (R, K) rows.
+    """
+    a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
+    return 1 - ((a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1) + NORM_FLOOR)).mean()
+
+
+def relations(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Inter-class and intra-class loss, each 0-d: T^2 times the distance of probabilities by row and by class.
+
+    Args:
+        student, teacher: (N, C) logits; the teacher's are constants.
+        temperature: T.
+
+    Raises:
+        ValueError: the numbers of classes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} differ")
+    p_s, p_t = (F.softmax(z / temperature, dim=1) for z in (student, teacher.detach()))
+    return temperature**2 * correlation_distance(p_s, p_t), temperature**2 * correlation_distance(p_s.T, p_t.T)
+
+
+class DIST(Method):
+    """Cross-entropy, and correlations with the teacher within each row and within each class."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        return Needs(min_batch=2)  # one row has no correlation within a class
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        require_classes(task, 2)
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp: Any = self.hp
+        out = self.student(batch)
+        inter, intra = relations(out.logits, self.teacher(batch).logits, hp.temperature)
+        return {
+            "ce": hp.ce_weight * self.task.loss(out, batch.y),
+            "inter": hp.inter_weight * inter,
+            "intra": hp.intra_weight * intra,
+        }
