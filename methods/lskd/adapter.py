@@ -1,0 +1,41 @@
+"""Logit standardization in knowledge distillation (Sun, Ren, Li, Wang, Cao, CVPR 2024, algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from kdbench.contract import At, Batch, Method, Network, TaskInfo
+from kdbench.methods.dkd.adapter import dkd_loss
+from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.shared.logits import linear_ramp, require_classes
+
+DEVIATION_FLOOR = 1e-7
+"""Added to the standard deviation, so that equal logits become zeros."""
+
+
+def standardized(logits: Tensor) -> Tensor:
+    """(N, C) logits with mean 0 and standard deviation 1 in each row (C - 1 in its denominator)."""
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred / (logits.std(dim=1, keepdim=True) + DEVIATION_FLOOR)
+
+
+class LSKD(Method):
+    """Cross-entropy of the logits as they are, and kd's or dkd's divergence of standardized ones."""
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        require_classes(task, 2)
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp: Any = self.hp
+        out = self.student(batch)
+        student, teacher = (standardized(z) for z in (out.logits, self.teacher(batch).logits))
+        if hp.form == "dkd":
+            divergence = dkd_loss(student, teacher, batch.y, hp.temperature, hp.alpha, hp.beta)
+            divergence = linear_ramp(at.epoch, hp.warmup_epochs) * divergence
+        else:
+            divergence = kd_loss(student, teacher, hp.temperature)
+        return {"ce": hp.ce_weight * self.task.loss(out, batch.y), hp.form: hp.kd_weight * divergence}
