@@ -167,7 +167,7 @@ def _together(digests: list[bytes]) -> str:
 
 def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Place) -> dict[str, Any]:
     if table.count == 0:
-        raise UserError(f"{table.files[0] if table.files else spec.name}: the {part} part is empty")
+        raise UserError(f"{table.name}: the {part} part is empty")
     columns = _columns(spec, table)
     writers = {name: Writer(given, folder / f"{part}.{name}", table.count) for name, given in spec.inputs.items()}
     aims: list[int | float] = []
@@ -188,7 +188,7 @@ def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pl
     for writer in writers.values():
         writer.close()
     if not aims:
-        raise UserError(f"{table.files[0]}: no row of the {part} part has a {next(iter(spec.columns))} in range")
+        raise UserError(f"{table.name}: no row of the {part} part has a {next(iter(spec.columns))} in range")
     y = np.asarray(aims, dtype=np.int64 if spec.label is not None else np.float32)
     np.save(folder / f"{part}.y.npy", y)
     return {
@@ -207,7 +207,7 @@ def _columns(spec: SetSpec, table: Table) -> list[str]:
     wanted = list(spec.columns)
     if table.schema is None:
         return wanted
-    file = table.files[0]
+    file = table.name
     for name, what in spec.columns.items():
         if name not in table.schema.names:
             raise UserError(

@@ -32,12 +32,14 @@ class Table:
     """Rows of one part.
 
     Attributes:
+        name: of the first file, for messages.
         files: what is read, in order.
         count: rows.
         read: columns to read -> where each row lies, for messages, and its values.
         schema: of the files; None where rows are put together from a folder.
     """
 
+    name: str
     files: Sequence[Path]
     count: int
     read: Read
@@ -111,7 +113,7 @@ def _parquet(files: Sequence[Path]) -> Table:
             except (OSError, pa.ArrowException) as error:
                 raise _cannot(path, error) from error
 
-    return Table(files, sum(file.metadata.num_rows for file in opened), read, opened[0].schema_arrow)
+    return Table(str(files[0]), files, sum(file.metadata.num_rows for file in opened), read, opened[0].schema_arrow)
 
 
 def _numbered(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, Row]]:
@@ -144,7 +146,7 @@ def _in_memory(files: Sequence[Path], tables: Sequence[pa.Table]) -> Table:
         for path, table in zip(files, tables, strict=True):
             yield from _numbered(path, table.select(list(columns)).to_batches(BLOCK))
 
-    return Table(files, sum(table.num_rows for table in tables), read, tables[0].schema)
+    return Table(str(files[0]), files, sum(table.num_rows for table in tables), read, tables[0].schema)
 
 
 def _pictures(spec: SetSpec, folder: Path) -> Table:
@@ -159,7 +161,7 @@ def _pictures(spec: SetSpec, folder: Path) -> Table:
         for path, values in listed:
             yield str(path.relative_to(folder.parent)), {column: {"bytes": path.read_bytes()}, **values}
 
-    return Table([path for path, _ in listed], len(listed), read)
+    return Table(str(folder), [path for path, _ in listed], len(listed), read)
 
 
 def _by_class(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
