@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench.overhead.clock import WallClock
+from kdbench.overhead.clock import HostClock
 from kdbench.overhead.latency import FEWEST_CALLS, MOST_CALLS, WARMUP_CALLS, latency
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def test_quartiles_of_calls_after_a_warm_up():
         t += 9.0 if warming else 0.001 * rows * (1 + calls % 4)  # 1, 2, 3 and 4 ms a row, equally often
         calls += 1
 
-    found = latency(forward, {1: 1}, CPU, seconds=1e6, clock=WallClock(lambda: t))
+    found = latency(forward, {1: 1}, CPU, seconds=1e6, clock=HostClock(lambda: t))
     assert found[1].calls == MOST_CALLS
     assert (found[1].q1_ms, found[1].median_ms, found[1].q3_ms) == pytest.approx((1.75, 2.5, 3.25))
 
@@ -33,7 +33,7 @@ def test_slow_networks_end_at_the_limit_after_a_few_calls():
         nonlocal t
         t += 10.0
 
-    found = latency(forward, {1: 1, 128: 128}, CPU, seconds=3.0, clock=WallClock(lambda: t))
+    found = latency(forward, {1: 1, 128: 128}, CPU, seconds=3.0, clock=HostClock(lambda: t))
     assert list(found) == [1, 128]
     assert all(f.calls == FEWEST_CALLS and f.median_ms == pytest.approx(10_000) for f in found.values())
     assert t == 2 * (1 + FEWEST_CALLS) * 10.0, "one warm-up call each, then the fewest"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kdbench.errors import UserError
-from kdbench.overhead.clock import CudaClock, WallClock, clock_for, quiet_gc
+from kdbench.overhead.clock import CudaClock, HostClock, clock_for, quiet_gc
 from kdbench.overhead.estimate import estimate_ratio
 from kdbench.overhead.timing import FULL, MOST_PAIRS, QUICK, Budget, aa_gate, data_wait, measure_pairs
 
@@ -25,7 +25,7 @@ class Time:
     def __init__(self) -> None:
         self.t = 0.0
         self.log: list[str] = []
-        self.clock = WallClock(lambda: self.t)
+        self.clock = HostClock(lambda: self.t)
 
     def arm(self, name: str, cost: Callable[[int], float] | float) -> Callable[[], None]:
         """An arm whose k-th step takes ``cost(k)`` seconds."""

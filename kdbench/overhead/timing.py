@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -21,7 +22,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
-from kdbench.overhead.clock import Arm, Clock, clock_for, quiet_gc
+from kdbench.overhead.clock import Arm, Clock, HostClock, clock_for, quiet_gc
 from kdbench.overhead.estimate import RatioEstimate, estimate_ratio
 
 T = TypeVar("T")
@@ -284,7 +285,8 @@ def data_wait(
         seconds: least time to measure; at least ``WARMUP_GROUP`` steps are.
         clock: as in :func:`measure_pairs`.
     """
-    clock = clock or clock_for(device)
+    # Waiting is what is measured here, so a CPU's clock is the one on the wall.
+    clock = clock or (HostClock(time.perf_counter) if device.type == "cpu" else clock_for(device))
     for _ in range(WARMUP_GROUP):
         step(draw())
     clock.synchronize()
