@@ -120,7 +120,11 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def device_class(
-    device: torch.device, precision: str = "fp32", world_size: int = 1, compile: bool = False, channels_last: bool = False
+    device: torch.device,
+    precision: str = "fp32",
+    world_size: int = 1,
+    compile: bool = False,
+    channels_last: bool = False,
 ) -> str:
     """What must be equal for rows to be compared, e.g. ``cuda:NVIDIA-H100-80GB-HBM3/bf16/x1/compile``.
 

@@ -158,9 +158,7 @@ def test_locked_index_costs_a_warning_and_nothing_else(run, tmp_path, monkeypatc
 
     from kdbench import evaluate
 
-    holder = (
-        "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(60)"
-    )
+    holder = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(60)"
     index = tmp_path / "index.duckdb"
     duckdb.connect(str(index)).close()
     index.unlink()
