@@ -16,7 +16,7 @@ from kdbench.errors import UserError
 from kdbench.files import canonical_json, sha256
 from kdbench.leaderboard.catalogue import Catalogue
 from kdbench.leaderboard.exports import write_checksums, write_exports
-from kdbench.leaderboard.pages import write_board, write_data, write_runs
+from kdbench.leaderboard.pages import copy_records, write_board, write_data, write_runs
 from kdbench.leaderboard.ranking import Board, board
 from kdbench.leaderboard.render import FOLDER, Pages, Site
 from kdbench.leaderboard.source import read
@@ -83,7 +83,8 @@ def build(
         with Store.memory(*([records] if records.exists() else [])) as store:
             if (out / "v").is_dir():
                 shutil.copytree(out / "v", staging / "v")
-            report = _render(store, staging, _time(built_at), catalogue or Catalogue.installed(), snapshot)
+            whole = _Board.of(store, records, _time(built_at), catalogue or Catalogue.installed())
+            pages = whole.write(staging, snapshot)
         staging.chmod(0o755)
         _replace(staging, out)
     except OSError as error:
@@ -92,48 +93,60 @@ def build(
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return BuildReport(report[0], report[1], report[2], time.monotonic() - start)
+    return BuildReport(pages, whole.site.records, whole.made.source.skipped, time.monotonic() - start)
 
 
-def _render(
-    store: Store, out: Path, built_at: datetime, catalogue: Catalogue, snapshot: str | None
-) -> tuple[int, int, tuple[Problem, ...]]:
-    source = read(store)
-    made = board(source, catalogue)
-    hashes = sorted(row["record_sha256"] for row in source.runs.values())
-    site = Site(
-        kdbench=__version__,
-        statistics=STATISTICS_VERSION,
-        built=f"{built_at:%Y-%m-%d %H:%M} UTC",
-        records=len(source.runs),
-        snapshot_id=sha256(canonical_json([STATISTICS_VERSION, hashes]))[:12],
-        local=not any(row["level"] > 0 for row in source.runs.values()),
-    )
-    count = 0
-    if snapshot is not None:
-        count += _whole(
-            store, made, out / "v" / snapshot, built_at, replace(site, frozen=snapshot, runs="../../runs/"), []
+@dataclass(frozen=True)
+class _Board:
+    """A board about to be written."""
+
+    store: Store
+    records: Path
+    built_at: datetime
+    made: Board
+    site: Site
+
+    @classmethod
+    def of(cls, store: Store, records: Path, built_at: datetime, catalogue: Catalogue) -> _Board:
+        made = board(read(store), catalogue)
+        runs = made.source.runs.values()
+        states = sorted([r["record_sha256"], r["level"], r["verification_failed"], r["is_withdrawn"]] for r in runs)
+        site = Site(
+            kdbench=__version__,
+            statistics=STATISTICS_VERSION,
+            built=f"{built_at:%Y-%m-%d %H:%M} UTC",
+            records=len(runs),
+            snapshot_id=sha256(canonical_json([STATISTICS_VERSION, states]))[:12],
+            local=not any(run["level"] > 0 for run in runs),
         )
-    labels = sorted(path.name for path in (out / "v").glob("*") if SNAPSHOT.fullmatch(path.name))
-    if labels:
-        newest = Pages(out / "v" / "latest", site)
-        newest.write("index.html", "moved.html", target=f"../{labels[-1]}/index.html", word=labels[-1])
-    count += _whole(store, made, out, built_at, site, labels)
-    (out / MARKER).write_text("made by kdbench; replaced by the next build\n", encoding="utf-8")
-    return count, len(source.runs), source.skipped
+        return cls(store, records, built_at, made, site)
 
+    def write(self, out: Path, snapshot: str | None) -> int:
+        """The board, with the list of snapshots that lie in ``out`` and the one that is asked for; counts the pages."""
+        count = 0
+        if snapshot is not None:
+            frozen = replace(self.site, frozen=snapshot, runs="../../runs/")
+            count += self._whole(out / "v" / snapshot, frozen, [])
+        labels = sorted(path.name for path in (out / "v").glob("*") if SNAPSHOT.fullmatch(path.name))
+        if labels:
+            newest = Pages(out / "v" / "latest", self.site)
+            newest.write("index.html", "moved.html", target=f"../{labels[-1]}/index.html", word=labels[-1])
+        count += self._whole(out, self.site, labels)
+        (out / MARKER).write_text("made by kdbench; replaced by the next build\n", encoding="utf-8")
+        return count
 
-def _whole(store: Store, made: Board, out: Path, built_at: datetime, site: Site, labels: list[str]) -> int:
-    """One complete board; a frozen one shares the pages of runs with the board it lies in."""
-    pages = Pages(out, site)
-    write_board(pages, made, store, built_at)
-    write_exports(made, store, out / "data", site)
-    if not site.frozen:
-        write_runs(pages, made, store)
-    write_checksums(out / "data")
-    write_data(pages, site, labels)
-    shutil.copytree(FOLDER / "static", out / "static", ignore=shutil.ignore_patterns(".*"))
-    return pages.count
+    def _whole(self, out: Path, site: Site, labels: list[str]) -> int:
+        """One complete board; a frozen one shares runs and records with the board it lies in."""
+        pages = Pages(out, site)
+        write_board(pages, self.made, self.store, self.built_at)
+        write_exports(self.made, self.store, out / "data", site)
+        if not site.frozen:
+            write_runs(pages, self.made, self.store)
+            copy_records(self.records, out / "data" / "runs", self.made)
+        write_checksums(out / "data")
+        write_data(pages, site, labels)
+        shutil.copytree(FOLDER / "static", out / "static", ignore=shutil.ignore_patterns(".*"))
+        return pages.count
 
 
 def _time(built_at: datetime | None) -> datetime:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
+from pathlib import Path
 
+from kdbench.files import sha256
 from kdbench.leaderboard.cells import LEVEL_MARKS, LEVELS
 from kdbench.leaderboard.changes import changes, feed
 from kdbench.leaderboard.columns import generic_heads
@@ -18,9 +20,11 @@ from kdbench.leaderboard.run_view import run_view
 from kdbench.leaderboard.schema_docs import schema_rows
 from kdbench.leaderboard.suite_view import suite_view
 from kdbench.leaderboard.task_view import task_view
-from kdbench.store import Store
+from kdbench.store import SIDE_FOLDER, Store
 
 CHANGES_SHOWN = 1000
+_BATCH = 250
+"""Records in memory at a time."""
 _FILES = {
     "leaderboard.csv": "every cell, a line each: ranks, scores, differences, costs",
     "leaderboard.json": "the same, with scores by seed",
@@ -66,18 +70,28 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime) -> 
 
 
 def write_runs(pages: Pages, made: Board, store: Store) -> None:
-    """A page and the record itself for every run; records are read one by one."""
+    """A page for every run; few records are in memory at a time."""
     source = made.source
-    folder = pages.out / "data" / "runs"
+    order = list(source.runs)
+    for start in range(0, len(order), _BATCH):
+        batch = [order[start : start + _BATCH]]
+        for row in store.query("SELECT run_id, record FROM runs WHERE run_id IN (SELECT unnest(?))", batch):
+            run_id, run = row["run_id"], source.runs[row["run_id"]]
+            checks, withdrawn = source.verifications.get(run_id, []), source.withdrawn.get(run_id)
+            view = run_view(json.loads(row["record"]), run, checks, withdrawn)
+            title = f"{run['method']} on {run['task']}, seed {run['seed']}"
+            pages.write(f"runs/{run_id}.html", "run.html", title=title, **view)
+
+
+def copy_records(records: Path, folder: Path, made: Board) -> None:
+    """The records as they were submitted, byte for byte, so that their published hashes hold."""
     folder.mkdir(parents=True, exist_ok=True)
-    for run_id, run in source.runs.items():
-        record = store.record(run_id)
-        assert record is not None
-        view = run_view(record, run, source.verifications.get(run_id, []), source.withdrawn.get(run_id))
-        title = f"{run['method']} on {run['task']}, seed {run['seed']}"
-        pages.write(f"runs/{run_id}.html", "run.html", title=title, **view)
-        text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False)
-        (folder / f"{run_id}.json").write_text(text + "\n", encoding="utf-8")
+    for path in sorted(records.rglob("*.json")) if records.is_dir() else [records]:
+        run = made.source.runs.get(path.stem)
+        if run is not None and path.parent.name != SIDE_FOLDER:
+            content = path.read_bytes()
+            if sha256(content) == run["record_sha256"]:
+                (folder / path.name).write_bytes(content)
 
 
 def write_data(pages: Pages, site: Site, snapshots: Sequence[str]) -> None:

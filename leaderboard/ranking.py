@@ -46,7 +46,7 @@ class TaskBoard:
     """One task on one device class.
 
     Attributes:
-        seeds: the seeds a complete cell holds: those of the baseline, else of plain, else all that occur.
+        seeds: the seeds a complete cell holds: those of the baseline, else of plain, else all that were tried.
         ranked: complete rows, best first; ``ranks`` holds their tie-group label, empty strings on an unranked task.
         apart: rows with numbers that are not ranked, with the reason in ``Entry.apart``.
         holes: methods without a result.
@@ -164,7 +164,7 @@ def _task_board(
 ) -> TaskBoard:
     rows = _of_one_teacher([row for row in rows if row.apart != MATCHED])
     open_rows = {row.method: row for row in rows if not row.apart}
-    seeds = _seeds(task, open_rows)
+    seeds = _seeds(task, open_rows, runs)
     holes = _holes(runs, methods, {row.method for row in rows if row.apart not in {CUSTOM, SMOKE}})
     missing = {(run["method"], run["seed"]): _kind(run) for run in runs if not run["custom"] and not run["smoke"]}
     cells: dict[str, dict[str, Cell]] = {
@@ -204,11 +204,12 @@ def _of_one_teacher(rows: Sequence[Entry]) -> list[Entry]:
     return marked
 
 
-def _seeds(task: Task, rows: Mapping[str, Entry]) -> tuple[int, ...]:
+def _seeds(task: Task, rows: Mapping[str, Entry], runs: Sequence[Row]) -> tuple[int, ...]:
     for method in (task.baseline, PLAIN):
         if method in rows:
             return tuple(sorted(rows[method].scores))
-    return tuple(sorted({seed for row in rows.values() for seed in row.scores}))
+    tried = {run["seed"] for run in runs if run["method"] in rows and not run["custom"] and not run["smoke"]}
+    return tuple(sorted(tried))
 
 
 def _marked_incomplete(row: Entry, suite: Suite) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 
@@ -19,19 +20,17 @@ def number(value: float) -> str:
 
 def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
     """``<name attributes>children</name>``; ``class_`` is class, ``_`` becomes ``-``, floats are rounded."""
-    inside = Markup().join(children)
-    pairs = Markup("").join(
-        Markup(' {}="{}"').format(_name(key), number(value) if isinstance(value, float) else str(value))
-        for key, value in attributes.items()
-        if value is not None
-    )
-    return (
-        Markup("<{0}{1}>{2}</{0}>").format(Markup(name), pairs, inside)
-        if children
-        else Markup("<{0}{1}/>").format(Markup(name), pairs)
-    )
+    out = ["<", name]
+    for key, value in attributes.items():
+        if value is not None:
+            out += [" ", _name(key), '="', number(value) if isinstance(value, float) else escape(value), '"']
+    if not children:
+        return Markup("".join([*out, "/>"]))
+    inside = [child if isinstance(child, Markup) else escape(child) for child in children]
+    return Markup("".join([*out, ">", *inside, "</", name, ">"]))
 
 
+@functools.cache
 def _name(key: str) -> str:
     return key if key in {"viewBox", "preserveAspectRatio"} else key.rstrip("_").replace("_", "-")
 
@@ -40,7 +39,7 @@ def text(x: float, y: float, content: str, class_: str = "", anchor: str = "star
     """A line of text."""
     return element(
         "text",
-        escape(content),
+        content,
         x=float(x),
         y=float(y),
         class_=class_ or None,
@@ -59,8 +58,8 @@ def figure(
     """A whole drawing with its title and description; ``key`` must be unique on the page."""
     return element(
         "svg",
-        element("title", escape(title), id=f"{key}-t"),
-        element("desc", escape(about), id=f"{key}-d"),
+        element("title", title, id=f"{key}-t"),
+        element("desc", about, id=f"{key}-d"),
         Markup().join(parts),
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {number(width)} {number(height)}",

@@ -37,6 +37,7 @@ class TaskView:
     """What a task's page shows."""
 
     task: Task
+    anchor: str
     lead: str
     warnings: tuple[str, ...]
     boards: tuple[TaskSection, ...]
@@ -64,7 +65,11 @@ def task_view(board: Board, task: Task, record: dict | None) -> TaskView:
         )
     boards = tuple(_section(one) for one in board.task_boards if one.task == task)
     versions = tuple(other for other in board.tasks if other.name == task.name and other.version != task.version)
-    return TaskView(task, lead, tuple(warnings), boards, tuple(_facts(task, record)), tuple(_rows(record)), versions)
+    suites = [suite for suite in board.suites if task in suite.all_tasks]
+    anchor = f"#{key_of('suite', suites[0].suite, suites[0].device)}" if suites else ""
+    return TaskView(
+        task, anchor, lead, tuple(warnings), boards, tuple(_facts(task, record)), tuple(_rows(record)), versions
+    )
 
 
 def _section(one: TaskBoard) -> TaskSection:

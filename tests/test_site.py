@@ -1,0 +1,399 @@
+"""The board's pages: exact cells of the golden set, honest marks, safe text, equal bytes, small and valid pages."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"kdbench_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up while it is executed
+    spec.loader.exec_module(module)
+    return module
+
+
+samples = _load("site_samples")
+make_site, golden, record, cells, card, catalogue = (
+    samples.make_site,
+    samples.golden,
+    samples.record,
+    samples.cells,
+    samples.card,
+    samples.catalogue,
+)
+DEVICE = "cpu-fp32-x1"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_site(tmp_path_factory.mktemp("golden"), golden(), snapshot="2026.11")
+
+
+def test_golden_task(site: Any) -> None:
+    """Means, t-intervals (t(2) = 4.303), paired differences and ranks, worked by hand."""
+    page = site.page("tasks/golden__a@v1.html")
+    found = cells(page, f"golden-a-v1-{DEVICE}-table", "rank", "score", "vs_baseline", "vs_plain")
+    assert found == {
+        "alpha": [
+            "1–2",
+            "82.00 ± 2.48 ≈ best n = 3",
+            "not separated +1.00 [−1.48, +3.48]",
+            "+11.00 no spread over seeds",
+        ],
+        "kd": ["1–2", "81.00 ± 2.48 ≈ best n = 3", "0 reference", "▲ better +10.00 [+7.52, +12.48]"],
+        "plain": ["3", "71.00 ± 2.48 n = 3", "▼ worse −10.00 [−12.48, −7.52]", "0 reference"],
+    }
+    assert list(found) == ["alpha", "kd", "plain"]
+    assert "could each be the best: they are not separated from each other" in page.text
+    assert "Methods 1.7 points or less apart share ranks (studentized range, 1 task, n = 3)" in page.text
+
+
+def test_golden_costs(site: Any) -> None:
+    page, table = site.page("tasks/golden__a@v1.html"), f"golden-a-v1-{DEVICE}-table"
+    found = cells(page, table, "memory", "flops", "recipe", "full", "train_only")
+    assert found["kd"] == ["54.2 3.01 × plain", "3.00 M 2.50 × plain", "0.0500 2.50 × plain", "0.0600", "0"]
+    assert found["plain"][2:4] == ["0.0200", "0.0200"]  # no teacher: nothing to add
+    ratio = cells(page, table, "step_ratio")
+    assert ratio["plain"] == ["1 × reference"]
+    assert re.fullmatch(r"\d\.\d\d × best \[1\.9\d, 2\.0\d\]", ratio["kd"][0])  # its interval lies below alpha's
+    assert "best" not in ratio["alpha"][0]
+
+
+def test_golden_lower_is_better(site: Any) -> None:
+    """Degrees of error: the smaller mean wins, differences are turned, the worse teacher leaves no gap to recover."""
+    page = site.page("tasks/golden__angle@v1.html")
+    found = cells(page, f"golden-angle-v1-{DEVICE}-table", "rank", "score", "vs_baseline", "gap")
+    assert found == {
+        "alpha": ["1", "6.17 ± 2.59 best n = 3", "▲ better +0.83 [+0.12, +1.55]", "– gap too small"],
+        "plain": ["2", "7.00 ± 2.48 n = 3", "0 reference", "–"],
+    }
+    assert [node.text for node in page.all("strong")] == ["6.17 ± 2.59"]  # bold: separated; nothing else on the page
+    assert "MAE ↓" in page.one("table", id=f"golden-angle-v1-{DEVICE}-table").one("thead").text
+    assert "kd matches class scores" in page.one("ul", cls="holes").text
+
+
+def test_golden_incomplete_cell_is_apart(site: Any) -> None:
+    page = site.page("tasks/golden__b@v1.html")
+    assert list(cells(page, f"golden-b-v1-{DEVICE}-table", "rank")) == ["kd"]
+    apart = cells(page, f"golden-b-v1-{DEVICE}-apart", "rank", "score")
+    assert apart == {"alpha": ["– incomplete: seed 2 failed", "68.25 ± 3.18 n = 2"]}
+    assert "Not run here: plain." in page.text
+
+
+def test_golden_suite(site: Any) -> None:
+    """The set of tasks is the one that ranks most cells: three methods on one task, not one method on two."""
+    page = site.page("index.html")
+    found = cells(page, f"suite-golden-{DEVICE}-table", "rank", "delta", "recipe", "coverage")
+    assert found == {
+        "alpha": ["1–2 ≈ best", "not separated +1.00 [−1.48, +3.48]", "5.00 ×", "1 / 2"],
+        "kd": ["1–2 ≈ best", "0 reference", "2.50 ×", "2 / 2"],
+        "plain": ["3", "▼ worse −10.00 [−12.48, −7.52]", "1 × reference", "1 / 2"],
+    }
+    assert [h.text for h in page.all("h2")][:2] == [
+        "golden on cpu/fp32/x1: small data (100 training rows), no evidence about CIFAR or ImageNet",
+        "golden-angle on cpu/fp32/x1: small data (100 training rows), no evidence about CIFAR or ImageNet",
+    ]
+    assert "no record has been verified" in page.text.lower()
+
+
+def test_golden_coverage_has_four_kinds(tmp_path: Path) -> None:
+    made = golden()
+    taken = next(raw for raw in made if raw["method"]["name"] == "kd" and raw["task"]["name"] == "golden/b")
+    for raw in made:
+        if raw["method"]["name"] == "kd" and raw["task"]["name"] == "golden/b":
+            _side(tmp_path, raw["run_id"], withdrawn={"date": "2026-02-01T00:00:00Z", "reason": "wrong split"})
+    made += [record("beta", "a", seed) for seed in range(3)]
+    site = make_site(tmp_path, made, catalogue("plain", "kd", "alpha", "beta"))
+    rows = site.page("coverage.html").one("table", id=f"coverage-{DEVICE}").one("tbody").all("tr")
+    found = {row.attributes["data-method"]: [cell.text for cell in row.all("td")] for row in rows}
+    assert found == {
+        "alpha": ["3 seeds", "3 seeds", "2 of 3"],
+        "beta": ["failed", "–", "–"],
+        "kd": ["3 seeds", "n/a", "withdrawn"],
+        "plain": ["3 seeds", "3 seeds", "–"],
+    }
+    assert "Withdrawn on 2026-02-01: wrong split" in site.page(f"runs/{taken['run_id']}.html").text
+    assert "wrong split" in site.page("changelog.html").text
+
+
+def test_compare_all_pairs(site: Any) -> None:
+    table = site.page("compare.html").one("table", id=f"pairs-golden-{DEVICE}-d")
+    rows = {
+        row.attributes["data-method"]: [cell.text for cell in row.all("td")] for row in table.one("tbody").all("tr")
+    }
+    assert rows == {
+        "alpha": ["–", "+1.00", "▲ +11.00"],
+        "kd": ["−1.00", "–", "▲ +10.00"],
+        "plain": ["▼ −11.00", "▼ −10.00", "–"],
+    }
+
+
+def _side(folder: Path, run_id: str, **facts: Any) -> None:
+    target = folder / "records" / "verifications"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / f"{run_id}.json").write_text(json.dumps({"schema_version": 1, "run_id": run_id, **facts}))
+
+
+def _three(
+    method: str, task: str = "a", scores: tuple[float, ...] = (80, 82, 81), **changes: Any
+) -> list[dict[str, Any]]:
+    return [record(method, task, seed, score, **changes) for seed, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"custom": True}, "custom settings"),
+        ({"smoke": True}, "smoke run"),
+        ({"own_protocol": True}, "own protocol"),
+        ({"engine_version": 2, "method__name": "alpha"}, ""),
+        ({"models__teachers__0__weights_sha256": "9" * 64}, "other teacher"),
+    ],
+)
+def test_rows_that_stand_apart(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    made = [
+        *_three("plain", scores=(70, 71, 72)),
+        *_three("kd"),
+        *_three("beta"),
+        *_three("alpha", scores=(90, 91, 93), **changes),
+    ]
+    page = make_site(tmp_path, made, catalogue("plain", "kd", "alpha", "beta")).page("tasks/golden__a@v1.html")
+    if not reason:  # a newer engine is what counts: the older rows stand apart instead
+        assert list(cells(page, f"golden-a-v1-{DEVICE}-table", "rank")) == ["alpha"]
+        assert {row[0] for row in cells(page, f"golden-a-v1-{DEVICE}-apart", "rank").values()} == {"– older engine"}
+        return
+    assert "alpha" not in cells(page, f"golden-a-v1-{DEVICE}-table", "rank")
+    assert cells(page, f"golden-a-v1-{DEVICE}-apart", "rank") == {"alpha": [f"– {reason}"]}
+    assert 'data-method="alpha"' not in (tmp_path / "site" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("cards", "reason"), [({"alpha": card("alpha", parity="unverified")}, "parity unverified"), ({}, "no card")]
+)
+def test_unverified_adapters_stand_apart(tmp_path: Path, cards: dict[str, Any], reason: str) -> None:
+    site = make_site(
+        tmp_path, [*_three("kd"), *_three("alpha", scores=(90, 91, 93))], catalogue("plain", "kd", **cards)
+    )
+    page = site.page("tasks/golden__a@v1.html")
+    assert cells(page, f"golden-a-v1-{DEVICE}-apart", "rank") == {"alpha": [f"– {reason}"]}
+
+
+def test_levels_gate_a_verified_board(tmp_path: Path) -> None:
+    """Once anything is verified, self-reported rows stand apart, and a failed check is shown."""
+    made = [*_three("kd"), *_three("alpha", scores=(90, 91, 93)), *_three("beta", scores=(70, 71, 73))]
+    for raw in made:
+        if raw["method"]["name"] != "alpha":
+            verdict = "failed" if raw["method"]["name"] == "beta" and raw["seed"] == 0 else "passed"
+            check = {"level": 1, "by": "ci", "date": "2026-02-01T00:00:00Z", "verdict": verdict}
+            _side(tmp_path, raw["run_id"], verifications=[check])
+    site = make_site(tmp_path, made, catalogue("kd", "alpha", "beta"))
+    page = site.page("tasks/golden__a@v1.html")
+    assert cells(page, f"golden-a-v1-{DEVICE}-table", "verified") == {"kd": ["◔ validated"]}
+    assert cells(page, f"golden-a-v1-{DEVICE}-apart", "rank", "verified") == {
+        "alpha": ["– not validated", "○ self-reported"],
+        "beta": ["– failed verification", "✕ failed check failed"],
+    }
+    assert not site.page("index.html").all("p", cls="banner")
+
+
+def test_devices_and_versions_never_meet(tmp_path: Path) -> None:
+    gpu = {"device_class": "cuda:X/bf16/x1", "overhead": {"mode": "off"}}
+    made = [*_three("kd"), *_three("alpha", scores=(90, 91, 93), task__version=2, **gpu)]
+    made += _three("kd", scores=(50, 51, 52), task__version=2)
+    site = make_site(tmp_path, made)
+    index = site.page("index.html")
+    assert {s.attributes["id"] for s in index.all("section", cls="suite")} == {
+        "suite-golden-cpu-fp32-x1",
+        "suite-golden-cuda-X-bf16-x1",
+    }
+    assert "golden/a@v2" in index.text
+    assert cells(index, f"suite-golden-{DEVICE}-table", "rank") == {"kd": ["1"]}
+    old = site.page("tasks/golden__a@v1.html")
+    assert "Archived" in old.text
+    assert cells(old, f"golden-a-v1-{DEVICE}-table", "rank") == {"kd": ["–"]}
+
+
+def test_not_tuned_here(tmp_path: Path) -> None:
+    page = make_site(tmp_path, [*_three("kd"), *_three("alpha", method__params_source="default")]).page(
+        "tasks/golden__a@v1.html"
+    )
+    found = cells(page, f"golden-a-v1-{DEVICE}-table", "method")
+    assert found == {"alpha": ["alpha not tuned here"], "kd": ["kd baseline"]}
+
+
+def test_one_seed_has_no_interval_and_no_best(tmp_path: Path) -> None:
+    page = make_site(tmp_path, [record("kd", "a", 0, 80.0), record("alpha", "a", 0, 90.0)]).page(
+        "tasks/golden__a@v1.html"
+    )
+    found = cells(page, f"golden-a-v1-{DEVICE}-table", "rank", "score", "vs_baseline")
+    assert found["alpha"] == ["1–2", "90.00 1 seed", "+10.00 1 seed"]
+    assert not page.all("strong")
+
+
+def test_compute_matched_plain_is_a_reference_row(tmp_path: Path) -> None:
+    kd = _three("kd")
+    match = {"method": "kd", "ratio": 2.5, "spec_hash": kd[0]["spec_hash"]}
+    made = [
+        *kd,
+        *_three("plain", scores=(70, 71, 72)),
+        *_three("plain", scores=(75, 76, 77), method__variant="plain@kd", compute_match=match),
+    ]
+    page = make_site(tmp_path, made).page("tasks/golden__a@v1.html")
+    table = page.one("table", id=f"golden-a-v1-{DEVICE}-table")
+    assert [row.one("th").text for row in table.one("tfoot").all("tr")] == ["teacher w8", "plain@kd"]
+    assert cells(page, f"golden-a-v1-{DEVICE}-table", "vs_matched")["kd"] == ["▲ better +5.00 [+2.52, +7.48]"]
+    assert "plain@kd" not in cells(page, f"golden-a-v1-{DEVICE}-table", "rank")
+
+
+def test_claims_stand_beside_what_was_reproduced(site: Any) -> None:
+    table = site.page("methods/alpha.html").one("table", id="claims")
+    assert [cell.text for cell in table.one("tbody").all("td")] == ["77.5 %", "not run here", "–", "table 1"]
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script>x",
+    '"><img src=x onerror=alert(1)>',
+    "=cmd|' /C calc'!A0",
+    "{{ 7*7 }}",
+    "\u202egnirts\u202c",
+    "' onmouseover='x",
+    "x" * 190,
+    "&lt;b&gt;",
+    "-->",
+    "]]>",
+]
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    """In every text field of a record: no element, attribute or formula comes of it, and it can still be read."""
+    made, failed = [], []
+    for seed, text in enumerate(HOSTILE):
+        raw = record("kd", "a", seed, 80.0 + seed)
+        raw["method"]["paper"]["title"] = raw["models"]["student"]["arch"] = raw["environment"]["cpu"] = text
+        raw["environment"]["packages"] = {text: text}
+        raw["provenance"] |= {"command": (text * 60)[:2000], "submitter": text, "config_resolved": {text: [text]}}
+        raw["task"]["data"][0]["source"] = text
+        made.append(raw)
+        failed.append(record("alpha", "a", seed, error={"type": text, "message": (text * 60)[:2000]}))
+    site = make_site(tmp_path, [*made, *failed])
+    assert (site.report.records, site.report.skipped) == (2 * len(HOSTILE), ())
+    for path in site.pages:
+        page = samples.Page.read(path)
+        assert {script.attributes["src"].removeprefix("../") for script in page.all("script")} == {"static/board.js"}
+        assert not page.all("img")
+        assert not [key for node in page.all() for key in node.attributes if key.startswith("on") or key == "style"]
+    for raw, text in zip(made, HOSTILE, strict=True):
+        assert " ".join(text.split()) in site.page(f"runs/{raw['run_id']}.html").text
+    for path in (site.out / "data").rglob("*.csv"):
+        rows = list(csv.reader(io.StringIO(path.read_text())))
+        assert not [cell for row in rows for cell in row if cell[:1] in {"=", "@", "+"}], path.name
+
+
+def test_two_builds_give_equal_bytes(tmp_path: Path, site: Any) -> None:
+    again = make_site(tmp_path, golden(), snapshot="2026.11")
+
+    def content(out: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+    first, second = content(site.out), content(again.out)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_pages_are_small(site: Any) -> None:
+    assets = sum(len(gzip.compress(path.read_bytes())) for path in (site.out / "static").iterdir())
+    assert assets + len(gzip.compress((site.out / "index.html").read_bytes())) <= 150_000
+    assert all(assets + len(gzip.compress(path.read_bytes())) <= 300_000 for path in site.pages)
+    assert len(gzip.compress((site.out / "static" / "board.js").read_bytes())) <= 15_000
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Any) -> None:
+    policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:"
+    for path in site.pages:
+        page = samples.Page.read(path)
+        if path.parent.name != "latest":
+            assert policy in [node.attributes.get("content") for node in page.all("meta")]
+        loaded = [node.attributes["src"] for node in page.all() if "src" in node.attributes]
+        loaded += [node.attributes["href"] for node in page.all("link")]
+        assert not [address for address in loaded if ":" in address and address != "data:,"]
+        targets = [node.attributes["href"] for node in page.all("a") if ":" in node.attributes.get("href", "")]
+        assert all(address.startswith("https://") for address in targets)
+    style = (site.out / "static" / "board.css").read_text()
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_link_leads_somewhere(site: Any) -> None:
+    trees = {path: samples.Page.read(path) for path in site.pages}
+    for path, page in trees.items():
+        for node in [*page.all("a"), *page.all("link"), *page.all("script")]:
+            address = node.attributes.get("href") or node.attributes.get("src", "")
+            if ":" in address or not address:
+                continue
+            file, _, anchor = address.partition("#")
+            target = (path.parent / file).resolve() if file else path
+            assert target.is_file(), f"{path.name}: {address}"
+            if anchor and target.suffix == ".html":
+                assert anchor in {n.attributes.get("id") for n in trees[target].all()}, f"{path.name}: {address}"
+
+
+def test_pages_are_sound_html(site: Any) -> None:
+    for path in site.pages:
+        page = samples.Page.read(path)
+        ids = [node.attributes["id"] for node in page.all() if "id" in node.attributes]
+        assert len(ids) == len(set(ids)), path.name
+        assert len(page.all("h1")) == 1
+        assert page.one("html").attributes["lang"] == "en"
+        assert page.one("head").one("title").text
+        for head in page.all("th"):
+            assert head.attributes.get("scope") in {"col", "row"}, path.name
+        for table in page.all("table"):
+            assert table.one("caption").text
+            width = len(table.one("thead").all("th"))
+            assert all(len(row.all("td")) + len(row.all("th")) == width for row in table.all("tr"))
+        for node in page.all():
+            for key in ("aria-labelledby", "for"):
+                assert all(word in ids for word in node.attributes.get(key, "").split()), (path.name, node.attributes)
+        for drawing in page.all("svg"):
+            assert drawing.attributes.get("aria-hidden") == "true" or (drawing.all("title") and drawing.all("desc"))
+
+
+def test_palette_is_readable_in_both_themes(site: Any) -> None:
+    style = (site.out / "static" / "board.css").read_text()
+    blocks = re.findall(r"--paper: (.*?)\}", style, re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", "--paper: " + block))
+        for ground in ("paper", "raised"):
+            for ink in ("ink", "soft", "accent", "good", "bad"):
+                assert _contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+        assert _contrast(colours["warn-ink"], colours["warn-bg"]) >= 4.5
+        assert _contrast(colours["mark"], colours["paper"]) >= 3
+        assert _contrast(colours["strong"], colours["paper"]) >= 3
+
+
+def _contrast(a: str, b: str) -> float:
+    """WCAG 2.2 contrast ratio."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

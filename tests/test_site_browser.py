@@ -1,0 +1,273 @@
+"""The board in a real browser, opened as files: script, no script, keyboard, phones, both themes, accessibility.
+
+Skipped where there is no Chromium (``apt-get install chromium``, or the one of playwright); axe-core comes with the
+package axe-playwright-python, without which its tests are skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+TASK = "tasks/golden__a@v1.html"
+TABLE = "golden-a-v1-cpu-fp32-x1-table"
+PAGES = [
+    "index.html",
+    TASK,
+    "tasks/golden__angle@v1.html",
+    "methods/kd.html",
+    "overhead.html",
+    "coverage.html",
+    "compare.html",
+    "methodology.html",
+    "data.html",
+    "submit.html",
+    "changelog.html",
+    "RUN",
+]
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"kdbench_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up while it is executed
+    spec.loader.exec_module(module)
+    return module
+
+
+samples = _load("site_samples")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        try:
+            found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        except sync_api.Error as error:
+            pytest.skip(f"no Chromium to test with: {str(error).splitlines()[0]}")
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    made = samples.golden()
+    match = {"method": "kd", "ratio": 2.5, "spec_hash": made[3]["spec_hash"]}
+    made += [
+        samples.record("plain", "a", s, 75.0 + s, method__variant="plain@kd", compute_match=match) for s in range(3)
+    ]
+    return samples.make_site(folder, made).out
+
+
+@pytest.fixture
+def visit(browser: Any, out: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Opens a page of the site in a window of its own; anything the page asks of a network fails the test."""
+    contexts, asked, broken = [], [], []
+
+    def go(path: str, *, width: int = 1280, theme: str = "light", script: bool = True, state: str = "") -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=script
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda one: asked.append(one.url))
+        page.on("pageerror", lambda one: broken.append(str(one)))
+        page.on("console", lambda one: broken.append(one.text) if one.type in {"error", "warning"} else None)
+        name = f"runs/{samples.golden()[0]['run_id']}.html" if path == "RUN" else path
+        page.goto((out / name).as_uri() + state)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert broken == []
+
+
+def _methods(page: Any, table: str = TABLE) -> list[str]:
+    return page.eval_on_selector_all(f"#{table} tbody tr:not([hidden])", "rows => rows.map(row => row.dataset.method)")
+
+
+def test_sorting_and_its_address(visit: Any) -> None:
+    page = visit(TASK)
+    assert _methods(page) == ["alpha", "kd", "plain"]
+    button = page.locator(f"#{TABLE} th.c-step_ratio button")
+    button.click()
+    assert _methods(page) == ["plain", "kd", "alpha"]
+    assert page.locator(f"#{TABLE} th[aria-sort]").evaluate_all("all => all.map(x => [x.dataset.key, x.ariaSort])") == [
+        ["step_ratio", "ascending"]
+    ]
+    button.click()
+    assert _methods(page) == ["alpha", "kd", "plain"]
+    again = visit(TASK, state=page.evaluate("location.hash"))
+    assert again.locator(f"#{TABLE} th.c-step_ratio").get_attribute("aria-sort") == "descending"
+
+
+def test_filter_tells_how_many_are_left(visit: Any) -> None:
+    page = visit(TASK)
+    page.locator(".tools input[type=search]").first.fill("kd")
+    assert _methods(page) == ["kd"]
+    assert page.locator(".tools .count").first.inner_text() == "1 of 3 rows"
+    assert page.locator(".tools .count").first.get_attribute("aria-live") == "polite"
+    assert _methods(visit(TASK, state=page.evaluate("location.hash"))) == ["kd"]
+
+
+def test_columns_are_chosen_and_kept(visit: Any) -> None:
+    page = visit(TASK)
+    shown = page.locator(f"#{TABLE} thead th:visible")
+    assert shown.count() == 9
+    page.locator("details.menu summary").first.click()
+    page.get_by_role("checkbox", name="Deployed params").first.check()
+    page.get_by_role("checkbox", name="Peak memory").first.uncheck()
+    keys = "all => all.map(x => x.dataset.key)"
+    expected = [
+        "rank",
+        "method",
+        "score",
+        "vs_baseline",
+        "step_ratio",
+        "flops",
+        "train_only",
+        "recipe",
+        "deploy_params",
+    ]
+    assert shown.evaluate_all(keys) == expected
+    again = visit(TASK, state=page.evaluate("location.hash"))
+    assert again.locator(f"#{TABLE} thead th:visible").evaluate_all(keys) == expected
+
+
+def test_the_view_is_exported_as_it_stands(visit: Any, tmp_path: Path) -> None:
+    page = visit(TASK)
+    page.locator(".tools input[type=search]").first.fill("alpha")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").first.click()
+    download.value.save_as(tmp_path / "view.csv")
+    lines = (tmp_path / "view.csv").read_text().splitlines()
+    assert lines[0].startswith('"Rank","Method","Top-1 ↑, %","Δ to kd, pt"')
+    assert [line.split(",")[1] for line in lines[1:]] == ['"alpha"']
+    with page.expect_download() as download:
+        page.get_by_role("button", name="LaTeX").first.click()
+    download.value.save_as(tmp_path / "view.tex")
+    text = (tmp_path / "view.tex").read_text()
+    assert text.count("\\\\") == 2  # heading and row
+    assert "82.00 $\\pm$ 2.48" in text
+    assert "kdbench snapshot \\texttt{" + page.locator("meta[name=snapshot]").get_attribute("content") in text
+
+
+def test_a_method_lights_up_in_chart_and_table(visit: Any) -> None:
+    page = visit(TASK)
+    page.locator(f"#{TABLE} tr[data-method=kd]").hover()
+    lit = page.locator(".wide .point.on")
+    assert set(lit.evaluate_all("all => all.map(x => x.dataset.method)")) == {"kd"}
+    assert page.locator(f"#{TABLE} tr.on").count() == 1
+
+
+def test_comparison_works_out_the_common_tasks(visit: Any) -> None:
+    page = visit("compare.html")
+    section = page.locator("#pairs-golden-cpu-fp32-x1")
+    assert "3 methods, 1 common task: golden/a@v1." in section.locator(".common").inner_text()
+    section.get_by_role("checkbox", name="plain", exact=True).uncheck()
+    cell = section.locator(".deltas tr[data-method=alpha] td[data-col=kd]")
+    assert cell.locator(".d").inner_text() == "+1.00"
+    assert section.locator(".deltas tbody tr:visible").count() == 2
+    assert section.locator(".deltas .sep:visible").count() == 0  # separation is that of the full board only
+    section.get_by_role("checkbox", name="alpha", exact=True).uncheck()
+    assert "Choose two methods or more" in section.locator(".common").inner_text()
+    again = visit("compare.html", state="#!pairs-golden-cpu-fp32-x1.m=alpha,kd")
+    assert "2 methods, 1 common task" in again.locator("#pairs-golden-cpu-fp32-x1 .common").inner_text()
+
+
+def test_all_of_it_by_keyboard(visit: Any) -> None:
+    page = visit(TASK)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached |= set(page.evaluate("[...document.activeElement.classList, document.activeElement.type || '']"))
+        if page.evaluate("document.activeElement.matches('th.c-score button')"):
+            break
+    assert {"theme", "search", "scroll", "sort"} <= reached
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+    page.keyboard.press("Enter")
+    assert page.locator(f"#{TABLE} th.c-score").get_attribute("aria-sort") == "ascending"
+    page.locator(".tabs input").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".panel.p2").is_visible()
+    assert not page.locator(".panel.p1").is_visible()
+
+
+def test_everything_can_be_read_without_script(visit: Any) -> None:
+    page = visit(TASK, script=False)
+    assert page.locator(f"#{TABLE} thead th:visible").count() == page.locator(f"#{TABLE} thead th").count() == 23
+    assert page.locator(".js-only:visible, .tools, button:visible").count() == 0
+    assert page.locator(".panel.p1").is_visible()
+    page.locator("label[for$=x2]").first.click()  # the other cost, by style sheet alone
+    assert page.locator(".panel.p2").is_visible()
+    assert visit("compare.html", script=False).locator(".deltas .d").first.is_visible()
+
+
+def test_themes(visit: Any) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light, dark = visit("index.html"), visit("index.html", theme="dark")
+    assert (light.evaluate(ground), dark.evaluate(ground)) == ("rgb(253, 253, 251)", "rgb(21, 23, 26)")
+    button = dark.locator("button.theme")
+    assert button.inner_text() == "Theme: system"
+    button.click()
+    assert (button.inner_text(), dark.evaluate(ground)) == ("Theme: light", "rgb(253, 253, 251)")
+    dark.reload()
+    assert dark.evaluate(ground) == "rgb(253, 253, 251)"
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_narrow_phone_never_scrolls_sideways(visit: Any, script: bool) -> None:
+    for path in PAGES:
+        page = visit(path, width=320, script=script)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320, path
+
+
+def test_targets_are_large_enough(visit: Any) -> None:
+    """WCAG 2.2, 2.5.8: controls are at least 24 by 24 pixels, or spaced so."""
+    for path in ("index.html", TASK, "compare.html"):
+        page = visit(path, width=390)
+        for summary in page.locator("details.menu summary").all():
+            summary.click()
+        controls = "button, select, input[type=search], .menu label, .choose label"
+        small = page.locator(controls).evaluate_all(
+            "all => all.map(x => [x.textContent, x.getBoundingClientRect()])"
+            ".filter(([, box]) => box.height && (box.height < 24 || box.width < 24)).map(([text]) => text)"
+        )
+        assert small == [], path
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(visit: Any, theme: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    ).Axe()
+    for path in PAGES:
+        page = visit(path, theme=theme)
+        page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
+        found = axe.run(page, options={"preload": False}).response["violations"]
+        told = [
+            (one["id"], node["html"][:160], node.get("failureSummary", "")[:200])
+            for one in found
+            for node in one["nodes"]
+        ]
+        assert told == [], path
