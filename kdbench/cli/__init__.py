@@ -1,0 +1,49 @@
+"""The command line: verbs only. What they do lies in the modules they call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from kdbench import __version__
+from kdbench.cli import look, publish, run
+from kdbench.cli.common import EXIT_INTERRUPTED, app, warn
+from kdbench.errors import UserError
+
+__all__ = ["app", "look", "main", "publish", "run"]
+
+# Some versions of typer bring a click of their own, so its base error is found through typer.
+UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"kdbench {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main() -> None:
+    """Entry point: user errors are one line on stderr and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except UsageProblem as error:
+        warn(" ".join(error.format_message().split()))
+        code = error.exit_code
+    except UserError as error:
+        warn(" ".join(str(error).split()))
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        warn("interrupted; the same command goes on where it stopped")
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

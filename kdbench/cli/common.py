@@ -1,0 +1,61 @@
+"""What the verbs share: the app, options, and how things are printed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdbench.errors import UserError
+
+EXIT_FAILED, EXIT_NOTHING_RAN, EXIT_INTERRUPTED = 1, 3, 130
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Benchmark knowledge-distillation methods: quality and training cost, under one protocol.",
+)
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Home folder for records and caches [default: KDBENCH_HOME, ~/.cache/kdbench]."),
+]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="Folder with data sets [default: KDBENCH_DATA, the hub].")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def home_of(out: Path | None) -> Any:
+    """The home folder."""
+    from kdbench.home import Home
+
+    return Home.find(out)
+
+
+def show(*things: Any) -> None:
+    """Prints to standard output."""
+    from kdbench.console import console
+
+    screen = console()
+    for thing in things:
+        screen.print(thing)
+
+
+def warn(line: str) -> None:
+    """One line on standard error."""
+    print(f"kdbench: {line}", file=sys.stderr)
+
+
+def rows_of(home: Any, **where: Any) -> list[Any]:
+    """Current cells of the home folder, its index brought up to date first."""
+    from kdbench import summary
+    from kdbench.store import Store
+
+    if not home.records.is_dir():
+        raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
+    with Store(home.index) as store:
+        store.ingest(home.records)
+        return summary.rows(store, **where)

@@ -1,0 +1,140 @@
+"""Verbs that look: list, show, results, compare, doctor."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+
+from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Out, app, home_of, rows_of, show
+from kdbench.errors import UserError
+
+list_app = typer.Typer(help="List what there is.", rich_markup_mode=None)
+show_app = typer.Typer(help="Show one method or task whole.", rich_markup_mode=None)
+app.add_typer(list_app, name="list")
+app.add_typer(show_app, name="show")
+
+
+@list_app.command("methods")
+def list_methods(as_json: Json = False) -> None:
+    """Every method and variant, by family."""
+    from kdbench import console, registry
+
+    found = registry.methods()
+    if as_json:
+        facts = {
+            name: {"family": ref.card.family, "year": ref.card.year, "kinds": ref.card.kinds, "parity": ref.card.parity}
+            for name, ref in found.items()
+        }
+        print(json.dumps(facts, indent=1))
+    else:
+        show(*console.methods(found))
+
+
+@list_app.command("tasks")
+def list_tasks(as_json: Json = False) -> None:
+    """Every task."""
+    from kdbench import console, registry
+
+    found = registry.tasks()
+    if as_json:
+        print(json.dumps({name: spec.model_dump(mode="json") for name, spec in found.items()}, indent=1))
+    else:
+        show(console.tasks(found))
+
+
+@show_app.command("method")
+def show_method(name: str, as_json: Json = False) -> None:
+    """A method's card: paper, hyper-parameters with sources, variants, quirks."""
+    from kdbench import console, registry
+
+    ref = registry.method(name)
+    if as_json:
+        print(json.dumps(ref.card.model_dump(mode="json"), indent=1))
+    else:
+        from kdbench import claims
+
+        home = home_of(None)
+        rows = rows_of(home, method=name) if home.records.is_dir() else []
+        found = claims.compare(name, rows)
+        lone = [claim for claim in claims.claims(name) if all(item.claim != claim for item in found)]
+        show(*console.method(ref), *([console.claims(found, lone)] if found or lone else []))
+
+
+@show_app.command("task")
+def show_task(name: str, as_json: Json = False) -> None:
+    """A task's specification."""
+    from kdbench import console, registry
+
+    spec = registry.task(name)
+    if as_json:
+        print(json.dumps(spec.model_dump(mode="json"), indent=1))
+    else:
+        show(*console.task(spec))
+
+
+@app.command()
+def results(
+    task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="This method alone.")] = None,
+    sort: Annotated[
+        Literal["task", "score", "delta", "step_ratio", "peak_alloc_mib"],
+        typer.Option("--sort", help="Order of the rows; best or cheapest first."),
+    ] = "task",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """The table of all results in the home folder."""
+    from kdbench import console, registry, summary
+
+    where = {}
+    if task is not None:
+        where["task"] = registry.task(task).name
+    if method is not None:
+        where["method"] = registry.method(method).name
+    home = home_of(out)
+    rows = summary.in_order(rows_of(home, **where), sort)
+    if as_json:
+        print(json.dumps([console.as_json(row) for row in rows], indent=1))
+    else:
+        show(console.results(rows, f"results in {home.root}"))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A method.")],
+    second: Annotated[str, typer.Argument(help="The method to compare with it.")],
+    task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Two methods seed by seed: difference, interval, cost ratio, and a verdict in words."""
+    from kdbench import console, registry
+    from kdbench.compare import pairings
+
+    names = [registry.method(name).name for name in (first, second)]
+    where = {"task": registry.task(task).name} if task is not None else {}
+    home = home_of(out)
+    found = pairings(rows_of(home, method=names, **where), *names)
+    if not found:
+        raise UserError(
+            f"no task in {home.root} has results of both {first} and {second}; run `kdbench evaluate` first"
+        )
+    if as_json:
+        print(json.dumps([console.pairing_json(pairing) for pairing in found], indent=1))
+    else:
+        show(console.pairings(found), *(pairing.words for pairing in found))
+
+
+@app.command()
+def doctor(out: Out = None, data: DataFolder = None) -> None:
+    """Say what this machine has and what would keep kdbench from running."""
+    from kdbench.doctor import checks
+
+    failed = False
+    for check in checks(home_of(out), data):
+        failed |= check.state == "problem"
+        print(f"{check.state:8} {check.what}: {check.found}")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)

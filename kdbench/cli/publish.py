@@ -1,0 +1,116 @@
+"""Verbs on records and the board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdbench.cli.common import EXIT_FAILED, Out, app, home_of, warn
+from kdbench.errors import UserError
+
+records_app = typer.Typer(help="Check, index and export result records.", rich_markup_mode=None)
+site_app = typer.Typer(help="Build and look at the board.", rich_markup_mode=None)
+app.add_typer(records_app, name="records")
+app.add_typer(site_app, name="site")
+
+
+@records_app.command("validate")
+def records_validate(folder: Annotated[Path, typer.Argument(help="A folder of records, or one record.")]) -> None:
+    """Check records as CI does: a line for each problem."""
+    from kdbench.validate import check_file, check_folder
+
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist")
+    problems = check_folder(folder) if folder.is_dir() else check_file(folder)
+    for problem in problems:
+        print(f"{problem.level}: {problem}")
+    errors = sum(problem.level == "error" for problem in problems)
+    print(f"{errors} errors, {len(problems) - errors} warnings")
+    if errors:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@records_app.command("ingest")
+def records_ingest(
+    folder: Annotated[Path | None, typer.Argument(help="Records to take in [default: the home folder's].")] = None,
+    out: Out = None,
+) -> None:
+    """Take records into the DuckDB index."""
+    from kdbench.store import Store
+
+    home = home_of(out)
+    home.require_writable()
+    home.records.mkdir(exist_ok=True)
+    with Store(home.index) as store:
+        _report(store.ingest(folder or home.records), home.index)
+
+
+@records_app.command("rebuild")
+def records_rebuild(out: Out = None) -> None:
+    """Make the DuckDB index anew from the records."""
+    from kdbench.store import Store
+
+    home = home_of(out)
+    home.require_writable()
+    home.records.mkdir(exist_ok=True)
+    _report(Store.rebuild(home.index, home.records), home.index)
+
+
+def _report(report: Any, index: Path) -> None:
+    for problem in report.bad:
+        warn(str(problem))
+    print(f"{report.new} new, {report.unchanged} unchanged, {len(report.bad)} bad; index {index}")
+    if report.bad:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@records_app.command("export")
+def records_export(
+    folder: Annotated[Path, typer.Argument(help="Where runs.parquet and runs.csv go.")], out: Out = None
+) -> None:
+    """Write all runs as Parquet and CSV."""
+    from kdbench.store import Store
+
+    home = home_of(out)
+    if not home.records.is_dir():
+        raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
+    with Store.memory(home.records) as store:
+        for path in store.export(folder):
+            print(path)
+
+
+Records = Annotated[
+    Path | None,
+    typer.Option("--records", help="Folder of records [default: leaderboard/results in a checkout, else the home's]."),
+]
+
+
+@site_app.command("build")
+def site_build(records: Records = None, out: Out = None) -> None:
+    """Render the board as static HTML under the home folder."""
+    from kdbench.provenance import PUBLISHED
+
+    home = home_of(out)
+    home.require_writable()
+    source = records or (PUBLISHED if PUBLISHED.is_dir() else home.records)
+    if not source.is_dir():
+        raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")
+    from kdbench.leaderboard import build
+
+    done = build(source, home.site)
+    for problem in done.skipped:
+        warn(str(problem))
+    print(f"{done.pages} pages from {done.records} records: {home.site / 'index.html'}")
+
+
+@site_app.command("serve")
+def site_serve(port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000, out: Out = None) -> None:
+    """Serve the built board on this machine."""
+    from kdbench.leaderboard import serve
+
+    home = home_of(out)
+    if not (home.site / "index.html").is_file():
+        raise UserError(f"no board in {home.site}; run `kdbench site build` first")
+    serve(home.site, port)

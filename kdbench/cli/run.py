@@ -1,0 +1,159 @@
+"""Verbs that train or measure: evaluate, overhead, verify, check."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Json, Out, app, home_of, show, warn
+from kdbench.errors import UserError
+
+
+@app.command()
+def evaluate(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value: task keys as they are, the method's under method.")
+    ] = None,
+    *,
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or variant; `kdbench list methods`.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="Task; `kdbench list tasks`.")],
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<i>.")] = "auto",
+    smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
+    out: Out = None,
+    data: DataFolder = None,
+    overhead: Annotated[
+        Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")
+    ] = "full",
+    force: Annotated[bool, typer.Option("--force", help="Run again although a record is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, score and measure one method on one task; write records."""
+    from kdbench import console, summary
+    from kdbench.evaluate import evaluate as run
+    from kdbench.evaluate import parse_seeds
+    from kdbench.store import Store
+
+    if seed is not None and seeds is not None:
+        raise UserError("give --seed or --seeds, not both")
+    wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
+    done = run(
+        method, task, overrides or [], seeds=wanted, device=device, smoke=smoke, out=out, data=data, overhead=overhead,
+        force=force, announce=lambda record: print(console.run_line(record), file=sys.stderr, flush=True),
+    )  # fmt: skip
+    if done.warning:
+        warn(done.warning)
+    home = home_of(out)
+    last = done.records[-1]
+    with Store.memory(home.records) if done.warning else Store(home.index) as store:
+        keys = {"task": last.task.name, "task_version": last.task.version, "device_class": last.device_class}
+        rows = [
+            row for row in summary.rows(store, **keys) if last.run_id in row.run_ids or row.method == last.method_name
+        ]
+    paths = [str(home.records / f"{record.run_id}.json") for record in done.records]
+    if as_json:
+        print(json.dumps({"rows": [console.as_json(row) for row in rows], "records": paths}, indent=1))
+    else:
+        if rows:
+            title = f"{last.task.label} ({last.task.metric_primary}, baseline {last.task.baseline})"
+            show(console.results(rows, title))
+        show(f"{len(paths)} records in {home.records}, the newest {last.run_id}.json")
+    if any(record.status not in ("ok", "not_applicable") for record in done.records):
+        raise typer.Exit(EXIT_FAILED)
+    if all(record.status != "ok" for record in done.records):
+        raise typer.Exit(EXIT_NOTHING_RAN)
+
+
+@app.command()
+def overhead(
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for evaluate.")] = None,
+    *,
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or variant.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="Task.")],
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<i>.")] = "auto",
+    mode: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How closely.")] = "full",
+    out: Out = None,
+    data: DataFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a method's step costs beside plain, without training the student."""
+    from kdbench import console
+    from kdbench.evaluate import measure_only
+
+    block = measure_only(method, task, overrides or [], device=device, mode=mode, out=out, data=data)
+    if as_json:
+        print(json.dumps(block, indent=1))
+    else:
+        show(console.overhead(block, f"{method} on {task} ({mode})"))
+
+
+@app.command()
+def verify(
+    record: Annotated[Path, typer.Argument(help="A record's file.")],
+    replay: Annotated[bool, typer.Option("--replay", help="Train the first 20 steps again, compare losses.")] = False,
+    rescore: Annotated[Path | None, typer.Option("--rescore", help="Weights of the student to score again.")] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run it again and compare.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="With --rerun: another seed.")] = None,
+    by: Annotated[str, typer.Option("--by", help="Who verifies, for the side file.")] = "local",
+    out: Out = None,
+    data: DataFolder = None,
+) -> None:
+    """Is a record what it says? Findings go into a side file; the record stays as it is."""
+    from kdbench import verify as checks
+    from kdbench.home import data_folder
+    from kdbench.progress import Progress
+    from kdbench.record import load
+
+    if seed is not None and not rerun:
+        raise UserError("--seed belongs to --rerun")
+    home, folder = home_of(out), data_folder(data)
+    home.require_writable()
+    findings = [checks.validate(record)]
+    if findings[0].passed:
+        what, place = load(record), (home, folder, Progress.terminal("verify:"))
+        if replay or rerun:
+            from kdbench.machine import environment
+
+            for line in checks.differences(what, environment()):
+                warn(line)
+        if replay:
+            findings.append(checks.replay(what, *place))
+        if rescore is not None:
+            findings.append(checks.rescore(what, rescore, *place))
+        if rerun:
+            cell = [load(path).score for path in record.parent.glob("*.json") if load(path).spec_hash == what.spec_hash]
+            findings.append(checks.rerun(what, seed, [score for score in cell if score is not None], *place))
+        checks.keep(what, findings, record.parent, by)
+    for finding in findings:
+        print(f"level {finding.level} {'passed' if finding.passed else 'FAILED'}: {finding.what}")
+    if not all(finding.passed for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="Method or variant.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every registered method and variant.")] = False,
+) -> None:
+    """Run the contract tests on an adapter and say what failed, and what to do."""
+    from kdbench import console, registry
+    from kdbench.checks import check_method
+    from kdbench.progress import Progress
+
+    if (name is None) != everything:
+        raise UserError("name one method, or give --all")
+    names = sorted(registry.methods()) if name is None else [registry.method(name).name]
+    failed = False
+    with Progress.terminal().bar("checking", len(names)) as advance:
+        for one in names:
+            found = check_method(one)
+            failed |= any(result.outcome == "failed" for result in found)
+            show(*console.checks(one, found))
+            advance()
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
