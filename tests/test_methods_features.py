@@ -28,8 +28,10 @@ class FakeTask:
     kind = "classification"
     epochs = 8
 
-    def __init__(self, size: int = 32, rows: int = 4) -> None:
-        self.batch = Batch({"image": torch.randn(rows, 3, size, size)}, torch.arange(rows) % 3, torch.arange(rows))
+    def __init__(self, size: int = 32, rows: int = 4, **inputs: tuple[int, ...]) -> None:
+        shapes = {"image": (3, size, size), **inputs}
+        x = {name: torch.randn(rows, *shape) for name, shape in shapes.items()}
+        self.batch = Batch(x, torch.arange(rows) % 3, torch.arange(rows))
 
     def loss(self, out: Out, y: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(out.logits, y)
@@ -243,3 +245,21 @@ def test_variants_add_the_divergence_and_leave_regression_out(name):
     assert list(method.losses(task.batch, AT))[:2] == ["task", "kd"]
     assert "regression" not in method.needs(method.hp).kinds
     assert "logits" in method.needs(method.hp).teacher
+
+
+@pytest.mark.parametrize("name", ["fitnet", "at", "vid", "ab", "ft", "nst", "fsp"])
+@pytest.mark.parametrize(("net", "shape"), [("convnet1d_w4", (2, 16)), ("r2plus1d_tiny", (3, 4, 16, 16))])
+def test_series_and_clips_work_as_images_do(name, net, shape):
+    nets = [models.build(net, shape, 3, input_name="other") for _ in range(2)]
+    method, task = build(name, *nets, task=FakeTask(other=shape))
+    own = method.imitation(method.student(task.batch), method.teacher(task.batch))
+    torch.stack(list(own.values())).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in method.student.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["at", "vid", "nst", "ft"])
+def test_a_series_can_imitate_an_image(name):
+    student = models.build("convnet1d_w4", (2, 16), 3, input_name="other")
+    method, task = build(name, student, "convnet_w8", task=FakeTask(other=(2, 16)))
+    stages = list(method.stages())
+    assert all(torch.isfinite(term) for stage in stages for term in stage.losses(task.batch, AT).values())

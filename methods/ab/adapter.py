@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.contract import Network, NotApplicable, Out, TaskInfo
+from kdbench.contract import NotApplicable, Out
 from kdbench.methods.shared.connectors import regressor
-from kdbench.methods.shared.matching import pair_stages
-from kdbench.methods.shared.objective import Initialisation
+from kdbench.methods.shared.objective import Initialisation, StageWise
 
 
 def boundary_losses(student: Sequence[Tensor], teacher: Sequence[Tensor], margin: float) -> list[Tensor]:
@@ -30,14 +28,13 @@ def boundary_losses(student: Sequence[Tensor], teacher: Sequence[Tensor], margin
     return losses
 
 
-class AB(Initialisation):
+class AB(StageWise, Initialisation):
     """In the first phase each stage, through a connector where shapes differ, learns where the teacher's is active."""
 
     reads = frozenset({"preact"})
+    field = "preact"
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        pairs = self._pairs(task.probe(self.student), task.probe(self.teacher))
+    def build(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         self.connectors = nn.ModuleList(self._connector(s, t) for s, t in pairs)
 
     @staticmethod
@@ -49,11 +46,8 @@ class AB(Initialisation):
         except ValueError as error:
             raise NotApplicable(str(error)) from error
 
-    def _pairs(self, out: Out, target: Out) -> list[tuple[Tensor, Tensor]]:
-        return pair_stages(out.preact, target.preact, self.hp.student_stages, self.hp.teacher_stages)
-
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
-        student, teacher = zip(*self._pairs(out, target), strict=True)
+        student, teacher = zip(*self.pairs(out, target), strict=True)
         connected = [connector(s) for connector, s in zip(self.connectors, student, strict=True)]
         losses = boundary_losses(connected, teacher, self.hp.margin)
         return {"boundary": self.hp.boundary_weight * torch.stack(losses).sum()}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from kdbench.contract import Network, Out, TaskInfo
-from kdbench.methods.shared.matching import match, pair_stages, unit
-from kdbench.methods.shared.objective import Imitation
+from kdbench.contract import Out
+from kdbench.methods.shared.matching import match, unit
+from kdbench.methods.shared.objective import StageWise
 
 
 def attention(x: Tensor, power: float) -> Tensor:
@@ -29,18 +26,9 @@ def attention_loss(student: Tensor, teacher: Tensor, power: float = 2.0) -> Tens
     return (attention(student, power) - attention(teacher, power)).square().mean()
 
 
-class AT(Imitation):
+class AT(StageWise):
     """Attention maps of paired stages are alike."""
 
-    reads = frozenset({"maps"})
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        self._pairs(task.probe(self.student), task.probe(self.teacher))
-
-    def _pairs(self, out: Out, target: Out) -> list[tuple[Tensor, Tensor]]:
-        return pair_stages(out.maps, target.maps, self.hp.student_stages, self.hp.teacher_stages)
-
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
-        losses = [attention_loss(s, t, self.hp.power) for s, t in self._pairs(out, target)]
+        losses = [attention_loss(s, t, self.hp.power) for s, t in self.pairs(out, target)]
         return {"attention": self.hp.attention_weight * torch.stack(losses).sum()}

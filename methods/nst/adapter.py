@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from kdbench.contract import Network, Out, TaskInfo
-from kdbench.methods.shared.matching import match, pair_stages, unit
-from kdbench.methods.shared.objective import Imitation
+from kdbench.contract import Out
+from kdbench.methods.shared.matching import match, unit
+from kdbench.methods.shared.objective import StageWise
 
 
 def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -29,18 +26,9 @@ def selectivity_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return kernel(t, t) + kernel(s, s) - 2 * kernel(s, t)
 
 
-class NST(Imitation):
+class NST(StageWise):
     """Channels of paired stages are selective for the same positions."""
 
-    reads = frozenset({"maps"})
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        self._pairs(task.probe(self.student), task.probe(self.teacher))
-
-    def _pairs(self, out: Out, target: Out) -> list[tuple[Tensor, Tensor]]:
-        return pair_stages(out.maps, target.maps, self.hp.student_stages, self.hp.teacher_stages)
-
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
-        losses = [selectivity_loss(s, t) for s, t in self._pairs(out, target)]
+        losses = [selectivity_loss(s, t) for s, t in self.pairs(out, target)]
         return {"selectivity": self.hp.selectivity_weight * torch.stack(losses).sum()}

@@ -6,13 +6,14 @@ It is RepDistiller's ``gamma CE + alpha KL + beta L`` (Tian, Krishnan & Isola 20
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Group, Method, Needs, Out, Stage
+from kdbench.contract import At, Batch, Group, Method, Needs, Network, Out, Stage, TaskInfo
 from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.shared.matching import pair_stages
 
 
 class Imitation(Method, ABC):
@@ -54,6 +55,29 @@ class Imitation(Method, ABC):
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         out, target = self.student(batch), self.teacher(batch)
         return {**self.supervision(batch, out, target), **self.imitation(out, target)}
+
+
+class StageWise(Imitation):
+    """Own terms over pairs of stage maps; the card's ``student_stages`` and ``teacher_stages`` choose them.
+
+    Attributes:
+        field: the field of :class:`Out` that holds the maps.
+    """
+
+    reads = frozenset({"maps"})
+    field: ClassVar[Literal["maps", "preact"]] = "maps"
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        self.build(self.pairs(task.probe(self.student), task.probe(self.teacher)))
+
+    def build(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        """Makes the modules, sized by maps of two rows; a method without any leaves this as it is."""
+
+    def pairs(self, out: Out, target: Out) -> list[tuple[Tensor, Tensor]]:
+        """Student and teacher maps, shallow to deep; see :func:`pair_stages`."""
+        hp = self.hp
+        return pair_stages(getattr(out, self.field), getattr(target, self.field), hp.student_stages, hp.teacher_stages)
 
 
 class Initialisation(Imitation):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import Network, Out, TaskInfo
+from kdbench.contract import Out
 from kdbench.methods.shared.connectors import CONV
-from kdbench.methods.shared.matching import match, pair_stages
-from kdbench.methods.shared.objective import Imitation
+from kdbench.methods.shared.matching import match
+from kdbench.methods.shared.objective import StageWise
 
 FLOOR = 1e-5
 """Smallest variance."""
@@ -61,22 +59,14 @@ def information_loss(gaussian: nn.Module, student: Tensor, teacher: Tensor) -> T
     return 0.5 * ((mean - teacher).square() / variance + variance.log()).mean()
 
 
-class VID(Imitation):
+class VID(StageWise):
     """The student's maps of paired stages predict the teacher's."""
 
-    reads = frozenset({"maps"})
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        self.gaussians = nn.ModuleList(
-            Gaussian(s.shape[1], t.shape[1], hp.initial_variance, s.ndim - 2)
-            for s, t in self._pairs(task.probe(self.student), task.probe(self.teacher))
-        )
-
-    def _pairs(self, out: Out, target: Out) -> list[tuple[Tensor, Tensor]]:
-        return pair_stages(out.maps, target.maps, self.hp.student_stages, self.hp.teacher_stages)
+    def build(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        start = self.hp.initial_variance
+        self.gaussians = nn.ModuleList(Gaussian(s.shape[1], t.shape[1], start, s.ndim - 2) for s, t in pairs)
 
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
-        stages = zip(self.gaussians, self._pairs(out, target), strict=True)
+        stages = zip(self.gaussians, self.pairs(out, target), strict=True)
         losses = [information_loss(gaussian, s, t) for gaussian, (s, t) in stages]
         return {"information": self.hp.information_weight * torch.stack(losses).sum()}
