@@ -72,6 +72,22 @@ def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
     return _from_hub(spec, place)
 
 
+def peek(spec: SetSpec, copy: str | None, folder: Path, cache: Path) -> Decoded | None:
+    """What a data set's folder was decoded to, without reading its files; None if it was not.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    parts = {part: tables.open_part(spec, folder, part) for part in PART_NAMES}
+    known = _known_files(cache)
+    if any(_listing(table) not in known for table in parts.values()):
+        return None
+    found = _place(spec, _content_key(parts, cache), cache)
+    if not (found / FACTS).is_file():
+        return None
+    return Decoded(found, json.loads((found / FACTS).read_text()), str(folder))
+
+
 def absent_copy(spec: SetSpec, copy: str | None, folder: Path | None) -> UserError:
     """The error for a data set, or a copy of it, that is not at hand."""
     if copy is None:
@@ -111,27 +127,40 @@ def _decoding(spec: SetSpec) -> dict[str, Any]:
     return {**body, "decoder": DECODER}
 
 
-def _content_key(parts: Mapping[str, Table], cache: Path) -> str:
-    """sha256 over the files' content; a file seen before with this size and time is not read again."""
-    known_path = cache / KNOWN_FILES
-    known: dict[str, str] = {}
+def _listing(table: Table) -> str:
+    """sha256 over the names, sizes and times of a part's files."""
+    stats = [(str(path.absolute()), path.stat()) for path in table.files]
+    return sha256(canonical_json([[name, found.st_size, found.st_mtime_ns] for name, found in stats]))
+
+
+def _known_files(cache: Path) -> dict[str, str]:
+    """Listing to content hash of the parts read before."""
     with suppress(OSError, ValueError):
-        known = json.loads(known_path.read_text())
+        return dict(json.loads((cache / KNOWN_FILES).read_text()))
+    return {}
+
+
+def _content_key(parts: Mapping[str, Table], cache: Path) -> str:
+    """sha256 over the files' content; files seen before with these sizes and times are not read again."""
+    known = _known_files(cache)
     fresh, digest = dict(known), hashlib.sha256()
     for part, table in parts.items():
-        stats = [(str(path.absolute()), path.stat()) for path in table.files if path.exists()]
-        listing = sha256(canonical_json([[name, found.st_size, found.st_mtime_ns] for name, found in stats]))
+        listing = _listing(table)
         if listing not in fresh:
-            fresh[listing] = sha256("".join(sha256_file(Path(name)) for name, _ in stats))
+            fresh[listing] = sha256("".join(sha256_file(path) for path in table.files))
         digest.update(f"{part}:{fresh[listing]}".encode())
     if fresh != known:
-        write_atomic(known_path, json.dumps(fresh))
+        write_atomic(cache / KNOWN_FILES, json.dumps(fresh))
     return digest.hexdigest()
 
 
-def _made(spec: SetSpec, parts: Mapping[str, Table], content: str, place: Place, origin: str) -> Decoded:
+def _place(spec: SetSpec, content: str, cache: Path) -> Path:
     key = sha256(canonical_json({"content": content, **_decoding(spec)}))
-    folder = place.cache / f"{spec.name}-{key[:32]}"
+    return cache / f"{spec.name}-{key[:32]}"
+
+
+def _made(spec: SetSpec, parts: Mapping[str, Table], content: str, place: Place, origin: str) -> Decoded:
+    folder = _place(spec, content, place.cache)
 
     def build(path: Path) -> None:
         for left in path.iterdir():  # of a decoder that was killed

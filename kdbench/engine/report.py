@@ -78,7 +78,8 @@ def with_result(
         facts,
         prepared.needs,
         status="ok",
-        task={"data": _data(prepared)},
+        # Rows that are not those the task's name stands for are kept and shown, never ranked.
+        task={"data": _data(prepared), "ranked": facts.config.task.ranked and prepared.data.official},
         models=_models(facts.config, prepared),
         metrics={"last": metrics, **_best(facts.config, trained, primary), "test_items": test_items},
         curve=[{k: v for k, v in point.items() if k != "stage"} for point in trained.curve],

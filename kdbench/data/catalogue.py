@@ -1,0 +1,136 @@
+"""What a task's data are and whether they are at hand, for ``kdbench list tasks``. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdbench.data import decoded, effort, tables
+from kdbench.data.identity import identify
+from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, SoundInput, set_names, set_spec
+from kdbench.errors import UserError
+from kdbench.spec import TaskSpec
+
+State = Literal["built in", "here", "found", "other copy", "hub", "absent"]
+
+
+@dataclass(frozen=True)
+class DataStatus:
+    """What a person wants to know before running a task.
+
+    Attributes:
+        state: ``built in`` ships with a dependency; ``here`` is decoded and what it should be; ``found`` lies in the
+            data folder and was not decoded yet; ``other copy`` lies there and is not what the task asks for; ``hub``
+            can be downloaded; ``absent`` has to be put into the data folder.
+        about: one line: where it is, or what to do.
+        megabytes: about what the files take; None for what is built in.
+        licence: a short note.
+        minutes: about what one kd run with one seed takes on ``device``; None if not known.
+        teacher_minutes: about what training the pair's teachers takes, once.
+        device: ``cuda`` or ``cpu``.
+    """
+
+    state: State
+    about: str
+    megabytes: float | None
+    licence: str
+    minutes: float | None
+    teacher_minutes: float | None
+    device: str
+
+    @property
+    def present(self) -> bool:
+        """Whether a run can start now without a download."""
+        return self.state in ("built in", "here", "found")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Training rows and shapes of one row of each input."""
+
+    rows: int
+    classes: int
+    shapes: dict[str, tuple[int, ...]]
+
+
+BUILT_IN = {
+    "digits": _Facts(1000, 10, {"image": (1, 8, 8), "image_lr": (1, 8, 8), "profiles": (2, 8)}),
+    "digits_angle": _Facts(2000, 1, {"image": (1, 8, 8)}),
+}
+AV_DIGITS = _Facts(2700, 10, {"audio": (32, 63), "image": (1, 28, 28)})
+BUILT_IN_LICENCE = "BSD (scikit-learn's digits)"
+
+
+def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> DataStatus:
+    """The state of a task's data.
+
+    Args:
+        folder: the user's data folder.
+        cache: folder of decoded data sets; without it nothing is known to be ``here``.
+    """
+    source = spec.data.source
+    device, speed = effort.speed()
+    if source in BUILT_IN:
+        run, teachers = _minutes(spec, BUILT_IN[source], speed)
+        return DataStatus("built in", "ships with scikit-learn", None, BUILT_IN_LICENCE, run, teachers, device)
+    if source not in set_names():
+        parts = [set_spec(name) for name in ("fsdd", "mnist")]
+        states = [_state(part, None, folder, cache) for part in parts]
+        order: list[State] = ["here", "found", "hub", "other copy", "absent"]
+        state, about = max(states, key=lambda found: order.index(found[0]))
+        run, teachers = _minutes(spec, AV_DIGITS, speed)
+        licence = "; ".join(part.licence for part in parts)
+        return DataStatus(state, about, sum(p.megabytes for p in parts), licence, run, teachers, device)
+    of = set_spec(source)
+    state, about = _state(of, spec.data.options.get("copy"), folder, cache)
+    run, teachers = _minutes(spec, _facts(of, spec.data.options), speed)
+    return DataStatus(state, about, of.megabytes, of.licence, run, teachers, device)
+
+
+def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | None) -> tuple[State, str]:
+    local = tables.find_folder(folder, of.places(copy))
+    if local is None:
+        if copy is None and of.hub is not None:
+            gated = ", gated: accept its terms there" if of.hub.gated else ""
+            return "hub", f"{of.hub.id} on the hub{gated}"
+        return "absent", f"put it into {of.places(copy)[0]}/ of the data folder"
+    try:
+        found = decoded.peek(of, copy, local, cache) if cache is not None else None
+        if found is None:
+            return "found", f"{local.name}/ in the data folder, decoded at the first run"
+        name, official = identify(of, copy, found)
+    except UserError as error:
+        return "other copy", str(error)
+    return ("here" if official else "other copy"), f"{name}, in {local.name}/ of the data folder"
+
+
+def _facts(of: SetSpec, options: dict[str, Any]) -> _Facts:
+    classes = of.label.classes if of.label is not None else 1
+    first = options.get("first")
+    rows = first["train"] * classes if first else of.identity.rows.get("train", 0)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, given in of.inputs.items():
+        if isinstance(given, ImageInput):
+            shapes[name] = (given.channels, given.size, given.size)
+        elif isinstance(given, PictureInput):
+            shapes[name] = (3, given.size, given.size)
+        elif isinstance(given, ClipInput):
+            shapes[name] = (3, given.frames, given.size, given.size)
+            if given.frame is not None:
+                shapes[given.frame] = (3, given.size, given.size)
+        elif isinstance(given, SoundInput):
+            shapes[name] = (given.bands, 1 + (given.samples - given.window) // given.hop)
+        else:
+            shapes[name] = (given.size,)
+    return _Facts(rows, classes, shapes)
+
+
+def _minutes(spec: TaskSpec, facts: _Facts, speed: effort.Speed) -> tuple[float | None, float | None]:
+    if not facts.rows:
+        return None, None
+    rule = spec.data.subset
+    student_rows = facts.rows
+    if rule is not None:
+        student_rows = rule.per_class * facts.classes if rule.per_class else round(facts.rows * (rule.fraction or 1.0))
+    return effort.minutes(spec, facts.rows, facts.shapes, student_rows, speed)
