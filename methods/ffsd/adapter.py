@@ -1,0 +1,292 @@
+"""Feature fusion and self-distillation of an online group (Li et al., TNNLS 2022, arXiv 2103.14473).
+
+Commons teach one another and feed a fusion module; the leader learns from the fusion and alone is deployed. Shapes:
+N rows, K classes, M commons, last maps (N, C, H, W), P = H W positions. "Own" modules are the fusion, the leader's
+expansion and the guides: one guide for the leader and for every common but the first.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.contract import At, Batch, Group, Method, Needs, Network, NotApplicable, Out, TaskInfo
+from kdbench.methods.kd.adapter import kd_loss
+
+LOWEST = 3
+"""One part in this many of an attention map counts as weak."""
+RAMP = 5.0
+"""Steepness of the ramp: its first value is exp(-RAMP (1 - 1/epochs)^2)."""
+FUSION_DECAY = 1e-5
+GUIDE_OPTIMIZER = {"name": "adam", "lr": 1e-3, "weight_decay": 1e-4}
+
+
+class Weights(NamedTuple):
+    """Ramped weights of an epoch: of the commons' diversity, the leader's imitation, the guides' training."""
+
+    diversity: float
+    fusion: float
+    guide: float
+
+
+def ramp(epoch: int, epochs: int) -> float:
+    """Share of the full weights in an epoch counted from 1; 1 from epoch ``epochs`` on."""
+    return math.exp(-RAMP * (1 - epoch / epochs) ** 2) if epoch < epochs else 1.0
+
+
+def attention(x: Tensor) -> Tensor:
+    """(N, 1, H, W) mean over channels of the squared map."""
+    return x.square().mean(dim=1, keepdim=True)
+
+
+def flat_unit(x: Tensor) -> Tensor:
+    """(N, all) each row of unit length; a norm below 1e-12 counts as 1e-12."""
+    return F.normalize(x.flatten(1), dim=1)
+
+
+def match(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared difference of the flattened unit rows over all their elements, 0-d."""
+    return F.mse_loss(flat_unit(x), flat_unit(y))
+
+
+class Shifted(NamedTuple):
+    """What a common is pushed towards.
+
+    Attributes:
+        target: (N, P) attention with its strong positions replaced.
+        map: (N, C, H, W) the map moved by the same shift.
+    """
+
+    target: Tensor
+    map: Tensor
+
+
+def shifted(last: Tensor) -> Shifted:
+    """The last map of the previous common, strong positions weakened and weak ones strengthened, constants.
+
+    Raw norm and normalised values are mixed as in the official code.
+    """
+    last = last.detach()
+    raw = attention(last)
+    norm, a = raw.flatten(1).norm(dim=1, keepdim=True), flat_unit(raw)
+    place = a.shape[1] // LOWEST - 1
+    threshold = a.sort(dim=1).values[:, place : place + 1]
+    target = (norm / 2 - a) * torch.sign(a - threshold) + norm / 2
+    shift = (target - a) * norm / last.shape[1]
+    return Shifted(target, last + shift.view_as(raw))
+
+
+class Squeeze(nn.Module):
+    """Depthwise 3x3 and 1x1 convolution, each with batch norm and ReLU: from (N, inputs, H, W) to ``outputs``."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.pwconv = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        for conv in (self.dwconv, self.pwconv):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn2(self.pwconv(self.bn1(self.dwconv(x)).relu())).relu()
+
+
+class Fusion(Squeeze):
+    """The commons' concatenated last maps squeezed into one, with a classifier of its own."""
+
+    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
+        super().__init__(inputs, outputs)
+        self.fc = nn.Linear(outputs, classes)
+
+    def classify(self, fused: Tensor) -> Tensor:
+        """(N, K) logits of the fused map."""
+        return self.fc(fused.mean(dim=(2, 3)))
+
+
+class GuideBlock(nn.Module):
+    """Transposed convolution to twice the size, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.deconv = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.deconv(x)).relu()
+
+
+class Guide(nn.Module):
+    """Predicts the shallow stages of a network from its last map (the self-distillation module).
+
+    Args:
+        channels: of the stages, shallow to deep.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(GuideBlock(*pair) for pair in pairwise(reversed(channels)))
+
+    def forward(self, last: Tensor) -> list[Tensor]:
+        """Maps of the stages but the last, shallow to deep."""
+        maps: list[Tensor] = []
+        for block in self.blocks:
+            last = block(last)
+            maps.insert(0, last)
+        return maps
+
+    @torch.no_grad()
+    def targets(self, last: Tensor) -> list[Tensor]:
+        """:meth:`forward` with running statistics, which it leaves as they are; constants."""
+        mode = self.training
+        self.eval()
+        maps = self(last)
+        self.train(mode)
+        return maps
+
+
+def guided(maps: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Attention of the stages but the last against the guide's, summed, 0-d."""
+    return sum((match(attention(m), attention(t)) for m, t in zip(maps, targets, strict=False)), maps[0].new_zeros(()))
+
+
+def mutual_loss(logits: Sequence[Tensor], i: int, temperature: float) -> Tensor:
+    """Softened divergence of common ``i`` from each other common, their mean, 0-d."""
+    others = [kd_loss(logits[i], z, temperature) for j, z in enumerate(logits) if j != i]
+    return torch.stack(others).mean()
+
+
+def diversity_loss(last: Tensor, target: Tensor) -> Tensor:
+    """Squared error of a common's normalised attention from the (N, P) shifted one, mean over both axes."""
+    return F.mse_loss(flat_unit(attention(last)), target)
+
+
+def fusion_loss(fused: Tensor, logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """Softened divergence of the fusion's logits from the mean of the commons', 0-d."""
+    return kd_loss(fused, torch.stack(list(logits)).mean(dim=0), temperature)
+
+
+def leader_losses(
+    out: Out, expanded: Tensor, fused: Tensor, joined: Tensor, targets: Sequence[Tensor], weight: float
+) -> dict[str, Tensor]:
+    """The leader's imitation of maps, each term 0-d.
+
+    Args:
+        out: the leader's output.
+        expanded: (N, M C, H, W) its last map after the expansion.
+        fused, joined: the fusion's map and the commons' concatenated maps, constants.
+        targets: what the leader's guide makes of the fused map.
+    """
+    last = out.maps[-1]
+    return {
+        "fused_map": weight * match(attention(last), attention(fused.detach())),
+        "joined_maps": weight * match(attention(expanded), attention(joined.detach())),
+        "guided": weight * guided(out.maps, targets),
+    }
+
+
+def guide_losses(guide: nn.Module, maps: Sequence[Tensor], weight: float) -> dict[str, Tensor]:
+    """Training of a guide on its network's own maps, constants; batch statistics; each term 0-d."""
+    maps = [m.detach() for m in maps]
+    made = guide(maps[-1])
+    pairs = list(zip(made, maps, strict=False))
+    return {
+        "guide_maps": weight * torch.stack([match(s, m) for s, m in pairs]).sum(),
+        "guide_attention": weight * torch.stack([match(attention(s), attention(m)) for s, m in pairs]).sum(),
+    }
+
+
+class FFSD(Method):
+    """Commons, fusion, leader and guides in one backward pass; students[0] is the leader."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        return Needs(teachers=(), teacher=frozenset(), students=hp.commons + 1, student=frozenset({"logits", "maps"}))
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        maps = task.probe(self.student).maps
+        _refuse(maps)
+        channels = [m.shape[1] for m in maps]
+        self.fusion = Fusion(hp.commons * channels[-1], channels[-1], task.classes)
+        self.expansion = Squeeze(channels[-1], hp.commons * channels[-1])
+        self.guides = nn.ModuleList(Guide(channels) for _ in range(hp.commons))  # the leader's first
+        if min(task.batch, task.n_train) == 1:
+            warnings.warn("ffsd: batches of 1 row are normalised over positions alone", stacklevel=2)
+        if task.classes == 1:
+            warnings.warn("ffsd: with a single class only its terms of maps train anything", stacklevel=2)
+
+    def groups(self) -> list[Group]:
+        networks = [*self.students.parameters(), *self.expansion.parameters()]
+        return [
+            Group("networks", networks),
+            Group("fusion", list(self.fusion.parameters()), {"weight_decay": FUSION_DECAY}),
+            Group("guides", list(self.guides.parameters()), GUIDE_OPTIMIZER),
+        ]
+
+    def weights(self, epoch: int) -> Weights:
+        """Ramped weights of an epoch counted from 1."""
+        hp, share = self.hp, ramp(epoch, self.hp.ramp_epochs)
+        return Weights(share * hp.diversity_weight, share * hp.fusion_weight, share * hp.guide_weight)
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        weights = self.weights(at.epoch + 1)
+        leader, *commons = (net(batch) for net in self.students)
+        joined = torch.cat([common.maps[-1].detach() for common in commons], dim=1)
+        fused = self.fusion(joined)
+        scores = self.fusion.classify(fused)
+        terms = {"task": self.task.loss(leader, batch.y)}
+        terms |= self._commons(commons, batch.y, weights.diversity)
+        terms |= self._fusion(scores, commons, batch.y)
+        terms |= self._leader(leader, scores, fused, joined, weights.fusion)
+        pairs = zip(self.guides, [leader, *commons[1:]], strict=True)  # after every use of the guides' targets
+        parts = [guide_losses(guide, net.maps, weights.guide) for guide, net in pairs]
+        return terms | _summed(parts)
+
+    def _commons(self, commons: Sequence[Out], y: Tensor, weight: float) -> dict[str, Tensor]:
+        logits = [common.logits for common in commons]
+        parts = []
+        for i, common in enumerate(commons):
+            mutual = mutual_loss(logits, i, self.hp.temperature)  # type: ignore[arg-type]
+            parts.append({"commons_task": self.task.loss(common, y), "commons_mutual": mutual})
+            if i:
+                push = shifted(commons[i - 1].maps[-1])
+                guide: Any = self.guides[i]
+                parts[i]["commons_diversity"] = weight * diversity_loss(common.maps[-1], push.target)
+                parts[i]["commons_guided"] = weight * guided(common.maps, guide.targets(push.map))
+        return _summed(parts)
+
+    def _fusion(self, scores: Tensor, commons: Sequence[Out], y: Tensor) -> dict[str, Tensor]:
+        kd = fusion_loss(scores, [common.logits for common in commons], self.hp.temperature)  # type: ignore[misc]
+        return {"fusion_task": self.task.loss(Out(scores), y), "fusion_kd": kd}
+
+    def _leader(self, leader: Out, scores: Tensor, fused: Tensor, joined: Tensor, weight: float) -> dict[str, Tensor]:
+        guide: Any = self.guides[0]
+        kd = kd_loss(leader.logits, scores, self.hp.temperature)
+        targets = guide.targets(fused.detach())
+        return {"kd": kd, **leader_losses(leader, self.expansion(leader.maps[-1]), fused, joined, targets, weight)}
+
+
+def _refuse(maps: Sequence[Tensor]) -> None:
+    """Raises NotApplicable where the maps of a network do not fit the guides."""
+    if len(maps) < 2 or maps[0].ndim != 4:
+        raise NotApplicable("it needs a student of at least 2 stages of two-dimensional maps")
+    if maps[-1].shape[2] * maps[-1].shape[3] < LOWEST:
+        raise NotApplicable(f"the last map has fewer than {LOWEST} positions, its weakest third would be empty")
+    for i, (larger, smaller) in enumerate(pairwise(maps), start=1):
+        sizes = [tuple(m.shape[2:]) for m in (larger, smaller)]
+        if sizes[0] != tuple(2 * side for side in sizes[1]):
+            shown = " and ".join("x".join(map(str, size)) for size in sizes)
+            raise NotApplicable(f"each stage must halve the map; stages {i} and {i + 1} have {shown}")
+
+
+def _summed(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: torch.stack([part[name] for part in parts if name in part]).sum() for name in names}
