@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 ANY_TEACHER = "*"
 """A teacher role in :attr:`Needs.teachers`: whichever teacher the task names first."""
+ALL_TEACHERS = "**"
+"""In :attr:`Needs.teachers`: every teacher the task names, at least one."""
 
 
 class NotApplicable(Exception):
@@ -116,7 +118,7 @@ class Needs:
 
     Attributes:
         kinds: task kinds it can run on.
-        teachers: roles it reads, ``()`` for none, ``(ANY_TEACHER,)`` for the task's first teacher.
+        teachers: roles it reads, ``()`` for none, ``(ANY_TEACHER,)`` for the task's first, ``(ALL_TEACHERS,)`` for all.
         students: networks of the student's architecture it trains; the first is deployed unless ``deployed`` differs.
         student, teacher: what it reads of networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``.
         batch: what it reads of a batch beyond ``x`` and ``y``: ``index``, ``present``.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from kdbench.config import INNER, MethodConfig, RunConfig
-from kdbench.contract import ANY_TEACHER, Needs, Network, NotApplicable, Rows
+from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Rows
 from kdbench.data.dataset import Dataset, Transform
 from kdbench.data.sources import digits, digits_angle
 from kdbench.engine.prepare import Place, Prepared, prepare
@@ -27,7 +27,9 @@ KINDS = ("classification", "regression", "crossmodal")
 ROWS = 60
 BATCH = 16
 EPOCHS = 8
-DEFAULT_ROLE = "image"
+DEFAULT_ROLE, SECOND_ROLE = "image", "audio"
+STANDS_FOR = {ANY_TEACHER: (DEFAULT_ROLE,), ALL_TEACHERS: (DEFAULT_ROLE, SECOND_ROLE)}
+"""Roles of a tiny task where a method names none."""
 FIT_STEPS = 60
 VECTOR_NET = "mlp_w8"
 SAME_INPUT = (("convnet_w4", "convnet_w8"), ("convnet_w4", "convnet_w4"), ("resnet8", "resnet14"))
@@ -107,7 +109,8 @@ def tiny(ref: MethodRef, config: MethodConfig, needs: Needs, kind: str) -> Tiny:
     Raises:
         NotApplicable: it refuses every pair of nets; the message is the last reason.
     """
-    roles = tuple(role if role != ANY_TEACHER else DEFAULT_ROLE for role in needs.teachers) or (DEFAULT_ROLE,)
+    named = (STANDS_FOR.get(role, (role,)) for role in needs.teachers)
+    roles = tuple(dict.fromkeys(role for some in named for role in some)) or (DEFAULT_ROLE,)
     reason = NotApplicable("no pair of nets is there to try")
     for own_input, student, teacher in PAIRS[kind]:
         setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher)

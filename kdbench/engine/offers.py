@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kdbench.contract import ANY_TEACHER, Needs, Network, NotApplicable, Out
+from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Out
 from kdbench.engine.task import Task
 
 
@@ -34,14 +34,15 @@ def kind_and_roles(needs: Needs, kind: str, roles: list[str]) -> list[str]:
         raise NotApplicable(f"it runs on {' and '.join(sorted(needs.kinds))} tasks, this one is a {kind} task")
     wanted = []
     for role in needs.teachers:
-        if role == ANY_TEACHER:
+        if role in (ANY_TEACHER, ALL_TEACHERS):
             if not roles:
                 raise NotApplicable("it needs a teacher, the task has none")
-            role = roles[0]
-        if role not in roles:
+            wanted += roles if role == ALL_TEACHERS else roles[:1]
+        elif role in roles:
+            wanted.append(role)
+        else:
             raise NotApplicable(f"it needs a teacher of role {role!r}, the task has {', '.join(roles) or 'none'}")
-        wanted.append(role)
-    return wanted
+    return list(dict.fromkeys(wanted))
 
 
 def nets_and_data(needs: Needs, task: Task, student: Network, teachers: Mapping[str, Network]) -> None:
