@@ -1,0 +1,113 @@
+"""Contrastive representation distillation (Tian, Krishnan, Isola, ICLR 2020, equations 9 to 18).
+
+Shapes: N rows of a batch, D width of the embeddings, n training rows, K negatives of each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.contract import At, Batch, Method, Needs, Network, TaskInfo
+from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.shared.banks import MemoryBank, Negatives, multiplicity
+from kdbench.methods.shared.matching import unit
+
+FLOOR = 1e-7
+
+
+class Embedding(nn.Module):
+    """A linear layer from a network's pooled features to the common width, rows of unit length."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) of (N, features); a row of zeros stays zeros."""
+        return unit(self.linear(features))
+
+
+class Contrast(nn.Module):
+    """Noise-contrastive estimate of one network's embeddings against the memory of the other.
+
+    Attributes:
+        z: 0-d normalisation constant, fixed by the first batch ever; 0 before it.
+    """
+
+    z: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("z", torch.zeros(()))
+
+    def forward(self, anchor: Tensor, memory: Tensor, index: Tensor, counts: Tensor, temperature: float) -> Tensor:
+        """The loss, 0-d: mean over N of the negative log-likelihood that the positive is real and negatives are noise.
+
+        Args:
+            anchor: (N, D) embeddings.
+            memory: (n, D) rows of the other network, constants.
+            index: (N,) memory row that is each anchor's positive.
+            counts: (N, n) how often each memory row is an anchor's negative.
+            temperature: divides the products.
+        """
+        scores = (anchor @ memory.detach().T / temperature).exp()
+        own = scores.gather(1, index[:, None]).squeeze(1)
+        n, counts = len(memory), counts.to(scores)
+        drawn = counts.sum(dim=1)
+        self._fix(n * ((counts * scores).sum() + own.sum()) / (drawn + 1).sum())
+        noise = (drawn / n)[:, None]
+        p_own, p = own / self.z, scores / self.z
+        real = (p_own / (p_own + noise[:, 0] + FLOOR)).log()
+        fake = (counts * (noise / (p + noise + FLOOR)).log()).sum(dim=1)
+        return -(real + fake).mean()
+
+    @torch.no_grad()
+    def _fix(self, estimate: Tensor) -> None:
+        self.z = torch.where(self.z > 0, self.z, estimate.to(self.z))
+
+
+class CRD(Method):
+    """Each network's embedding of a row is told from embeddings of other classes in the other network's memory."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        student = frozenset({"logits", "emb"})
+        teacher = student if hp.kd_weight else frozenset({"emb"})
+        return Needs(student=student, teacher=teacher, batch=frozenset({"index"}))
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        self.negatives = Negatives(task.train_labels, hp.negatives)
+        widths = [task.probe(net).emb.shape[1] for net in (self.student, self.teacher)]  # type: ignore[union-attr]
+        self.embeddings = nn.ModuleList(Embedding(width, hp.width) for width in widths)
+        self.banks = nn.ModuleList(MemoryBank(task.n_train, hp.width) for _ in widths)
+        self.contrasts = nn.ModuleList(Contrast() for _ in widths)
+        self._fresh: list[Tensor] = []
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp = self.hp
+        out, target = self.student(batch), self.teacher(batch)
+        embeddings, banks, contrasts = (list[Any](m) for m in (self.embeddings, self.banks, self.contrasts))
+        rows = [embed(of.emb) for embed, of in zip(embeddings, (out, target), strict=True)]
+        counts = multiplicity(self.negatives.draw(batch.y, at.rng), len(banks[0].rows))
+        # The student's rows meet the teacher's memory and the other way round.
+        own, other = (
+            contrast(row, bank.rows, batch.index, counts, hp.contrast_temperature)
+            for contrast, row, bank in zip(contrasts, rows, banks[::-1], strict=True)
+        )
+        self._fresh = [row.detach() for row in rows]
+        terms = {
+            "task": hp.ce_weight * self.task.loss(out, batch.y),
+            "contrast": hp.contrast_weight * (own + other),
+        }
+        if hp.kd_weight:
+            terms["kd"] = hp.kd_weight * kd_loss(out.logits, target.logits, hp.temperature)
+        return terms
+
+    def after_step(self, batch: Batch, at: At) -> None:
+        for bank, rows in zip(list[Any](self.banks), self._fresh, strict=True):
+            bank.update(batch.index, rows, self.hp.momentum, batch.views)
