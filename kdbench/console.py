@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 from kdbench.card import FAMILIES, Card
 from kdbench.claims import Claim, Comparison
 from kdbench.compare import Pairing
+from kdbench.data.catalogue import DataStatus
 from kdbench.record import Record
 from kdbench.registry import MethodRef
 from kdbench.spec import TaskSpec
@@ -35,8 +36,9 @@ def console() -> Console:
 def table(title: str, *columns: str) -> Table:
     """An empty table; a column whose heading starts with ``>`` is right-aligned."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(escape(column.lstrip(">")), justify="right" if column.startswith(">") else "left")
+    for place, column in enumerate(columns):
+        justify: Literal["right", "left"] = "right" if column.startswith(">") else "left"
+        made.add_column(escape(column.lstrip(">")), justify=justify, no_wrap=place == 0)  # names stay whole
     return made
 
 
@@ -130,17 +132,34 @@ def methods(found: dict[str, MethodRef]) -> list[Table]:
     return tables
 
 
-def tasks(found: dict[str, TaskSpec]) -> Table:
-    """All tasks."""
-    made = table("tasks", "task", "kind", "suite", "pair", "metric", ">epochs", "ranked", "what it is")
-    for spec in found.values():
+def tasks(found: dict[str, TaskSpec], data: dict[str, DataStatus]) -> list[Table]:
+    """All tasks, and their data sets."""
+    device = next((status.device for status in data.values()), "")
+    made = table(
+        "tasks", "task", "kind", "suite", "pair", "metric", "ranked", "data", f">min a run ({device})", ">min teachers"
+    )
+    sets = table("data sets", "name", "state", "where", ">MB", "licence")
+    shown: set[str] = set()
+    for name, spec in found.items():
+        status = data[name]
         made.add_row(
             escape(f"{spec.name}@v{spec.version}"), spec.kind, spec.suite,
             f"{spec.teacher_net or 'none'} → {spec.pair.student.net}",
             f"{spec.score.primary} {'↑' if spec.score.higher_is_better else '↓'} {spec.score.unit}",
-            str(spec.train.epochs), "yes" if spec.ranked else "no", escape(spec.title),
+            "yes" if spec.ranked else "no", status.state, _about(status.minutes), _about(status.teacher_minutes),
         )  # fmt: skip
-    return made
+        if status.name not in shown:
+            shown.add(status.name)
+            size = amount(status.megabytes, digits=0)
+            sets.add_row(status.name, status.state, escape(status.about), size, escape(status.licence))
+    return [made, sets]
+
+
+def _about(minutes: float | None) -> str:
+    """A rough number of minutes."""
+    if minutes is None:
+        return "–"
+    return "< 1" if minutes < 1 else f"{float(f'{minutes:.2g}'):,.0f}"
 
 
 def method(ref: MethodRef) -> list[Any]:

@@ -33,15 +33,21 @@ def list_methods(as_json: Json = False) -> None:
 
 
 @list_app.command("tasks")
-def list_tasks(as_json: Json = False) -> None:
-    """Every task."""
-    from kdbench import console, registry
+def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) -> None:
+    """Every task, whether its data are at hand, and about how long it takes here."""
+    from dataclasses import asdict
 
-    found = registry.tasks()
+    from kdbench import console, registry
+    from kdbench.data import catalogue
+    from kdbench.home import data_folder
+
+    found, folder = registry.tasks(), data_folder(data)
+    states = {name: catalogue.status(spec, folder, home_of(out).data) for name, spec in found.items()}
     if as_json:
-        print(json.dumps({name: spec.model_dump(mode="json") for name, spec in found.items()}, indent=1))
+        facts = {n: spec.model_dump(mode="json") | {"at_hand": asdict(states[n])} for n, spec in found.items()}
+        print(json.dumps(facts, indent=1))
     else:
-        show(console.tasks(found))
+        show(*console.tasks(found, states))
 
 
 @show_app.command("method")

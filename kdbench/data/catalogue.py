@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench.data import decoded, effort, tables
+from kdbench.data import effort
 from kdbench.data.identity import identify
+from kdbench.data.place import find_folder
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, SoundInput, set_names, set_spec
 from kdbench.errors import UserError
 from kdbench.spec import TaskSpec
@@ -20,6 +21,7 @@ class DataStatus:
     """What a person wants to know before running a task.
 
     Attributes:
+        name: of the data set or the copy.
         state: ``built in`` ships with a dependency; ``here`` is decoded and what it should be; ``found`` lies in the
             data folder and was not decoded yet; ``other copy`` lies there and is not what the task asks for; ``hub``
             can be downloaded; ``absent`` has to be put into the data folder.
@@ -31,6 +33,7 @@ class DataStatus:
         device: ``cuda`` or ``cpu``.
     """
 
+    name: str
     state: State
     about: str
     megabytes: float | None
@@ -73,7 +76,7 @@ def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> Da
     device, speed = effort.speed()
     if source in BUILT_IN:
         run, teachers = _minutes(spec, BUILT_IN[source], speed)
-        return DataStatus("built in", "ships with scikit-learn", None, BUILT_IN_LICENCE, run, teachers, device)
+        return DataStatus(source, "built in", "ships with scikit-learn", None, BUILT_IN_LICENCE, run, teachers, device)
     if source not in set_names():
         parts = [set_spec(name) for name in ("fsdd", "mnist")]
         states = [_state(part, None, folder, cache) for part in parts]
@@ -81,20 +84,23 @@ def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> Da
         state, about = max(states, key=lambda found: order.index(found[0]))
         run, teachers = _minutes(spec, AV_DIGITS, speed)
         licence = "; ".join(part.licence for part in parts)
-        return DataStatus(state, about, sum(p.megabytes for p in parts), licence, run, teachers, device)
+        return DataStatus(source, state, about, sum(p.megabytes for p in parts), licence, run, teachers, device)
     of = set_spec(source)
-    state, about = _state(of, spec.data.options.get("copy"), folder, cache)
+    copy = spec.data.options.get("copy")
+    state, about = _state(of, copy, folder, cache)
     run, teachers = _minutes(spec, _facts(of, spec.data.options), speed)
-    return DataStatus(state, about, of.megabytes, of.licence, run, teachers, device)
+    return DataStatus(of.copy_name(copy), state, about, of.megabytes, of.licence, run, teachers, device)
 
 
 def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | None) -> tuple[State, str]:
-    local = tables.find_folder(folder, of.places(copy))
+    local = find_folder(folder, of.places(copy))
     if local is None:
         if copy is None and of.hub is not None:
             gated = ", gated: accept its terms there" if of.hub.gated else ""
             return "hub", f"{of.hub.id} on the hub{gated}"
         return "absent", f"put it into {of.places(copy)[0]}/ of the data folder"
+    from kdbench.data import decoded  # reads files: slow to import, and needed where there is a folder alone
+
     try:
         found = decoded.peek(of, copy, local, cache) if cache is not None else None
         if found is None:

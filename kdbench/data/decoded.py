@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kdbench.cache import Damaged, build_once
 from kdbench.data import tables
 from kdbench.data.columns import Writer
-from kdbench.data.place import Place
+from kdbench.data.place import Place, find_folder
 from kdbench.data.setspec import PART_NAMES, SetSpec, SoundInput
 from kdbench.data.tables import Table
 from kdbench.errors import UserError, nearest
@@ -63,7 +63,7 @@ def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
     Raises:
         UserError: the data are not at hand, or bad: names file and row.
     """
-    local = tables.find_folder(place.folder, spec.places(copy))
+    local = find_folder(place.folder, spec.places(copy))
     if local is not None:
         parts = {part: tables.open_part(spec, local, part) for part in PART_NAMES}
         return _made(spec, parts, _content_key(parts, place.cache), place, str(local))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdbench.data.decoded import Decoded
 from kdbench.data.setspec import PART_NAMES, Identity, SetSpec
 from kdbench.errors import UserError
+
+if TYPE_CHECKING:
+    from kdbench.data.decoded import Decoded
 
 
 def identify(spec: SetSpec, copy: str | None, decoded: Decoded) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,3 +21,8 @@ class Place:
     folder: Path | None
     cache: Path
     progress: Progress = field(default_factory=Progress.silent)
+
+
+def find_folder(folder: Path | None, names: Sequence[str]) -> Path | None:
+    """The first of the named folders that is there."""
+    return next((folder / name for name in names if (folder / name).is_dir()), None) if folder is not None else None

@@ -46,11 +46,6 @@ class Table:
     schema: pa.Schema | None = None
 
 
-def find_folder(folder: Path | None, names: Sequence[str]) -> Path | None:
-    """The first of the named folders that is there."""
-    return next((folder / name for name in names if (folder / name).is_dir()), None) if folder is not None else None
-
-
 def open_part(spec: SetSpec, folder: Path, part: str) -> Table:
     """A part of a data set on disk.
 
