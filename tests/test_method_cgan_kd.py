@@ -325,6 +325,19 @@ def test_needs_are_the_union_with_the_inner_method():
     assert review.teacher >= needs("reviewkd").teacher | {"logits"}
 
 
+def test_a_single_class_is_refused_where_there_is_a_filter():
+    adapter.check_classes(1, filters=False)
+    with pytest.raises(NotApplicable, match="single class"):
+        adapter.check_classes(1, filters=True)
+
+
+def test_a_teacher_at_chance_is_warned_of(tmp_path):
+    method = ready(small("cgan_kd", "classification"), tmp_path, "a").method
+    method._ask_teacher = lambda raw, what: torch.randn(len(raw), 10, generator=rng(len(raw)))
+    with pytest.warns(UserWarning, match="no better than chance"):
+        method.make_fakes()
+
+
 def test_other_inputs_than_one_image_are_refused():
     net = SimpleNamespace(input="image")
     with pytest.raises(NotApplicable, match="one image input"):
@@ -394,6 +407,7 @@ def train(prepared, folder: Path, stop=None, every: float = 60.0):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "kind"), [("cgan_kd+reviewkd", "classification"), ("cgan_kd", "regression")])
 def test_a_run_stopped_in_every_stage_and_while_it_samples_ends_with_the_same_bits(tmp_path, name, kind, monkeypatch):
     found = small(name, kind, **WHOLE, **FEW)
@@ -460,6 +474,7 @@ def test_another_setting_of_the_generator_makes_its_own_fakes(shared):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_own_extractors_run_on_both_kinds(tmp_path):
     for kind in ("classification", "regression"):
         found = small("cgan_kd", kind, **{**WHOLE, **FEW}, features="own", feature_batch=8, channels=8)

@@ -8,6 +8,7 @@ with real and fake rows, by the task's loss or by another method's.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,36 +76,40 @@ class CGANKD(Method):
         self.pixels = image_input(task, self.student, self.teacher)
         self.inner_method: Method | None = None
         self.label_features: features.LabelFeatures | None = None
-        shape = task.raw_shape[self.pixels]
         self.gan: ConditionalGAN
         if task.kind == "classification":
-            if task.classes < 2 and hp.filter:
-                raise NotApplicable(
-                    "of a single class the teacher's loss is 0 on every fake: nothing passes its filter"
-                )
+            check_classes(task.classes, hp.filter)
             self.gan = ClassGAN(task, self.pixels, hp)
         else:
             self.low, self.high = checked_range(task)
-            labels = (task.train_labels - self.low) / (self.high - self.low)
-            if hp.features == "own":
-                self.label_features = features.LabelFeatures(shape, hp.embed_width)
-                back, width = self.label_features.back, hp.embed_width
-            else:
-                back, width = self._teacher_back, self.teacher.classifier.in_features
-            self.gan = CcGAN(task, self.pixels, labels, back, width, hp)
+            self.gan = self._scalar_gan()
         self.own_features: nn.Module | None = None
         self.ratio: RatioNet | None = None
         if hp.subsample:
-            if hp.features == "own":
-                self.own_features = (
-                    features.ClassFeatures(task, shape)
-                    if task.kind == "classification"
-                    else features.SparseAutoencoder(shape, hp.channels)
-                )
-                width = self.own_features.width
-            else:
-                width = task.probe(self.teacher).emb.shape[1]  # type: ignore[union-attr]
-            self.ratio = RatioNet(self.gan.told, width, hp.ratio_widths, hp.ratio_dropout)
+            self.ratio = RatioNet(self.gan.told, self._feature_width(), hp.ratio_widths, hp.ratio_dropout)
+
+    def _scalar_gan(self) -> CcGAN:
+        """The GAN of a regression; its label net inverts the teacher's last layer, or that of a net of its own."""
+        task, hp = self.task, self.hp
+        labels = (task.train_labels - self.low) / (self.high - self.low)
+        if hp.features == "teacher":
+            width = self.teacher.classifier.in_features
+            return CcGAN(task, self.pixels, labels, self._teacher_back, width, hp)
+        self.label_features = features.LabelFeatures(task.raw_shape[self.pixels], hp.embed_width)
+        return CcGAN(task, self.pixels, labels, self.label_features.back, hp.embed_width, hp)
+
+    def _feature_width(self) -> int:
+        """Width of what the density ratio looks at; makes its extractor if that is not the teacher."""
+        if self.hp.features == "teacher":
+            emb = self.task.probe(self.teacher).emb
+            assert emb is not None
+            return emb.shape[1]
+        shape = self.task.raw_shape[self.pixels]
+        if self.task.kind == "classification":
+            self.own_features = features.ClassFeatures(self.task, shape)
+        else:
+            self.own_features = features.SparseAutoencoder(shape, self.hp.channels)
+        return math.prod(shape)
 
     # Stages
 
@@ -316,6 +321,12 @@ def check(hp: Any) -> None:
             f"method.ratio_widths: {wrong[0]} is not a multiple of {GROUPS} of at least {4 * GROUPS}; "
             "its group norm would leave nothing to tell rows apart"
         )
+
+
+def check_classes(classes: int, filters: bool) -> None:
+    """Raises :class:`NotApplicable` for a filter that nothing can pass."""
+    if classes < 2 and filters:
+        raise NotApplicable("of a single class the teacher's loss is 0 on every fake, so none is below its quantile")
 
 
 def image_input(task: TaskInfo, student: Network, teacher: Network) -> str:
