@@ -185,7 +185,7 @@ def curve(
     places = [(x_of(x), y_of(y)) for x, y in zip(xs, ys, strict=True)]
     d = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in places)
     parts.append(element("path", d=d, class_="curve"))
-    if len(places) <= 30:
+    if len(places) <= 12:
         parts += [element("circle", cx=x, cy=y, r=2.0, class_="dot") for x, y in places]
     about = f"{label} over {len(xs)} points, from {significant(ys[0])} to {significant(ys[-1])}."
     return figure(width, height, key, title, about, parts, "curve-fig")
@@ -282,7 +282,9 @@ def _inside(box: _Box, area: _Box) -> bool:
 
 
 def _overlap(a: _Box, b: _Box) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    if a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]:
+        return 0.0
+    return (min(a[2], b[2]) - max(a[0], b[0])) * (min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def critical_difference_diagram(key: str, found: CriticalDifference, *, title: str) -> Markup:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kdbench.leaderboard import cells
 from kdbench.leaderboard.cells import Cell, Context
 from kdbench.leaderboard.entries import Entry, Task
 from kdbench.leaderboard.numbers import NONE, fixed, si
 from kdbench.leaderboard.ranking import TaskBoard
+from kdbench.registry import PLAIN
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Head:
 
 @dataclass(frozen=True)
 class Line:
-    """A row as a table prints it. ``method`` heads it, ``data`` feeds filters and comparison."""
+    """A row as a table prints it: ``method`` heads it, ``level`` can be filtered by, ``role`` is its style."""
 
     method: str
     cells: dict[str, Cell]
-    data: dict[str, str] = field(default_factory=dict)
+    level: str = ""
     role: str = ""
 
 
@@ -63,16 +64,15 @@ class Table:
 def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str, *, apart: bool = False) -> Table:
     """Rows of a task as a table; rows that stand apart carry their reason where the others carry their rank."""
     ctx = cells.context(board)
-    heads = tuple(
-        Head(c.key, c.head(board.task), c.unit(board.task), c.group, c.about, c.default, c.numeric) for c in COLUMNS
-    )
+    dull = {"vs_plain"} if board.task.baseline == PLAIN else set()  # the same column twice
+    dull |= set() if any(row.matched for row in rows) else {"vs_matched"}
+    heads = tuple(_head(column, board.task) for column in COLUMNS if column.key not in dull)
     lines = []
     for row in rows:
         made = {column.key: column.make(row, ctx) for column in COLUMNS}
         if apart:
             made["rank"] = Cell(NONE, None, sub=row.apart)
-        data = {"level": str(row.level), "family": "", "method": row.method}
-        lines.append(Line(row.method, made, data, "baseline" if row.is_baseline else ""))
+        lines.append(Line(row.method, made, str(row.level), "baseline" if row.is_baseline else ""))
     return Table(key, caption, heads, tuple(lines), () if apart else _references(rows, ctx))
 
 
@@ -328,8 +328,12 @@ COLUMNS: tuple[Column, ...] = (
 
 def generic_heads() -> tuple[Head, ...]:
     """All columns, as they are called where no task is at hand."""
-    return tuple(
-        Head(c.key, c.head(_ANY_TASK), c.unit(_ANY_TASK), c.group, c.about, c.default, c.numeric) for c in COLUMNS
+    return tuple(_head(column, _ANY_TASK) for column in COLUMNS)
+
+
+def _head(column: Column, task: Task) -> Head:
+    return Head(
+        column.key, column.head(task), column.unit(task), column.group, column.about, column.default, column.numeric
     )
 
 

@@ -26,10 +26,10 @@ def significant(value: float, digits: int = 3) -> str:
     """Plain notation with ``digits`` significant digits; whole numbers above are kept whole, grouped by thousands."""
     if value == 0:
         return "0"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    if round(abs(value), max(places, 0)) >= 10 ** (digits - max(places, 0)):
-        places -= 1
-    text = f"{value:,.{max(places, 0)}f}"
+    text = f"{value:#.{digits}g}".removesuffix(".")
+    if "e" in text:
+        exponent = int(text.partition("e")[2])
+        text = f"{value:,.0f}" if exponent > 0 else f"{value:.{digits - 1 - exponent}f}"
     return text.replace(",", THIN).replace("-", MINUS)
 
 

@@ -78,7 +78,7 @@ def write_runs(pages: Pages, made: Board, store: Store) -> None:
         for row in store.query("SELECT run_id, record FROM runs WHERE run_id IN (SELECT unnest(?))", batch):
             run_id, run = row["run_id"], source.runs[row["run_id"]]
             checks, withdrawn = source.verifications.get(run_id, []), source.withdrawn.get(run_id)
-            view = run_view(json.loads(row["record"]), run, checks, withdrawn)
+            view = run_view(json.loads(row["record"]), run, checks, withdrawn, source.runs.keys())
             title = f"{run['method']} on {run['task']}, seed {run['seed']}"
             pages.write(f"runs/{run_id}.html", "run.html", title=title, **view)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from markupsafe import Markup
@@ -15,15 +16,19 @@ from kdbench.leaderboard.source import Row
 Pairs = list[tuple[str, str]]
 
 
-def run_view(record: dict[str, Any], run: Row, verifications: list[Row], withdrawn: Row | None) -> dict[str, Any]:
+def run_view(
+    record: dict[str, Any], run: Row, verifications: list[Row], withdrawn: Row | None, known: Collection[str]
+) -> dict[str, Any]:
     """What the template of a run's page needs.
 
     Args:
         record: the record's JSON form.
         run: its row of the index.
+        known: ids of the runs on the board.
     """
     task, over = record["task"], record["overhead"]
     measured = over if over["mode"] != "off" else None
+    here = measured is not None and measured["measured_by"] == record["run_id"]
     return {
         "r": record,
         "name": run["method"],
@@ -34,8 +39,9 @@ def run_view(record: dict[str, Any], run: Row, verifications: list[Row], withdra
         "metrics": _metrics(record),
         **_curves(record),
         "overhead": _overhead(measured),
-        "timing": _timing(measured),
-        "pairs": _timing_pairs(measured),
+        "measured_by": measured["measured_by"] if measured and measured["measured_by"] in known and not here else "",
+        "timing": _timing(measured) if here else None,
+        "pairs": _timing_pairs(measured) if here else [],
         "stages": _stages(record),
         "nets": _nets(record),
         "deploy": _deploy(record),
@@ -119,10 +125,12 @@ def _curves(record: dict[str, Any]) -> dict[str, Any]:
     rows = [
         (
             p["epoch"],
-            _number(p["train_loss"]),
-            *(_number(p["losses"].get(t)) for t in terms),
-            _number(p["val"].get(primary)),
-            f"{p['lr']:g}",
+            [
+                _number(p["train_loss"]),
+                *(_number(p["losses"].get(t)) for t in terms),
+                _number(p["val"].get(primary)),
+                f"{p['lr']:g}",
+            ],
         )
         for p in points
     ]
@@ -155,7 +163,6 @@ def _overhead(over: dict[str, Any] | None) -> Pairs:
             f"{over['mode']}, batch {over['batch']}, {over['device']}, {over['dtype']}"
             + (f", flags: {', '.join(flags)}" if flags else ""),
         ),
-        ("Measured by run", over["measured_by"]),
     ]
     optional = [
         ("Plain against plain", "aa_ratio", "×"),
@@ -203,10 +210,10 @@ def _timing(over: dict[str, Any] | None) -> Markup | None:
     )
 
 
-def _timing_pairs(over: dict[str, Any] | None) -> list[tuple[int, str, str, str, str]]:
+def _timing_pairs(over: dict[str, Any] | None) -> list[tuple[int, tuple[str, ...]]]:
     every = [(name, *pair) for name, pairs in _phases(over) for pair in pairs]
     return [
-        (i, name, significant(plain, 4), significant(method, 4), significant(method / plain, 4))
+        (i, (name, significant(plain, 4), significant(method, 4), significant(method / plain, 4)))
         for i, (name, plain, method) in enumerate(every, 1)
     ]
 

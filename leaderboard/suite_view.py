@@ -129,7 +129,7 @@ def _line(suite: SuiteBoard, row: SuiteRow, used: Sequence[TaskBoard], digits: i
     }
     for i, board in enumerate(used):
         cells[f"task-{i}"] = _score_cell(board, row.method)
-    return Line(row.method, cells, {}, "baseline" if is_baseline else "")
+    return Line(row.method, cells, role="baseline" if is_baseline else "")
 
 
 def _delta_cell(row: SuiteRow, is_baseline: bool, digits: int) -> Cell:
