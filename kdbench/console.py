@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,8 +62,9 @@ def amount(value: float | None, unit: str = "", digits: int = 1) -> str:
 def results(rows: Sequence[Row], title: str) -> Table:
     """Score beside cost, a line a cell."""
     made = table(
-        title, "method", "task", ">score (95 % t)", ">n", ">Δ baseline", ">Δ plain", ">step time × plain (95 %)",
-        ">peak memory", ">train-only", "device", "remarks",
+        title, "method", "task", ">score (95 % t)", ">n", ">test noise", ">Δ baseline", ">Δ plain",
+        ">step time × plain (95 %)", ">recipe × plain", ">with teacher", ">peak memory", ">train-only", "device",
+        "remarks",
     )  # fmt: skip
     for row in rows:
         cost = row.cost or {}
@@ -76,10 +78,17 @@ def results(rows: Sequence[Row], title: str) -> Table:
             remarks.append("1 seed")
         made.add_row(
             escape(row.method), escape(f"{row.task}@v{row.version}"), score, str(row.score.n) if row.score else "0",
-            difference(row.to_baseline), difference(row.to_plain), ratio, amount(cost.get("peak_alloc_mib"), " MiB"),
-            amount(cost.get("train_only_params"), "", 0), escape(row.device_class), escape(", ".join(remarks)),
+            "–" if row.item_noise is None else f"± {row.item_noise:.2f}", difference(row.to_baseline),
+            difference(row.to_plain), ratio, _total(row, "recipe"), _total(row, "full"),
+            amount(cost.get("peak_alloc_mib"), " MiB"), amount(cost.get("train_only_params"), "", 0),
+            escape(row.device_class), escape(", ".join(remarks)),
         )  # fmt: skip
     return made
+
+
+def _total(row: Row, which: str) -> str:
+    ratio = row.totals.ratio(which) if row.totals else None
+    return amount(ratio, "", 2)
 
 
 def as_json(row: Row) -> dict[str, Any]:
@@ -103,6 +112,8 @@ def as_json(row: Row) -> dict[str, Any]:
         "baseline": row.baseline,
         "delta_baseline": delta(row.to_baseline),
         "delta_plain": delta(row.to_plain),
+        "item_noise": row.item_noise,
+        "totals_h": None if row.totals is None else dataclasses.asdict(row.totals),
         "overhead": None if row.cost is None else {k: row.cost.get(k) for k in keep},
         "run_ids": list(row.run_ids),
     }

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kdbench import record as records
+from kdbench.ledger import Totals, totals
 from kdbench.registry import PLAIN
-from kdbench.stats import CellStat, PairedDelta, paired_delta, summarise
+from kdbench.stats import CellStat, PairedDelta, item_noise, paired_delta, summarise
 from kdbench.store import Store
 
 
@@ -18,7 +20,8 @@ class Row:
     Attributes:
         score: over seeds, in the task's unit; ``scores`` by seed.
         to_baseline, to_plain: seed-paired differences, positive where the method is better; None without a partner.
-        cost: the overhead block's columns, None when it was not measured.
+        cost: the overhead block's columns, None when it was not measured; ``totals`` the device-hours of one run.
+        item_noise: standard error from the number of test items alone, in points; None where the score is no share.
         state: ``ok``, or why there is no score.
     """
 
@@ -36,6 +39,8 @@ class Row:
     cost: dict[str, Any] | None
     run_ids: tuple[str, ...]
     scores: Mapping[int, float] = field(default_factory=dict)
+    totals: Totals | None = None
+    item_noise: float | None = None
     marks: tuple[str, ...] = ()
     state: str = "ok"
 
@@ -81,6 +86,10 @@ def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]])
         return paired_delta(own, other, direction)
 
     cost = store.query("SELECT * FROM overhead WHERE run_id = ?", [cell["overhead_run_id"]])
+    head = store.record(cell["overhead_run_id"] or cell["run_ids"][0])
+    record = records.parse(head) if head is not None else None
+    stat = summarise(own)
+    items = record.metrics.test_items if record is not None and record.metrics is not None else None
     marks = [name for name in ("custom", "smoke", "own_protocol") if cell[name]]
     return Row(
         method=cell["method"],
@@ -91,12 +100,14 @@ def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]])
         unit=cell["unit"],
         higher_is_better=cell["higher_is_better"],
         baseline=cell["baseline"],
-        score=summarise(own),
+        score=stat,
         to_baseline=against(cell["baseline"]),
         to_plain=against(PLAIN),
         cost=cost[0] if cost and cost[0].get("step_ratio") is not None else None,
         run_ids=tuple(cell["run_ids"]),
         scores=own,
+        totals=totals(record) if record is not None else None,
+        item_noise=item_noise(stat.mean, items) if items and cell["unit"] == "%" else None,
         marks=tuple(marks),
     )
 
@@ -104,7 +115,7 @@ def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]])
 def _empty(gap: dict[str, Any], state: str) -> Row:
     return Row(
         gap["method"], gap["task"], gap["task_version"], gap["device_class"], "", "", True, "",
-        None, None, None, None, (), {}, (), state,
+        None, None, None, None, (), state=state,
     )  # fmt: skip
 
 

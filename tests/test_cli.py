@@ -243,3 +243,19 @@ def test_export_writes_tables(run, tmp_path):
     ran = run("records", "export", str(tmp_path / "tables"), "--out", str(tmp_path))
     assert ran.code == 0
     assert sorted(p.name for p in (tmp_path / "tables").iterdir()) == ["runs.csv", "runs.parquet"]
+
+
+def test_a_disk_that_fills_up_is_one_line_and_loses_nothing(run, tmp_path, monkeypatch):
+    assert run(*SMOKE, "-m", "plain", "--seed", "0", "--out", str(tmp_path)).code == 0
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdbench.files.os.fsync", full)
+    ran = run(*SMOKE, "-m", "plain", "--seed", "1", "--out", str(tmp_path))
+    assert ran.code == 2
+    assert "No space left on device" in ran.err
+    assert "Traceback" not in ran.err
+    monkeypatch.undo()
+    assert run(*SMOKE, "-m", "plain", "--seeds", "0-1", "--out", str(tmp_path)).code == 0
+    assert len(list((tmp_path / "records").glob("*.json"))) == 2

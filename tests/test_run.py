@@ -216,3 +216,35 @@ def test_a_fresh_process_measures(home):
     assert block.mode == "quick"
     assert 1.2 < block.step_ratio < 6
     assert block.first_step_ms > 0
+
+
+def command(*words: str, home: Home) -> str:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "kdbench", *words, "--out", str(home.root)],
+        env=env, check=True, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compute_matched_plain_trains_as_long_as_the_method_costs(home):
+    command("evaluate", "-m", "kd", "-t", TASK, "--seed", "0", "--overhead", "quick", home=home)
+    command("evaluate", "-m", "plain@kd", "-t", TASK, "--seed", "0", "--overhead", "off", home=home)
+    found = {record.method_name: record for record in map(load, home.records.glob("*.json"))}
+    matched, kd = found["plain@kd"], found["kd"]
+    assert matched.compute_match.method == "kd"
+    assert matched.compute_match.spec_hash == kd.spec_hash
+    (stage,) = matched.stages
+    assert stage.steps == round(kd.stages[0].steps * matched.compute_match.ratio)
+    assert stage.steps > kd.stages[0].steps
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_overhead_alone_trains_no_student_and_writes_no_record(home):
+    block = json.loads(command("overhead", "-m", "kd", "-t", TASK, "--overhead", "quick", "--json", home=home))
+    assert 1.2 < block["step_ratio"] < 6
+    assert not home.records.exists()
+    assert not any(home.runs.iterdir())
