@@ -89,7 +89,7 @@ def test_pictures_and_labels_are_what_was_written(place: Place) -> None:
     pixels = [picture() for _ in range(6)]
     rows = {"img": [{"bytes": encoded(p), "path": None} for p in pixels], "label": [0, 1, 2, 2, 1, 0]}
     write(place.folder, rows, image_rows(3))
-    data = tabular.load(spec(), {}, place)
+    data = tabular.load(spec(identity={"rows": {"train": 6, "test": 3}}), {}, place)
     assert data.train.x["image"].dtype is torch.uint8
     assert torch.equal(data.train.x["image"], torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
     assert data.train.y.tolist() == [0, 1, 2, 2, 1, 0]
@@ -246,8 +246,17 @@ def test_jpeg_files_are_not_a_lossless_original(place: Place) -> None:
     assert place.folder is not None
     rows = {"img": [{"bytes": encoded(picture(), "JPEG"), "path": None} for _ in range(3)], "label": [0, 1, 2]}
     write(place.folder, rows, rows)
-    assert tabular.load(spec(), {}, place).official
-    assert not tabular.load(spec(identity={"lossless": True}), {}, place).official
+    rows = {"train": 3, "test": 3}
+    assert tabular.load(spec(identity={"rows": rows}), {}, place).official
+    assert not tabular.load(spec(identity={"rows": rows, "lossless": True}), {}, place).official
+
+
+def test_where_nothing_is_known_nothing_is_official(place: Place) -> None:
+    assert place.folder is not None
+    write(place.folder, image_rows(3), image_rows(3))
+    found = tabular.load(spec(), {}, place)
+    assert not found.official
+    assert found.name.startswith("toy-other-")
 
 
 def test_absent_data_say_where_they_belong(tmp_path: Path) -> None:
@@ -464,13 +473,14 @@ def test_folders_of_classes(place: Place) -> None:
 def test_fewer_rows_of_each_class(place: Place) -> None:
     assert place.folder is not None
     write(place.folder, image_rows(9), image_rows(6))
-    whole = tabular.load(spec(), {}, place)
-    data = tabular.load(spec(), {"first": {"train": 2, "test": 1}}, place)
+    about = spec(identity={"rows": {"train": 9, "test": 6}})
+    whole = tabular.load(about, {}, place)
+    data = tabular.load(about, {"first": {"train": 2, "test": 1}}, place)
     assert data.train.y.tolist() == [0, 1, 2, 0, 1, 2]
     assert data.test.y.tolist() == [0, 1, 2]
     assert data.digest("train") != whole.digest("train")
     with pytest.raises(UserError, match="class 0 of toy has 3 train rows, not 4"):
-        tabular.load(spec(), {"first": {"train": 4, "test": 1}}, place)
+        tabular.load(about, {"first": {"train": 4, "test": 1}}, place)
 
 
 def test_a_class_absent_from_the_subset(place: Place) -> None:
@@ -479,7 +489,7 @@ def test_a_class_absent_from_the_subset(place: Place) -> None:
     assert place.folder is not None
     rows = image_rows(6)
     write(place.folder, rows | {"label": [0, 0, 1, 1, 1, 1]}, rows)
-    data = tabular.load(spec(), {}, place)
+    data = tabular.load(spec(identity={"rows": {"train": 6, "test": 6}}), {}, place)
     with pytest.raises(UserError, match="class 2 of toy has 0 training rows, 1 a class are asked for"):
         data.subset(Subset(per_class=1), 0)
     with pytest.raises(UserError, match="class 0 of toy has 2 training rows, 10% of them are asked for"):

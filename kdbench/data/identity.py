@@ -37,7 +37,7 @@ def identify(spec: SetSpec, copy: str | None, decoded: Decoded) -> tuple[str, bo
 
 
 def same(known: Identity, facts: Mapping[str, Any]) -> bool:
-    """Whether nothing that is known of a data set contradicts what was found."""
+    """Whether something is known of a data set, and nothing of it contradicts what was found."""
     parts = facts["parts"]
     pairs = [
         (value, parts[part][key])
@@ -48,4 +48,4 @@ def same(known: Identity, facts: Mapping[str, Any]) -> bool:
         pairs.append((known.pool, facts["pool"]))
     if known.lossless:
         pairs.append((False, any(parts[part]["jpeg"] for part in PART_NAMES)))
-    return all(expected == found for expected, found in pairs)
+    return bool(pairs) and all(expected == found for expected, found in pairs)

@@ -62,7 +62,7 @@ class Loader:
         self._order = Order(len(rows.y), self.batch, self.steps, seed, stage)
         self._placed: tuple[int, Tensor] | None = None
         self._host = self._on_host()
-        if chosen.least is not None and not any(isinstance(x, Stored) for x in rows.x.values()):
+        if chosen.least is not None and any(_is_pixels(x) for x in rows.x.values()):
             raise UserError("data.augment: resized_crop needs pictures that are read from disk; use crop<pixels> here")
         draw = HostDraw({name: rows.x[name] for name in self._host}, self._order, chosen.least, self._host_views)
         self._stream = Stream(draw, default_workers() if workers is None else workers) if self._host else None
@@ -122,10 +122,15 @@ class Loader:
                 raw = _repeat(raw, views.n)
             elif not views.host:
                 raw = views.fn(raw, rng).flatten(0, 1)
-        if raw.dtype is torch.uint8 and raw.ndim >= 4:
+        if _is_pixels(raw):
             for fn in self.augment:
                 raw = fn(raw, rng)
         return raw
+
+
+def _is_pixels(x: Tensor | Stored) -> bool:
+    """Pictures or clips held as pixels."""
+    return not isinstance(x, Stored) and x.dtype is torch.uint8 and x.ndim >= 4
 
 
 def _repeat(rows: Tensor, times: int) -> Tensor:
