@@ -260,7 +260,14 @@ class Network(nn.Module):
         raise NotApplicable(f"{type(self).__name__} offers no stage norms")
 
     def tail(self, stage: int) -> nn.Module:
-        """A freshly initialised copy of what follows ``maps[stage]``: maps it to :class:`Out`."""
+        """A freshly initialised copy of what follows ``maps[stage]``: maps it to :class:`Out`.
+
+        Its ``classifier`` is a linear layer that may be replaced by one of other outputs.
+        """
+        raise NotApplicable(f"{type(self).__name__} offers no stage tails")
+
+    def extra_tail(self) -> nn.Module:
+        """A fresh tail of the last map with one more stage of its kind before the head."""
         raise NotApplicable(f"{type(self).__name__} offers no stage tails")
 
 
