@@ -83,7 +83,7 @@ def method_cell(row: Entry, ctx: Context) -> Cell:
         tags.append("baseline")
     elif row.method == PLAIN and not row.custom:
         tags.append("reference")
-    if row.params_source == "default":
+    if row.params and row.params_source == "default":
         tags.append("not tuned here")
     if row.selection != "last":
         tags.append("epoch chosen on validation rows")

@@ -273,7 +273,7 @@ def _labels(marks: Sequence[tuple[str, float, float]], area: _Box) -> list[Marku
         free = [box for box in boxes if _inside(box, area)] or boxes
         box = min(free, key=lambda box: sum(_overlap(box, other) for other in taken))
         taken.append(box)
-        drawn.append(text(box[0], box[3] - 3, name, "lbl"))
+        drawn.append(element("text", name, x=box[0], y=box[3] - 3, class_="lbl", data_method=name))
     return drawn
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kdbench.leaderboard.catalogue import Catalogue
 from kdbench.leaderboard.source import Row, Source
@@ -99,6 +100,7 @@ class Entry:
     teacher_score: float | None
     engine_version: int
     adapter_version: str
+    params: Mapping[str, Any]
     params_source: str
     selection: str
     scores: Mapping[int, float]
@@ -219,6 +221,7 @@ def _entry(
         teacher_score=first["teacher_metric"],
         engine_version=cell["engine_version"],
         adapter_version=cell["adapter_version"],
+        params=source.settings[cell["run_ids"][0]]["params"],
         params_source=cell["params_source"],
         selection=first["selection"],
         scores=scores,

@@ -54,6 +54,7 @@ class MethodView:
     facts: tuple[tuple[str, str], ...]
     params: tuple[tuple[str, str, str, str], ...]
     published: tuple[tuple[str, str, str], ...]
+    used: tuple[tuple[str, str, str], ...]
     results: tuple[Result, ...]
     holes: tuple[tuple[str, str, str, str], ...]
     stages: tuple[tuple[str, ...], ...]
@@ -82,9 +83,10 @@ def method_view(board: Board, name: str) -> MethodView:
         ref=ref,
         card=card,
         family=FAMILIES[card.family] if card else "",
-        facts=tuple(_facts(ref, rows)),
+        facts=tuple(_facts(ref, rows, board.source)),
         params=tuple(_params(ref)),
         published=tuple(_published(card)),
+        used=tuple(_used(row) for row in open_rows if row.params),
         results=tuple(_results(board, name)),
         holes=tuple(_holes(board, name)),
         stages=tuple(line for row in open_rows for line in _stages(board.source, row)),
@@ -96,7 +98,7 @@ def method_view(board: Board, name: str) -> MethodView:
     )
 
 
-def _facts(ref: MethodRef | None, rows: list[Entry]) -> list[tuple[str, str]]:
+def _facts(ref: MethodRef | None, rows: list[Entry], source: Source) -> list[tuple[str, str]]:
     if ref is None:
         return []
     card = ref.card
@@ -114,8 +116,27 @@ def _facts(ref: MethodRef | None, rows: list[Entry]) -> list[tuple[str, str]]:
             facts.append(("Own protocol", own))
     if card.claimed_overhead:
         facts.append(("Overhead, as claimed", card.claimed_overhead))
+    if rows:
+        facts.append(("Asks of a task", _needs(source.settings[rows[-1].runs[min(rows[-1].runs)]]["needs"])))
     sources = sorted({row.params_source.replace("_", " ") for row in rows})
     return [*facts, ("Hyper-parameters of its runs", ", ".join(sources))] if sources else facts
+
+
+def _needs(needs: dict[str, Any]) -> str:
+    """What the newest runs asked for, without what every method asks for."""
+    usual = {"kinds", "min_batch"}
+    words = []
+    for name, value in sorted(needs.items()):
+        if name not in usual and value not in (False, None, 0, 1, "", [], "eval"):
+            shown = _value(value).replace("*", "any")
+            words.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')}: {shown}")
+    return "; ".join(words) or "nothing special"
+
+
+def _used(row: Entry) -> tuple[str, str, str]:
+    values = ", ".join(f"{key} = {_value(value)}" for key, value in row.params.items())
+    apart = f" ({row.apart})" if row.apart else ""
+    return f"{row.task.label}, {row.device}{apart}", values, row.params_source.replace("_", " ")
 
 
 def _value(value: Any) -> str:

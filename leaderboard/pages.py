@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdbench.files import sha256
 from kdbench.leaderboard.cells import LEVEL_MARKS, LEVELS
-from kdbench.leaderboard.changes import changes, feed
+from kdbench.leaderboard.changes import Change, changes, feed
 from kdbench.leaderboard.columns import generic_heads
 from kdbench.leaderboard.method_view import method_view
 from kdbench.leaderboard.overview_views import cost_tables, coverage_tables, pair_tables
@@ -56,7 +56,11 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime) -> 
     """All pages except those of runs and of data."""
     current = [task for task in made.tasks if task.newest and not task.ranked]
     others = [(task, task.unranked_because or "not ranked") for task in current]
-    pages.write("index.html", "index.html", title="Board", suites=[suite_view(s) for s in made.suites], others=others)
+    found = changes(made.source)
+    suites = [suite_view(suite) for suite in made.suites]
+    pages.write(
+        "index.html", "index.html", title="Board", suites=suites, others=others, last=found[0] if found else None
+    )
     _tasks(pages, made, store)
     for name in made.methods:
         pages.write(f"methods/{name}.html", "method.html", title=name, **vars(method_view(made, name)))
@@ -66,7 +70,7 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime) -> 
     levels = list(zip(LEVEL_MARKS, LEVELS, strict=True))
     pages.write("methodology.html", "methodology.html", title="Methodology", heads=generic_heads(), levels=levels)
     pages.write("submit.html", "submit.html", title="Submit")
-    _changelog(pages, made, built_at)
+    _changelog(pages, found, built_at)
 
 
 def write_runs(pages: Pages, made: Board, store: Store) -> None:
@@ -132,8 +136,7 @@ def _tasks(pages: Pages, made: Board, store: Store) -> None:
         pages.write(f"tasks/{task.slug}.html", "task.html", title=f"{task.title} ({task.label})", **vars(view))
 
 
-def _changelog(pages: Pages, made: Board, built_at: datetime) -> None:
-    found = changes(made.source)
+def _changelog(pages: Pages, found: Sequence[Change], built_at: datetime) -> None:
     days = [(day, list(items)) for day, items in groupby(found[:CHANGES_SHOWN], key=lambda change: change.day)]
     more = max(0, len(found) - CHANGES_SHOWN)
     pages.write("changelog.html", "changelog.html", title="Changes", days=days, more=more)

@@ -37,6 +37,7 @@ def run_view(
         "marks": _marks(record, withdrawn),
         "provenance": _provenance(record),
         "metrics": _metrics(record),
+        "best_on": (record["metrics"] or {}).get("best_selected_on") or "",
         **_curves(record),
         "overhead": _overhead(measured),
         "measured_by": measured["measured_by"] if measured and measured["measured_by"] in known and not here else "",
@@ -74,7 +75,7 @@ def _marks(record: dict[str, Any], withdrawn: Row | None) -> list[str]:
         words.append("A smoke run: shortened to see that everything works, never ranked.")
     if record["own_protocol"]:
         words.append("Own protocol: its paper trains longer or otherwise than the task; listed apart.")
-    if record["method"]["params_source"] == "default":
+    if record["method"]["params"] and record["method"]["params_source"] == "default":
         words.append("Not tuned here: hyper-parameters are the card’s defaults, no value is published for this pair.")
     if record["provenance"]["dirty"] or not record["provenance"]["git_commit"]:
         words.append("Made from changed or unknown code: it can never be verified.")

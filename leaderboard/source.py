@@ -26,7 +26,10 @@ class Source:
         overhead, deploy, environment: run id to its row, for the runs that cells quote.
         stages: run id to its stages in order.
         teachers: run id to (device-hours of training its teachers, basis); None hours where one is not known.
-        side: run id to its verifications in order, and withdrawal dates and reasons.
+        verifications, withdrawn: run id to the rows of its side file.
+        data_rows: training rows of a task.
+        settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
+            the first run of every cell.
         skipped: files that are no valid record, and why.
     """
 
@@ -41,10 +44,15 @@ class Source:
     verifications: dict[str, list[Row]]
     withdrawn: dict[str, Row]
     data_rows: dict[TaskKey, int]
+    settings: dict[str, Row]
     skipped: tuple[Problem, ...] = field(default=())
 
 
 _TEACHERS = "SELECT run_id, record->'$.models.teachers' AS teachers FROM runs WHERE status = 'ok' ORDER BY run_id"
+_SETTINGS = """
+SELECT run_id, record->'$.method.params' AS params, record->'$.method.needs' AS needs
+FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
+"""
 _TRAIN_ROWS = """
 SELECT task, task_version, max(n) AS n FROM (
     SELECT task, task_version, (d->>'n')::BIGINT AS n, d->>'split' AS split
@@ -62,8 +70,9 @@ def read(store: Store) -> Source:
     verifications: dict[str, list[Row]] = defaultdict(list)
     for row in store.query("SELECT * FROM verifications ORDER BY run_id, ord"):
         verifications[row["run_id"]].append(row)
+    cells = store.cells()
     return Source(
-        cells=store.cells(),
+        cells=cells,
         runs=_by_run(store.runs()),
         deltas={
             (row["run_id"], row["reference"]): (row["seed"], row["score"], row["reference_score"])
@@ -77,6 +86,10 @@ def read(store: Store) -> Source:
         verifications=dict(verifications),
         withdrawn=_by_run(store.query("SELECT * FROM withdrawn ORDER BY run_id")),
         data_rows={(row["task"], row["task_version"]): row["n"] for row in store.query(_TRAIN_ROWS)},
+        settings={
+            row["run_id"]: {"params": json.loads(row["params"]), "needs": json.loads(row["needs"])}
+            for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in cells]])
+        },
         skipped=store.report.bad,
     )
 

@@ -44,6 +44,7 @@ class TaskView:
     facts: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, str, int, str, str], ...]
     versions: tuple[Task, ...]
+    bib: tuple[tuple[str, str], ...]
 
 
 def task_view(board: Board, task: Task, record: dict | None) -> TaskView:
@@ -67,9 +68,11 @@ def task_view(board: Board, task: Task, record: dict | None) -> TaskView:
     versions = tuple(other for other in board.tasks if other.name == task.name and other.version != task.version)
     suites = [suite for suite in board.suites if task in suite.all_tasks]
     anchor = f"#{key_of('suite', suites[0].suite, suites[0].device)}" if suites else ""
-    return TaskView(
-        task, anchor, lead, tuple(warnings), boards, tuple(_facts(task, record)), tuple(_rows(record)), versions
-    )
+    shown = sorted({row.method for one in board.task_boards if one.task == task for row in (*one.ranked, *one.apart)})
+    known = board.catalogue.methods
+    bib = tuple((name, known[name].card.bibtex()) for name in shown if name in known)
+    facts, rows = tuple(_facts(task, record)), tuple(_rows(record))
+    return TaskView(task, anchor, lead, tuple(warnings), boards, facts, rows, versions, bib)
 
 
 def _section(one: TaskBoard) -> TaskSection:

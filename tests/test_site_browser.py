@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -169,6 +170,22 @@ def test_the_view_is_exported_as_it_stands(visit: Any, tmp_path: Path) -> None:
     assert "kdbench snapshot \\texttt{" + page.locator("meta[name=snapshot]").get_attribute("content") in text
 
 
+def test_chart_and_citations_follow_the_filter(visit: Any, tmp_path: Path) -> None:
+    page = visit(TASK)
+    page.locator(".tools input[type=search]").first.fill("alpha")
+    assert set(page.locator(".wide .point:visible").evaluate_all("all => all.map(x => x.dataset.method)")) == {"alpha"}
+    with page.expect_download() as download:
+        page.locator(".panel.p1 button.svg").click()
+    download.value.save_as(tmp_path / "chart.svg")
+    drawing = ElementTree.parse(tmp_path / "chart.svg").getroot()
+    assert [node.attrib["data-method"] for node in drawing.iter("{http://www.w3.org/2000/svg}g")] == ["alpha"]
+    assert "rgb(" in (tmp_path / "chart.svg").read_text()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="BibTeX").first.click()
+    download.value.save_as(tmp_path / "view.bib")
+    assert (tmp_path / "view.bib").read_text().count("@article{") == 1
+
+
 def test_a_method_lights_up_in_chart_and_table(visit: Any) -> None:
     page = visit(TASK)
     page.locator(f"#{TABLE} tr[data-method=kd]").hover()
@@ -263,5 +280,7 @@ def test_axe_finds_nothing(visit: Any, path: str) -> None:
         page = visit(path, theme=theme)
         page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
         found = axe.Axe().run(page, options={"preload": False}).response["violations"]
-        told = [(one["id"], node["html"][:160], node.get("failureSummary", "")) for one in found for node in one["nodes"]]
+        told = [
+            (one["id"], node["html"][:160], node.get("failureSummary", "")) for one in found for node in one["nodes"]
+        ]
         assert told == [], theme

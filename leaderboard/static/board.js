@@ -40,6 +40,36 @@
   };
   const kept_of = (id, what) => state.get(`${id}.${what}`) || "";
 
+  const save = (name, text) => {
+    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" })), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+
+  /* A chart as a file of its own: what the style sheet says is written into it, hidden methods are left out. */
+  const drawing = (svg) => {
+    const copy = svg.cloneNode(true), told = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-family", "paint-order"];
+    const from = [svg, ...$$(svg, "*")], to = [copy, ...$$(copy, "*")];
+    from.forEach((node, i) => {
+      const style = getComputedStyle(node);
+      for (const name of told) if (style.getPropertyValue(name)) to[i].setAttribute(name, style.getPropertyValue(name));
+    });
+    $$(copy, ".off").forEach((node) => node.remove());
+    const { width, height } = svg.viewBox.baseVal, ground = document.createElementNS(svg.namespaceURI, "rect");
+    for (const [key, value] of Object.entries({ width, height, fill: getComputedStyle(document.body).backgroundColor })) ground.setAttribute(key, value);
+    const about = copy.querySelector("desc"), snapshot = document.querySelector('meta[name="snapshot"]').content;
+    about.textContent += ` kdbench snapshot ${snapshot}.`;
+    about.after(ground);
+    copy.setAttribute("width", width);
+    copy.setAttribute("height", height);
+    return new XMLSerializer().serializeToString(copy);
+  };
+  const figure = (node) => {
+    const svg = node.querySelector(".wide svg, svg.fig"), name = `${svg.getAttribute("aria-labelledby").split(" ")[0].replace(/-t$/, "")}.svg`;
+    const button = make("button", { type: "button", class: "svg", onclick: () => save(name, drawing(svg)) }, "SVG");
+    (node.querySelector("figcaption") || node).append(button);
+  };
+
   /* Tables */
   const board = (table) => {
     const id = table.id, body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
@@ -84,6 +114,11 @@
         row.hidden = !words.every((word) => text.includes(word)) || +(row.dataset.level || 0) < +level.value;
         shown += !row.hidden;
       }
+      const section = table.closest("section");
+      if (section && section.querySelector("table.board") === table) {
+        const off = new Set(rows.filter((row) => row.hidden).map((row) => row.dataset.method));
+        for (const node of $$(section, "svg [data-method]")) node.classList.toggle("off", off.has(node.dataset.method));
+      }
       count.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
       keep(id, "q", filter.value); keep(id, "level", level.value === "0" ? "" : level.value);
     };
@@ -120,11 +155,6 @@
     const words = (cell) => [".v", ".sub"].map((part) => $$(cell, part).map((node) => node.textContent).join(" ")).filter(Boolean).join(" ")
       || (cell.querySelector("a") || cell).textContent.trim();
     const title = (i) => words(heads[i].querySelector(".h")) + (heads[i].querySelector(".unit") ? `, ${heads[i].querySelector(".unit").textContent}` : "");
-    const save = (name, text) => {
-      const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" })), download: name });
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    };
     const inert = (text) => /^[=+\-@\t\r]/.test(text) && isNaN(text) ? `'${text}` : text;
     const csv = () => {
       const { columns, rows: lines } = visible(), quoted = (text) => `"${inert(text).replaceAll('"', '""')}"`;
@@ -147,9 +177,13 @@
         `\\caption{${plain(caption)} kdbench snapshot \\texttt{${snapshot}}.}`, "\\end{table}", ""].join("\n");
     };
 
+    const cited = () => [...new Set(visible().rows.map((row) => document.querySelector(`pre.bib[data-method="${row.dataset.method}"]`)))]
+      .filter(Boolean).map((node) => node.textContent.trim()).filter((text, i, all) => all.indexOf(text) === i).join("\n\n") + "\n";
+
     const tools = make("div", { class: "tools" }, filter, levels.length > 1 ? level : "", choosable.length ? menu : "",
       make("button", { type: "button", onclick: () => save(`${id}.csv`, csv()) }, "CSV"),
-      make("button", { type: "button", onclick: () => save(`${id}.tex`, tex()) }, "LaTeX"), count);
+      make("button", { type: "button", onclick: () => save(`${id}.tex`, tex()) }, "LaTeX"),
+      document.querySelector("pre.bib") ? make("button", { type: "button", onclick: () => save(`${id}.bib`, cited()) }, "BibTeX") : "", count);
     if (rows.length) table.closest(".scroll").before(tools);
 
     /* what the address asks for */
@@ -220,6 +254,7 @@
     $$(document, "button.theme").forEach(themeButton);
     $$(document, "table.board").forEach(board);
     $$(document, "section.compare").forEach(compare);
+    $$(document, "figure").filter((node) => node.querySelector("svg.fig")).forEach(figure);
     for (const [kind, on] of [["mouseover", true], ["mouseout", false], ["focusin", true], ["focusout", false]]) {
       document.addEventListener(kind, (event) => highlight(event, on));
     }
