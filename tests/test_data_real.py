@@ -111,7 +111,7 @@ def test_the_jpeg_copy_is_not_taken_for_the_original(folder: Path, home: Home, _
 @pytest.mark.parametrize(
     ("task", "overrides", "least"),
     [
-        pytest.param("mnist/few-shot", ["train.epochs=10", "pair.teachers.image.train.epochs=2"], 30, marks=here),
+        pytest.param("mnist/few-shot", ["train.epochs=60", "pair.teachers.image.train.epochs=3"], 30, marks=here),
         pytest.param("cifar10-jpeg/small", ["train.epochs=2", "data.options.first.train=100"], 12, marks=here),
         pytest.param(
             "cifar100-resplit/small",

@@ -80,13 +80,8 @@ class Loader:
         return [name for name, x in self.rows.x.items() if isinstance(x, Stored) or name == of_views]
 
     def _is_touched(self, name: str) -> bool:
-        x = self.rows.x[name]
-        moves = x.dtype is torch.uint8 and x.ndim >= 4 if not isinstance(x, Stored) else True
-        return (
-            name in self._host
-            or (moves and bool(self.augment))
-            or (self.views is not None and self.views.input == name)
-        )
+        viewed = self.views is not None and self.views.input == name
+        return name in self._host or viewed or (_is_pixels(self.rows.x[name]) and bool(self.augment))
 
     def _index(self, number: int) -> Tensor:
         epoch, place = divmod(number, self.steps)
