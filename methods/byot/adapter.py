@@ -1,0 +1,96 @@
+"""Be your own teacher (Zhang et al., ICCV 2019): exits on the shallower stages learn from the deepest one.
+
+Settings and exits are those of an unofficial repository; the paper's own code is not public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.contract import At, Batch, Method, Needs, Network, NotApplicable, TaskInfo
+from kdbench.methods.shared.connectors import CONV, ConvBN
+from kdbench.methods.shared.logits import require_classes
+
+
+class Exit(nn.Module):
+    """A bottleneck that brings a stage map to the shape of the deepest one, and a classifier on top.
+
+    Args:
+        stage, deepest: (C, *size) of the two maps; the sizes of the first are multiples of the other's.
+        classes: outputs.
+    """
+
+    def __init__(self, stage: Sequence[int], deepest: Sequence[int], classes: int) -> None:
+        super().__init__()
+        conv = CONV[len(deepest) - 1]
+        steps = [s // d for s, d in zip(stage[1:], deepest[1:], strict=True)]
+        middle = max(1, deepest[0] // 4)
+        self.branch = nn.Sequential(
+            ConvBN(conv(stage[0], middle, 1), nn.ReLU()),
+            ConvBN(conv(middle, middle, steps, steps), nn.ReLU()),
+            ConvBN(conv(middle, deepest[0], 1), nn.ReLU()),
+        )
+        self.classifier = nn.Linear(deepest[0], classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the deepest map's shape, and (N, C) logits."""
+        features = self.branch(x)
+        return features, self.classifier(features.flatten(2).mean(2))
+
+
+def soft_loss(logits: Sequence[Tensor], deepest: Tensor, temperature: float) -> Tensor:
+    """T^2 cross-entropy of each exit with the deepest one's softened probabilities, summed over the exits, 0-d.
+
+    Args:
+        logits: (N, C) of each exit.
+        deepest: (N, C), constants.
+    """
+    targets = (deepest.detach() / temperature).softmax(dim=1)
+    return temperature**2 * torch.stack([F.cross_entropy(z / temperature, targets) for z in logits]).sum()
+
+
+def feature_loss(features: Sequence[Tensor], deepest: Tensor) -> Tensor:
+    """Squared differences to the deepest features where either is positive, summed over everything, 0-d.
+
+    Args:
+        features: of each exit, in the deepest's shape.
+        deepest: constants.
+    """
+    deepest = deepest.detach()
+    return torch.stack([((f - deepest).square() * ((f > 0) | (deepest > 0))).sum() for f in features]).sum()
+
+
+class BYOT(Method):
+    """Every exit learns the labels; the shallower ones also the deepest one's probabilities and features."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        fields = frozenset({"logits", "maps"})
+        return Needs(teachers=(), teacher=frozenset(), student=fields, min_batch=2)  # batch norm of 1x1 maps
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        require_classes(task, 2)
+        *shallow, deepest = [m.shape[1:] for m in task.probe(self.student).maps]
+        for shape in shallow:
+            if any(s % d for s, d in zip(shape[1:], deepest[1:], strict=True)):
+                sizes = ["x".join(map(str, s[1:])) for s in (shape, deepest)]
+                raise NotApplicable(f"a stage of {sizes[0]} cannot be strided to the deepest one's {sizes[1]}")
+        self.exits = nn.ModuleList(Exit(shape, deepest, task.classes) for shape in shallow)
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp = self.hp
+        out = self.student(batch)
+        features, logits = zip(*(leave(m) for leave, m in zip(self.exits, out.maps[:-1], strict=True)), strict=True)
+        early = torch.stack([F.cross_entropy(z, batch.y) for z in logits]).sum()
+        return {
+            "task": (1 - hp.alpha) * self.task.loss(out, batch.y),
+            "exits": (1 - hp.alpha) * early,
+            "soft": hp.alpha * soft_loss(logits, out.logits, hp.temperature),
+            "feature": hp.feature_weight * feature_loss(features, out.maps[-1]),
+        }
