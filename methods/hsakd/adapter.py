@@ -52,7 +52,7 @@ def agreement(student: Scores, teacher: Scores, temperature: float) -> Tensor:
     Args:
         teacher: constants.
     """
-    pairs = zip([*student.joint, student.logits], [*teacher.joint, teacher.logits], strict=True)
+    pairs = zip([student.logits, *student.joint], [teacher.logits, *teacher.joint], strict=True)
     return torch.stack([kd_loss(s.flatten(0, 1), t.flatten(0, 1), temperature) for s, t in pairs]).sum()
 
 

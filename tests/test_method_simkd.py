@@ -1,0 +1,69 @@
+"""simkd: what is deployed, what is trained, which teachers serve."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kdbench import models
+from kdbench.contract import Batch, NotApplicable
+from kdbench.methods.simkd.adapter import Projector, SimKD, feature_loss
+
+HP = SimpleNamespace(factor=2, feature_weight=1.0)
+
+
+def batch(rows=4, size=32):
+    return Batch({"image": torch.randn(rows, 3, size, size)}, torch.zeros(rows, dtype=torch.long), torch.arange(rows))
+
+
+def task(size=32):
+    def probe(net):
+        with torch.no_grad():
+            return net.eval()(batch(2, size))
+
+    return SimpleNamespace(
+        device=torch.device("cpu"), classes=10, probe=probe, rows=lambda index: None, wrap=lambda raw: batch(2, size)
+    )
+
+
+def built(student, teacher):
+    nets = [models.build(net, (3, 32, 32), 10, input_name="image") for net in (student, teacher)]
+    return SimKD(task(), [nets[0]], {"image": nets[1].requires_grad_(False)}, HP)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [("resnet8", "resnet14"), ("wrn_16_1", "wrn_16_2"), ("resnet8", "wrn_16_1")]
+)
+def test_a_projection_equal_to_the_teachers_map_gives_the_teachers_scores(student, teacher):
+    """Whatever map is the target, pooling and classifying it is what the teacher itself does."""
+    method, rows = built(student, teacher), batch()
+    target = method.teacher.eval()(rows)
+    method.net.projector.forward = lambda x: method._target(target)
+    assert torch.allclose(method.deployed(rows).logits, target.logits, atol=1e-5)
+
+
+def test_a_teacher_with_a_convolution_before_its_classifier_is_refused():
+    with pytest.raises(NotApplicable, match="cannot be reused"):
+        built("resnet8", "mobilenetv2")
+
+
+@pytest.mark.parametrize("student", ["resnet8", "mobilenetv2"])
+def test_what_follows_the_students_last_map_is_not_trained_and_its_classifier_is_gone(student):
+    method = built(student, "resnet14")
+    (group,) = method.groups()
+    method.losses(batch(), None)["feature"].backward()
+    assert all(p.grad is not None for p in group.params)
+    trained = {id(p) for p in group.params}
+    assert not [n for n, p in method.named_parameters() if p.grad is not None and id(p) not in trained]
+    assert not any(p is q for p in group.params for q in method.net.reused.parameters())
+    assert not any(isinstance(m, torch.nn.Linear) for m in method.net.trunk.modules())
+
+
+def test_the_smaller_map_decides_the_size_of_the_comparison():
+    small = Projector((5, 4, 4), (12, 8, 8), 4)
+    out = small(torch.randn(3, 5, 4, 4))
+    assert out.shape == (3, 12, 4, 4)
+    assert feature_loss(out, torch.randn(3, 12, 8, 8)).ndim == 0
+    assert Projector((5, 8, 8), (12, 4, 4), 4)(torch.randn(3, 5, 8, 8)).shape == (3, 12, 4, 4)
