@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from torch import nn
 
@@ -39,9 +40,9 @@ class Phase:
 def _ring(run: StageRun) -> Callable[[int], Batch]:
     """A draw that cycles over ``RING`` whole batches, loaded beforehand."""
     whole = max(1, run.loader.steps - (1 if len(run.loader.rows.y) % run.loader.batch else 0))
-    batches = [run.loader.draw(epoch * run.loader.steps + i) for epoch in range(RING) for i in range(min(whole, RING))]
-    batches = batches[:RING]
-    return lambda number: batches[number % len(batches)]
+    numbers = (epoch * run.loader.steps + i for epoch in range(RING) for i in range(whole))
+    batches = [run.loader.draw(number) for number in islice(numbers, RING)]
+    return lambda number: batches[number % RING]
 
 
 def _phase(prepared: Prepared, stage: Stage) -> Phase:

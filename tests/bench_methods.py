@@ -1,0 +1,75 @@
+"""A step of each method beside a plain step, CIFAR-100 shapes, resnet32x4 -> resnet8x4, batch 64, one CPU thread.
+
+``pytest tests/bench_methods.py --benchmark-only``: a slow adapter shows at once. Times are this machine's; the ratio
+to the row ``plain`` is what to read. Random rows and random teachers: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdbench import registry
+from kdbench.config import run_config
+from kdbench.contract import NotApplicable, Rows
+from kdbench.data.dataset import Dataset, Transform
+from kdbench.engine.prepare import Place, prepare
+from kdbench.engine.task import build_network, seeded
+from kdbench.engine.teachers import TrainedTeacher
+from kdbench.errors import UserError
+from kdbench.home import Home
+from kdbench.overhead.arms import Phase, phases
+
+TASK = "cifar100/resnet32x4-resnet8x4"
+ROWS, CLASSES = 640, 100
+ROUNDS = 3
+MAKES_FIRST = {"cgan_kd": "its student steps are the inner method's; what it makes first is not a step"}
+
+
+@functools.cache
+def rows() -> Dataset:
+    """Random rows of CIFAR-100's shape, every class among them."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (ROWS, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    y = torch.arange(ROWS) % CLASSES
+    part = Rows({"image": x}, y)
+    norm = {"image": Transform((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))}
+    return Dataset("random", part, part, CLASSES, norm, properties=frozenset({"rgb", "rotation_safe"}))
+
+
+@functools.cache
+def teacher() -> TrainedTeacher:
+    """A resnet32x4 as it is initialised."""
+    with seeded(0, "teacher"):
+        net = build_network("resnet32x4", "image", rows())
+    facts = {"arch": "resnet32x4", "source": "random", "params": 0, "weights_sha256": "0" * 64}
+    return TrainedTeacher("image", net.eval().requires_grad_(False), 0.0, {**facts, "seconds": None, "steps": None})
+
+
+def main_phase(method: str, folder: Path) -> Phase:
+    """The phase a student spends most steps in."""
+    place = Place(torch.device("cpu"), Home(folder), None, folder / "run")
+    prepared = prepare(run_config(method, TASK), 0, place, rows(), {"image": teacher()})
+    found = []
+    for phase in phases(prepared):
+        found.append(phase)
+        if phase.stage.ledger == "distill":
+            break
+    return max(found, key=lambda phase: phase.steps)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", sorted(registry.method_packages(), key=lambda name: (name != registry.PLAIN, name)))
+def test_bench_step(benchmark: Callable[..., object], method: str, tmp_path: Path) -> None:
+    if method in MAKES_FIRST:
+        pytest.skip(MAKES_FIRST[method])
+    torch.set_num_threads(1)
+    try:
+        step = main_phase(method, tmp_path).step
+    except (NotApplicable, UserError) as reason:
+        pytest.skip(str(reason))
+    benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]
