@@ -88,7 +88,11 @@ Records = Annotated[
 
 
 @site_app.command("build")
-def site_build(records: Records = None, out: Out = None) -> None:
+def site_build(
+    records: Records = None,
+    snapshot: Annotated[str | None, typer.Option("--snapshot", help="Also freeze the board under v/YYYY.MM.")] = None,
+    out: Out = None,
+) -> None:
     """Render the board as static HTML under the home folder."""
     from kdbench.provenance import PUBLISHED
 
@@ -99,7 +103,7 @@ def site_build(records: Records = None, out: Out = None) -> None:
         raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")
     from kdbench.leaderboard import build
 
-    done = build(source, home.site)
+    done = build(source, home.site, snapshot=snapshot)
     for problem in done.skipped:
         warn(str(problem))
     print(f"{done.pages} pages from {done.records} records: {home.site / 'index.html'}")
