@@ -42,7 +42,7 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
     }
     for form in ("", "dkd_"):
         found[f"{form}loss_total"] = found[f"{form}loss_ce"] + found[f"{form}loss_kd"]
-    return found | heda(tensors, scalars, all_energies)
+    return found | (heda(tensors, scalars, all_energies) if "heda_image" in tensors else {})
 
 
 def heda(tensors: dict[str, Tensor], scalars: dict[str, Any], all_energies: Tensor) -> dict[str, Tensor]:
