@@ -60,10 +60,9 @@ def test_an_own_protocol_key_that_tasks_lack_is_said(monkeypatch):
 
 
 def test_an_inner_method_brings_its_own_parameters(monkeypatch):
-    inner = {
-        "inner": {"default": "kd", "type": "method", "optional": True, "doc": "the method around which it is built"}
-    }
-    with_card(monkeypatch, "plain", hyper_parameters=inner)
+    inner = {"default": "kd", "type": "method", "optional": True, "doc": "the method around which it is built"}
+    own = registry.method("plain").card.model_dump()["hyper_parameters"]
+    with_card(monkeypatch, "plain", hyper_parameters={**own, "inner": inner})
     config = run_config("plain", "digits", ["method.inner=reviewkd", "method.inner.review_weight=2"])
     assert config.method.inner is not None
     assert config.method.inner.ref.name == "reviewkd"
