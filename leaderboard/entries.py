@@ -67,7 +67,8 @@ class Costs:
         full: with the teachers' training.
         basis: ``measured``, or the weakest word of any part (``projected``, ``cited``).
         energy_kwh: of all stages; None where one has no trusted figure.
-        recipe_ratio: ``recipe`` over plain's, same task and device class.
+        recipe_ratio: recipe cost over plain's: by steps and paired step times where the overhead was measured, which
+            a busy machine cannot distort, else ``recipe`` over that of plain's own cell.
     """
 
     student: float
@@ -206,8 +207,10 @@ def _entry(
     runs = dict(zip(cell["seeds"], cell["run_ids"], strict=True))
     first = source.runs[cell["run_ids"][0]]
     costs = _costs(source, cell["run_ids"])
-    if plain_recipe:
-        costs = replace(costs, recipe_ratio=costs.recipe / plain_recipe)
+    ratio = source.recipe_ratios.get(cell["overhead_run_id"] or "")
+    if ratio is None and plain_recipe:
+        ratio = costs.recipe / plain_recipe
+    costs = replace(costs, recipe_ratio=ratio)
     plain = _reference(source, runs, PLAIN)
     matched_scores = dict(zip(matched["seeds"], matched["scores"], strict=True)) if matched else {}
     method = cell["method"]

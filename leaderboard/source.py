@@ -7,6 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdbench import record as records
+from kdbench.ledger import totals
 from kdbench.record import Problem
 from kdbench.store import Store
 
@@ -30,6 +32,8 @@ class Source:
         data_rows: training rows of a task.
         settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
             the first run of every cell.
+        recipe_ratios: run id to its recipe cost over plain's (:mod:`kdbench.ledger`), for the run that each cell's
+            overhead is quoted from.
         skipped: files that are no valid record, and why.
     """
 
@@ -45,6 +49,7 @@ class Source:
     withdrawn: dict[str, Row]
     data_rows: dict[TaskKey, int]
     settings: dict[str, Row]
+    recipe_ratios: dict[str, float]
     skipped: tuple[Problem, ...] = field(default=())
 
 
@@ -90,8 +95,19 @@ def read(store: Store) -> Source:
             row["run_id"]: {"params": json.loads(row["params"]), "needs": json.loads(row["needs"])}
             for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in cells]])
         },
+        recipe_ratios=_recipe_ratios(store, cells),
         skipped=store.report.bad,
     )
+
+
+def _recipe_ratios(store: Store, cells: list[Row]) -> dict[str, float]:
+    found = {}
+    for run in {cell["overhead_run_id"] for cell in cells if cell["overhead_run_id"]}:
+        raw = store.record(run)
+        ratio = totals(records.parse(raw)).ratio("recipe") if raw else None
+        if ratio is not None:
+            found[run] = ratio
+    return found
 
 
 def _training(teachers: list[Row]) -> tuple[float | None, str]:

@@ -65,7 +65,7 @@ def test_golden_task(site: Any) -> None:
 def test_golden_costs(site: Any) -> None:
     page, table = site.page("tasks/golden__a@v1.html"), f"golden-a-v1-{DEVICE}-table"
     found = cells(page, table, "memory", "flops", "recipe", "full", "train_only")
-    assert found["kd"] == ["54.2 3.01 × plain", "3.00 M 2.50 × plain", "0.0500 2.50 × plain", "0.0600", "0"]
+    assert found["kd"] == ["54.2 3.01 × plain", "3.00 M 2.50 × plain", "0.0500 2.00 × plain", "0.0600", "0"]
     assert found["plain"][2:4] == ["0.0200", "0.0200"]  # no teacher: nothing to add
     ratio = cells(page, table, "step_ratio")
     assert ratio["plain"] == ["1 × reference"]
@@ -99,8 +99,8 @@ def test_golden_suite(site: Any) -> None:
     page = site.page("index.html")
     found = cells(page, f"suite-golden-{DEVICE}-table", "rank", "delta", "recipe", "coverage")
     assert found == {
-        "alpha": ["1–2 ≈ best", "not separated +1.00 [−1.48, +3.48]", "5.00 ×", "1 / 2"],
-        "kd": ["1–2 ≈ best", "0 reference", "2.50 ×", "2 / 2"],
+        "alpha": ["1–2 ≈ best", "not separated +1.00 [−1.48, +3.48]", "3.01 ×", "1 / 2"],
+        "kd": ["1–2 ≈ best", "0 reference", "2.00 ×", "2 / 2"],
         "plain": ["3", "▼ worse −10.00 [−12.48, −7.52]", "1 × reference", "1 / 2"],
     }
     assert [h.text for h in page.all("h2")][:2] == [
