@@ -13,6 +13,7 @@ from kdbench import models, registry
 from kdbench.checks.tiny import method_config, tiny
 from kdbench.contract import At, NotApplicable, Out
 from kdbench.engine.prepare import hyper_parameters
+from kdbench.errors import UserError
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.reviewkd.adapter import ABF, ReviewKD, hcl, review
 
@@ -151,8 +152,26 @@ def test_other_numbers_of_stages_are_refused(student, teacher):
     outs = {"student": stages(*student), "teacher": stages(*teacher)}
     nets = {name: Named(name) for name in outs}
     task = SimpleNamespace(kind="classification", probe=lambda net: outs[net.name])
-    with pytest.raises(NotApplicable, match=f"student has {len(student) + 1} stages .* the teacher {len(teacher) + 1}"):
+    with pytest.raises(NotApplicable, match=f"{len(student)} student stages and {len(teacher)} teacher stages"):
         ReviewKD(task, [nets["student"]], {"image": nets["teacher"]}, HP)
+
+
+def test_stages_to_pair_can_be_named():
+    outs = {"student": stages(8, 4, 2, 1), "teacher": stages(8, 4, 2)}
+    nets = {name: Named(name) for name in outs}
+    task = SimpleNamespace(kind="classification", probe=lambda net: outs[net.name])
+    hp = SimpleNamespace(**{**vars(HP), "student_stages": (2, 3, 4)})
+    assert len(ReviewKD(task, [nets["student"]], {"image": nets["teacher"]}, hp).abfs) == 4
+    wrong = SimpleNamespace(**{**vars(HP), "student_stages": (2, 5)})
+    with pytest.raises(UserError, match="student has stages 1 to 4"):
+        ReviewKD(task, [nets["student"]], {"image": nets["teacher"]}, wrong)
+
+
+def test_the_authors_teacher_mode_is_a_variant():
+    ref = registry.method("reviewkd-batchnorm")
+    hp = SimpleNamespace(**{**vars(HP), **ref.variant.params})
+    assert ReviewKD.needs(hp).teacher_batchnorm == "batch"
+    assert ReviewKD.needs(HP).teacher_batchnorm == "eval"
 
 
 class Named(torch.nn.Module):

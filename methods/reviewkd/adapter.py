@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdbench.contract import At, Batch, Method, Needs, Network, NotApplicable, Out, TaskInfo
 from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.shared.matching import pair_stages
 
 NORM_ROWS = 2
 """Fewest values a batch norm of pooled features can normalise."""
@@ -95,23 +96,16 @@ class ReviewKD(Method):
         return Needs(
             kinds=frozenset({"classification", "regression", "crossmodal"}),
             student=frozenset({"logits", hp.student_features, "emb"}),
-            teacher=frozenset({"preact", "emb"} | ({"logits"} if hp.kl_weight else set())),
+            teacher=frozenset({hp.teacher_features, "emb"} | ({"logits"} if hp.kl_weight else set())),
             min_batch=NORM_ROWS,
+            teacher_batchnorm=hp.teacher_batchnorm,
         )
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
         if hp.kl_weight and task.kind == "regression":
             raise NotApplicable("its KL term needs class scores; set method.kl_weight=0")
-        student, teacher = (
-            self._student_stages(task.probe(self.student)),
-            self._teacher_stages(task.probe(self.teacher)),
-        )
-        if len(student) != len(teacher):
-            raise NotApplicable(
-                f"the student has {len(student)} stages (pooled one included), the teacher {len(teacher)}; "
-                "review pairs them one to one"
-            )
+        student, teacher = self._stages(task.probe(self.student), task.probe(self.teacher))
         mid = min(hp.mid_channels, student[-1].shape[1])
         last = len(student) - 1
         self.abfs = nn.ModuleList(
@@ -119,13 +113,19 @@ class ReviewKD(Method):
             for i, (s, t) in enumerate(zip(student, teacher, strict=True))
         )
 
-    def _student_stages(self, out: Out) -> list[Tensor]:
-        assert out.emb is not None
-        return [_as_map(m) for m in (*getattr(out, self.hp.student_features), out.emb)]
-
-    def _teacher_stages(self, out: Out) -> list[Tensor]:
-        assert out.emb is not None
-        return [_as_map(m).detach() for m in (*out.preact, out.emb)]
+    def _stages(self, student: Out, teacher: Out) -> tuple[list[Tensor], list[Tensor]]:
+        """The chosen stages of both, shallow to deep, then the pooled ones; the teacher's are constants."""
+        hp = self.hp
+        assert student.emb is not None
+        assert teacher.emb is not None
+        pairs = pair_stages(
+            getattr(student, hp.student_features),
+            getattr(teacher, hp.teacher_features),
+            hp.student_stages,
+            hp.teacher_stages,
+        )
+        pairs.append((student.emb, teacher.emb.detach()))
+        return [_as_map(s) for s, _ in pairs], [_as_map(t) for _, t in pairs]
 
     def ramp(self, epoch: int) -> float:
         """Weight of the review loss in an epoch counted from 0."""
@@ -134,8 +134,8 @@ class ReviewKD(Method):
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp
         out, target = self.student(batch), self.teacher(batch)
-        stages = self._teacher_stages(target)
-        outputs = review(list(self.abfs), self._student_stages(out), stages)
+        own, stages = self._stages(out, target)
+        outputs = review(list(self.abfs), own, stages)
         total = torch.stack([hcl(o, t, hp.levels) for o, t in zip(outputs, stages, strict=True)]).sum()
         terms = {
             "task": hp.ce_weight * self.task.loss(out, batch.y),
