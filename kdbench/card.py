@@ -153,7 +153,10 @@ class Link(_Model):
 
 
 class Card(_Model):
-    """A method's facts. ``name`` is its folder's; ``adapter`` the class in ``adapter.py``."""
+    """A method's facts. ``name`` is its folder's; ``adapter`` the class in ``adapter.py``.
+
+    ``needs`` are the words of the adapter's needs at its defaults, for those who do not import it.
+    """
 
     name: Slug
     adapter: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
@@ -167,6 +170,7 @@ class Card(_Model):
     summary: Text
     version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
     kinds: list[Literal["classification", "regression", "crossmodal"]]
+    needs: list[Text] = []
     parity: Literal["verified", "unverified", "exact"] = "verified"
     hyper_parameters: dict[Slug, HyperParameter] = {}
     published: list[Published] = []

@@ -7,11 +7,14 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from kdbench import registry
 from kdbench.spec import TaskSpec
-from kdbench.stats import CellStat
-from kdbench.summary import Row
+
+if TYPE_CHECKING:  # `show` answers at once: it loads neither the index nor the statistics
+    from kdbench.stats import CellStat
+    from kdbench.summary import Row
 
 METHOD_NAMES = {"vanilla": registry.PLAIN, "kd+lskd": "lskd", "simkd_f2": "simkd"}
 """The collected table's names that are not ours."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
@@ -12,17 +12,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench.card import FAMILIES, Card
-from kdbench.claims import Claim, Comparison
-from kdbench.compare import Pairing
-from kdbench.data.catalogue import DataStatus
-from kdbench.record import Record
-from kdbench.registry import MethodRef
-from kdbench.spec import TaskSpec
-from kdbench.stats import PairedDelta
-from kdbench.summary import Row
 
-if TYPE_CHECKING:  # imports torch
+if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch nor the index and the statistics
     from kdbench.checks import CheckResult
+    from kdbench.claims import Claim, Comparison
+    from kdbench.compare import Pairing
+    from kdbench.data.catalogue import DataStatus
+    from kdbench.record import Record
+    from kdbench.registry import MethodRef
+    from kdbench.spec import TaskSpec
+    from kdbench.stats import PairedDelta
+    from kdbench.summary import Row
 
 PIPE_WIDTH = 200
 """Columns of a table that goes into a pipe, where no terminal says how wide it is."""
@@ -128,17 +128,25 @@ def run_line(record: Record) -> str:
     return f"{head}{record.status.replace('_', ' ')}: {record.error.message if record.error else ''}"
 
 
-def methods(found: dict[str, MethodRef]) -> list[Table]:
-    """All methods, a table a family."""
+def methods(found: dict[str, MethodRef], ratios: Mapping[str, float]) -> list[Table]:
+    """All methods, a table a family.
+
+    Args:
+        ratios: method to its measured step time over plain's, where one is known.
+    """
     tables = []
     for family, about in FAMILIES.items():
         refs = [ref for ref in found.values() if ref.card.family == family]
         if not refs:
             continue
-        made = table(f"{family}: {about}", "method", ">year", "tasks", "parity", "what it does")
+        made = table(
+            f"{family}: {about}", "method", ">year", "tasks", "parity", ">step × plain", "needs", "what it does"
+        )
         for ref in refs:
             what = ref.variant.about if ref.variant else ref.card.summary
-            made.add_row(escape(ref.name), str(ref.card.year), ", ".join(ref.card.kinds), ref.card.parity, escape(what))
+            ratio = f"{ratios[ref.name]:.2f}" if ref.name in ratios else "–"
+            kinds, needs = ", ".join(ref.card.kinds), ", ".join(ref.card.needs)
+            made.add_row(escape(ref.name), str(ref.card.year), kinds, ref.card.parity, ratio, needs, escape(what))
         tables.append(made)
     return tables
 

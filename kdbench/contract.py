@@ -143,6 +143,18 @@ class Needs:
     trains_teacher: bool = False
     changes_student: bool = False
 
+    def words(self) -> list[str]:
+        """What it asks for beyond labels and the student's own output, in short words: the card's ``needs``."""
+        roles = ["teacher" if role in (ANY_TEACHER, ALL_TEACHERS) else f"{role} teacher" for role in self.teachers]
+        found = [f"{self.students} students"] * (self.students > 1) + roles
+        found += [f"teacher {what}" for what in sorted(self.teacher) if self.teachers and what != "logits"]
+        found += [f"student {what}" for what in sorted(self.student - {"logits"})]
+        found += [f"row {what}" for what in sorted(self.batch)] + sorted(self.data)
+        found += [f"{self.views} views"] * (self.views > 1)
+        found += [f"batch of {self.min_batch}"] * (self.min_batch > 1)
+        found += ["trains the teacher"] * self.trains_teacher + ["changes the student"] * self.changes_student
+        return found
+
 
 @dataclass(frozen=True)
 class Views:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from kdbench import record as records
+from kdbench.errors import UserError
 from kdbench.ledger import Totals, totals
 from kdbench.registry import PLAIN
 from kdbench.stats import CellStat, PairedDelta, item_noise, paired_delta, summarise
@@ -140,3 +142,16 @@ def in_order(found: list[Row], key: str) -> list[Row]:
         return (row.task if key in ("score", "delta") else "", value is None, value or 0.0)
 
     return found if key == "task" else sorted(found, key=place)
+
+
+def step_ratios(index: Path) -> dict[str, float]:
+    """Median over all measured cells of each method's step time over plain's; nothing when the index cannot be read."""
+    try:
+        with Store(index, read_only=True, wait_s=0.0) as store:
+            found = store.query(
+                "SELECT method, median(step_ratio) AS ratio FROM runs JOIN overhead USING (run_id)"
+                " WHERE NOT custom AND NOT smoke AND step_ratio IS NOT NULL GROUP BY method"
+            )
+    except UserError:
+        return {}
+    return {row["method"]: row["ratio"] for row in found}

@@ -64,6 +64,12 @@ def test_cards_name_the_class_their_adapter_defines():
         assert ref.adapter().__name__ == ref.card.adapter
 
 
+def test_cards_say_what_their_adapters_need():
+    for name in registry.method_packages():
+        ref = registry.method(name)
+        assert ref.card.needs == ref.adapter().needs(ref.card.typed(ref.card.defaults())).words(), name
+
+
 def test_a_plugin_is_found_without_importing_it(plugin):
     folder = plugin("kdbench.methods", "toy", "kdbench_toy_plugin")
     write(folder / "card.yaml", CARD)

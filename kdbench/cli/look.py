@@ -17,19 +17,28 @@ app.add_typer(show_app, name="show")
 
 
 @list_app.command("methods")
-def list_methods(as_json: Json = False) -> None:
-    """Every method and variant, by family."""
+def list_methods(as_json: Json = False, out: Out = None) -> None:
+    """Every method and variant, by family, with the step time measured in the home folder."""
     from kdbench import console, registry
 
     found = registry.methods()
+    home = home_of(out)
+    ratios: dict[str, float] = {}
+    if home.index.is_file():
+        from kdbench.summary import step_ratios
+
+        ratios = step_ratios(home.index)
     if as_json:
         facts = {
-            name: {"family": ref.card.family, "year": ref.card.year, "kinds": ref.card.kinds, "parity": ref.card.parity}
+            name: {
+                **ref.card.model_dump(mode="json", include={"family", "year", "kinds", "needs", "parity"}),
+                "step_ratio": ratios.get(name),
+            }
             for name, ref in found.items()
         }
         print(json.dumps(facts, indent=1))
     else:
-        show(*console.methods(found))
+        show(*console.methods(found, ratios))
 
 
 @list_app.command("tasks")
