@@ -29,7 +29,8 @@ test: $(VENV)/.ready ## lint, types and all tests but the slow ones (under 10 mi
 
 test-all: $(VENV)/.ready ## every test (under 60 minutes on 2 cores)
 	$(MAKE) --no-print-directory lint
-	OMP_NUM_THREADS=1 $(TEST) --timeout 1800
+	OMP_NUM_THREADS=1 $(TEST) -m "not alone" --timeout 1800
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m alone --timeout 1800
 
 lint: $(VENV)/.ready ## ruff and mypy on the package as it ships
 	$(BIN)/ruff check .

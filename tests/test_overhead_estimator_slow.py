@@ -16,7 +16,7 @@ from torch import nn
 
 from kdbench.overhead.timing import FULL, measure_pairs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 CPU = torch.device("cpu")
 LOAD = """
