@@ -248,3 +248,28 @@ def test_overhead_alone_trains_no_student_and_writes_no_record(home):
     assert 1.2 < block["step_ratio"] < 6
     assert not home.records.exists()
     assert not any(home.runs.iterdir())
+
+
+def test_a_teacher_of_another_class_count_is_refused(home, tmp_path):
+    from safetensors.torch import save_file
+
+    from kdbench import models
+
+    net = models.build("convnet_w32", (1, 8, 8), 7)
+    save_file(net.state_dict(), tmp_path / "seven.safetensors")
+    with pytest.raises(UserError, match=r"seven\.safetensors.*classifier|seven\.safetensors.*shape"):
+        evaluate(home, "kd", f"pair.teachers.image.weights={tmp_path / 'seven.safetensors'}")
+    assert not home.records.exists()
+
+
+def test_a_teacher_from_a_file_is_used_and_its_path_is_not_recorded(home, tmp_path):
+    first = evaluate(home, "kd")
+    (folder,) = [p for p in home.teachers.iterdir() if p.is_dir()]
+    given = tmp_path / "teacher.safetensors"
+    given.write_bytes((folder / teachers.WEIGHTS).read_bytes())
+    record = evaluate(home, "kd", f"pair.teachers.image.weights={given}")
+    assert record.status == "ok"
+    assert record.custom
+    assert record.models.teachers[0].training is None  # what it cost is not known
+    assert record.metrics == first.metrics
+    assert str(tmp_path) not in record.model_dump_json()
