@@ -118,8 +118,8 @@ def test_plain_against_plain_ten_times(load, equal_arms):
 
 
 @pytest.mark.xfail(
-    reason="under load two builds of one arm differ by about 1 %, which an interval from pairs of one build cannot know: "
-    "7 of 10 held 1 alone on the machine, 7 of 8 on an idle one",
+    reason="under load two builds of one arm differ by about 1 %, which an interval from pairs of one build "
+    "cannot know: 7 of 10 held 1 under load, 7 of 8 on an idle machine",
     strict=False,
 )
 def test_nine_of_ten_intervals_of_equal_arms_hold_1(equal_arms):
