@@ -81,6 +81,11 @@ def in_process(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         (("results", "--task", "digit"), "did you mean 'digits'"),
         (("results",), "no records"),
         (("records", "validate", "/nowhere"), "does not exist"),
+        (("verify", "/nowhere.json"), "is no file"),
+        (("compare", "kd", "kdd"), "did you mean 'kd'"),
+        (("check", "kdd"), "did you mean 'kd'"),
+        (("check",), "--all"),
+        (("overhead", "-m", "kd", "-t", "digits/angle"), "regression"),
         (("site", "build", "--records", "/nowhere"), "no records"),
     ],
 )

@@ -111,6 +111,8 @@ def verify(
 
     if seed is not None and not rerun:
         raise UserError("--seed belongs to --rerun")
+    if not record.is_file():
+        raise UserError(f"{record} is no file; name a record, e.g. one below the home folder's records")
     home, folder = home_of(out), data_folder(data)
     home.require_writable()
     findings = [checks.validate(record)]
