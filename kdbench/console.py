@@ -327,7 +327,7 @@ def _value(value: Any) -> str:
 
 
 def claims(found: Sequence[Comparison], lone: Sequence[Claim]) -> Table:
-    """Published figures beside ours; those no task of ours matches stand without."""
+    """Published figures beside ours; those without a result of ours stand alone."""
     made = table(
         "claimed and reproduced", "data", "pair", ">claimed", ">ours", ">difference", "source", "why they may differ"
     )
@@ -336,7 +336,7 @@ def claims(found: Sequence[Comparison], lone: Sequence[Claim]) -> Table:
         gap = "–" if item.difference is None else interval(*item.difference, sign=True)
         _claim_row(made, item.claim, ours, gap, "; ".join((f"our task {item.task}", *item.reasons)))
     for claim in lone:
-        _claim_row(made, claim, "–", "–", "no task of this data and pair")
+        _claim_row(made, claim, "–", "–", "no result of ours")
     return made
 
 
