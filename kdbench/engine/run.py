@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ from kdbench.progress import Progress
 from kdbench.record import Record
 
 
+class Busy(UserError):
+    """Another process does this run now."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What to run and where.
@@ -38,6 +43,7 @@ class Request:
         data: the user's data folder, None for the hub.
         overhead: how the cell's overhead is measured, unless another seed has done so.
         force: run again although a record is there.
+        retry: run again what failed before.
     """
 
     config: RunConfig
@@ -47,6 +53,7 @@ class Request:
     data: Path | None = None
     overhead: Mode = "full"
     force: bool = False
+    retry: bool = True
     progress: Progress = field(default_factory=Progress.silent)
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
@@ -67,8 +74,19 @@ class Request:
 
 
 def finished(request: Request) -> Record | None:
-    """The record of this run, if it is there."""
-    marker = request.home.done / request.key
+    """The record of this run, if it is there; that of a failed one counts unless it is to be tried again."""
+    names = [request.key] if request.retry else [request.key, f"{request.key}.failed"]
+    return next((found for name in names if (found := _behind(request, name)) is not None), None)
+
+
+def not_applicable(request: Request) -> Record | None:
+    """The record which says that the method does not apply to the task, of whatever seed."""
+    return _behind(request, f"{request.cell_key}.not_applicable")
+
+
+def _behind(request: Request, name: str) -> Record | None:
+    """The record a pointer leads to."""
+    marker = request.home.done / name
     path = request.home.records / f"{marker.read_text().strip()}.json" if marker.is_file() else None
     return records.load(path) if path is not None and path.is_file() else None
 
@@ -80,29 +98,58 @@ def evaluate(request: Request) -> Record:
         The record, written already; its status tells how the run ended.
 
     Raises:
-        UserError: bad data or teacher, no room to write, or another process does this run now. Nothing is recorded.
+        Busy: another process does this run now.
+        UserError: bad data or teacher, or no room to write. Nothing is recorded.
     """
+    return _once(request, lambda folder, identity: _run(request, folder, identity))
+
+
+def give_up(request: Request, status: str, kind: str, message: str) -> Record:
+    """Records a run whose process came to an end without a record: it was killed, by a time limit or otherwise.
+
+    Args:
+        status: of the record, ``timeout``, ``oom`` or ``failed``; ``kind`` and ``message`` of its error.
+
+    Returns:
+        That record, or the one that the process has written after all.
+
+    Raises:
+        Busy: the process lives.
+    """
+
+    def ended(folder: Path, identity: dict[str, str]) -> Record:
+        return report.without_result(_facts(request, identity), _needs(request.config), status, kind, message)
+
+    return _once(request, ended)
+
+
+def _once(request: Request, make: Callable[[Path, dict[str, str]], Record]) -> Record:
+    """The record of a run, made by ``make(folder, identity)`` unless it is there."""
     if not request.force and (found := finished(request)) is not None:
         return found
-    folder = request.home.runs / request.key
-    folder.mkdir(parents=True, exist_ok=True)
+    request.home.runs.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.parent / f"{request.key}.lock", timeout=0):
-            return _locked(request, folder)
+        with FileLock(request.home.runs / f"{request.key}.lock", timeout=0):
+            found = None if request.force else finished(request)  # by a process that held the lock until now
+            return _locked(request, make) if found is None else found
     except Timeout as error:
         name = f"{request.config.method.ref.name} on {request.config.task.name}, seed {request.seed}"
-        raise UserError(f"{name} is being run by another process; wait for it") from error
+        raise Busy(f"{name} is being run by another process; wait for it") from error
 
 
-def _locked(request: Request, folder: Path) -> Record:
+def _locked(request: Request, make: Callable[[Path, dict[str, str]], Record]) -> Record:
+    folder = request.home.runs / request.key
+    folder.mkdir(exist_ok=True)
     identity = _identity(folder)
     path = request.home.records / f"{identity['run_id']}.json"
     record = records.load(path) if path.is_file() else None  # written just before a crash
     if record is None:
-        record = _run(request, folder, identity)
+        record = make(folder, identity)
         records.dump(record, request.home.records)
-    if record.status in ("ok", "not_applicable"):
-        write_atomic(request.home.done / request.key, record.run_id)
+    ended = record.status in ("ok", "not_applicable")
+    write_atomic(request.home.done / (request.key if ended else f"{request.key}.failed"), record.run_id)
+    if record.status == "not_applicable":
+        write_atomic(request.home.done / f"{request.cell_key}.not_applicable", record.run_id)
     if record.measured is not None and record.measured.measured_by == record.run_id:
         write_atomic(request.home.done / f"{request.cell_key}.{record.measured.mode}", record.run_id)
     clear(folder)
@@ -122,7 +169,7 @@ def _identity(folder: Path) -> dict[str, str]:
 
 def _run(request: Request, folder: Path, identity: dict[str, str]) -> Record:
     place = Place(request.device, request.home, request.data, folder, request.progress)
-    facts = report.Facts(request.config, request.seed, request.device, request.device_class, identity)
+    facts = _facts(request, identity)
     try:
         prepared = prepare(request.config, request.seed, place)
         scorer = Scorer(prepared.task, {role: teacher.net for role, teacher in prepared.teachers.items()})
@@ -139,6 +186,10 @@ def _run(request: Request, folder: Path, identity: dict[str, str]) -> Record:
         return report.without_result(facts, _needs(request.config), _status(error), type(error).__name__, str(error))
     overhead = _overhead(request, place, len(trained.stages))
     return report.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
+
+
+def _facts(request: Request, identity: dict[str, str]) -> report.Facts:
+    return report.Facts(request.config, request.seed, request.device, request.device_class, identity)
 
 
 def _needs(config: RunConfig) -> Needs:
@@ -190,10 +241,8 @@ def _overhead(request: Request, place: Place, stages: int) -> report.CellOverhea
         return None
     better = ("full",) if request.overhead == "full" else ("full", "quick")
     for mode in better:
-        marker = request.home.done / f"{request.cell_key}.{mode}"
-        path = request.home.records / f"{marker.read_text().strip()}.json" if marker.is_file() else None
-        if path is not None and path.is_file():
-            return report.CellOverhead.of(records.load(path))
+        if (measured := _behind(request, f"{request.cell_key}.{mode}")) is not None:
+            return report.CellOverhead.of(measured)
     request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
     try:
         found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)
