@@ -423,6 +423,8 @@ class Method(nn.Module):
         """Phases in order; one phase of the task's epochs unless overridden.
 
         A generator: code between two yields runs when the earlier stage is done; its results go through
-        ``task.keep``.
+        ``task.keep``. When a stage starts, resumed or not, the engine calls ``self.train()``, once; teachers are no
+        modules of the method and stay as they are. A module to be held in eval mode through a stage is held by an
+        overridden ``train()``, or by its losses around each use.
         """
         yield Stage("distill", losses=self.losses, groups=self.groups(), epochs=self.task.epochs)

@@ -79,6 +79,23 @@ class Ungrouped(Unused):
         return [Group("student", list(self.student.parameters()))]
 
 
+class WeightOfZero(Unused):
+    def losses(self, batch, at):
+        return {**super().losses(batch, at), "near": 0 * self.embed.weight.sum() + 0 * self.embed.bias.sum()}
+
+
+class Rounded(Unused):
+    def losses(self, batch, at):
+        out = self.student(batch)
+        return {"task": self.task.loss(out, batch.y), "near": self.embed(out.logits[:, :2]).round().mean()}
+
+
+class NeverRamped(Unused):
+    def losses(self, batch, at):
+        near = self.embed(self.student(batch).logits[:, :2]).square().mean()
+        return {**super().losses(batch, at), "near": max(0, at.epoch - 100) * near}
+
+
 class MovesTeacher(Toy):
     def after_step(self, batch, at):
         self.teacher.classifier.bias += 1e-6

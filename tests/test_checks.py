@@ -60,6 +60,9 @@ BROKEN = [
     ("runs", "NoStage", "yields no stage"),
     ("loss names", "NewNames", "logs task at first and task, late at step 3"),
     ("gradients", "Unused", "no gradient ever reaches embed.weight (group 'student' of stage 'distill'), embed.bias"),
+    ("gradients", "WeightOfZero", "embed.bias (group 'student' of stage 'distill') is exactly 0 at every step"),
+    ("gradients", "Rounded", "a function without slope"),
+    ("gradients", "NeverRamped", "shorten its ramp in the card's smoke values"),
     ("gradients", "Ungrouped", "embed.weight, embed.bias is in no group"),
     ("teachers", "MovesTeacher", "image teacher changed: fc.bias"),
     ("teachers", "WakesTeacher", "was not in eval mode"),
@@ -106,6 +109,15 @@ def test_more_rows_than_the_declared_minimum_are_no_reason_to_fail(toys, checked
         NEEDS = {"min_batch": 4}  # noqa: RUF012
 
     assert not [r for r in checked(Careful) if r.outcome != "ok"]
+
+
+def test_a_term_that_starts_at_zero_and_rises_passes(toys, broken, checked):
+    class Ramped(broken.Unused):
+        def losses(self, batch, at):
+            near = self.embed(self.student(batch).logits[:, :2]).square().mean()
+            return {"task": super().losses(batch, at)["task"], "near": min(1, at.epoch / 4) * near}
+
+    assert not [r for r in checked(Ramped) if r.outcome != "ok"]
 
 
 def test_all_rules_are_reported_for_every_kind(toys, checked):

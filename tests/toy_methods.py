@@ -110,7 +110,7 @@ class Adversary(Toy):
             "fool", [critic, Group("student", student)], step=self.fool, steps=7, batch=20, ledger="warmup_phase"
         )
         self.critic.requires_grad_(False)
-        self.head = nn.Linear(self.embed.out_features, 1)  # from the stage's own stream, resumed or not
+        self.head = nn.Linear(self.embed.out_features, 1, bias=False)  # from the stage's own stream, resumed or not
         groups = [Group("student", student, {"weight_decay": 1e-3}), Group("head", list(self.head.parameters()))]
         yield Stage("distill", groups, losses=self.distill, epochs=self.task.epochs)
 

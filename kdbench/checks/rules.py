@@ -29,7 +29,7 @@ RULES = {
     "runs": "all stages train on a tiny task of every kind it declares",
     "losses": "terms are named, finite and 0-d, and what is minimised depends on a parameter",
     "loss names": "a stage logs the same terms at every step",
-    "gradients": "every parameter of a group gets a gradient, every own parameter is in a group",
+    "gradients": "every parameter of a group gets a gradient that is not always 0, every own parameter is in a group",
     "teachers": "teachers stay bitwise as they were, in eval mode, unless needs() says otherwise",
     "teacher groups": "no teacher parameter is in a group unless needs() says so",
     "task loss": "the deployed network's own task loss falls",
@@ -157,6 +157,13 @@ def gradients(run: Trained) -> Verdict:
     missed = [name for p, name in seen.declared.items() if p not in seen.reached]
     if missed:
         return f"no gradient ever reaches {_some(missed)}; use it in a loss of its stage or leave it out of the group"
+    still = [name for p, name in seen.declared.items() if p not in seen.moved]
+    if still:
+        return (
+            f"the gradient of {_some(still)} is exactly 0 at every step; look for a weight of 0 or a function without "
+            "slope (sign, round, argmax) on its way to the losses; a term that starts at weight 0 has to rise within "
+            "this short run: shorten its ramp in the card's smoke values"
+        )
     students = {p for student in run.prepared.method.students for p in student.parameters()}
     named = run.prepared.method.named_parameters()
     idle = [n for n, p in named if p.requires_grad and p not in seen.declared and p not in students]

@@ -33,6 +33,7 @@ class Seen:
         lengths: number of steps of each stage, in order.
         declared: every parameter of a group, with a name for it.
         reached: parameters that got a gradient while their group was updated.
+        moved: those of them whose gradient was not all zeros at some step.
         teacher_modes: teacher modules found in the wrong mode.
         trained_teachers: teacher parameters found in a group, with stage and group.
     """
@@ -41,6 +42,7 @@ class Seen:
     lengths: dict[str, int] = field(default_factory=dict)
     declared: dict[nn.Parameter, str] = field(default_factory=dict)
     reached: set[nn.Parameter] = field(default_factory=set)
+    moved: set[nn.Parameter] = field(default_factory=set)
     teacher_modes: set[str] = field(default_factory=set)
     trained_teachers: list[str] = field(default_factory=list)
 
@@ -143,8 +145,9 @@ class Watch:
         self._reach(list(self._groups))
 
     def _reach(self, groups: list[str]) -> None:
-        for name in groups:
-            self.seen.reached |= {p for p in self._groups[name] if p.grad is not None}
+        got = {p for name in groups for p in self._groups[name] if p.grad is not None}
+        self.seen.reached |= got
+        self.seen.moved |= {p for p in got - self.seen.moved if p.grad is not None and bool(p.grad.any())}
 
     def _keep(self, stage: Stage, at: At, terms: dict[str, Tensor]) -> None:
         self.seen.terms[stage.name, at.step] = {name: term.detach().clone() for name, term in terms.items()}
