@@ -169,16 +169,40 @@ def test_each_role_has_its_temperature_and_several_share_the_weight():
     assert torch.allclose(2 * terms["contrast"], whole.losses(batch, at())["contrast"])
 
 
-def test_unequal_widths_are_projected_on_the_students_side_or_refused():
-    method, batch = make(("image",), (3, WIDTH))
+def test_unequal_widths_are_refused_by_name_unless_a_projection_is_asked_for():
+    with pytest.raises(NotApplicable, match=r"width 3, the image teacher's 6.*method\.unequal_widths=project"):
+        make(("image",), (3, WIDTH))
+    method, batch = make(("image",), (3, WIDTH), unequal_widths="project")
     assert (method.projections[0].in_features, method.projections[0].out_features) == (3, WIDTH)
     student = {id(p) for p in method.groups()[0].params}
     assert all(id(p) in student for p in method.projections.parameters())
     sum(method.losses(batch, at()).values()).backward()
-    with pytest.raises(NotApplicable, match=r"width 3, the image teacher's 6.*unequal_widths"):
-        make(("image",), (3, WIDTH), unequal_widths="refuse")
-    equal, _ = make(("image",), unequal_widths="refuse")
+    equal, _ = make(("image",), unequal_widths="project")
     assert not list(equal.projections.parameters())
+
+
+@pytest.mark.parametrize(
+    ("task", "choice"),
+    [
+        ("digits/profiles", "project"),
+        ("av-digits", "project"),
+        ("av-digits/from-audio", "project"),
+        ("ucf101/audio-r2plus1d", "refuse"),
+        ("activitynet/audio-image-r2plus1d", "refuse"),
+    ],
+)
+def test_only_the_tasks_of_unequal_nets_ask_for_the_projection(task, choice):
+    assert run_config("ccl", task).method.params["unequal_widths"] == choice
+
+
+def test_inputs_of_a_composition_are_of_unit_length_unless_told():
+    teacher, student = torch.randn(2, 3, WIDTH)
+    module = Composition(WIDTH, CLASSES)
+    longer = module(teacher, 5 * student)[0]
+    assert torch.allclose(module(teacher, student)[0], longer, atol=1e-6)
+    assert not torch.allclose(module(2 * teacher, student)[0], longer, atol=1e-6)  # the residual is on the raw one
+    module.normalise = False
+    assert torch.allclose(module(teacher, student)[0], teacher + module.mlp(torch.cat([teacher, student], dim=1)))
 
 
 def test_one_class_or_no_teacher_is_refused():

@@ -35,16 +35,19 @@ class Composition(nn.Module):
     Args:
         width: D.
         classes: K.
+        normalise: whether the embeddings are mixed at unit length; the residual is always on the raw one.
     """
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, normalise: bool = True) -> None:
         super().__init__()
         self.mlp = nn.Linear(2 * width, width)
         self.fc = nn.Linear(width, classes)
+        self.normalise = normalise
 
     def forward(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
         """Composed embedding (B, D) and its logits (B, K) of two (B, D) embeddings."""
-        composed = teacher + self.mlp(torch.cat([unit(teacher), unit(student)], dim=1))
+        mixed = (unit(teacher), unit(student)) if self.normalise else (teacher, student)
+        composed = teacher + self.mlp(torch.cat(mixed, dim=1))
         return composed, self.fc(composed)
 
 
@@ -151,7 +154,7 @@ class CCL(Method):
         self.projections = nn.ModuleList(
             nn.Identity() if other == width else nn.Linear(width, other) for other in widths.values()
         )
-        self.compositions = nn.ModuleList(Composition(other, task.classes) for other in widths.values())
+        self.compositions = nn.ModuleList(Composition(other, task.classes, hp.normalise) for other in widths.values())
         self.taus = [hp.audio_tau if role == "audio" else hp.tau for role in teachers]
 
     def groups(self) -> list[Group]:
