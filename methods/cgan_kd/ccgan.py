@@ -43,11 +43,19 @@ class Vicinity:
     soft: bool
 
     @classmethod
-    def of(cls, labels: Tensor, multiplier: float, soft: bool, sigma: float | None = None) -> Vicinity:
+    def of(
+        cls,
+        labels: Tensor,
+        multiplier: float,
+        soft: bool,
+        sigma: float | None = None,
+        least_weight: float = LEAST_WEIGHT,
+    ) -> Vicinity:
         """Rule of thumb for labels (N,) in [0, 1]: half-width ``multiplier`` times the largest gap.
 
         Args:
             sigma: instead of 1.06 std(y) N^(-1/5).
+            least_weight: soft weight at the edge of a vicinity.
 
         Raises:
             NotApplicable: all labels are equal.
@@ -62,7 +70,7 @@ class Vicinity:
         if not soft:
             return cls(sigma, base, base, soft)
         rate = 1 / base**2
-        return cls(sigma, rate, math.sqrt(-math.log(LEAST_WEIGHT) / rate), soft)
+        return cls(sigma, rate, math.sqrt(-math.log(least_weight) / rate), soft)
 
     def weights(self, labels: Tensor, targets: Tensor) -> Tensor:
         """Weights (N,) of rows with labels (N,) for targets (N,)."""

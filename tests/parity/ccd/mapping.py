@@ -22,24 +22,24 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
     )
     alpha, t = scalars["alpha"], scalars["temperature"]
     beta = 1 - alpha if scalars["beta"] is None else scalars["beta"]
-    hard = F.cross_entropy(tensors["student.logits"], tensors["labels"])
+    hard = F.cross_entropy(tensors["student.logits"], tensors["labels"]) if "labels" in tensors else None
     plain, augmented = soft_losses(student, teacher, t)
     soft = (plain + augmented) / 2
     baseline = sum(soft_losses(student, teacher, t, confident=False)) / 2
 
-    def total(of: Tensor) -> Tensor:  # at alpha 0 the authors return the divergence bare
-        return alpha * hard + beta * t**2 * of if alpha else of
+    def total(of: Tensor) -> Tensor:  # at alpha 0 or without labels the authors return the divergence bare
+        return of if hard is None or not alpha else alpha * hard + beta * t**2 * of
 
     return {
         "out.confidence": confidence(*teacher),
         "out.soft_original": plain,
         "out.soft_augmented": augmented,
         "out.soft": soft,
-        "out.hard": hard,
+        **({} if hard is None else {"out.hard": hard}),
         "out.ccd": total(soft),
         "out.ccd_step": scalars["kd_weight"] * total(soft),
         "out.kd_jda_step": scalars["kd_weight"] * total(baseline),
-        **pixels(tensors, scalars),
+        **(pixels(tensors, scalars) if "jda.image" in tensors else {}),
     }
 
 

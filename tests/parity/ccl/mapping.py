@@ -23,14 +23,15 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
     logits, student, y = tensors["student_logits"], tensors["student_feat"], tensors["targets"]
     found = {"loss_cls_student": F.cross_entropy(logits, y)}
     total = found["loss_cls_student"]
-    weight = scalars["loss_weight"] or 1.0
+    weight = 1.0 if scalars["loss_weight"] is None else scalars["loss_weight"]
     for m, name in (("a", "audio"), ("i", "image")):
         if f"{name}_feat" not in tensors:
             continue
         teacher, tau = tensors[f"{name}_feat"], scalars[f"tau_{name}"]
         rows = teacher.abs().sum(dim=1).nonzero().squeeze(1) if m == "a" else torch.arange(len(y))
         of = logits[rows], student[rows], teacher[rows], y[rows]
-        composition = case.bind(Composition(teacher.shape[1], logits.shape[1]), f"comp_{m}.")
+        composition = Composition(teacher.shape[1], logits.shape[1], scalars["normalize_inputs"])
+        case.bind(composition, f"comp_{m}.")
         terms = bridge(composition, *of, tau, scalars["jsd_weight"])
         found[f"comp_{m}_feat"], found[f"comp_{m}_logits"] = composition(of[2], of[1])
         found[f"nce_student_to_{name}"] = nce(of[1], of[2], of[3], tau)

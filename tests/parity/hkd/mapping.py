@@ -18,15 +18,17 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
     banks = tensors["memory_s"].detach(), tensors["memory_t"].detach()
     stored = banks[0][index], banks[1][index]
     counts = multiplicity(tensors["contrast_idx"], len(banks[0]))
+    graph = len(index) >= scalars["knn_k"]
     sides = [Embedding(tensors[f"f_{q}"].shape[1], d) for q in "st"]
     for q, side in zip("st", sides, strict=True):
-        case.bind(side.embed, f"embed_{q}."), case.bind(side.graph, f"gnn_{q}.")
+        case.bind(side.embed, f"embed_{q}.")
+        if graph:
+            case.bind(side.graph, f"gnn_{q}.")
     nodes = [side.nodes(tensors[f"f_{q}"]) for q, side in zip("st", sides, strict=True)]
     found = dict(zip(("emb_s", "emb_t"), nodes, strict=True))
     individual = contrasts(nodes, stored, banks, counts, tau)
     found |= {"loss_ind_s": individual[0], "loss_ind_t": individual[1]}
     contrast = individual.sum()
-    graph = len(index) >= scalars["knn_k"]
     if graph:
         nearest = [neighbours(tensors[f"logits_{q}"], scalars["knn_k"]) for q in "st"]
         mixed = [side.mixed(node, near) for side, node, near in zip(sides, nodes, nearest, strict=True)]

@@ -26,7 +26,7 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
         "loss_review": scalars["review_weight"] * ReviewKD.ramp(method, scalars["epoch"]) * torch.stack(stages).sum(),
         "loss_ce": scalars["ce_weight"] * F.cross_entropy(tensors["student_logits"], tensors["labels"]),
     }
-    if scalars["use_kl"]:
+    if scalars.get("use_kl"):
         kl = kd_loss(tensors["student_logits"], tensors["teacher_logits"], scalars["kl_T"])
         losses["loss_kl"] = scalars["kl_weight"] * kl
     return {

@@ -19,7 +19,8 @@ def objective(gradient: str) -> str:
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
     labels, targets = tensors["train_labels"], tensors["target_labels"]
-    vicinity = Vicinity.of(labels, scalars["kappa_multiplier"], scalars["threshold_type"] == "soft")
+    soft, least = scalars["threshold_type"] == "soft", scalars["weight_threshold"]
+    vicinity = Vicinity.of(labels, scalars["kappa_multiplier"], soft, least_weight=least)
     kind = scalars["loss_type"]
     real, fake = discriminator_losses(tensors["d_logit_real"], tensors["d_logit_fake"], kind)
     weights = [vicinity.weights(tensors[name], targets) for name in ("real_labels", "fake_labels")]
