@@ -105,10 +105,12 @@ def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | Non
         found = decoded.peek(of, copy, local, cache) if cache is not None else None
         if found is None:
             return "found", f"{local.name}/ in the data folder, decoded at the first run"
-        name, official = identify(of, copy, found)
+        name, why_not = identify(of, copy, found)
     except UserError as error:
         return "other copy", str(error)
-    return ("here" if official else "other copy"), f"{name}, in {local.name}/ of the data folder"
+    if why_not is not None:
+        return "other copy", f"{name}, in {local.name}/ of the data folder: {why_not}"
+    return "here", f"{name}, in {local.name}/ of the data folder"
 
 
 def _facts(of: SetSpec, options: dict[str, Any]) -> _Facts:

@@ -19,6 +19,8 @@ from kdbench.data.sound import log_mel
 from kdbench.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
+BLOCK = 1000
+"""Pictures summed at a time."""
 
 
 class Dense:
@@ -141,6 +143,18 @@ class Writer:
             self._bounds.append(self._bounds[-1] + len(file))
         self._first.append(self._first[-1] + len(files))
         return b"".join(files)
+
+    def moments(self) -> tuple[list[int], list[int]] | None:
+        """Of a closed column of pictures of one size, the sum of each channel's values and of their squares."""
+        if self.dense is None or not isinstance(self.given, ImageInput):
+            return None
+        pixels = np.load(self.dense.path, mmap_mode="r")
+        sums, squares = np.zeros((2, self.given.channels), np.int64)
+        for begin in range(0, len(pixels), BLOCK):
+            block = pixels[begin : begin + BLOCK].astype(np.uint16)
+            sums += block.sum((0, 2, 3), dtype=np.int64)
+            squares += np.square(block).sum((0, 2, 3), dtype=np.int64)
+        return sums.tolist(), squares.tolist()
 
     def close(self) -> None:
         """Finishes the files."""

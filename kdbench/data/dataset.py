@@ -168,8 +168,8 @@ class Dataset:
             if not 0 < count <= len(rows):
                 asked = f"{rule.per_class} a class" if rule.per_class is not None else f"{rule.fraction:.0%} of them"
                 raise UserError(
-                    f"data.subset: class {label} of {self.name} has {len(rows)} training rows, {asked} are asked for; "
-                    "change data.subset"
+                    f"data.subset: class {label} of {self.name} ({self.source}) has {len(rows)} training rows, {asked} "
+                    "are asked for; change data.subset"
                 )
             chosen.append(generator.permutation(rows)[:count])
         index = np.sort(np.concatenate(chosen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ from kdbench.cache import Damaged, build_once
 from kdbench.data import tables
 from kdbench.data.columns import Writer
 from kdbench.data.place import Place, find_folder
-from kdbench.data.setspec import PART_NAMES, SetSpec, SoundInput
+from kdbench.data.setspec import PART_NAMES, Part, SetSpec, SoundInput
 from kdbench.data.tables import Table
 from kdbench.errors import UserError, nearest
 from kdbench.files import canonical_json, sha256, sha256_file, write_atomic
 
-DECODER = 1
+DECODER = 2
 """Raised when the same files would decode to other arrays."""
 FACTS = "facts.json"
 KNOWN_FILES = "files.json"
@@ -140,7 +140,7 @@ def _known_files(cache: Path) -> dict[str, str]:
     return {}
 
 
-def _content_key(parts: Mapping[str, Table], cache: Path) -> str:
+def _content_key(parts: Mapping[Part, Table], cache: Path) -> str:
     """sha256 over the files' content; files seen before with these sizes and times are not read again."""
     known = _known_files(cache)
     fresh, digest = dict(known), hashlib.sha256()
@@ -159,7 +159,7 @@ def _place(spec: SetSpec, content: str, cache: Path) -> Path:
     return cache / f"{spec.name}-{key[:32]}"
 
 
-def _made(spec: SetSpec, parts: Mapping[str, Table], content: str, place: Place, origin: str) -> Decoded:
+def _made(spec: SetSpec, parts: Mapping[Part, Table], content: str, place: Place, origin: str) -> Decoded:
     folder = _place(spec, content, place.cache)
 
     def build(path: Path) -> None:
@@ -225,10 +225,18 @@ def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pl
         "content": _together(digests),
         "ordered": sha256(b"".join(digests)),
         "labels": sha256(y.astype("<i8").tobytes()) if spec.label is not None else None,
+        **_moments(writers.values()),
         "jpeg": any(writer.jpeg for writer in writers.values()),
         "digests": digests,
         "ids": ids,
     }
+
+
+def _moments(writers: Iterable[Writer]) -> dict[str, list[int] | None]:
+    """Sums and sums of squares of the pixel values, by channel, of a set with one input of pictures of one size."""
+    found = [moments for writer in writers if (moments := writer.moments()) is not None]
+    sums, squares = found[0] if len(found) == 1 else (None, None)
+    return {"sums": sums, "squares": squares}
 
 
 def _columns(spec: SetSpec, table: Table) -> list[str]:
@@ -290,7 +298,7 @@ def _seen_once(column: str, value: Any, at: str, ids: dict[Any, str]) -> None:
     ids[value] = at
 
 
-def _distinct(spec: SetSpec, parts: Mapping[str, dict[str, Any]]) -> None:
+def _distinct(spec: SetSpec, parts: Mapping[Part, dict[str, Any]]) -> None:
     """No id stands in both parts."""
     train, test = parts["train"]["ids"], parts["test"]["ids"]
     both = next((value for value in test if value in train), None)

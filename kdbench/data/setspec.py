@@ -15,7 +15,8 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=80)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-PART_NAMES = ("train", "test")
+Part = Literal["train", "test"]
+PART_NAMES: tuple[Part, ...] = ("train", "test")
 SETS = Path(__file__).parent / "sets"
 
 
@@ -129,19 +130,30 @@ class Hub(_Model):
 class Identity(_Model):
     """What tells that rows are those the name stands for; what is not given is not known.
 
+    ``content`` or ``sums`` of both parts prove it; the others can only disprove it.
+
     Attributes:
         rows: how many of each part.
         content: of each part, sha256 over the sorted digests of its rows: pixels and label, whatever the file format.
+        sums: of each part, the sum of all pixel values (0 to 255) of each channel.
+        squares: of each part, the sum of their squares.
         labels: of each part, sha256 over the labels in order.
         pool: like ``content``, over both parts together.
         lossless: no picture is a JPEG file.
     """
 
-    rows: dict[Literal["train", "test"], int] = {}
-    content: dict[Literal["train", "test"], Sha256] = {}
-    labels: dict[Literal["train", "test"], Sha256] = {}
+    rows: dict[Part, int] = {}
+    content: dict[Part, Sha256] = {}
+    sums: dict[Part, list[int]] = {}
+    squares: dict[Part, list[int]] = {}
+    labels: dict[Part, Sha256] = {}
     pool: Sha256 | None = None
     lossless: bool = False
+
+    @property
+    def proves(self) -> bool:
+        """Whether rows that agree with all of it are the data, and no copy of theirs."""
+        return any(set(known) == set(PART_NAMES) for known in (self.content, self.sums))
 
 
 class Copy(_Model):
@@ -169,7 +181,7 @@ class SetSpec(_Model):
     title: Text
     hub: Hub | None = None
     folders: list[Slug] = Field(min_length=1)
-    parts: dict[Literal["train", "test"], list[Slug]] = {"train": ["train"], "test": ["test"]}
+    parts: dict[Part, list[Slug]] = {"train": ["train"], "test": ["test"]}
     inputs: dict[Slug, Input] = Field(min_length=1)
     label: Label | None = None
     target: Target | None = None

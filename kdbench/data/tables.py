@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdbench.data.setspec import ImageInput, PictureInput, SetSpec
+from kdbench.data.setspec import ImageInput, Part, PictureInput, SetSpec
 from kdbench.errors import UserError, nearest
 
 BLOCK = 256
@@ -46,13 +46,13 @@ class Table:
     schema: pa.Schema | None = None
 
 
-def open_part(spec: SetSpec, folder: Path, part: str) -> Table:
+def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
     """A part of a data set on disk.
 
     Raises:
         UserError: nothing there, a file that cannot be read, or a shard that is missing.
     """
-    names = spec.parts[part]  # type: ignore[index]
+    names = spec.parts[part]
     for name in names:
         for form, suffix in ((_parquet, "parquet"), (_arrow, "arrow")):
             files = _files(folder, name, suffix)
@@ -194,7 +194,7 @@ def _from_metadata(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
     return listed
 
 
-def from_hub(spec: SetSpec) -> dict[str, Table]:
+def from_hub(spec: SetSpec) -> dict[Part, Table]:
     """Both parts from the hub, through `datasets`; code of the repository there is never run.
 
     Raises:
@@ -204,7 +204,7 @@ def from_hub(spec: SetSpec) -> dict[str, Table]:
     import datasets  # slow to import, and needed at the first use alone
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would stand before the one line
-    tables: dict[str, Table] = {}
+    tables: dict[Part, Table] = {}
     for part, names in spec.parts.items():
         try:
             found = datasets.load_dataset(spec.hub.id, spec.hub.config, split=names[0], revision=spec.hub.revision)

@@ -47,10 +47,10 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
     copy = given.known_copy
     spec.check_copy(copy)
     decoded = decode(spec, copy, place)
-    name, official = identify(spec, copy, decoded)
-    if not official:
+    name, why_not = identify(spec, copy, decoded)
+    if why_not is not None:
         place.progress.say(
-            f"{decoded.origin}: not the official {spec.copy_name(copy)}; recorded as {name}, and not ranked beside it"
+            f"{decoded.origin}: not known as {spec.copy_name(copy)} ({why_not}); recorded as {name}, and not ranked"
         )
     transforms, derived = {}, {}
     for input_name, column in spec.inputs.items():
@@ -69,7 +69,7 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
         label_range=spec.target.range if spec.target is not None else None,
         properties=frozenset(spec.properties),
         source=decoded.origin if decoded.origin.startswith("hub:") else f"folder:{spec.places(copy)[0]}",
-        official=official,
+        official=why_not is None,
         digests={part: decoded.facts["parts"][part]["ordered"] for part in PART_NAMES},
     )
     return whole if given.first is None else _first(whole, given.first)
