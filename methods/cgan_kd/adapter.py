@@ -1,4 +1,4 @@
-"""Distillation through samples of a conditional GAN (Ding, Wang, Xu, Welch, Wang, ESWA 2023).
+"""Distillation through samples of a conditional GAN (Ding, Wang, Xu, Wang, Welch, ESWA 2023).
 
 Stages: the student on real rows alone; a GAN, its label embedding and a density ratio, all fitted to the student's
 training rows; then, between two stages, fakes are drawn, subsampled, filtered and relabelled; last the student goes on

@@ -12,11 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.contract import At, Batch, Group, Stage, TaskInfo, Update
+from kdbench.methods.cgan_kd.deep import SIDE, DeepDiscriminator, DeepGenerator
 from kdbench.methods.cgan_kd.diffaugment import augment
 from kdbench.methods.cgan_kd.networks import Condition, SmallDiscriminator, SmallGenerator
 from kdbench.methods.cgan_kd.residual import ResidualDiscriminator, ResidualGenerator
 
-NETS = {"small": (SmallGenerator, SmallDiscriminator), "published": (ResidualGenerator, ResidualDiscriminator)}
+
+def architecture(nets: str, side: int) -> tuple[Any, Any]:
+    """Classes of the generator and the discriminator for images of a side length.
+
+    Args:
+        nets: ``small``; or ``published``: BigGAN at 32 px, SAGAN at 64 px, BigGAN-deep at 128 px.
+    """
+    if nets == "small":
+        return SmallGenerator, SmallDiscriminator
+    return (DeepGenerator, DeepDiscriminator) if side == SIDE else (ResidualGenerator, ResidualDiscriminator)
 
 
 def discriminator_losses(real: Tensor, fake: Tensor, kind: str) -> tuple[Tensor, Tensor]:
@@ -88,8 +98,8 @@ class ConditionalGAN(nn.Module, ABC):
     def __init__(self, task: TaskInfo, pixels: str, condition: Condition, hp: Any) -> None:
         super().__init__()
         self.task, self.pixels, self.told, self.hp = task, pixels, condition, hp
-        generator, discriminator = NETS[hp.nets]
         shape = task.raw_shape[pixels]
+        generator, discriminator = architecture(hp.nets, shape[-1])
         self.generator = generator(shape, condition, hp.latent, hp.channels)
         self.discriminator = discriminator(shape, condition, hp.channels)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The published residual nets: BigGAN without attention at 32 px, SAGAN with one attention layer at 64 px.
+"""The published nets for 32 px (BigGAN without attention) and 64 px (SAGAN with one attention layer).
 
 Brock, Donahue, Simonyan, arXiv 1809.11096; Zhang et al., arXiv 1805.08318. Spectral norm in both nets.
 """
@@ -50,18 +50,21 @@ def plan(side: int) -> Plan:
         NotApplicable: none is published.
     """
     if side not in PLANS:
-        raise NotApplicable(f"its published nets make images of 32 or 64 px, these have {side}; set method.nets=small")
+        raise NotApplicable(
+            f"its published nets make images of 32, 64 or 128 px, these have {side}; set method.nets=small"
+        )
     return PLANS[side]
 
 
-def _normed(module: nn.Module) -> nn.Module:
+def normed(module: nn.Module) -> nn.Module:
     """The module with an orthogonal start, under spectral norm."""
     nn.init.orthogonal_(module.weight)  # type: ignore[arg-type]
     return spectral_norm(module)
 
 
-def _conv(inputs: int, outputs: int, kernel: int) -> nn.Module:
-    return _normed(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+def convolution(inputs: int, outputs: int, kernel: int) -> nn.Module:
+    """One under spectral norm that keeps the size of its map."""
+    return normed(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
 
 
 class Attention(nn.Module):
@@ -69,8 +72,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.query, self.key = (_conv(channels, channels // 8, 1) for _ in range(2))
-        self.value, self.out = _conv(channels, channels // 2, 1), _conv(channels // 2, channels, 1)
+        self.query, self.key = (convolution(channels, channels // 8, 1) for _ in range(2))
+        self.value, self.out = convolution(channels, channels // 2, 1), convolution(channels // 2, channels, 1)
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,8 +90,8 @@ class UpBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, condition: Condition) -> None:
         super().__init__()
         self.norm1, self.norm2 = ConditionalNorm(inputs, condition), ConditionalNorm(outputs, condition)
-        self.conv1, self.conv2 = _conv(inputs, outputs, 3), _conv(outputs, outputs, 3)
-        self.shortcut = _conv(inputs, outputs, 1)
+        self.conv1, self.conv2 = convolution(inputs, outputs, 3), convolution(outputs, outputs, 3)
+        self.shortcut = convolution(inputs, outputs, 1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         h = self.conv1(doubled(self.norm1(x, y).relu()))
@@ -106,8 +109,8 @@ class DownBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, first: bool, halves: bool) -> None:
         super().__init__()
         self.first, self.halves = first, halves
-        self.conv1, self.conv2 = _conv(inputs, outputs, 3), _conv(outputs, outputs, 3)
-        self.shortcut = _conv(inputs, outputs, 1) if halves or inputs != outputs else nn.Identity()
+        self.conv1, self.conv2 = convolution(inputs, outputs, 3), convolution(outputs, outputs, 3)
+        self.shortcut = convolution(inputs, outputs, 1) if halves or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(self.conv1(x if self.first else x.relu()).relu())
@@ -123,12 +126,12 @@ class ResidualGenerator(nn.Module):
         chosen = plan(shape[-1])
         widths = [channels * factor for factor in chosen.up]
         self.latent = latent
-        self.linear = _normed(nn.Linear(latent, widths[0] * BASE**2))
+        self.linear = normed(nn.Linear(latent, widths[0] * BASE**2))
         self.blocks = nn.ModuleList(UpBlock(i, o, condition) for i, o in pairwise(widths))
         self.attends = chosen.attention[0] if chosen.attention else None
         self.attention = Attention(widths[self.attends + 1]) if self.attends is not None else None
         self.norm = nn.BatchNorm2d(widths[-1])
-        self.image = _conv(widths[-1], shape[0], 3)
+        self.image = convolution(widths[-1], shape[0], 3)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         x = self.linear(z).unflatten(1, (-1, BASE, BASE))
@@ -154,8 +157,8 @@ class ResidualDiscriminator(nn.Module):
         self.attention = Attention(widths[self.attends + 1]) if self.attends is not None else None
         self.pooled = chosen.pooled
         features = widths[-1] * (1 if chosen.pooled else (shape[-1] >> chosen.halved) ** 2)
-        self.linear = _normed(nn.Linear(features, 1))
-        self.project = _normed(condition.map(features))
+        self.linear = normed(nn.Linear(features, 1))
+        self.project = normed(condition.map(features))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         for number, block in enumerate(self.blocks):

@@ -109,9 +109,16 @@ def filtered(
         burn_in: size of that sample.
 
     Raises:
-        SamplingError: ``max_rounds`` rounds brought too few, e.g. because the teacher's losses are all equal.
+        SamplingError: nothing of that sample is below its own quantile, because the teacher's losses are equal; or
+            ``max_rounds`` rounds brought too few.
     """
-    cutoff = class_losses(teacher(draw(burn_in)), label).quantile(rho)
+    sample = class_losses(teacher(draw(burn_in)), label)
+    cutoff = sample.quantile(rho)
+    if not len(below(sample, cutoff)):
+        raise SamplingError(
+            f"label {label}: no teacher loss of {burn_in} fakes is below their quantile {float(cutoff):.3g}; the "
+            "teacher does not tell them apart: train the GAN longer or set method.filter=false"
+        )
     fakes, outputs, missing = [], [], n
     for _ in range(max_rounds):
         proposed = draw(math.ceil(missing / rho))
@@ -124,7 +131,7 @@ def filtered(
             return torch.cat(fakes), torch.cat(outputs)
     raise SamplingError(
         f"label {label}: {n - missing} of {n} fakes have a teacher loss below {float(cutoff):.3g} after {max_rounds} "
-        "rounds; the teacher does not tell them apart: train the GAN longer or set method.filter=false"
+        "rounds; raise method.max_rounds or method.filter_burn_in, or set method.filter=false"
     )
 
 
