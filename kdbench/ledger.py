@@ -65,7 +65,7 @@ def _step_ms(record: Record, block: Measured | None) -> dict[str, float]:
     if block is None:
         return {}
     if block.phases:
-        return {phase.name: estimate_ratio(phase.pairs).method_ms for phase in block.phases}
+        return {phase.name: estimate_ratio(phase.builds).method_ms for phase in block.phases}
     return {stage.name: block.step_ms for stage in record.stages if stage.steps}
 
 

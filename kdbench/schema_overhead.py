@@ -8,13 +8,16 @@ from pydantic import Field, model_validator
 
 from kdbench.fields import Above0, Amount, Count, Pair, Part, Positive, RunId, Share, Slug, Word
 
+Build = Annotated[tuple[Pair, ...], Field(min_length=1, max_length=40)]
+Builds = Annotated[tuple[Build, ...], Field(min_length=2, max_length=10)]
+
 
 class Phase(Part):
     """Overhead of one phase of a method whose step changes; ``steps`` weigh it."""
 
     name: Slug
     steps: Positive
-    pairs: Annotated[tuple[Pair, ...], Field(min_length=2, max_length=200)]
+    builds: Builds
     step_ratio: Above0
     ci95: Pair
 
@@ -39,8 +42,9 @@ class NotMeasured(Part):
 class Measured(Part):
     """Training overhead against plain (paired blocks). Ratio, interval and step times follow from the pairs.
 
-    ``pairs`` are [plain_ms, method_ms] of a step, one per pair of blocks; a method with several phases has its pairs in
-    ``phases`` and none here. ``measured_by`` is the run that measured; other seeds of the cell copy the whole block.
+    ``builds`` holds, of each construction of both arms, [plain_ms, method_ms] of a step, one per pair of blocks; a
+    method with several phases has them in ``phases`` and none here. ``measured_by`` is the run that measured; other
+    seeds of the cell copy the whole block.
     FLOPs are per labelled sample, a lower bound counted by ``flop_counter`` (``uncounted_ops`` had no formula).
     Null: does not exist on this device kind, or was not measured.
     """
@@ -51,7 +55,7 @@ class Measured(Part):
     device: Word
     dtype: Word
     batch: Positive
-    pairs: Annotated[tuple[Pair, ...], Field(max_length=200)] = ()
+    builds: Builds | tuple[()] = ()
     phases: tuple[Phase, ...] = ()
     step_ratio: Above0
     ci95: Pair
@@ -83,9 +87,9 @@ class Measured(Part):
     energy: Energy | None = None
 
     @model_validator(mode="after")
-    def _pairs_in_one_place(self) -> Self:
-        if bool(self.pairs) == bool(self.phases):
-            raise ValueError("give either pairs or phases with pairs of their own")
-        if self.pairs and len(self.pairs) < 2:
-            raise ValueError("needs at least 2 pairs")
+    def _builds_in_one_place(self) -> Self:
+        if bool(self.builds) == bool(self.phases):
+            raise ValueError("give either builds or phases with builds of their own")
+        if len({len(phase.builds) for phase in self.phases}) > 1:
+            raise ValueError("all phases need the same number of builds")
         return self

@@ -155,12 +155,14 @@ SELECT run_id, (p->>'epoch')::BIGINT AS epoch, (p->>'step')::BIGINT AS step, p->
 FROM (SELECT run_id, unnest((record->'curve')::JSON[]) AS p FROM runs);
 
 CREATE VIEW blocks AS
-SELECT run_id, phase, unnest(range(len(pairs))) AS i, unnest(pairs)[1] AS plain_ms, unnest(pairs)[2] AS method_ms
+SELECT run_id, phase, build, unnest(range(len(pairs))) AS i, unnest(pairs)[1] AS plain_ms, unnest(pairs)[2] AS method_ms
 FROM (
-    SELECT run_id, NULL AS phase, (record->'$.overhead.pairs')::DOUBLE[][] AS pairs FROM runs
-    UNION ALL
-    SELECT run_id, p->>'name', (p->'pairs')::DOUBLE[][]
-    FROM (SELECT run_id, unnest((record->'$.overhead.phases')::JSON[]) AS p FROM runs))
+    SELECT run_id, phase, unnest(range(len(builds))) AS build, unnest(builds) AS pairs
+    FROM (
+        SELECT run_id, NULL AS phase, (record->'$.overhead.builds')::DOUBLE[][][] AS builds FROM runs
+        UNION ALL
+        SELECT run_id, p->>'name', (p->'builds')::DOUBLE[][][]
+        FROM (SELECT run_id, unnest((record->'$.overhead.phases')::JSON[]) AS p FROM runs)))
 WHERE run_id IN (SELECT run_id FROM overhead WHERE measured_by = run_id);
 
 -- One run a seed. A repeat never replaces the first result: that would be choosing.

@@ -113,15 +113,15 @@ def _overhead_figures(block: Measured) -> Iterator[tuple[str, float, float]]:
     from kdbench.overhead.estimate import estimate_ratio, weighted_ratio
 
     for number, phase in enumerate(block.phases):
-        found = estimate_ratio(phase.pairs)
+        found = estimate_ratio(phase.builds)
         at = f"phases.{number}"
         yield f"{at}.step_ratio", phase.step_ratio, found.ratio
         yield f"{at}.ci95.0", phase.ci95[0], found.lo
         yield f"{at}.ci95.1", phase.ci95[1], found.hi
     if block.phases:
-        whole = weighted_ratio([(phase.steps, phase.pairs) for phase in block.phases])
+        whole = weighted_ratio([(phase.steps, phase.builds) for phase in block.phases])
     else:
-        whole = estimate_ratio(block.pairs)
+        whole = estimate_ratio(block.builds)
     yield "step_ratio", block.step_ratio, whole.ratio
     yield "ci95.0", block.ci95[0], whole.lo
     yield "ci95.1", block.ci95[1], whole.hi
@@ -137,9 +137,10 @@ def _implausible(record: Record, file: str) -> Iterator[Problem]:
         yield warn("provenance", "the tree was dirty or its commit is unknown: the run can never be verified")
     block = record.measured
     if block is not None:
-        pairs = len(block.pairs) or min(len(phase.pairs) for phase in block.phases)
+        measured = [block.builds] if block.builds else [phase.builds for phase in block.phases]
+        pairs = min(sum(map(len, builds)) for builds in measured)
         if block.mode == "full" and pairs < FEW_PAIRS:
-            yield warn("overhead.pairs", f"{pairs} pairs: a full measurement has at least {FEW_PAIRS}")
+            yield warn("overhead.builds", f"{pairs} pairs: a full measurement has at least {FEW_PAIRS}")
         if block.step_ratio < LOW_RATIO:
             yield warn("overhead.step_ratio", f"{block.step_ratio:.3f}: faster than plain training")
         if block.noise_flag or block.contended:

@@ -203,9 +203,8 @@ COLUMNS: tuple[Column, ...] = (
         "Step time",
         "× plain",
         "Overhead",
-        "Time of a training step over that of a plain step: exp of the median "
-        "log-ratio of paired interleaved blocks, with a 95 % bootstrap interval over blocks. Data loading "
-        "is not in it.",
+        "Time of a training step over that of a plain step: log-ratio of paired interleaved blocks, median within "
+        "and mean over several builds of both arms, with a 95 % t-interval over builds. Data loading is not in it.",
         cells.ratio_cell,
         default=True,
     ),

@@ -191,14 +191,16 @@ def _overhead(over: dict[str, Any] | None) -> Pairs:
     return pairs
 
 
-def _phases(over: dict[str, Any] | None) -> list[tuple[str, list[list[float]]]]:
+def _builds(over: dict[str, Any] | None) -> list[tuple[str, int, list[list[float]]]]:
+    """(phase, number of the build, its timing pairs)."""
     if over is None:
         return []
-    return [("all", over["pairs"])] if over["pairs"] else [(phase["name"], phase["pairs"]) for phase in over["phases"]]
+    phases = [("all", over["builds"])] if over["builds"] else [(p["name"], p["builds"]) for p in over["phases"]]
+    return [(name, number, pairs) for name, builds in phases for number, pairs in enumerate(builds, 1)]
 
 
 def _timing(over: dict[str, Any] | None) -> Markup | None:
-    ratios = [method / plain for _, pairs in _phases(over) for plain, method in pairs]
+    ratios = [method / plain for _, _, pairs in _builds(over) for plain, method in pairs]
     if len(ratios) < 2:
         return None
     return curve(
@@ -212,10 +214,10 @@ def _timing(over: dict[str, Any] | None) -> Markup | None:
 
 
 def _timing_pairs(over: dict[str, Any] | None) -> list[tuple[int, tuple[str, ...]]]:
-    every = [(name, *pair) for name, pairs in _phases(over) for pair in pairs]
+    every = [(name, build, *pair) for name, build, pairs in _builds(over) for pair in pairs]
     return [
-        (i, (name, significant(plain, 4), significant(method, 4), significant(method / plain, 4)))
-        for i, (name, plain, method) in enumerate(every, 1)
+        (i, (name, str(build), significant(plain, 4), significant(method, 4), significant(method / plain, 4)))
+        for i, (name, build, plain, method) in enumerate(every, 1)
     ]
 
 

@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = factory.make_record(
         curve=[{**factory.make_record()["curve"][0], "epoch": i, "step": i} for i in range(40)],
         environment__packages={f"package-{i}": f"{i}.2.{i}" for i in range(60)},
-        overhead__pairs=factory.make_pairs(2.0, 50),
+        overhead__builds=factory.make_builds(2.0, 10),
     )
     for number in range(N):
         run_id = f"{number:032x}"

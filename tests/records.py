@@ -68,6 +68,12 @@ def make_pairs(ratio: float, n: int = 30, seed: int = 0) -> list[list[float]]:
     return [[p, p * ratio * rng.lognormvariate(0, 0.01)] for p in (rng.uniform(1.9, 2.1) for _ in range(n))]
 
 
+def make_builds(ratio: float, n: int = 6, seed: int = 0) -> list[list[list[float]]]:
+    """Five builds of ``n`` pairs."""
+    pairs = make_pairs(ratio, 5 * n, seed)
+    return [pairs[n * b : n * (b + 1)] for b in range(5)]
+
+
 def write_records(folder: Path, *records: dict[str, Any]) -> list[Record]:
     """Write records into ``folder`` through the real writer."""
     made = [parse(copy.deepcopy(record)) for record in records]
@@ -176,11 +182,11 @@ def make_overhead(measured_by: str, ratio: float) -> dict[str, Any]:
     """A measured overhead block whose derived fields follow from its pairs."""
     from kdbench.overhead.estimate import estimate_ratio
 
-    pairs = make_pairs(ratio)
-    found = estimate_ratio([(plain, method) for plain, method in pairs])
+    builds = make_builds(ratio)
+    found = estimate_ratio(builds)
     return {
-        "mode": "full", "protocol_version": 1, "measured_by": measured_by, "device": "cpu", "dtype": "fp32",
-        "batch": 64, "pairs": pairs, "phases": [], "step_ratio": found.ratio, "ci95": [found.lo, found.hi],
+        "mode": "full", "protocol_version": 2, "measured_by": measured_by, "device": "cpu", "dtype": "fp32",
+        "batch": 64, "builds": builds, "phases": [], "step_ratio": found.ratio, "ci95": [found.lo, found.hi],
         "step_ms": found.method_ms, "plain_step_ms": found.plain_ms, "converged": True, "aa_ratio": 1.001,
         "noise_flag": False, "contended": None, "views_per_sample": 1, "first_step_ms": 30.0,
         "throughput_samples_s": 64e3 / found.method_ms, "end_to_end_samples_s": 15000.0, "data_wait_frac": 0.02,

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kdbench.overhead.estimate import RatioEstimate
-from kdbench.overhead.timing import FULL, measure_pairs
+from kdbench.overhead.timing import FULL, measure_builds
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -102,36 +102,28 @@ def processor_time(arms: list[Callable[[], None]], rounds: int = 60) -> list[flo
     return [median(times) for times in taken]
 
 
-@pytest.fixture(scope="module")
-def equal_arms() -> list[RatioEstimate]:
-    """Plain against plain, ten times; filled by the first test that has the load running."""
-    return []
+def equal_arms() -> RatioEstimate:
+    """Plain against plain."""
+    found, _ = measure_builds(training_step, training_step, CPU, budget=FULL)
+    print(round(found.ratio, 4), round(found.lo, 4), round(found.hi, 4), found.n)
+    return found
 
 
 @pytest.mark.timeout(900)
-def test_plain_against_plain_ten_times(load, equal_arms):
-    equal_arms += [
-        measure_pairs(training_step(), training_step(), CPU, budget=FULL, rng_seed=i).estimate for i in range(10)
-    ]
-    print([(round(f.ratio, 4), round(f.lo, 4), round(f.hi, 4), f.n) for f in equal_arms])
-    assert all(abs(f.ratio - 1) <= 0.03 for f in equal_arms)
-
-
-@pytest.mark.xfail(
-    reason="under load two builds of one arm differ by about 1 %, which an interval from pairs of one build "
-    "cannot know: 7 of 10 held 1 under load, 7 of 8 on an idle machine",
-    strict=False,
-)
-def test_nine_of_ten_intervals_of_equal_arms_hold_1(equal_arms):
-    assert len(equal_arms) == 10
-    assert sum(f.lo <= 1 <= f.hi for f in equal_arms) >= 9
+def test_plain_against_plain_ten_times(load):
+    found = [equal_arms() for _ in range(10)]
+    assert all(abs(f.ratio - 1) <= 0.03 for f in found)
+    if sum(f.lo <= 1 <= f.hi for f in found) < 9:
+        # By its definition a 95 % interval misses two or more of ten 9 % of the time, and four of twenty 2 %.
+        found += [equal_arms() for _ in range(10)]
+    assert sum(f.lo <= 1 <= f.hi for f in found) >= 0.85 * len(found)
 
 
 @pytest.mark.timeout(300)
 def test_half_as_much_again_of_the_same_work(load):
-    found = measure_pairs(
-        several(training_step(), 2), several(training_step(), 3), CPU, budget=FULL, rng_seed=0
-    ).estimate
+    found, _ = measure_builds(
+        lambda: several(training_step(), 2), lambda: several(training_step(), 3), CPU, budget=FULL
+    )
     print(found)
     assert found.ratio == pytest.approx(1.5, abs=0.05)
 
@@ -142,12 +134,17 @@ def test_half_as_much_again_in_matrix_products(load):
     several(plain, 20)()
     several(product, 200)()
     step_s, fifty_s = processor_time([plain, several(product, 50)])
-    extra = several(product, round(0.5 * step_s / (fifty_s / 50)))
+    extra_products = round(0.5 * step_s / (fifty_s / 50))
 
-    def method() -> None:
-        plain()
-        extra()
+    def dearer() -> Callable[[], None]:
+        own, extra = training_step(), several(products(), extra_products)
 
-    found = measure_pairs(training_step(), method, CPU, budget=FULL, rng_seed=0).estimate
+        def step() -> None:
+            own()
+            extra()
+
+        return step
+
+    found, _ = measure_builds(training_step, dearer, CPU, budget=FULL)
     print(found)
     assert found.ratio == pytest.approx(1.5, abs=0.05)

@@ -13,8 +13,19 @@ from torch import nn
 
 from kdbench.errors import UserError
 from kdbench.overhead.clock import CudaClock, HostClock, clock_for, quiet_gc
-from kdbench.overhead.estimate import estimate_ratio
-from kdbench.overhead.timing import FULL, MOST_PAIRS, QUICK, Budget, aa_gate, data_wait, measure_pairs
+from kdbench.overhead.estimate import RatioEstimate, log_spread
+from kdbench.overhead.timing import (
+    FULL,
+    MOST_PAIRS,
+    QUICK,
+    AAGate,
+    Budget,
+    aa_gate,
+    converged,
+    data_wait,
+    measure_builds,
+    measure_pairs,
+)
 
 CPU = torch.device("cpu")
 
@@ -48,31 +59,28 @@ def budget(**changes: object) -> Budget:
     return Budget(**{**FULL.__dict__, **changes})
 
 
-def test_equal_steady_arms_warm_up_twenty_steps_in_turns_of_five_then_thirty_pairs():
+def test_equal_steady_arms_warm_up_twenty_steps_in_turns_of_five_then_six_pairs():
     time = Time()
-    found = measure_pairs(time.arm("p", 0.01), time.arm("m", 0.03), CPU, budget=FULL, rng_seed=1, clock=time.clock)
+    found = measure_pairs(time.arm("p", 0.01), time.arm("m", 0.03), CPU, budget=FULL, build=0, clock=time.clock)
     assert time.runs()[:8] == [("m", 1), ("p", 1 + 5), ("m", 5), ("p", 5), ("m", 5), ("p", 5), ("m", 5), ("p", 5)]
     assert found.warmup_steps == (21, 21)
     assert found.steps_per_block == (21, 7)  # 210 ms each: seven turns, since a turn holds one 30 ms step at least
     assert found.turns == 7
-    assert len(found.pairs) == 30
+    assert len(found.pairs) == 6
     assert found.settled
-    assert found.converged
-    assert found.mode == "full"
-    assert found.estimate.ratio == pytest.approx(3)
     assert found.pairs[0] == pytest.approx((10, 30))
 
 
 def blocks_of(device: torch.device, step_s: float, turns: int, steps: int, seed: int) -> list[str]:
     """The order of the arms, turn by turn, after checking that every turn holds both arms whole."""
     time = Time()
-    wide = budget(min_pairs=12)
+    wide = budget(min_pairs=12, limit_s={"cpu": math.inf, "cuda": math.inf})
     found = measure_pairs(
-        time.arm("p", step_s), time.arm("m", step_s), device, budget=wide, rng_seed=seed, clock=time.clock
+        time.arm("p", step_s), time.arm("m", step_s), device, budget=wide, build=seed, clock=time.clock
     )
     assert found.turns == turns
     assert found.steps_per_block == (turns * steps, turns * steps)
-    log = time.log[42:]
+    log = time.log[12:]
     assert len(log) == 12 * turns * 2 * steps
     runs = [log[i : i + steps] for i in range(0, len(log), steps)]
     assert all(len(set(run)) == 1 for run in runs), "a slice was interrupted"
@@ -101,7 +109,7 @@ def test_warm_up_goes_on_until_two_medians_differ_by_less_than_three_per_cent():
     # medians of groups of five after the first step: 1, .8, .7, .65 | .64 differs from .65 by 1.5 %
     medians = [1.0, 0.8, 0.7, 0.65, 0.64]
     falling = time.arm("m", lambda k: 9.0 if k == 0 else medians[min((k - 1) // 5, 4)])
-    found = measure_pairs(time.arm("p", 0.5), falling, CPU, budget=FULL, rng_seed=0, clock=time.clock)
+    found = measure_pairs(time.arm("p", 0.5), falling, CPU, budget=FULL, build=0, clock=time.clock)
     assert found.warmup_steps == (21, 26)
     assert found.settled
     assert found.first_step_ms == pytest.approx((500, 9000))
@@ -111,39 +119,65 @@ def test_warm_up_goes_on_until_two_medians_differ_by_less_than_three_per_cent():
 def test_one_slow_step_in_a_group_does_not_prolong_the_warm_up():
     time = Time()
     spiky = time.arm("m", lambda k: 2.0 if k == 18 else 0.1)
-    found = measure_pairs(time.arm("p", 0.1), spiky, CPU, budget=FULL, rng_seed=0, clock=time.clock)
+    found = measure_pairs(time.arm("p", 0.1), spiky, CPU, budget=FULL, build=0, clock=time.clock)
     assert found.warmup_steps == (21, 21)
 
 
 def test_warm_up_that_never_settles_ends_at_a_hundred_steps_and_says_so():
     time = Time()
     restless = time.arm("m", lambda k: 0.1 if (k // 5) % 2 else 0.2)
-    found = measure_pairs(time.arm("p", 0.1), restless, CPU, budget=FULL, rng_seed=0, clock=time.clock)
+    found = measure_pairs(time.arm("p", 0.1), restless, CPU, budget=FULL, build=0, clock=time.clock)
     assert found.warmup_steps == (21, 101)
     assert not found.settled
 
 
 def test_quick_bounds_the_warm_up_of_slow_steps_and_the_whole():
     time = Time()
-    found = measure_pairs(time.arm("p", 0.5), time.arm("m", 1.5), CPU, budget=QUICK, rng_seed=0, clock=time.clock)
+    found = measure_pairs(time.arm("p", 0.5), time.arm("m", 1.5), CPU, budget=QUICK, build=0, clock=time.clock)
     assert found.warmup_steps == (6, 2)  # five plain steps, then the 3 s are nearly over: one step of the other arm
     assert not found.settled
-    assert not found.converged, "fewer pairs than the quick mode wants"
-    assert len(found.pairs) == 4  # the first pair to end after 7 s
-    assert found.mode == "quick"
+    assert len(found.pairs) == 1  # the first pair to end after 2 s
 
 
-def test_at_least_three_pairs_whatever_they_cost():
+def test_a_pair_whatever_it_costs():
     time = Time()
-    found = measure_pairs(time.arm("p", 60), time.arm("m", 90), CPU, budget=QUICK, rng_seed=0, clock=time.clock)
-    assert len(found.pairs) == 3
+    found = measure_pairs(time.arm("p", 60), time.arm("m", 90), CPU, budget=QUICK, build=0, clock=time.clock)
+    assert len(found.pairs) == 1
     assert found.warmup_steps == (2, 2)
+
+
+def test_a_later_build_warms_up_only_what_is_new():
+    time = Time()
+    found = measure_pairs(time.arm("p", 0.01), time.arm("m", 0.03), CPU, budget=FULL, build=1, clock=time.clock)
+    assert found.warmup_steps == (6, 6)
+    assert len(found.pairs) == 6
+
+
+def test_every_build_is_made_anew_and_in_turns_of_order():
+    time = Time()
+    made: list[str] = []
+    costs = iter((2.0, 3.0, 2.0, 3.0, 2.5))
+
+    def plain() -> Callable[[], None]:
+        made.append("p")
+        return time.arm("p", 0.25)
+
+    def method() -> Callable[[], None]:
+        made.append("m")
+        return time.arm("m", 0.25 * next(costs))
+
+    estimate, found = measure_builds(plain, method, CPU, budget=FULL, clock=time.clock)
+    assert "".join(made) == "pmmppmmppm", "either arm comes first in turns"
+    assert [timing.pairs[0] for timing in found] == [pytest.approx((250, 250 * r)) for r in (2, 3, 2, 3, 2.5)]
+    assert (estimate.builds, estimate.n) == (5, 30)
+    assert estimate.ratio == pytest.approx((2 * 3 * 2 * 3 * 2.5) ** 0.2)
+    assert not converged(estimate, CPU, FULL), "builds that differ by half are no narrow interval"
 
 
 def test_block_size_comes_from_the_fastest_group_so_that_no_block_is_short():
     time = Time()
     disturbed = time.arm("p", lambda k: 1 / 32 if 16 <= k <= 25 else 1 / 64)
-    found = measure_pairs(disturbed, time.arm("m", 1 / 64), CPU, budget=FULL, rng_seed=0, clock=time.clock)
+    found = measure_pairs(disturbed, time.arm("m", 1 / 64), CPU, budget=FULL, build=0, clock=time.clock)
     assert found.steps_per_block == (13, 13)  # 203 ms
 
 
@@ -152,36 +186,29 @@ def noisy(spread: float) -> Callable[[int], float]:
     return lambda k: 0.2 * math.exp(spread * ((k * 7) % 11 - 5) / 5)
 
 
-def test_stops_at_the_time_limit_when_the_interval_stays_wide():
+def test_stops_at_the_time_limit_when_the_pairs_stay_far_apart():
     time = Time()
     slow = budget(limit_s={"cpu": 15.0})
-    found = measure_pairs(time.arm("p", 0.2), time.arm("m", noisy(0.8)), CPU, budget=slow, rng_seed=0, clock=time.clock)
-    assert not found.converged
+    found = measure_pairs(time.arm("p", 0.2), time.arm("m", noisy(0.8)), CPU, budget=slow, build=0, clock=time.clock)
     spent = [sum(ms * steps for ms, steps in zip(pair, found.steps_per_block, strict=True)) for pair in found.pairs]
     assert sum(spent[:-1]) < 15_000 <= sum(spent)
-    assert found.estimate == estimate_ratio(found.pairs)
+    assert 2 * log_spread(found.pairs) > 0.03
 
 
-def test_goes_on_after_the_fewest_pairs_until_the_interval_is_narrow_enough():
+def test_goes_on_after_the_fewest_pairs_until_they_agree_well_enough():
     time = Time()
-    wanted = budget(half_width={"cpu": 0.08}, min_pairs=5, limit_s={"cpu": 1e6})
-    found = measure_pairs(
-        time.arm("p", 0.2), time.arm("m", noisy(0.3)), CPU, budget=wanted, rng_seed=3, clock=time.clock
-    )
-    assert found.converged
-    assert len(found.pairs) > 5
-    assert found.estimate.half_width <= 0.08
-    assert estimate_ratio(found.pairs[:-1]).half_width > 0.08
+    wanted = budget(half_width={"cpu": 0.1}, min_pairs=3, limit_s={"cpu": 1e6})
+    found = measure_pairs(time.arm("p", 0.2), time.arm("m", noisy(0.3)), CPU, budget=wanted, build=0, clock=time.clock)
+    assert 3 < len(found.pairs) < MOST_PAIRS
+    assert 2 * log_spread(found.pairs) <= 0.1
+    assert 2 * log_spread(found.pairs[:-1]) > 0.1
 
 
 def test_a_record_never_holds_more_than_its_most_pairs():
     time = Time()
     endless = budget(half_width={"cpu": 0.0}, limit_s={"cpu": math.inf})
-    found = measure_pairs(
-        time.arm("p", 0.2), time.arm("m", noisy(0.8)), CPU, budget=endless, rng_seed=0, clock=time.clock
-    )
+    found = measure_pairs(time.arm("p", 0.2), time.arm("m", noisy(0.8)), CPU, budget=endless, build=0, clock=time.clock)
     assert len(found.pairs) == MOST_PAIRS
-    assert not found.converged
 
 
 def test_garbage_is_collected_before_each_pair_and_not_within(monkeypatch):
@@ -195,9 +222,9 @@ def test_garbage_is_collected_before_each_pair_and_not_within(monkeypatch):
         states.append(gc.isenabled())
         inner()
 
-    found = measure_pairs(time.arm("p", 0.25), method, CPU, budget=FULL, rng_seed=0, clock=time.clock)
+    found = measure_pairs(time.arm("p", 0.25), method, CPU, budget=FULL, build=0, clock=time.clock)
     start = sum(found.warmup_steps)
-    assert [at for at in collected if at >= start] == list(range(start, start + 60, 2))
+    assert [at for at in collected if at >= start] == list(range(start, start + 12, 2))
     assert not any(states)
     assert gc.isenabled()
 
@@ -209,15 +236,23 @@ def test_quiet_gc_restores_the_collector_after_an_error():
     assert gc.get_freeze_count() == 0
 
 
-def test_aa_gate_by_its_two_limits():
-    def gate(b: Callable[[int], float] | float) -> tuple[float, bool]:
-        time = Time()
-        found = aa_gate(time.arm("a", 0.2), time.arm("b", b), CPU, clock=time.clock)
-        return found.ratio, found.passed
+@pytest.mark.parametrize(
+    ("ratio", "lo", "hi", "passed"),
+    [
+        (1.0, 1.0, 1.0, True),
+        (1.02, 0.99, 1.05, True),
+        (1.02, 1.01, 1.03, False),  # within 4 %, but the interval does not hold 1
+        (1.05, 0.9, 1.2, False),  # the interval holds 1, but the ratio is off by more than 4 %
+    ],
+)
+def test_aa_gate_by_its_two_limits(ratio, lo, hi, passed):
+    assert AAGate.of(RatioEstimate(ratio, lo, hi, 1.0, 1.0, 5, 30), CPU).passed is passed
 
-    assert gate(0.2) == (pytest.approx(1), True)
-    assert gate(0.204) == (pytest.approx(1.02), False)  # within 4 %, but the interval does not hold 1
-    assert gate(0.21)[1] is False
+
+def test_aa_gate_measures_two_arms_of_one_kind():
+    time = Time()
+    found = aa_gate(lambda: time.arm("a", 0.25), CPU, clock=time.clock)
+    assert (found.ratio, found.passed) == (pytest.approx(1), True)
 
 
 def test_data_wait_is_the_share_of_time_spent_in_draw():
@@ -308,29 +343,32 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-SHORT = Budget("quick", 0.05, 10, 0.3, {"cpu": 1.5}, {"cpu": 0.03})
+SHORT = Budget("quick", 3, 0.05, 4, 0.3, {"cpu": 0.5}, {"cpu": 0.03})
 """Bounds below hold on two cores with four busy processes: what is exact is tested under the fake clock."""
 
 
 def test_equal_real_steps_measure_equal(one_thread):
-    found = measure_pairs(training_step(64), training_step(64), CPU, budget=SHORT, rng_seed=0)
-    assert found.estimate.lo < 1.1
-    assert found.estimate.hi > 0.9
-    assert found.estimate.ratio == pytest.approx(1, abs=0.3)
-    assert found.first_step_ms.method > 0
+    found, timings = measure_builds(lambda: training_step(64), lambda: training_step(64), CPU, budget=SHORT)
+    assert found.lo < 1.1
+    assert found.hi > 0.9
+    assert found.ratio == pytest.approx(1, abs=0.3)
+    assert timings[0].first_step_ms.method > 0
 
 
 def test_a_real_step_done_twice_measures_twice(one_thread):
-    once = training_step(64)
+    def double() -> Callable[[], None]:
+        once = training_step(64)
 
-    def twice() -> None:
-        once()
-        once()
+        def twice() -> None:
+            once()
+            once()
 
-    found = measure_pairs(training_step(64), twice, CPU, budget=SHORT, rng_seed=0)
-    assert found.estimate.lo < 2.2
-    assert found.estimate.hi > 1.8
-    assert found.estimate.ratio == pytest.approx(2, abs=0.5)
+        return twice
+
+    found, _ = measure_builds(lambda: training_step(64), double, CPU, budget=SHORT)
+    assert found.lo < 2.2
+    assert found.hi > 1.8
+    assert found.ratio == pytest.approx(2, abs=0.5)
 
 
 @pytest.mark.gpu
@@ -346,6 +384,6 @@ def test_a_real_gpu_step_done_twice_measures_twice():
         once()
         once()
 
-    gpu = Budget("quick", 0.02, 10, 1.0, {"cuda": 2.0}, {"cuda": 0.01})
-    found = measure_pairs(once, twice, device, budget=gpu, rng_seed=0)
-    assert found.estimate.ratio == pytest.approx(2, abs=0.1)
+    gpu = Budget("quick", 3, 0.02, 4, 1.0, {"cuda": 0.7}, {"cuda": 0.01})
+    found, _ = measure_builds(lambda: once, lambda: twice, device, budget=gpu)
+    assert found.ratio == pytest.approx(2, abs=0.1)

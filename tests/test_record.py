@@ -120,10 +120,12 @@ RULES: list[tuple[str, Any, str]] = [
     ("curve.0.loss", 1.0, "curve.0.loss: is not a field of a record"),
     ("digest.losses", [0.0] * 21, "digest.losses"),
     ("overhead.mode", "some", "overhead"),
-    ("overhead.pairs", [], "overhead: give either pairs or phases"),
-    ("overhead.pairs", [[1.0, 0.0]] * 5, "overhead.pairs.0.1"),
-    ("overhead.pairs", [[1.0, 1.0, 1.0]] * 5, "overhead.pairs.0"),
-    ("overhead.pairs", [[1.0, 1.0]] * 201, "overhead.pairs"),
+    ("overhead.builds", [], "overhead: give either builds or phases"),
+    ("overhead.builds", [[[1.0, 0.0]]] * 5, "overhead.builds"),
+    ("overhead.builds", [[[1.0, 1.0, 1.0]]] * 5, "overhead.builds"),
+    ("overhead.builds", [[[1.0, 1.0]] * 41] * 5, "overhead.builds"),
+    ("overhead.builds", [[[1.0, 1.0]] * 5], "overhead.builds"),
+    ("overhead.builds", [[[1.0, 1.0]], []], "overhead.builds"),
     ("overhead.measured_by", "me", "overhead.measured_by"),
     ("overhead.data_wait_frac", 1.1, "overhead.data_wait_frac"),
     ("overhead.peak_alloc_mib", -1.0, "overhead.peak_alloc_mib"),
@@ -402,14 +404,14 @@ def test_validator_recomputes_overhead(field: str, tmp_path: Path) -> None:
 def test_validator_recomputes_phases(tmp_path: Path) -> None:
     from kdbench.overhead.estimate import estimate_ratio, weighted_ratio
 
-    parts = [("warm", 100, factory.make_pairs(1.5, seed=1)), ("main", 300, factory.make_pairs(3.0, seed=2))]
-    single = [estimate_ratio(pairs) for _, _, pairs in parts]
-    whole = weighted_ratio([(steps, pairs) for _, steps, pairs in parts])
+    parts = [("warm", 100, factory.make_builds(1.5, seed=1)), ("main", 300, factory.make_builds(3.0, seed=2))]
+    single = [estimate_ratio(builds) for _, _, builds in parts]
+    whole = weighted_ratio([(steps, builds) for _, steps, builds in parts])
     raw = make(
-        overhead__pairs=[],
+        overhead__builds=[],
         overhead__phases=[
-            {"name": name, "steps": steps, "pairs": pairs, "step_ratio": found.ratio, "ci95": [found.lo, found.hi]}
-            for (name, steps, pairs), found in zip(parts, single, strict=True)
+            {"name": name, "steps": steps, "builds": builds, "step_ratio": found.ratio, "ci95": [found.lo, found.hi]}
+            for (name, steps, builds), found in zip(parts, single, strict=True)
         ],
         overhead__step_ratio=whole.ratio, overhead__ci95=[whole.lo, whole.hi],
         overhead__step_ms=whole.method_ms, overhead__plain_step_ms=whole.plain_ms,

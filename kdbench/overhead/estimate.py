@@ -1,8 +1,12 @@
-"""The step-time ratio of a method over plain training, from paired timing blocks. NumPy only.
+"""The step-time ratio of a method over plain training, from paired timing blocks of several builds of both arms.
 
 A pair is ``(plain_ms, method_ms)``: the time per step of two blocks timed back to back, so that slow drifts of the
-machine divide out.. The random stream is ``numpy.random.RandomState``, the one
-NumPy keeps frozen, so that anyone recomputes the same digits from a record's pairs.
+machine divide out. A build is the pairs of one construction of both arms. Where its tensors come to lie in memory
+moves an arm's speed for as long as it lives (two builds of plain differ by 0.2 % on an idle machine, 1 % on a busy
+one), which no number of its pairs can tell. So builds, not pairs, are what the interval counts: of equal arms measured
+with one build each, 7 of 10 bootstrap intervals over pairs held 1.
+
+Nothing here is random, so anyone recomputes the same digits from a record's pairs.
 """
 
 from __future__ import annotations
@@ -15,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.errors import UserError
-
-ESTIMATE_VERSION = 1
-"""Bumped whenever the same pairs would give other digits."""
+from kdbench.stats.cell import t_quantile
 
 Pairs = Sequence[tuple[float, float]]
+Builds = Sequence[Pairs]
 _Floats = NDArray[np.float64]
 
 
@@ -29,10 +32,11 @@ class RatioEstimate:
 
     Attributes:
         ratio: method over plain, dimensionless.
-        lo, hi: ends of the 95 % percentile bootstrap interval of ``ratio``.
-        plain_ms, method_ms: time per step of each arm, ms. Their quotient is close to ``ratio``, not equal: the ratio
-            is taken pair by pair.
-        n: number of pairs.
+        lo, hi: ends of the 95 % t-interval of ``ratio`` over builds, taken on the log scale.
+        plain_ms, method_ms: median time per step of each arm over all pairs, ms. Their quotient is close to ``ratio``,
+            not equal: the ratio is taken pair by pair.
+        builds: number of builds.
+        n: number of pairs of all builds.
     """
 
     ratio: float
@@ -40,6 +44,7 @@ class RatioEstimate:
     hi: float
     plain_ms: float
     method_ms: float
+    builds: int
     n: int
 
     @property
@@ -49,94 +54,91 @@ class RatioEstimate:
 
 
 def _checked(pairs: Pairs, where: str) -> _Floats:
-    """(n, 2) array of finite positive times with n >= 2."""
+    """(n, 2) array of finite positive times with n >= 1."""
     try:
         times = np.asarray(pairs, dtype=np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{where}: not a list of [plain_ms, method_ms] number pairs") from None
-    if times.ndim != 2 or times.shape[1:] != (2,) or len(times) < 2:
-        raise UserError(f"{where}: at least 2 [plain_ms, method_ms] pairs are needed, got shape {times.shape}")
+    if times.ndim != 2 or times.shape[1:] != (2,) or len(times) < 1:
+        raise UserError(f"{where}: a list of [plain_ms, method_ms] pairs is needed, got shape {times.shape}")
     bad = np.flatnonzero(~(np.isfinite(times) & (times > 0)).all(axis=1))
     if bad.size:
         raise UserError(f"{where}: pair {bad[0]} is {times[bad[0]].tolist()}; times must be finite and above 0 ms")
     return times
 
 
-def _check_resamples(resamples: int) -> None:
-    if resamples < 100:
-        raise UserError(f"resamples={resamples}: at least 100 are needed for the ends of a 95 % interval")
+def _over_builds(log_ratios: list[float]) -> tuple[float, float, float]:
+    """Ratio and ends of its t-interval; on the log scale naming the arms the other way round inverts both."""
+    middle = float(np.mean(log_ratios))
+    spread = float(np.std(log_ratios, ddof=1)) / math.sqrt(len(log_ratios))
+    reach = t_quantile(len(log_ratios) - 1) * spread
+    return math.exp(middle), math.exp(middle - reach), math.exp(middle + reach)
 
 
-def _interval(log_draws: _Floats) -> tuple[float, float]:
-    """Percentiles on the log scale, so that naming the arms the other way round inverts the interval."""
-    lo, hi = np.exp(np.percentile(log_draws, [2.5, 97.5]))
-    return float(lo), float(hi)
+def _log_ratio(times: _Floats) -> float:
+    """Median over pairs of log(method / plain)."""
+    return float(np.median(np.log(times[:, 1]) - np.log(times[:, 0])))
 
 
-def estimate_ratio(pairs: Pairs, *, resamples: int = 2000, seed: int = 0) -> RatioEstimate:
-    """exp of the median over pairs of log(method / plain), with a percentile bootstrap over whole pairs.
+def log_spread(pairs: Pairs) -> float:
+    """Standard error of one build's log ratio, from its pairs; infinite for a single pair."""
+    times = np.asarray(pairs, dtype=np.float64)
+    logs = np.log(times[:, 1]) - np.log(times[:, 0])
+    return float(np.std(logs, ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
+
+
+def estimate_ratio(builds: Builds) -> RatioEstimate:
+    """exp of the mean over builds of the median over pairs of log(method / plain).
 
     Args:
-        pairs: n >= 2 pairs (plain_ms, method_ms), finite and positive.
-        resamples: bootstrap resamples.
-        seed: seed of the bootstrap.
+        builds: two builds or more, each of one or more pairs (plain_ms, method_ms), finite and positive.
 
     Raises:
-        UserError: too few pairs, or a time that is not finite and positive; the message names the pair.
+        UserError: too few builds or pairs, or a time that is not finite and positive; the message names the pair.
     """
-    _check_resamples(resamples)
-    times = _checked(pairs, "timing pairs")
-    log_ratio = np.log(times[:, 1]) - np.log(times[:, 0])
-    n = len(log_ratio)
-    pick = np.random.RandomState(seed).randint(0, n, size=(resamples, n))
-    lo, hi = _interval(np.median(log_ratio[pick], axis=1))
-    plain, method = np.median(times, axis=0)
-    return RatioEstimate(float(np.exp(np.median(log_ratio))), lo, hi, float(plain), float(method), n)
+    return weighted_ratio([(1, builds)])
 
 
-def weighted_ratio(phases: Sequence[tuple[float, Pairs]], *, resamples: int = 2000, seed: int = 0) -> RatioEstimate:
+def weighted_ratio(phases: Sequence[tuple[float, Builds]]) -> RatioEstimate:
     """One ratio for a method whose step changes over training: total method time over total plain time.
 
-    With w_i the steps of phase i, r_i its paired ratio (:func:`estimate_ratio`) and p_i its median plain step,
+    With w_i the steps of phase i and, of one build, r_i its paired ratio and p_i its median plain step,
 
-        ratio = sum_i(w_i p_i r_i) / sum_i(w_i p_i).
+        ratio of the build = sum_i(w_i p_i r_i) / sum_i(w_i p_i);
 
-    p_i r_i stands for the method's step time: unlike the bare median it keeps the pairing within a phase, and drift
-    of the machine between phases moves the weights only. One phase gives :func:`estimate_ratio` (to rounding);
-    equal p_i give the mean of r_i weighted by steps. Each resample draws the pairs of every phase anew, independently.
+    the builds' ratios are averaged on the log scale. p_i r_i stands for the method's step time: unlike the bare median
+    it keeps the pairing within a phase, and drift of the machine between phases moves the weights only. One phase gives
+    :func:`estimate_ratio`; equal p_i give the mean of r_i weighted by steps.
 
     Args:
-        phases: (steps > 0, pairs) of each phase.
-        resamples: bootstrap resamples.
-        seed: seed of the bootstrap.
+        phases: (steps > 0, builds) of each phase; all have the same number of builds.
 
     Returns:
         The estimate; ``plain_ms`` and ``method_ms`` are the phases' medians averaged by steps, ``n`` counts all pairs.
 
     Raises:
-        UserError: no phase, steps that are not finite and positive, or pairs :func:`estimate_ratio` refuses.
+        UserError: no phase, steps that are not finite and positive, phases with unequal numbers of builds, or builds
+            :func:`estimate_ratio` refuses.
     """
-    _check_resamples(resamples)
     if not phases:
         raise UserError("timing phases: at least one phase is needed")
-    rng = np.random.RandomState(seed)
-    total_plain, total_method = 0.0, 0.0
-    drawn_plain, drawn_method = np.zeros(resamples), np.zeros(resamples)
-    steps_sum, plain_ms, method_ms, count = 0.0, 0.0, 0.0, 0
-    for i, (steps, pairs) in enumerate(phases):
+    count = len(phases[0][1])
+    if count < 2:
+        raise UserError(f"timing pairs: {count} build(s); an interval needs at least 2 builds of both arms")
+    plain_total, method_total = np.zeros(count), np.zeros(count)
+    steps_sum, plain_ms, method_ms, n = 0.0, 0.0, 0.0, 0
+    for i, (steps, builds) in enumerate(phases):
         if not (math.isfinite(steps) and steps > 0):
             raise UserError(f"timing phase {i}: steps={steps}; a phase needs a finite number of steps above 0")
-        times = _checked(pairs, f"timing phase {i}")
-        log_ratio = np.log(times[:, 1]) - np.log(times[:, 0])
-        plain, method = np.median(times, axis=0)
-        pick = rng.randint(0, len(times), size=(resamples, len(times)))
-        resampled_plain = steps * np.median(times[pick, 0], axis=1)
-        drawn_plain += resampled_plain
-        drawn_method += resampled_plain * np.exp(np.median(log_ratio[pick], axis=1))
-        total_plain += steps * plain
-        total_method += steps * plain * np.exp(np.median(log_ratio))
-        steps_sum, count = steps_sum + steps, count + len(times)
+        if len(builds) != count:
+            raise UserError(f"timing phase {i}: {len(builds)} builds, the first phase has {count}")
+        times = [_checked(pairs, f"timing phase {i}, build {b}") for b, pairs in enumerate(builds)]
+        for b, own in enumerate(times):
+            plain = float(np.median(own[:, 0]))
+            plain_total[b] += steps * plain
+            method_total[b] += steps * plain * math.exp(_log_ratio(own))
+        plain, method = np.median(np.concatenate(times), axis=0)
+        steps_sum, n = steps_sum + steps, n + sum(map(len, times))
         plain_ms, method_ms = plain_ms + steps * plain, method_ms + steps * method
-    lo, hi = _interval(np.log(drawn_method) - np.log(drawn_plain))
-    ratio = float(total_method / total_plain)
-    return RatioEstimate(ratio, lo, hi, float(plain_ms / steps_sum), float(method_ms / steps_sum), count)
+    ratio, lo, hi = _over_builds(list(np.log(method_total) - np.log(plain_total)))
+    return RatioEstimate(ratio, lo, hi, float(plain_ms / steps_sum), float(method_ms / steps_sum), count, n)

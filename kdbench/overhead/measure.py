@@ -21,7 +21,8 @@ from kdbench.files import write_atomic
 from kdbench.machine import contended
 from kdbench.overhead.estimate import RatioEstimate, estimate_ratio, weighted_ratio
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""2: several builds of both arms; 1 had one, and an interval over its pairs."""
 GATE_HOURS = 6
 Mode = Literal["quick", "full", "off"]
 
@@ -124,16 +125,16 @@ def measure(config: RunConfig, seed: int, place: Place, mode: Literal["quick", "
 def _ratio(measured: list[dict[str, Any]]) -> tuple[RatioEstimate, dict[str, Any]]:
     """The step-time ratio, weighted over phases, and the pairs it follows from."""
     if len(measured) == 1:
-        pairs = measured[0]["pairs"]
-        return estimate_ratio([(p, m) for p, m in pairs]), {"pairs": pairs, "phases": []}
+        builds = measured[0]["builds"]
+        return estimate_ratio(builds), {"builds": builds, "phases": []}
     parts = []
     for phase in measured:
-        own = estimate_ratio([(p, m) for p, m in phase["pairs"]])
+        own = estimate_ratio(phase["builds"])
         parts.append(
-            {k: phase[k] for k in ("name", "steps", "pairs")} | {"step_ratio": own.ratio, "ci95": [own.lo, own.hi]}
+            {k: phase[k] for k in ("name", "steps", "builds")} | {"step_ratio": own.ratio, "ci95": [own.lo, own.hi]}
         )
-    weighted = weighted_ratio([(part["steps"], part["pairs"]) for part in parts])
-    return weighted, {"pairs": [], "phases": parts}
+    weighted = weighted_ratio([(part["steps"], part["builds"]) for part in parts])
+    return weighted, {"builds": [], "phases": parts}
 
 
 def _energy(measured: list[dict[str, Any]]) -> dict[str, Any] | None:

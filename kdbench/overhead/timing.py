@@ -1,7 +1,7 @@
 """The paired measurement of a method's step against plain training.
 
 Two arms run in one process in short blocks, in random order within each pair of blocks, so that whatever slows the
-machine slows both. The ratio is estimated from pairs (:mod:`kdbench.overhead.estimate`).
+machine slows both. The ratio is estimated from the pairs of several builds of both (:mod:`kdbench.overhead.estimate`).
 
 On a CPU the two blocks of a pair are cut into slices that take turns. Another process comes and goes within a block:
 plain against plain on a core shared with one, 5 runs of 12 s, gave a standard deviation of 0.062 with whole blocks and
@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 
 from kdbench.overhead.clock import Arm, Clock, HostClock, clock_for, quiet_gc
-from kdbench.overhead.estimate import RatioEstimate, estimate_ratio
+from kdbench.overhead.estimate import RatioEstimate, estimate_ratio, log_spread
 
 T = TypeVar("T")
 
@@ -33,10 +33,8 @@ WARMUP_MIN, WARMUP_MAX = 20, 100
 """Warm-up steps of an arm after its first step."""
 WARMUP_CHANGE = 0.03
 """Relative difference of two consecutive medians below which an arm has settled."""
-FEWEST_PAIRS = 3
-"""Measured whatever the time limit says: an interval from fewer says nothing."""
-MOST_PAIRS = 200
-"""What a record holds."""
+MOST_PAIRS = 40
+"""Of one build: what a record holds."""
 SLICE_S = {"cuda": math.inf, "cpu": 0.01}
 """Shortest slice of a block, seconds: several time slices of an operating system."""
 AA_LIMIT = {"cuda": 0.02, "cpu": 0.04}
@@ -56,14 +54,16 @@ class Budget:
 
     Attributes:
         mode: its name in records.
+        builds: times both arms are built and measured.
         block_s: shortest block, seconds.
-        min_pairs: pairs of blocks before the interval may end the measurement.
-        warmup_s: limit on the warm-up of both arms after their first steps, seconds; overrides ``WARMUP_MIN``.
-        limit_s: device type to limit on the pairs of blocks, seconds.
-        half_width: device type to relative half-width of the interval at which measuring ends.
+        min_pairs: pairs of blocks of a build before its spread may end it.
+        warmup_s: limit on a build's warm-up of both arms after their first steps, seconds; overrides ``WARMUP_MIN``.
+        limit_s: device type to limit on the pairs of blocks of a build, seconds.
+        half_width: device type to relative half-width of the interval that is wanted.
     """
 
     mode: Literal["quick", "full"]
+    builds: int
     block_s: float
     min_pairs: int
     warmup_s: float
@@ -72,37 +72,31 @@ class Budget:
 
 
 _HALF_WIDTH = {"cuda": 0.01, "cpu": 0.03}
-QUICK = Budget("quick", 0.1, 10, 3.0, {"cuda": 7.0, "cpu": 7.0}, _HALF_WIDTH)
-"""10 s for both arms together, beside their first steps: for a first look, never published as a cell."""
-FULL = Budget("full", 0.2, 30, math.inf, {"cuda": 120.0, "cpu": 30.0}, _HALF_WIDTH)
-"""For published cells."""
+QUICK = Budget("quick", 3, 0.1, 4, 3.0, {"cuda": 2.0, "cpu": 2.0}, _HALF_WIDTH)
+"""About 10 s for both arms together, beside their first steps: for a first look, never published as a cell."""
+FULL = Budget("full", 5, 0.2, 6, math.inf, {"cuda": 24.0, "cpu": 6.0}, _HALF_WIDTH)
+"""For published cells: 30 pairs or more."""
 
 
 @dataclass(frozen=True)
 class PairedTiming:
-    """What a paired measurement gave.
+    """What the paired measurement of one build gave.
 
     Attributes:
-        mode: ``quick`` or ``full``.
         pairs: (plain, method) time per step of each pair of blocks, ms, in the order measured.
-        estimate: ratio and step times from ``pairs``.
         first_step_ms: first step of each arm, ms. The method's comes first and bears the process's lazy initialisation.
         steps_per_block: steps in a block of each arm.
         turns: slices of a block; 1 where the blocks of a pair ran whole.
         warmup_steps: steps each arm ran before the blocks, its first step included.
         settled: both arms' warm-up ended by the 3 % rule rather than by a limit.
-        converged: the interval was narrow enough before the limits.
     """
 
-    mode: str
     pairs: tuple[tuple[float, float], ...]
-    estimate: RatioEstimate
     first_step_ms: Both
     steps_per_block: tuple[int, int]
     turns: int
     warmup_steps: tuple[int, int]
     settled: bool
-    converged: bool
 
 
 class _Warm:
@@ -141,13 +135,18 @@ class _Warm:
         return min(self.medians)
 
 
-def _warm_up(clock: Clock, plain: Arm, method: Arm, limit_s: float) -> tuple[_Warm, _Warm]:
-    """Runs both arms in turns until each has settled or a limit is reached; every arm gets one group at least."""
+def _warm_up(clock: Clock, plain: Arm, method: Arm, limit_s: float, again: bool) -> tuple[_Warm, _Warm]:
+    """Runs both arms in turns until each has settled or a limit is reached; every arm gets one group at least.
+
+    ``again``: an earlier build has warmed the process up, so one group each is enough to touch the new memory.
+    """
     warm_method = _Warm(clock, method)
     warm_plain = _Warm(clock, plain)
     until = clock.now() + limit_s
     arms = (warm_plain, warm_method)
-    while not all(arm.done for arm in arms) and (clock.now() < until or not all(arm.medians for arm in arms)):
+    while not all(arm.medians for arm in arms) or (
+        not again and clock.now() < until and not all(arm.done for arm in arms)
+    ):
         for arm in arms:
             if not arm.done:
                 gc.collect()
@@ -162,15 +161,16 @@ def _shape(block_s: float, slice_s: float, plain_s: float, method_s: float) -> t
 
 
 def measure_pairs(
-    plain: Arm, method: Arm, device: torch.device, *, budget: Budget, rng_seed: int, clock: Clock | None = None
+    plain: Arm, method: Arm, device: torch.device, *, budget: Budget, build: int, clock: Clock | None = None
 ) -> PairedTiming:
-    """Times a method's step against the plain step.
+    """Times a method's step against the plain step, for one build of both.
 
     Args:
         plain, method: one optimiser step each, on the next batch of a ring that already lies on the device.
         device: where they run.
         budget: ``QUICK`` or ``FULL``.
-        rng_seed: seed of the order of the arms within each turn.
+        build: number of the build, from 0. It seeds the order of the arms within each turn; the first build's warm-up
+            is that of the process.
         clock: the clock to read; the device's own unless given.
 
     Raises:
@@ -178,11 +178,11 @@ def measure_pairs(
     """
     clock = clock or clock_for(device)
     limit_s, wanted = budget.limit_s[device.type], budget.half_width[device.type]
-    order = random.Random(rng_seed)
+    order = random.Random(build)
     arms = (plain, method)
     pairs: list[tuple[float, float]] = []
     with quiet_gc():
-        warm = _warm_up(clock, plain, method, budget.warmup_s)
+        warm = _warm_up(clock, plain, method, budget.warmup_s, again=build > 0)
         turns, steps = _shape(budget.block_s, SLICE_S[device.type], warm[0].step_s, warm[1].step_s)
         start = clock.now()
         while True:
@@ -192,25 +192,49 @@ def measure_pairs(
                 for i in order.sample((0, 1), 2):
                     seconds[i] += clock.block(arms[i], steps[i])
             pairs.append((1000 * seconds[0] / (turns * steps[0]), 1000 * seconds[1] / (turns * steps[1])))
-            spent = clock.now() - start >= limit_s or len(pairs) == MOST_PAIRS
-            enough = len(pairs) >= budget.min_pairs
-            if len(pairs) < FEWEST_PAIRS or not (spent or enough):
-                continue
-            estimate = estimate_ratio(pairs)
-            converged = enough and estimate.half_width <= wanted
-            if converged or spent:
+            if clock.now() - start >= limit_s or len(pairs) == MOST_PAIRS:
+                break
+            if len(pairs) >= budget.min_pairs and 2 * log_spread(pairs) <= wanted:
                 break
     return PairedTiming(
-        mode=budget.mode,
         pairs=tuple(pairs),
-        estimate=estimate,
         first_step_ms=Both(1000 * warm[0].first_s, 1000 * warm[1].first_s),
         steps_per_block=(turns * steps[0], turns * steps[1]),
         turns=turns,
         warmup_steps=(1 + warm[0].steps, 1 + warm[1].steps),
-        settled=all(arm.settled for arm in warm),
-        converged=converged,
+        settled=all(arm.settled for arm in warm) if build == 0 else True,
     )
+
+
+def converged(estimate: RatioEstimate, device: torch.device, budget: Budget) -> bool:
+    """Whether an interval is as narrow as the budget wants."""
+    return estimate.half_width <= budget.half_width[device.type]
+
+
+def plain_first(build: int) -> bool:
+    """Whether plain is constructed before the method: in every other build, as who comes first gets other memory."""
+    return build % 2 == 0
+
+
+def measure_builds(
+    plain: Callable[[], Arm],
+    method: Callable[[], Arm],
+    device: torch.device,
+    *,
+    budget: Budget,
+    clock: Clock | None = None,
+) -> tuple[RatioEstimate, list[PairedTiming]]:
+    """Builds two arms anew for each build of a budget and measures them against each other.
+
+    Args:
+        plain, method: build an arm.
+        device, budget, clock: as in :func:`measure_pairs`.
+    """
+    found = []
+    for build in range(budget.builds):
+        arms = (plain(), method()) if plain_first(build) else (method(), plain())[::-1]
+        found.append(measure_pairs(*arms, device, budget=budget, build=build, clock=clock))
+    return estimate_ratio([timing.pairs for timing in found]), found
 
 
 @dataclass(frozen=True)
@@ -228,25 +252,23 @@ class AAGate:
     hi: float
     passed: bool
 
+    @classmethod
+    def of(cls, found: RatioEstimate, device: torch.device) -> AAGate:
+        """The gate's verdict on two equal arms measured against each other."""
+        passed = found.lo <= 1 <= found.hi and abs(found.ratio - 1) <= AA_LIMIT[device.type]
+        return cls(found.ratio, found.lo, found.hi, passed)
+
 
 def aa_gate(
-    plain_a: Arm,
-    plain_b: Arm,
-    device: torch.device,
-    *,
-    budget: Budget = FULL,
-    rng_seed: int = 0,
-    clock: Clock | None = None,
+    plain: Callable[[], Arm], device: torch.device, *, budget: Budget = FULL, clock: Clock | None = None
 ) -> AAGate:
     """Measures two equal arms; a machine that tells them apart is too noisy to measure a method on.
 
     Args:
-        plain_a, plain_b: two separately built plain arms.
-        device, budget, rng_seed, clock: as in :func:`measure_pairs`.
+        plain: builds a plain arm.
+        device, budget, clock: as in :func:`measure_pairs`.
     """
-    found = measure_pairs(plain_a, plain_b, device, budget=budget, rng_seed=rng_seed, clock=clock).estimate
-    passed = found.lo <= 1 <= found.hi and abs(found.ratio - 1) <= AA_LIMIT[device.type]
-    return AAGate(found.ratio, found.lo, found.hi, passed)
+    return AAGate.of(measure_builds(plain, plain, device, budget=budget, clock=clock)[0], device)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,22 @@ from kdbench.files import write_atomic
 from kdbench.home import Home
 from kdbench.nvml import Nvml
 from kdbench.overhead.arms import Phase, phases, trained_parameters
+from kdbench.overhead.clock import Arm
 from kdbench.overhead.energy import measure_energy
+from kdbench.overhead.estimate import estimate_ratio
 from kdbench.overhead.flops import count_flops
 from kdbench.overhead.latency import latency
 from kdbench.overhead.memory import peak_memory, rss_mib, tensor_mib
-from kdbench.overhead.timing import FULL, QUICK, Budget, aa_gate, data_wait, measure_pairs
+from kdbench.overhead.timing import (
+    FULL,
+    QUICK,
+    Budget,
+    aa_gate,
+    converged,
+    data_wait,
+    measure_pairs,
+    plain_first,
+)
 
 MEMORY_WARMUP = 3
 CPU_THREADS = 1
@@ -58,18 +69,26 @@ def _budget(mode: str, share: float) -> Budget:
     return replace(whole, warmup_s=whole.warmup_s * share, limit_s=limits)
 
 
-def _timed(phase: Phase, plain: Phase, request: dict[str, Any], budget: Budget) -> dict[str, Any]:
+def _arms(config: RunConfig, request: dict[str, Any], build: int) -> tuple[Phase, Prepared]:
+    """Plain's first phase and the prepared method, built in the order of the build's number.
+
+    The caller still holds the build before, so that the new one cannot lie in the same memory.
+    """
+    if plain_first(build):
+        return _first_phase(plain_of(config), request), _build(config, request)
+    prepared = _build(config, request)
+    return _first_phase(plain_of(config), request), prepared
+
+
+def _described(phase: Phase, request: dict[str, Any]) -> dict[str, Any]:
+    """What one look at a phase gives: counts, memory, and in full mode the loader and energy."""
     device = torch.device(request["device"])
-    timing = measure_pairs(plain.step, phase.step, device, budget=budget, rng_seed=0)
     counted = count_flops(phase.step)
     forward = count_flops(phase.forward) if phase.forward is not None else None
     found: dict[str, Any] = {
         "name": phase.stage.name,
         "steps": phase.steps,
         "rows": phase.rows,
-        "pairs": [list(pair) for pair in timing.pairs],
-        "converged": timing.converged,
-        "first_step_ms": timing.first_step_ms.method,
         "views": phase.stage.views.n if phase.stage.views else 1,
         "flops": counted.flops,
         "flops_fwd": forward.flops if forward else None,
@@ -114,28 +133,49 @@ def _deployed(prepared: Prepared, request: dict[str, Any]) -> dict[str, Any]:
 def times(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
     """Pairs, FLOPs and sizes of every phase, and the deployed network's own cost."""
     device = torch.device(request["device"])
-    plain = _first_phase(plain_of(config), request)
-    prepared = _build(config, request)
+    budget = _budget(request["mode"], 1.0 / max(1, request["stages"]))
     measured: list[dict[str, Any]] = []
-    updated: dict[int, nn.Parameter] = {}
-    share = 1.0 / max(1, request["stages"])
-    for phase in phases(prepared):
-        updated |= trained_parameters(phase.stage)
-        measured.append(_timed(phase, plain, request, _budget(request["mode"], share)))
+    found: dict[str, Any] = {}
+    for build in range(budget.builds):
+        plain, prepared = _arms(config, request, build)
+        updated: dict[int, nn.Parameter] = {}
+        for number, phase in enumerate(phases(prepared)):
+            timing = measure_pairs(plain.step, phase.step, device, budget=budget, build=build)
+            updated |= trained_parameters(phase.stage)
+            if build == 0:
+                own = {"first_step_ms": timing.first_step_ms.method, "builds": []}
+                measured.append(_described(phase, request) | own)
+            measured[number]["builds"].append([list(pair) for pair in timing.pairs])
+        if build == 0:
+            found = _sizes(plain, prepared, updated, request)
+    for phase_found in measured:
+        phase_found["converged"] = converged(estimate_ratio(phase_found["builds"]), device, budget)
+    return {"phases": measured, "gate": _gate(config, request), **found}
+
+
+def _gate(config: RunConfig, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Plain against plain, where it was asked for."""
+    if not request["gate"]:
+        return None
+
+    def plain() -> Arm:
+        return _first_phase(plain_of(config), request).step
+
+    return asdict(aa_gate(plain, torch.device(request["device"])))
+
+
+def _sizes(
+    plain: Phase, prepared: Prepared, updated: dict[int, nn.Parameter], request: dict[str, Any]
+) -> dict[str, Any]:
+    """Plain's counts, parameters and state of the method, and its deployed network, after a build was measured."""
+    device = torch.device(request["device"])
     kept = {id(p) for p in prepared.method.deployed.parameters()}
     students = {id(b) for b in prepared.method.students.buffers()}
-    plain_flops = count_flops(plain.step)
     assert plain.forward is not None
     teachers = {id(p): p for t in prepared.teachers.values() for p in t.net.parameters()}
     frozen = teachers | {id(p): p for p in prepared.method.parameters() if id(p) not in updated}
-    gate = None
-    if request["mode"] == "full" and request["gate"]:
-        gate = asdict(
-            aa_gate(plain.step, _first_phase(plain_of(config), request).step, device, budget=_budget("full", 1))
-        )
     return {
-        "phases": measured,
-        "plain_flops": plain_flops.flops,
+        "plain_flops": count_flops(plain.step).flops,
         "plain_flops_fwd": count_flops(plain.forward).flops,
         "plain_rows": plain.rows,
         "plain_peak": asdict(peak_memory(plain.step, device)) if device.type == "cpu" else None,
@@ -143,7 +183,6 @@ def times(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
         "frozen_params_loaded": sum(p.numel() for key, p in frozen.items() if key not in kept),
         "extra_state_mib": tensor_mib([b for b in prepared.method.buffers() if id(b) not in students]),
         "rss_mib": rss_mib(),
-        "gate": gate,
         "deploy": _deployed(prepared, request),
     }
 
