@@ -72,6 +72,8 @@ def random_box(width: int, height: int, least: float, rng: np.random.Generator) 
 class Stored:
     """Compressed pictures, one or ``frames`` of them a row; (N, 3, S, S) or (N, 3, T, S, S) uint8 when read.
 
+    Rows made in training may stand behind those of the file; they are held in memory, of their final size already.
+
     Attributes:
         blob: all files one after the other.
         bounds: (files + 1,) where each file begins.
@@ -80,6 +82,7 @@ class Stored:
         frames: length of a clip, None for single pictures.
         digest: identifies the content.
         name: of the data set and part, for errors.
+        behind: (M, 3, S, S) or (M, 3, T, S, S) uint8 rows behind the file's, None without any.
     """
 
     blob: NDArray[np.uint8]
@@ -90,6 +93,7 @@ class Stored:
     frames: int | None
     digest: str
     name: str
+    behind: NDArray[np.uint8] | None = None
     dtype: torch.dtype = torch.uint8
 
     @property
@@ -104,6 +108,13 @@ class Stored:
     def select(self, index: Tensor) -> Stored:
         """Some rows of the column."""
         return replace(self, rows=self.rows[index.cpu().numpy()])
+
+    def append(self, pixels: Tensor) -> Stored:
+        """The column with more rows behind it: (M, 3, S, S) or (M, 3, T, S, S) uint8 pixels."""
+        more = pixels.to("cpu", torch.uint8).numpy()
+        behind = more if self.behind is None else np.concatenate([self.behind, more])
+        begin = len(self.first) - 1 + len(behind) - len(more)
+        return replace(self, behind=behind, rows=np.concatenate([self.rows, begin + np.arange(len(more))]))
 
     def to(self, *_: Any) -> Stored:
         """Stored columns stay where they are; what is read from them is moved."""
@@ -123,24 +134,43 @@ class Stored:
         Raises:
             UserError: a picture cannot be decoded; names its row.
         """
-        return torch.from_numpy(np.stack([self._row(int(self.rows[i]), rng, least) for i in index.tolist()]))
+        rows = [self._row(int(self.rows[i]), rng, least) for i in index.tolist()]
+        return torch.from_numpy(np.ascontiguousarray(np.stack(rows)))  # layout decides the last bits of a convolution
 
     def _row(self, row: int, rng: np.random.Generator | None, least: float) -> NDArray[np.uint8]:
+        held = row - (len(self.first) - 1)
+        if held >= 0:
+            return self._held(held, rng, least)
         files = np.arange(self.first[row], self.first[row + 1])
         if self.frames is not None:
             files = self._window(files, rng)
         pictures = [self._open(int(file), row) for file in files]
         width, height = pictures[0].size
-        size = (self.geometry.size, self.geometry.size)
         box = self.geometry.centre(width, height) if rng is None else random_box(width, height, least, rng)
         try:
-            pixels = [np.asarray(p.resize(size, Image.Resampling.BILINEAR, box=box)) for p in pictures]
+            pixels = [self._resized(picture, box) for picture in pictures]
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(
                 f"{self.name} row {row}: a picture cannot be decoded ({error}); get the data again"
             ) from error
         clip = np.stack(pixels).transpose(3, 0, 1, 2)
         return clip[:, 0] if self.frames is None else clip
+
+    def _held(self, row: int, rng: np.random.Generator | None, least: float) -> NDArray[np.uint8]:
+        """A row in memory; a crop is drawn for it as for a stored one."""
+        assert self.behind is not None
+        pixels = self.behind[row]
+        if rng is None:
+            return pixels
+        box = random_box(self.geometry.size, self.geometry.size, least, rng)
+        clip = pixels[:, None] if self.frames is None else pixels
+        frames = [self._resized(Image.fromarray(frame), box) for frame in clip.transpose(1, 2, 3, 0)]
+        resized = np.stack(frames).transpose(3, 0, 1, 2)
+        return resized[:, 0] if self.frames is None else resized
+
+    def _resized(self, picture: Image.Image, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+        size = (self.geometry.size, self.geometry.size)
+        return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box))
 
     def _window(self, files: NDArray[np.int64], rng: np.random.Generator | None) -> NDArray[np.int64]:
         """``frames`` consecutive files; a short video is looped."""

@@ -21,6 +21,7 @@ from kdbench.cache import Damaged, build_once
 from kdbench.contract import Batch, Network, Out, Rows, Stage
 from kdbench.data.dataset import Dataset, take
 from kdbench.data.loader import InOrder, Loader
+from kdbench.data.stored import Stored
 from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.seeds import derive, generator
 from kdbench.spec import TaskSpec
@@ -190,7 +191,8 @@ class Task:
             return net(batch)
 
     def rows(self, index: Tensor) -> Rows:
-        return take(self._rows, index)
+        found = take(self._rows, index)  # what is stored is read on the CPU
+        return Rows({name: x.to(self.device) for name, x in found.x.items()}, found.y)
 
     def wrap(self, raw: Rows, index: Tensor | None = None) -> Batch:
         if index is None:
@@ -272,5 +274,8 @@ def build_network(net: str, input_name: str, data: Dataset) -> Network:
 
 def _join(rows: Rows, extra: Rows) -> Rows:
     """``extra`` behind ``rows``, on their device and in their types."""
-    x = {name: torch.cat([t, extra.x[name].to(t)]) for name, t in rows.x.items()}
+    x: dict[str, Any] = {
+        name: t.append(extra.x[name]) if isinstance(t, Stored) else torch.cat([t, extra.x[name].to(t)])
+        for name, t in rows.x.items()
+    }
     return Rows(x, torch.cat([rows.y, extra.y.to(rows.y)]))
