@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from kdbench import registry
 from kdbench.checks.tiny import method_config, tiny
+from kdbench.config import run_config
 from kdbench.contract import At, NotApplicable
 from kdbench.engine.prepare import InnerMethod, hyper_parameters
 from kdbench.engine.stage import StageRun
+from kdbench.errors import UserError
 from kdbench.methods.ccd.adapter import CCD, confidence, soft_losses
 
 
@@ -97,6 +100,23 @@ def test_no_cross_entropy_keeps_the_scale_and_says_so(ccd):
     terms, usual = method.losses(batch, at()), ccd.method.losses(batch, at())
     assert float(terms["task"].detach()) == 0
     assert torch.allclose(terms["plain_view"], 2 * usual["plain_view"])
+
+
+def test_no_weight_for_the_cross_entropy_is_a_config_error():
+    with pytest.raises(UserError, match=r"ce_weight.*null"):
+        run_config("ccd", "digits", ["method.ce_weight=null"])
+
+
+def test_a_single_class_is_refused(ccd):
+    assert all(float(term) == 0 for term in soft_losses(torch.randn(2, 4, 1), torch.randn(2, 4, 1), 4.0))
+    with pytest.raises(NotApplicable, match="at least 2 classes"):
+        CCD(SimpleNamespace(classes=1), [ccd.method.student], ccd.method.teachers, hp())
+
+
+def test_an_odd_number_of_rows_is_refused(ccd):
+    batch = ccd.task.wrap(ccd.task.rows(torch.arange(5)))
+    with pytest.raises(RuntimeError, match=r"multiply up to|size"):
+        ccd.method.losses(type(batch)(batch.x, batch.y, batch.index, 2), at())
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 0.7), (0.2, 0.2)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -35,13 +36,14 @@ class Net(Network):
         return Out(self.fc(emb), emb=emb)
 
 
-def make(roles=("audio", "image"), widths=(WIDTH, WIDTH, WIDTH), classes=CLASSES, **changes):
+def make(roles=("audio", "image"), widths=(WIDTH, WIDTH, WIDTH), classes=CLASSES, rows=ROWS, **changes):
     x = {name: torch.randn(ROWS, 5) for name in ("clip", *roles)}
     y = torch.arange(ROWS) % CLASSES
     batch = Batch(x, y, torch.arange(ROWS))
     task = SimpleNamespace(
-        classes=classes, loss=lambda out, y: F.cross_entropy(out.logits, y), probe=lambda net: net(batch)
-    )
+        classes=classes, loss=lambda out, y: F.cross_entropy(out.logits, y), probe=lambda net: net(batch),
+        train_labels=y, n_train=ROWS, batch=rows, epochs=2, steps=4,
+    )  # fmt: skip
     card = registry.card("ccl")
     teachers = {
         role: Net(role, width).requires_grad_(False).eval() for role, width in zip(roles, widths[1:], strict=False)
@@ -124,6 +126,14 @@ def test_a_batch_without_negatives_is_finite_in_value_and_gradient(rows):
     sum(terms.values()).backward()
     assert all(torch.isfinite(term) for term in terms.values())
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
+def test_batches_of_one_class_are_told_of_once_where_they_are_to_be_expected():
+    with pytest.warns(UserWarning, match=r"about 2 of its batches hold one class alone"):  # 8 batches, 4 classes
+        make(rows=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make()
 
 
 def test_contrast_is_that_of_the_formula():

@@ -143,7 +143,8 @@ def test_a_class_without_rows_gets_no_fakes(tmp_path):
     keep = found.data.train.y != 3
     train = type(found.data.train)({"image": found.data.train.x["image"][keep]}, found.data.train.y[keep])
     found = dataclasses.replace(found, data=dataclasses.replace(found.data, train=train))
-    method = ready(found, tmp_path, "a").method
+    with pytest.warns(UserWarning, match="no training row has class 3"):
+        method = ready(found, tmp_path, "a").method
     assert 3 not in method.make_fakes()["y"]
     assert 3 not in method.gan.d_rows(300, rng()).given
 

@@ -184,6 +184,12 @@ def test_one_row_and_one_class_are_told():
         build(maps((8, 8), (4, 4)), classes=1)
 
 
+def test_a_given_teacher_is_not_read_and_the_card_says_so(ffsd):
+    assert FFSD.needs(ffsd.method.hp).teachers == ()
+    assert ffsd.method.teachers == {}
+    assert any("teacher of the task is not used" in quirk for quirk in registry.card("ffsd").quirks)
+
+
 def test_one_common_is_refused_with_its_key():
     with pytest.raises(UserError, match="commons"):
         run_config("ffsd", "digits", ["method.commons=1"])

@@ -11,6 +11,7 @@ import torch
 
 from kdbench import registry
 from kdbench.contract import At, Batch, Network, NotApplicable, Out
+from kdbench.engine.offers import nets_and_data
 from kdbench.methods.hkd.adapter import HKD, Embedding, contrasts, neighbours
 
 N_TRAIN, CLASSES = 40, 4
@@ -28,7 +29,7 @@ class Net(Network):
         return Out(self.fc(emb), emb=emb)
 
 
-def make(labels=None, batch=16, **changes):
+def make(labels=None, batch=16, constant_teacher=False, **changes):
     labels = torch.arange(N_TRAIN) % CLASSES if labels is None else labels
     x = torch.randn(len(labels), 3)
     task = SimpleNamespace(
@@ -39,6 +40,8 @@ def make(labels=None, batch=16, **changes):
     card = registry.card("hkd")
     hp = card.typed({**card.defaults(), "width": 6, "negatives": 10, **changes})
     teacher = Net(7).requires_grad_(False)
+    if constant_teacher:
+        teacher.fc.weight.zero_()
     return HKD(task, [Net(5)], {"image": teacher}, hp), lambda rows: Batch({"image": x[rows]}, labels[rows], rows)
 
 
@@ -121,6 +124,28 @@ def test_small_batches_are_told_once_at_the_start():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make(batch=8)
+
+
+def test_a_teacher_of_constant_predictions_is_told_of_and_stays_finite():
+    with pytest.warns(UserWarning, match="predicts two rows alike"):
+        method, batch = make(constant_teacher=True)
+    terms = method.losses(batch(torch.arange(12)), at())
+    assert all(torch.isfinite(term) for term in terms.values())
+
+
+def test_row_numbers_outside_the_training_set_are_an_error():
+    method, batch = make()
+    rows = batch(torch.arange(12))
+    with pytest.raises(IndexError, match=r"index 40 is out of (bounds|range)"):
+        method.losses(dataclasses.replace(rows, index=rows.index + N_TRAIN - 11), at())
+
+
+def test_a_teacher_without_scores_is_refused():
+    method, _ = make()
+    task = SimpleNamespace(probe=lambda net: Out(None, emb=torch.zeros(2, 7)))
+    needs = dataclasses.replace(HKD.needs(None), student=frozenset())
+    with pytest.raises(NotApplicable, match="image teacher offers no logits"):
+        nets_and_data(needs, task, method.student, method.teachers)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e4])

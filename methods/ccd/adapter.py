@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdbench.contract import At, Batch, Inner, Method, Needs, Network, NotApplicable, Stage, TaskInfo
 from kdbench.methods.shared.jda import jda
+from kdbench.methods.shared.logits import require_classes
 
 KINDS = frozenset({"classification"})
 
@@ -59,6 +60,7 @@ class CCD(Method):
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
+        require_classes(task, 2)
         self.views = jda(task, (self.student, *teachers.values()), hp.policy, hp.probability)
         self.inner = None if hp.inner is None else self._built(hp.inner)
         if self.inner is None:

@@ -5,6 +5,7 @@ Shapes: B rows, B' of them with the teacher's modality, D width of the teacher's
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -156,6 +157,7 @@ class CCL(Method):
         )
         self.compositions = nn.ModuleList(Composition(other, task.classes, hp.normalise) for other in widths.values())
         self.taus = [hp.audio_tau if role == "audio" else hp.tau for role in teachers]
+        _warn_of_one_class(task)
 
     def groups(self) -> list[Group]:
         networks = [*self.students.parameters(), *self.projections.parameters()]
@@ -189,6 +191,17 @@ class CCL(Method):
         logits: Any = out.logits
         of = (logits[rows], student, target[rows], batch.y[rows])
         return bridge(self.compositions[i], *of, self.taus[i], self.hp.divergence_weight)
+
+
+def _warn_of_one_class(task: TaskInfo) -> None:
+    """Warns if some batches of a run are to be expected to hold a single class, and so no negatives."""
+    shares = task.train_labels.bincount() / task.n_train
+    expected = task.epochs * task.steps * float((shares ** min(task.batch, task.n_train)).sum())
+    if expected >= 1:
+        warnings.warn(
+            f"ccl: about {expected:.0f} of its batches hold one class alone and have no negatives; raise train.batch",
+            stacklevel=3,
+        )
 
 
 def _width(out: Out) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -178,6 +179,9 @@ class ClassGAN(ConditionalGAN):
     def __init__(self, task: TaskInfo, pixels: str, hp: Any) -> None:
         super().__init__(task, pixels, Condition(task.classes, classes=True), hp)
         self.register_buffer("present", task.train_labels.unique(), persistent=False)
+        if absent := sorted(set(range(task.classes)) - set(self.present.tolist())):
+            shown = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
+            warnings.warn(f"cgan_kd: no training row has class {shown}, so no fakes of it are made", stacklevel=2)
 
     def labels(self, index: Tensor) -> Tensor:
         return self.task.train_labels[index]

@@ -93,7 +93,8 @@ class HKD(Method):
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
         self.negatives = Negatives(task.train_labels, min(hp.negatives, fewest_negatives(task.train_labels)))
-        widths = [task.probe(net).emb.shape[1] for net in (self.student, self.teacher)]  # type: ignore[union-attr]
+        probed: list[Any] = [task.probe(net) for net in (self.student, self.teacher)]
+        widths = [out.emb.shape[1] for out in probed]
         self.embeddings = nn.ModuleList(Embedding(width, hp.width) for width in widths)
         self.banks = nn.ModuleList(MemoryBank(task.n_train, hp.width) for _ in widths)
         self._nodes: list[Tensor] = []
@@ -103,6 +104,10 @@ class HKD(Method):
                 f"hkd: batches of {rows} rows are smaller than method.neighbours={hp.neighbours}, so no graph is built "
                 "and the banks stay as they are",
                 stacklevel=2,
+            )
+        if torch.equal(*probed[1].logits):
+            warnings.warn(
+                "hkd: the teacher predicts two rows alike, so its graph's neighbours mean little", stacklevel=2
             )
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
