@@ -1,0 +1,77 @@
+"""The verb ``sweep``: many methods, tasks and seeds through a launcher."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Out, app, home_of, show, warn
+
+
+@app.command()
+def sweep(
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for evaluate; for every run.")] = None,
+    *,
+    methods: Annotated[str, typer.Option("--methods", "-m", help="Names, patterns such as 'crd*', or all.")],
+    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Names, patterns such as 'digits/*', or all.")],
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", help="basic, joblib, submitit_local, submitit_slurm or ray.")
+    ] = "basic",
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Runs at once [default: one a device].")] = None,
+    jobs_per_device: Annotated[
+        int | None, typer.Option("--jobs-per-device", min=1, help="Runs at once on each device, instead of --jobs.")
+    ] = None,
+    launcher_arg: Annotated[
+        list[str] | None, typer.Option("--launcher-arg", help="KEY=VALUE, e.g. partition=gpu; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto and cuda (all cards), cpu or cuda:<i>.")] = "auto",
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=1.0, help="Seconds a run may take, its teacher's included.")
+    ] = None,
+    overhead: Annotated[
+        Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")
+    ] = "full",
+    smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
+    out: Out = None,
+    data: DataFolder = None,
+) -> None:
+    """Run methods x tasks x seeds; what has a record is not run again."""
+    from kdbench.evaluate import ingest, parse_seeds
+    from kdbench.home import data_folder
+    from kdbench.sweep import launch, names, report, where
+    from kdbench.sweep.plan import Asked
+    from kdbench.sweep.rounds import Sweep
+    from kdbench.sweep.watch import Watch
+
+    launch.require(launcher)
+    home = home_of(out)
+    asked = Asked(
+        methods=tuple(names.method_names(methods)),
+        tasks=tuple(names.task_names(tasks)),
+        home=home,
+        seeds=tuple(parse_seeds(seeds)) if seeds is not None else None,
+        overrides=tuple(overrides or ()),
+        smoke=smoke,
+        overhead=overhead,
+        retry=retry_failed,
+        data=data_folder(data),
+    )
+    place = where.find(launcher, device, jobs, jobs_per_device)
+    launch.check(launcher, launch.options(launcher, place.jobs, timeout, launcher_arg or []))
+    planned = Sweep(asked, place, launcher, launcher_arg or [], timeout, Watch.stderr())
+    if dry_run:
+        show(*report.dry_run(planned))
+        return
+    home.require_writable()
+    outcome = planned.run()
+    if (warning := ingest(home)) is not None:
+        warn(warning)
+    show(*report.ended(outcome, home))
+    if outcome.failed:
+        raise typer.Exit(EXIT_FAILED)
+    if outcome.statuses and set(outcome.statuses) == {"not_applicable"}:
+        raise typer.Exit(EXIT_NOTHING_RAN)

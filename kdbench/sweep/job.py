@@ -1,0 +1,135 @@
+"""What a launcher's worker does with one job: take a slot, have the run done, say how it ended. Needs no torch.
+
+A job's order is a file the parent wrote; strings and numbers alone pass between the processes of a sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from kdbench.files import write_atomic
+from kdbench.sweep.runner import Died, Runner, TimedOut
+
+SLOT_PAUSE_S = 0.1
+_last_slot = 0
+_runner: Runner | None = None
+
+
+def order_file(folder: Path, number: int) -> Path:
+    """The order of a job."""
+    return folder / f"{number}.order.json"
+
+
+def state_file(folder: Path, number: int) -> Path:
+    """What a job writes when its run begins: the run's key, the device, the time."""
+    return folder / f"{number}.state.json"
+
+
+def end_file(folder: Path, number: int) -> Path:
+    """What a job writes when it is done: its outcome, and a line for people."""
+    return folder / f"{number}.end.json"
+
+
+def job(config: DictConfig) -> str:
+    """One job of a sweep, in whatever process the launcher made for it.
+
+    Args:
+        config: ``folder`` of the sweep and ``job``, a number.
+
+    Returns:
+        The outcome: ``recorded``; ``busy``, another process does this run; ``refused``, an error a user can act on;
+        ``died``, the process that trained was killed and the run may be tried again.
+    """
+    folder, number = Path(config.folder), int(config.job)
+    order = json.loads(order_file(folder, number).read_text())
+    order["state"] = str(state_file(folder, number))
+    try:
+        with _slot(folder, order["slots"]) as slot:
+            order["device"] = order["devices"][slot % len(order["devices"])]
+            answer = _done(order, folder)
+    except BaseException:
+        close()
+        raise
+    write_atomic(end_file(folder, number), json.dumps(answer))
+    return str(answer["outcome"])
+
+
+def close() -> None:
+    """Ends the process that trains, if there is one."""
+    global _runner
+    if _runner is not None:
+        _runner.kill()
+        _runner = None
+
+
+def _done(order: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What became of a run; a run that has to be ended is recorded as such."""
+    try:
+        answer = _ask(order, folder, order["timeout"])
+    except TimedOut:
+        why = f"stopped after {order['timeout']:g} s, the sweep's limit for a run"
+        return _ask({**order, "give_up": ["timeout", "TimedOut", why]}, folder, None)
+    except Died as death:
+        if not order["last"]:
+            return {"outcome": "died", "line": str(death)}
+        why = f"{death}, twice: out of memory, or by hand"
+        return _ask({**order, "give_up": ["failed", "Died", why]}, folder, None)
+    if answer.get("status") not in ("ok", "not_applicable"):
+        close()  # what a failure leaves in a process shall not meet the next run
+    return answer
+
+
+def _ask(order: dict[str, Any], folder: Path, timeout: float | None) -> dict[str, Any]:
+    global _runner
+    threads = _threads(order)
+    if _runner is not None and not _runner.serves(order["device"], threads):
+        close()
+    if _runner is None:
+        _runner = Runner(order["device"], threads, order["visible"], folder / f"runner-{os.getpid()}.log")
+    try:
+        return _runner.ask(order, timeout)
+    except (TimedOut, Died):
+        close()
+        raise
+
+
+def _threads(order: dict[str, Any]) -> int:
+    """This machine's cores by the jobs that share them, no more than the user allows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = max(1, cores // order["share"])
+    return min(share, order["most_threads"] or share)
+
+
+@contextmanager
+def _slot(folder: Path, slots: int) -> Iterator[int]:
+    """One of the places where a run may take place now; a killed job frees its place. With 0 slots there is no limit.
+
+    A worker goes back to the slot it had, and so keeps its device.
+    """
+    global _last_slot
+    if not slots:
+        yield 0
+        return
+    while True:
+        for slot in (_last_slot % slots, *range(slots)):
+            lock = FileLock(folder / f"slot-{slot}.lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            try:
+                _last_slot = slot
+                yield slot
+                return
+            finally:
+                lock.release()
+        time.sleep(SLOT_PAUSE_S)

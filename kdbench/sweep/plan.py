@@ -1,0 +1,199 @@
+"""What a sweep runs, what it leaves out and why, and in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdbench import registry
+from kdbench.card import Card
+from kdbench.config import Match, run_config
+from kdbench.data import catalogue
+from kdbench.home import Home
+from kdbench.spec import TaskSpec
+from kdbench.sweep.known import Known, Recorded
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a sweep is asked for.
+
+    Attributes:
+        seeds: the task's own when None.
+        retry: run again what failed before.
+    """
+
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    home: Home
+    seeds: tuple[int, ...] | None = None
+    overrides: tuple[str, ...] = ()
+    smoke: bool = False
+    overhead: Literal["off", "quick", "full"] = "off"
+    retry: bool = False
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Seeds that are left out; ``failed`` tells that they have a record without a result."""
+
+    seeds: tuple[int, ...]
+    why: str
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one task.
+
+    Attributes:
+        seeds: those to run.
+        hours: of one run, None where nothing is known of it.
+        measured: its overhead is known already.
+        waits_for: the method whose cost must be measured first, for a compute-matched variant.
+    """
+
+    method: str
+    task: str
+    spec_hash: str = ""
+    seeds: tuple[int, ...] = ()
+    skipped: tuple[Skip, ...] = ()
+    hours: float | None = None
+    measured: bool = False
+    match: Match | None = None
+    waits_for: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """What lines call it."""
+        return f"{self.cell.method} on {self.cell.task}, seed {self.seed}"
+
+    def record(self, known: Known, before: frozenset[str] = frozenset()) -> Recorded | None:
+        """What tells how it went: its own record, or one of its cell which says that the method does not apply.
+
+        Args:
+            before: run ids that do not count.
+        """
+        found = known.runs.get((self.cell.spec_hash, self.seed), [])
+        own = [entry for entry in found if entry.run_id not in before]
+        better = [entry for entry in own if entry.status == "ok"]
+        return next(iter(better or own), known.inapplicable.get(self.cell.spec_hash))
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Runs that may take place at the same time, ``jobs`` at once."""
+
+    runs: tuple[Run, ...]
+    overhead: dict[Run, str]
+    jobs: int
+
+
+def is_matched(method: str) -> bool:
+    """Whether a method is a compute-matched variant, which is planned when the cost of its method is known."""
+    return registry.method(method).match is not None
+
+
+def plan(asked: Asked, known: Known, methods: Sequence[str]) -> list[Cell]:
+    """The cells of some of the methods on all tasks of a sweep; of no compute-matched variant.
+
+    Raises:
+        UserError: an override that does not fit a method or a task.
+    """
+    absent = {task: _absent(asked, task) for task in asked.tasks}
+    return [_cell(asked, known, method, task, absent[task]) for method in methods for task in asked.tasks]
+
+
+def matched_cell(asked: Asked, known: Known, method: str, task: str, match: Match) -> Cell:
+    """The cell of a compute-matched variant whose method's cost is known."""
+    return _cell(asked, known, method, task, _absent(asked, task), match)
+
+
+def left_out(asked: Asked, method: str, task: str, why: str) -> Cell:
+    """A cell of which nothing runs."""
+    seeds = registry.task(task).seeds if asked.seeds is None else asked.seeds
+    return Cell(method, task, skipped=(Skip(tuple(seeds), why),))
+
+
+def _cell(asked: Asked, known: Known, method: str, task: str, absent: str | None, match: Match | None = None) -> Cell:
+    if absent is not None:
+        return left_out(asked, method, task, absent)
+    config = run_config(method, task, asked.overrides, smoke=asked.smoke, match=match)
+    seeds = tuple(config.task.seeds) if asked.seeds is None else asked.seeds
+    spec_hash = config.spec_hash
+    cell = Cell(
+        method, task, spec_hash,
+        hours=None if asked.overrides else known.hours_of(method, task),
+        measured=asked.overhead != "off" and known.is_measured(spec_hash, asked.overhead),
+        match=match,
+    )  # fmt: skip
+    wanted: list[int] = []
+    skipped: dict[tuple[str, bool], list[int]] = {}
+    for seed in seeds:
+        record = Run(cell, seed).record(known)
+        if record is None or (asked.retry and _failed(record)):
+            wanted.append(seed)
+        else:
+            skipped.setdefault((_told(record), _failed(record)), []).append(seed)
+    if wanted and (reason := inapplicable(config.method.ref.card, config.task)) is not None:
+        skipped.setdefault((f"does not apply: {reason}; one seed records that", False), []).extend(wanted[1:])
+        del wanted[1:]
+    made = tuple(Skip(tuple(found), why, failed) for (why, failed), found in skipped.items() if found)
+    return dataclasses.replace(cell, seeds=tuple(wanted), skipped=made)
+
+
+def _failed(record: Recorded) -> bool:
+    return record.status not in ("ok", "not_applicable")
+
+
+def _told(record: Recorded) -> str:
+    if record.status == "ok":
+        return "recorded"
+    if record.status == "not_applicable":
+        return f"does not apply: {(record.error or '').removeprefix('NotApplicable: ')}"
+    return f"recorded as {record.status}; --retry-failed runs it again"
+
+
+def _absent(asked: Asked, task: str) -> str | None:
+    status = catalogue.status(registry.task(task), asked.data, asked.home.data)
+    return f"no data: {status.about}" if status.state == "absent" else None
+
+
+def inapplicable(card: Card, task: TaskSpec) -> str | None:
+    """Why a method cannot run on a task, as far as card and task tell; the engine knows the rest."""
+    if task.kind not in card.kinds:
+        return f"it runs on {' and '.join(sorted(card.kinds))} tasks, this one is a {task.kind} task"
+    if "teacher" in card.needs and not task.pair.teachers:
+        return "it needs a teacher, the task has none"
+    return None
+
+
+def waves(cells: Sequence[Cell], overhead: str, jobs: int, alone: int) -> list[Wave]:
+    """Runs in order: seeds first, then methods, then tasks, so that neighbours ask for different teachers.
+
+    With several jobs at once, a cell's overhead is measured by its first seed when all the others are done.
+
+    Args:
+        alone: how many runs that measure may take place at once.
+    """
+    longest = max((len(cell.seeds) for cell in cells), default=0)
+    runs = [Run(cell, cell.seeds[place]) for place in range(longest) for cell in cells if place < len(cell.seeds)]
+    if overhead == "off" or jobs == 1:
+        return [Wave(tuple(runs), dict.fromkeys(runs, overhead), jobs)] if runs else []
+    measuring = [run for run in runs if not run.cell.measured and run.seed == run.cell.seeds[0]]
+    others = [run for run in runs if run not in set(measuring)]
+    modes = {run: overhead if run.cell.measured else "off" for run in others}
+    found = [Wave(tuple(others), modes, jobs), Wave(tuple(measuring), dict.fromkeys(measuring, overhead), alone)]
+    return [wave for wave in found if wave.runs]

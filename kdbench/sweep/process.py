@@ -1,0 +1,87 @@
+"""The process that trains, seen from inside: an order a line comes in, an answer a line goes out.
+
+Started as ``python -m kdbench.sweep.process WORKER``, the number of the process that asks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import UserError
+from kdbench.files import write_atomic
+from kdbench.sweep.runner import READY
+
+PARENT_S = 0.5
+"""How often the process looks whether the worker that asks still lives."""
+
+
+def main() -> None:
+    """Answers orders until there are no more, or the worker that gives them is gone."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not be taken for an answer
+    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    import kdbench.engine.run  # noqa: F401  # takes seconds, which are no part of a run's time
+
+    print(READY, file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process and all it started when its parent is gone; its run goes on from the checkpoint one day."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _answer(order: dict[str, Any]) -> dict[str, Any]:
+    from kdbench import console
+    from kdbench.engine import run
+
+    try:
+        request = _request(order)
+        state = {"key": request.key, "device": str(request.device), "since": time.time()}
+        write_atomic(Path(order["state"]), json.dumps(state))
+        if "give_up" in order:
+            record = run.give_up(request, *order["give_up"])
+        else:
+            record = run.not_applicable(request) or run.evaluate(request)
+    except run.Busy as error:
+        return {"outcome": "busy", "line": str(error)}
+    except UserError as error:
+        return {"outcome": "refused", "line": " ".join(str(error).split())}
+    except Exception as error:
+        traceback.print_exc()
+        return {"outcome": "refused", "line": f"{type(error).__name__}: {error}"}
+    return {"outcome": "recorded", "status": record.status, "line": console.run_line(record)}
+
+
+def _request(order: dict[str, Any]) -> Any:
+    from kdbench.config import Match, run_config
+    from kdbench.engine.run import Request
+    from kdbench.home import Home
+    from kdbench.machine import pick_device
+
+    match = Match(**order["match"]) if order["match"] is not None else None
+    config = run_config(order["method"], order["task"], order["overrides"], smoke=order["smoke"], match=match)
+    return Request(
+        config,
+        order["seed"],
+        pick_device(order["device"]),
+        Home(Path(order["home"])),
+        Path(order["data"]) if order["data"] is not None else None,
+        order["overhead"],
+        retry=order["retry"],
+    )
+
+
+if __name__ == "__main__":
+    main()

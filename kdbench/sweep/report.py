@@ -1,0 +1,89 @@
+"""What ``kdbench sweep`` prints: the plan, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.markup import escape
+
+from kdbench import console, registry
+from kdbench.home import Home
+from kdbench.sweep.plan import Cell, is_matched
+from kdbench.sweep.rounds import Outcome, Sweep
+
+
+def dry_run(sweep: Sweep) -> list[Any]:
+    """What a sweep would run and leave out, and about how long it would take."""
+    first = sweep.first()
+    cells = first + [_later(cell, first, sweep) for cell in sweep.matched()]
+    made = console.table("plan", "method", "task", "runs seeds", ">hours a run", "left out")
+    for cell in cells:
+        runs = ranges(cell.seeds) or "–"
+        left = "; ".join(f"{ranges(skip.seeds)}: {skip.why}" for skip in cell.skipped)
+        hours = _hours(cell.hours) if cell.seeds else "–"
+        made.add_row(escape(cell.method), escape(cell.task), runs, hours, escape(left))
+    return [made, *_sums(cells, sweep)]
+
+
+def _later(cell: Cell, first: Sequence[Cell], sweep: Sweep) -> Cell:
+    """A compute-matched cell as it will be when the sweep has measured its method."""
+    match = registry.method(cell.method).match
+    measures = sweep.asked.overhead != "off" and any(
+        one.method == match and one.task == cell.task and one.seeds and not one.measured for one in first
+    )
+    if cell.spec_hash or not measures:
+        return cell
+    (skip,) = cell.skipped
+    return Cell(cell.method, cell.task, seeds=skip.seeds, waits_for=match)
+
+
+def _sums(cells: Sequence[Cell], sweep: Sweep) -> Iterable[str]:
+    runs = sum(len(cell.seeds) for cell in cells)
+    left = sum(len(skip.seeds) for cell in cells for skip in cell.skipped)
+    known = [cell for cell in cells if cell.hours is not None]
+    hours = sum(len(cell.seeds) * (cell.hours or 0.0) for cell in known)
+    unknown = runs - sum(len(cell.seeds) for cell in known)
+    yield f"{runs} runs, {left} left out, {sweep.where.jobs} at once with {sweep.launcher}"
+    if runs:
+        spread = f"{_hours(hours)} h of training, {_hours(hours / sweep.where.jobs)} h with {sweep.where.jobs} at once"
+        about = f"about {spread}" if unknown < runs else "hours unknown: nothing measured here yet"
+        yield about + (f"; {unknown} runs not counted, of unknown length" if 0 < unknown < runs else "")
+    if any(cell.waits_for for cell in cells):
+        yield "compute-matched runs start when the cost of their method is measured"
+
+
+def _hours(hours: float | None) -> str:
+    return "unknown" if hours is None else f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"
+
+
+def ranges(seeds: Sequence[int]) -> str:
+    """Seeds as people type them: ``0-2,5``."""
+    found: list[list[int]] = []
+    for seed in seeds:
+        if found and found[-1][-1] == seed - 1:
+            found[-1].append(seed)
+        else:
+            found.append([seed])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in found)
+
+
+def ended(outcome: Outcome, home: Home) -> list[str]:
+    """How a sweep ended, in a few lines."""
+    lines = []
+    counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(outcome.statuses.items()))
+    left = sum(len(skip.seeds) for cell in outcome.skipped for skip in cell.skipped)
+    lines.append(
+        f"{outcome.statuses.total()} runs{': ' * bool(counts)}{counts}; {left} left out; records in {home.records}"
+    )
+    reasons: dict[str, int] = {}
+    for cell in outcome.skipped:
+        for skip in cell.skipped:
+            why = f"{cell.method} on {cell.task}: {skip.why}" if skip.failed or is_matched(cell.method) else skip.why
+            reasons[why] = reasons.get(why, 0) + len(skip.seeds)
+    lines += [f"left out {count}: {why}" for why, count in reasons.items()]
+    lines += [f"{label} has no record: {why}" for label, why in outcome.refused.items()]
+    lines += [f"{label} has no record after all rounds; the same command tries again" for label in outcome.left]
+    if outcome.logs is not None:
+        lines.append(f"logs in {outcome.logs}")
+    return [escape(line) for line in lines]

@@ -1,0 +1,254 @@
+"""The parent of a sweep: launch what has no record, wait for what still runs, look again, at most four times a wave.
+
+A killed worker makes joblib drop what it had not done, and submitit stop waiting; so the records are asked, not what
+launchers return.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kdbench import registry
+from kdbench.config import Match
+from kdbench.errors import UserError
+from kdbench.files import write_atomic
+from kdbench.matching import match_of
+from kdbench.provenance import PUBLISHED
+from kdbench.record import new_run_id
+from kdbench.sweep import job, launch
+from kdbench.sweep.known import Known
+from kdbench.sweep.plan import Asked, Cell, Run, Wave, is_matched, left_out, matched_cell, plan, waves
+from kdbench.sweep.watch import Watch
+from kdbench.sweep.where import Where
+
+ROUNDS = 4
+WAIT_S = 0.5
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended.
+
+    Attributes:
+        statuses: of the records of its runs, counted.
+        refused: runs without a record because of something a user can put right, with the reason.
+        left: runs without a record after all rounds.
+        skipped: cells with seeds that were left out.
+        logs: what the processes printed, where something is left to explain; else None.
+    """
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    skipped: list[Cell] = field(default_factory=list)
+    logs: Path | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a run has no result although its method applies, or had none before."""
+        bad = set(self.statuses) - {"ok", "not_applicable"}
+        return bool(bad or self.refused or self.left or any(s.failed for cell in self.skipped for s in cell.skipped))
+
+
+class Sweep:
+    """One call of ``kdbench sweep``.
+
+    Args:
+        asked: what to run.
+        where: the devices.
+        launcher: its name; ``options`` are those of Hydra.
+        timeout: seconds a run may take, its teacher's training included; None for no limit.
+        watch: shows how far it is.
+    """
+
+    def __init__(
+        self, asked: Asked, where: Where, launcher: str, options: Sequence[str], timeout: float | None, watch: Watch
+    ) -> None:
+        self.asked, self.where, self.launcher, self.options = asked, where, launcher, options
+        self.timeout, self.watch = timeout, watch
+        self.outcome = Outcome()
+        self.folder = asked.home.root / "sweeps" / new_run_id()[:12]
+        self._next = 0
+        self._died: set[Run] = set()
+
+    def known(self) -> Known:
+        """What the index tells now."""
+        return Known.read(self.asked.home, self.asked.smoke, self.where.belongs)
+
+    def first(self) -> list[Cell]:
+        """The cells that need nothing measured before them."""
+        return plan(self.asked, self.known(), [name for name in self.asked.methods if not is_matched(name)])
+
+    def matched(self) -> list[Cell]:
+        """The compute-matched cells, as far as the cost of their methods is known now."""
+        known, found = self.known(), []
+        for method in filter(is_matched, self.asked.methods):
+            for task in self.asked.tasks:
+                try:
+                    match = self._match(method, task, known)
+                except UserError as error:
+                    found.append(left_out(self.asked, method, task, str(error)))
+                else:
+                    found.append(matched_cell(self.asked, known, method, task, match))
+        return found
+
+    def run(self) -> Outcome:
+        """Everything, to the end.
+
+        Raises:
+            UserError: the launcher cannot start.
+        """
+        self.folder.mkdir(parents=True)
+        try:
+            self._cells(self.first())
+            self._cells(self.matched())
+        finally:
+            job.close()
+        if self.outcome.refused or self.outcome.left or set(self.outcome.statuses) - {"ok", "not_applicable"}:
+            self.outcome.logs = self.folder
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return self.outcome
+
+    def _match(self, method: str, task: str, known: Known) -> Match:
+        """The match of a compute-matched variant on the sweep's own device class."""
+        ref, version = registry.method(method), registry.task(task).version
+        entries = [entry for entries in known.runs.values() for entry in entries]
+        results = [e for e in entries if (e.method, e.task, e.status) == (ref.match, task, "ok")]
+        classes = sorted({entry.device_class for entry in results})
+        if len(classes) != 1:
+            found = f"results on {', '.join(classes)}: name one --device" if classes else "no result here"
+            raise UserError(f"needs the measured cost of {ref.match}, which has {found}")
+        match = match_of(ref, task, version, classes[0], [self.asked.home.records, PUBLISHED])
+        assert match is not None
+        return match
+
+    def _cells(self, cells: list[Cell]) -> None:
+        self.outcome.skipped += [cell for cell in cells if cell.skipped]
+        for wave in waves(cells, self.asked.overhead, self.where.jobs, self.where.alone):
+            self._wave(wave)
+
+    def _wave(self, wave: Wave) -> None:
+        known = self.known()
+        # With --retry-failed the records of earlier failures are no answer.
+        before = frozenset(
+            entry.run_id
+            for run in wave.runs
+            for entry in known.runs.get((run.cell.spec_hash, run.seed), [])
+            if entry.status != "ok"
+        )
+        todo = self._settle(list(wave.runs), known, before)
+        for _ in range(ROUNDS):
+            if not todo:
+                return
+            self._round(wave, todo)
+            todo = self._settle(todo, self.known(), before)
+        for run in todo:
+            self.outcome.left.append(run.label)
+            self.watch.ended(run, f"{run.label}: no record after {ROUNDS} attempts")
+
+    def _settle(self, runs: list[Run], known: Known, before: frozenset[str]) -> list[Run]:
+        """Counts the runs that have an answer; returns the others."""
+        left = []
+        for run in runs:
+            record = run.record(known, before)
+            if record is not None:
+                self.outcome.statuses[record.status] += 1
+                self.watch.ended(run, f"{run.label}: {record.status.replace('_', ' ')}")
+            elif run.label not in self.outcome.refused:
+                left.append(run)
+        return left
+
+    def _round(self, wave: Wave, runs: list[Run]) -> None:
+        launcher = launch.LAUNCHERS[self.launcher]
+        size = launcher.batch * wave.jobs if launcher.batch else launcher.limit or len(runs)
+        options = launch.options(self.launcher, wave.jobs, self.timeout, self.options)
+        numbers: dict[int, Run] = {}
+        problem = None
+        for start in range(0, len(runs), size):
+            batch = {self._next + place: run for place, run in enumerate(runs[start : start + size])}
+            self._next += len(batch)
+            numbers |= batch
+            for number, run in batch.items():
+                self._order(number, run, wave)
+            try:
+                with self.watch.following(self.folder, batch):
+                    launch.launch(self.launcher, options, self.folder, list(batch))
+            except launch.LaunchFailed as error:
+                problem = error
+        if problem is not None and not any(job.state_file(self.folder, number).exists() for number in numbers):
+            line = str(problem).splitlines()[0]
+            raise UserError(f"--launcher {self.launcher} started no run: {line}; its logs are in {self.folder}")
+        self._wait(numbers)
+        for number, run in numbers.items():
+            end = _read(job.end_file(self.folder, number))
+            if end.get("outcome") == "refused":
+                self.outcome.refused[run.label] = end["line"]
+            elif end.get("outcome") == "died":
+                self._died.add(run)
+
+    def _order(self, number: int, run: Run, wave: Wave) -> None:
+        """Writes what a job is to do."""
+        asked, here = self.asked, self.where.here
+        order = {
+            "method": run.cell.method,
+            "task": run.cell.task,
+            "overrides": list(asked.overrides),
+            "seed": run.seed,
+            "smoke": asked.smoke,
+            "match": dataclasses.asdict(run.cell.match) if run.cell.match else None,
+            "overhead": wave.overhead[run],
+            "retry": asked.retry,
+            "home": str(asked.home.root),
+            "data": str(asked.data) if asked.data else None,
+            "devices": list(self.where.devices),
+            "slots": wave.jobs if here else 0,
+            "share": wave.jobs if here else 1,
+            "most_threads": _threads_allowed(),
+            "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "") if here else None,
+            "timeout": self.timeout,
+            "last": run in self._died,
+        }
+        write_atomic(job.order_file(self.folder, number), json.dumps(order))
+
+    def _wait(self, numbers: dict[int, Run]) -> None:
+        """Waits until none of these runs is under way, in this sweep's processes or another's."""
+        for number in numbers:
+            if _read(job.end_file(self.folder, number)).get("outcome") not in (None, "busy"):
+                continue
+            key = _read(job.state_file(self.folder, number)).get("key")
+            while key is not None and _held(self.asked.home.runs / f"{key}.lock"):
+                time.sleep(WAIT_S)
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads(path.read_text())
+        return found
+    except FileNotFoundError:
+        return {}
+
+
+def _held(path: Path) -> bool:
+    """Whether a process holds a lock."""
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _threads_allowed() -> int | None:
+    """The most threads a process shall have by the user's word."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() and int(text) else None

@@ -1,0 +1,109 @@
+"""The process that trains, seen from the worker that owns it: asked for one run after the other, killed at need.
+
+Training has a process of its own so that a run which hangs or takes its process down costs nothing but itself; the
+process stays for the worker's next run, for importing torch takes longer than a small run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+READY = "ready"
+
+
+class TimedOut(Exception):
+    """No answer in time."""
+
+
+class Died(Exception):
+    """The process ended without an answer; the message says how."""
+
+
+class Runner:
+    """A process that trains.
+
+    Args:
+        device: what its runs take place on; a CUDA process holds memory of its card, so it serves no other.
+        threads: of torch.
+        visible: ``CUDA_VISIBLE_DEVICES`` of the sweep's own process, which launchers change; None leaves it as it is.
+        log: where everything goes that the process prints.
+    """
+
+    def __init__(self, device: str, threads: int, visible: str | None, log: Path) -> None:
+        self._serves = (device, threads)
+        self._ready = False
+        env = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        if visible is not None:
+            env["CUDA_VISIBLE_DEVICES"] = visible
+            if not visible:
+                del env["CUDA_VISIBLE_DEVICES"]
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kdbench.sweep.process", str(os.getpid())],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=env,
+                start_new_session=True,  # so that it can be killed with all it started
+            )  # fmt: skip
+
+    def serves(self, device: str, threads: int) -> bool:
+        """Whether it can take a run on this device with so many threads."""
+        return self._serves == (device, threads) and self._process.poll() is None
+
+    def ask(self, order: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        """Has a run done.
+
+        Args:
+            timeout: seconds, from when the process is ready; None for no limit.
+
+        Raises:
+            TimedOut: no answer in time; the process still runs.
+            Died: the process ended.
+        """
+        if not self._ready:
+            self._ready = self._line(None) == READY
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._death() from None
+        answer: dict[str, Any] = json.loads(self._line(timeout))
+        return answer
+
+    def kill(self) -> None:
+        """Ends it and all it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _line(self, timeout: float | None) -> str:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        assert self._process.stdout is not None
+        handle = self._process.stdout.fileno()
+        text = b""
+        while not text.endswith(b"\n"):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([handle], [], [], left)[0]:
+                raise TimedOut
+            read = os.read(handle, 65536)
+            if not read:
+                raise self._death()
+            text += read
+        return text.decode().strip()
+
+    def _death(self) -> Died:
+        code = self._process.wait()
+        if code < 0:
+            return Died(f"its process was killed by signal {-code} ({signal.Signals(-code).name})")
+        return Died(f"its process ended with code {code}")
