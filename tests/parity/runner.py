@@ -87,12 +87,23 @@ class Run:
             found.append(self.tensors[name])
         return found
 
-    def totals(self, scalars: Mapping[str, Any], own: Tensor) -> dict[str, Tensor]:
-        """Losses of a format A case whose total is ``gamma CE + alpha KL + beta own``, under their stored names."""
-        ce = F.cross_entropy(self.tensors["input.logits_s"], self.tensors["input.target"])
-        kl = kd_loss(self.tensors["input.logits_s"], self.tensors["input.logits_t"], scalars["kd_T"])
-        total = scalars["gamma"] * ce + scalars["alpha"] * kl + scalars["beta"] * own
-        return {"output.loss_ce": ce, "output.loss_kl": kl, "output.loss_kd": own, "output.total": total}
+    def totals(self, scalars: Mapping[str, Any], own: Tensor, step: str = "") -> dict[str, Tensor]:
+        """Losses of a format A case whose total is ``gamma CE + alpha KL + beta own``, under their stored names.
+
+        A case without labels has no CE, one without teacher logits no KL; neither is in its total then.
+
+        Args:
+            step: ``step1.`` and so on, where a case is of several steps.
+        """
+        student, teacher, target = (self.tensors.get(f"input.{step}{n}") for n in ("logits_s", "logits_t", "target"))
+        found, total = {"loss_kd": own}, scalars["beta"] * own
+        if student is not None and target is not None:
+            found["loss_ce"] = F.cross_entropy(student, target)
+            total = total + scalars["gamma"] * found["loss_ce"]
+        if student is not None and teacher is not None:
+            found["loss_kl"] = kd_loss(student, teacher, scalars["kd_T"])
+            total = total + scalars["alpha"] * found["loss_kl"]
+        return {f"output.{step}{name}": value for name, value in {**found, "total": total}.items()}
 
     def bind(self, module: Module, prefix: str, rename: Mapping[str, str] | None = None) -> Module:
         """The module in train mode, its weights and buffers being the given tensors below ``prefix``.

@@ -27,8 +27,10 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
         for side in ("student", "teacher")
     )
     cls, div = class_loss(student, y), agreement(student, teacher, scalars["temperature"])
-    return {
-        "out.rotated": rotations(tensors["images"], torch.Generator()).transpose(0, 1).flatten(0, 1),
+    found = {}
+    if "images" in tensors:
+        found["out.rotated"] = rotations(tensors["images"], torch.Generator()).transpose(0, 1).flatten(0, 1)
+    return found | {
         "out.joint_labels": joint_labels(y).T.flatten(),
         "out.cls": cls,
         "out.div": div,
