@@ -173,7 +173,7 @@ def _composed(name: str, chosen: Sequence[str], folder: Path) -> Iterator[tuple[
         assert hydra is not None
         overrides = [
             f"hydra/launcher={name}", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled",
-            f"hydra.sweep.dir={_quoted(str(folder))}", "hydra.sweep.subdir=jobs/${hydra.job.num}",
+            "hydra.sweep.dir=${folder}", "hydra.sweep.subdir=jobs/${hydra.job.num}",
             "hydra.job.name=kdbench", "hydra.job.chdir=false", "hydra.output_subdir=null",
             *(f"hydra.launcher.{option}" for option in chosen),
         ]  # fmt: skip
@@ -182,8 +182,3 @@ def _composed(name: str, chosen: Sequence[str], folder: Path) -> Iterator[tuple[
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(f"--launcher {name}: {str(error).splitlines()[0]}") from error
         yield hydra, config
-
-
-def _quoted(text: str) -> str:
-    """A string of Hydra's override grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
