@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench import registry
+from kdbench import models, registry
 from kdbench.checks.tiny import method_config, tiny
 from kdbench.config import run_config
 from kdbench.contract import At, Batch, Network, NotApplicable, Out
@@ -203,6 +203,11 @@ def test_unequal_widths_are_refused_by_name_unless_a_projection_is_asked_for():
 )
 def test_only_the_tasks_of_unequal_nets_ask_for_the_projection(task, choice):
     assert run_config("ccl", task).method.params["unequal_widths"] == choice
+
+
+def test_students_and_sound_teachers_of_the_video_tasks_are_equally_wide():
+    nets = (models.build("r2plus1d_18", (3, 16, 112, 112), 51), models.build("linear", (512,), 51))
+    assert [net.classifier.in_features for net in nets] == [512, 512]
 
 
 def test_inputs_of_a_composition_are_of_unit_length_unless_told():
