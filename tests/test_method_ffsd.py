@@ -15,7 +15,8 @@ from kdbench.contract import At, Batch, NotApplicable, Out
 from kdbench.engine.prepare import hyper_parameters
 from kdbench.engine.stage import StageRun
 from kdbench.errors import UserError
-from kdbench.methods.ffsd.adapter import FFSD, Guide, attention, match, ramp, shifted
+from kdbench.methods.ffsd.adapter import FFSD, attention, match, ramp, shifted
+from kdbench.methods.ffsd.networks import Guide
 
 
 @pytest.fixture

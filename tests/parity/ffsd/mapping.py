@@ -12,9 +12,6 @@ from torch import Tensor
 from kdbench.contract import Out
 from kdbench.methods.ffsd.adapter import (
     FFSD,
-    Fusion,
-    Guide,
-    Squeeze,
     diversity_loss,
     fusion_loss,
     guide_losses,
@@ -23,6 +20,7 @@ from kdbench.methods.ffsd.adapter import (
     mutual_loss,
     shifted,
 )
+from kdbench.methods.ffsd.networks import Fusion, Guide, Squeeze
 from kdbench.methods.kd.adapter import kd_loss
 
 
