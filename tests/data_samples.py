@@ -92,3 +92,8 @@ def as_metadata(folder: Path, part: str, rows: Rows) -> None:
 def contents(place: Place) -> dict[str, Any]:
     """Facts of the one decoded data set of a cache."""
     return json.loads(next(place.cache.glob("toy-*/facts.json")).read_text())  # type: ignore[no-any-return]
+
+
+def opened(file: bytes) -> Image.Image:
+    """A picture file's picture."""
+    return Image.open(io.BytesIO(file))

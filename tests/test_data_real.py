@@ -80,7 +80,7 @@ def test_mnist_is_the_original(folder: Path, home: Home, _: int) -> None:
     [
         pytest.param("cifar10-jpeg/small", (4000, 1000), "cifar10-jpeg", marks=here),
         pytest.param("cifar100-resplit/resnet56-resnet20", (50000, 10000), "cifar100-resplit", marks=here),
-        pytest.param("utkface/vgg13-resnet20", (10000, 2000), "utkface", marks=here),
+        pytest.param("utkface/vgg13-resnet20", (8984, 1788), "utkface", marks=here),
         pytest.param("ucf101-audio", (4893, 1944), "ucf101-audio", marks=here),
         pytest.param("av-digits", (2700, 300), "av-digits", marks=here),
     ],
@@ -139,7 +139,7 @@ def test_plain_learns_ages_in_years(folder: Path, home: Home, _: int) -> None:
     record = run("plain", "utkface/small", folder, home, "train.epochs=2", "data.options.first.train=1000")
     assert record.status == "ok", record.error
     assert record.score is not None
-    assert 5 < record.score < 17  # the mean age alone is 15 to 16 years off
+    assert 5 < record.score < 14  # the mean age alone is 11.6 years off
 
 
 # ---- full-size tasks on tiny generated folders ----------------------------------------------------------------------
@@ -208,3 +208,29 @@ def test_full_size_tasks_run_on_a_tiny_folder_of_their_columns(task: str, tmp_pa
     assert not record.task.ranked  # other rows than the task's
     assert record.task.data[0].name.startswith(f"{spec.data.source}-other-")
     assert record.task.data[0].n == 8
+
+
+@slow
+@pytest.mark.timeout(600)
+def test_a_video_task_runs_on_a_folder_of_video_files(tmp_path: Path) -> None:
+    """Raw clips in a folder a class, stored features beside most of them."""
+    av = pytest.importorskip("av", reason="the video extra (av) is not installed")
+    film = tmp_path / "film.avi"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(12):  # shorter than the clip: looped, as the task asks
+            grey = np.full((48, 64, 3), 20 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    for part in ("train", "test"):
+        for label in range(51):
+            place = tmp_path / "data" / "ucf101" / part / f"class{label:02}"
+            place.mkdir(parents=True)
+            (place / f"{part}_{label}.avi").write_bytes(film.read_bytes())
+            if label:
+                np.save(place / f"{part}_{label}.npy", np.random.default_rng(label).random(512, np.float32))
+    task = "ucf101/audio-image-r2plus1d"
+    record = run("ccl", task, tmp_path / "data", Home(tmp_path / "home"), *FULL_SIZE[task], smoke=True)
+    assert record.status == "ok", record.error
+    assert record.task.data[0].n == 16  # the smoke budget's

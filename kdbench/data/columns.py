@@ -7,6 +7,7 @@ A column of numbers is ``<part>.<input>.npy``; a stored one is ``.bin`` (all fil
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kdbench.data import video
 from kdbench.data.setspec import ClipInput, ImageInput, Input, PictureInput, SoundInput, VectorInput
 from kdbench.data.sound import log_mel
 from kdbench.errors import UserError
@@ -83,10 +85,10 @@ class Writer:
         where = f"{at}, column {self.given.column!r}"
         value = row[self.given.column]
         if self.dense is None:
-            return self._keep(self._pictures(value, where))
+            return self._keep(value, where)
         given = self.given
         if isinstance(given, ImageInput):
-            file = content(value, where)
+            file = file_content(value, where)
             pixels, jpeg = self._image(file, given, where)
             self.jpeg |= jpeg
             self.dense.add(pixels)
@@ -121,28 +123,31 @@ class Writer:
             )
         return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), jpeg
 
-    def _pictures(self, value: Any, where: str) -> list[bytes]:
-        if isinstance(self.given, PictureInput):
-            files = [content(value, where)]
-        else:
-            assert isinstance(self.given, ClipInput)
-            if not isinstance(value, list):
-                raise UserError(f"{where}: a list of pictures is expected, found {type(value).__name__}")
-            least = 1 if self.given.loop else self.given.frames
-            if len(value) < least:
-                raise UserError(f"{where}: a video of {len(value)} frames, the clip takes {self.given.frames}")
-            files = [content(picture, where) for picture in value]
-        for file in files:
-            self.jpeg |= opened(file, where)[1]
-        return files
-
-    def _keep(self, files: list[bytes]) -> bytes:
+    def _keep(self, value: Any, where: str) -> bytes:
+        """Writes a row's pictures, of a video every frame."""
         assert self._blob is not None
+        files, content = self._pictures(value, where)
+        begin = len(self._bounds)
         for file in files:
             self._blob.write(file)
             self._bounds.append(self._bounds[-1] + len(file))
-        self._first.append(self._first[-1] + len(files))
-        return b"".join(files)
+        count = len(self._bounds) - begin
+        if isinstance(self.given, ClipInput) and count < (1 if self.given.loop else self.given.frames):
+            raise UserError(f"{where}: a video of {count} frames, the clip takes {self.given.frames}")
+        self._first.append(self._first[-1] + count)
+        return content
+
+    def _pictures(self, value: Any, where: str) -> tuple[Iterable[bytes], bytes]:
+        """The picture files of a row, and what identifies it."""
+        if not isinstance(self.given, ClipInput):
+            value = [value]
+        elif not isinstance(value, list):
+            content = file_content(value, where, "video")
+            return video.pictures(content, self.given.keep, where), content
+        files = [file_content(picture, where) for picture in value]
+        for file in files:
+            self.jpeg |= opened(file, where)[1]
+        return files, b"".join(files)
 
     def moments(self) -> tuple[list[int], list[int]] | None:
         """Of a closed column of pictures of one size, the sum of each channel's values and of their squares."""
@@ -177,13 +182,13 @@ def _layout(given: Input) -> tuple[tuple[int, ...], type]:
     return (given.bands, 1 + (given.samples - given.window) // given.hop), np.float32
 
 
-def content(value: Any, where: str) -> bytes:
-    """The bytes of a picture file, as parquet files of the hub hold them."""
+def file_content(value: Any, where: str, what: str = "picture") -> bytes:
+    """The bytes of a picture or video file, as parquet files of the hub hold them."""
     found = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(found, bytes):
-        raise UserError(f"{where}: no picture there, but {type(found).__name__}")
+        raise UserError(f"{where}: no {what} there, but {type(found).__name__}")
     if not found:
-        raise UserError(f"{where}: a picture of zero bytes; get the file again")
+        raise UserError(f"{where}: a {what} of zero bytes; get the file again")
     return found
 
 

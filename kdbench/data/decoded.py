@@ -19,7 +19,7 @@ from kdbench.data import tables
 from kdbench.data.columns import Writer
 from kdbench.data.place import Place, find_folder
 from kdbench.data.setspec import PART_NAMES, Part, SetSpec, SoundInput
-from kdbench.data.tables import Table
+from kdbench.data.table import Table
 from kdbench.errors import UserError, nearest
 from kdbench.files import canonical_json, sha256, sha256_file, write_atomic
 
@@ -141,13 +141,16 @@ def _known_files(cache: Path) -> dict[str, str]:
 
 
 def _content_key(parts: Mapping[Part, Table], cache: Path) -> str:
-    """sha256 over the files' content; files seen before with these sizes and times are not read again."""
+    """sha256 over the files' names and content; files seen before with these sizes and times are not read again.
+
+    The names count because a folder's name can be a label.
+    """
     known = _known_files(cache)
     fresh, digest = dict(known), hashlib.sha256()
     for part, table in parts.items():
         listing = _listing(table)
         if listing not in fresh:
-            fresh[listing] = sha256("".join(sha256_file(path) for path in table.files))
+            fresh[listing] = sha256("".join(f"{p.parent.name}/{p.name}:{sha256_file(p)}" for p in table.files))
         digest.update(f"{part}:{fresh[listing]}".encode())
     if fresh != known:
         write_atomic(cache / KNOWN_FILES, json.dumps(fresh))

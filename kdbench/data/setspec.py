@@ -54,10 +54,11 @@ class PictureInput(_Model):
 
 
 class ClipInput(_Model):
-    """Videos as lists of pictures, kept compressed: (N, 3, frames, size, size) uint8.
+    """Videos, as files or as lists of pictures, kept as compressed pictures: (N, 3, frames, size, size) uint8.
 
-    ``loop`` repeats videos shorter than ``frames``, which are an error otherwise. ``frame`` names an input that shows
-    one picture of the clip, a random one in training and the middle one in tests.
+    ``keep`` is the shorter side of the pictures that a video file is decoded to, if its own is longer. ``loop`` repeats
+    videos shorter than ``frames``, which are an error otherwise. ``frame`` names an input that shows one picture of the
+    clip, a random one in training and the middle one in tests.
     """
 
     kind: Literal["clip"]
@@ -65,6 +66,7 @@ class ClipInput(_Model):
     frames: int = Field(ge=1)
     size: int = Field(ge=1)
     resize: int = Field(ge=1)
+    keep: int = Field(default=256, ge=1)
     loop: bool = False
     frame: Slug | None = None
     mean: tuple[float, float, float]
@@ -205,8 +207,8 @@ class SetSpec(_Model):
     def columns(self) -> dict[str, str]:
         """Column name to what it must hold, for messages."""
         words = {
-            "image": "pictures", "picture": "pictures", "clip": "lists of pictures", "vector": "lists of numbers",
-            "sound": "lists of int16 samples",
+            "image": "pictures", "picture": "pictures", "clip": "videos or lists of pictures",
+            "vector": "lists of numbers", "sound": "lists of int16 samples",
         }  # fmt: skip
         found = {given.column: words[given.kind] for given in self.inputs.values()}
         found |= {given.rate_column: "hertz" for given in self.inputs.values() if isinstance(given, SoundInput)}

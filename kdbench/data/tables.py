@@ -1,49 +1,24 @@
-"""Rows of a data set's parts: parquet and Arrow files, folders of pictures, or a data set of the hub."""
+"""Rows of a data set's parts: parquet and Arrow files, folders of pictures or videos, or a data set of the hub."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdbench.data.setspec import ImageInput, Part, PictureInput, SetSpec
-from kdbench.errors import UserError, nearest
+from kdbench.data.folders import open_folder
+from kdbench.data.setspec import ClipInput, Part, SetSpec
+from kdbench.data.table import Row, Table
+from kdbench.errors import UserError
 
-BLOCK = 256
-"""Rows read at a time."""
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-METADATA = "metadata.csv"
+BLOCK, CLIP_BLOCK = 256, 4
+"""Rows read at a time, and rows with videos."""
 _SHARD = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})\.")
-
-
-Row = dict[str, Any]
-Read = Callable[[Sequence[str]], Iterator[tuple[str, Row]]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of one part.
-
-    Attributes:
-        name: of the first file, for messages.
-        files: what is read, in order.
-        count: rows.
-        read: columns to read -> where each row lies, for messages, and its values.
-        schema: of the files; None where rows are put together from a folder.
-    """
-
-    name: str
-    files: Sequence[Path]
-    count: int
-    read: Read
-    schema: pa.Schema | None = None
 
 
 def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
@@ -58,14 +33,18 @@ def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
             files = _files(folder, name, suffix)
             if files:
                 _whole(files)
-                return form(files)
+                return form(files, _block(spec))
     for name in names:
         if (folder / name).is_dir():
-            return _pictures(spec, folder / name)
+            return open_folder(spec, folder / name)
     name = names[0]
     raise UserError(
-        f"{folder}: no {part} part; {name}*.parquet, {name}*.arrow or a folder {name}/ of pictures is expected"
+        f"{folder}: no {part} part; {name}*.parquet, {name}*.arrow or a folder {name}/ of files is expected"
     )
+
+
+def _block(spec: SetSpec) -> int:
+    return CLIP_BLOCK if any(isinstance(given, ClipInput) for given in spec.inputs.values()) else BLOCK
 
 
 def _files(folder: Path, name: str, suffix: str) -> list[Path]:
@@ -93,7 +72,7 @@ def _cannot(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cut off or not readable ({reason}); get the file again")
 
 
-def _parquet(files: Sequence[Path]) -> Table:
+def _parquet(files: Sequence[Path], block: int) -> Table:
     opened = []
     for path in files:
         try:
@@ -104,7 +83,7 @@ def _parquet(files: Sequence[Path]) -> Table:
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         for path, file in zip(files, opened, strict=True):
             try:
-                yield from _numbered(path, file.iter_batches(BLOCK, columns=list(columns)))
+                yield from _numbered(path, file.iter_batches(block, columns=list(columns)))
             except (OSError, pa.ArrowException) as error:
                 raise _cannot(path, error) from error
 
@@ -119,7 +98,7 @@ def _numbered(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[s
             number += 1
 
 
-def _arrow(files: Sequence[Path]) -> Table:
+def _arrow(files: Sequence[Path], block: int) -> Table:
     tables = []
     for path in files:
         try:
@@ -128,7 +107,7 @@ def _arrow(files: Sequence[Path]) -> Table:
                 tables.append(reader.read_all())
         except (OSError, pa.ArrowException) as error:
             raise _cannot(path, error) from error
-    return _in_memory(files, tables)
+    return _in_memory(files, tables, block)
 
 
 def _is_stream(path: Path) -> bool:
@@ -136,62 +115,12 @@ def _is_stream(path: Path) -> bool:
         return file.read(6) != b"ARROW1"
 
 
-def _in_memory(files: Sequence[Path], tables: Sequence[pa.Table]) -> Table:
+def _in_memory(files: Sequence[Path], tables: Sequence[pa.Table], block: int) -> Table:
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         for path, table in zip(files, tables, strict=True):
-            yield from _numbered(path, table.select(list(columns)).to_batches(BLOCK))
+            yield from _numbered(path, table.select(list(columns)).to_batches(block))
 
     return Table(str(files[0]), files, sum(table.num_rows for table in tables), read, tables[0].schema)
-
-
-def _pictures(spec: SetSpec, folder: Path) -> Table:
-    """Pictures in a folder a class, or beside a ``metadata.csv`` with ``file_name`` and the other columns."""
-    images = [given for given in spec.inputs.values() if isinstance(given, ImageInput | PictureInput)]
-    if len(images) != 1 or len(spec.inputs) != 1:
-        raise UserError(f"{folder}: a folder of pictures cannot hold {', '.join(spec.columns)}; give parquet files")
-    column = images[0].column
-    listed = _from_metadata(spec, folder) if (folder / METADATA).is_file() else _by_class(spec, folder)
-
-    def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        for path, values in listed:
-            yield str(path.relative_to(folder.parent)), {column: {"bytes": path.read_bytes()}, **values}
-
-    return Table(str(folder), [path for path, _ in listed], len(listed), read)
-
-
-def _by_class(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
-    if spec.label is None:
-        raise UserError(f"{folder}: {METADATA} with columns file_name and {', '.join(spec.columns)} is missing")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if len(classes) != spec.label.classes:
-        raise UserError(f"{folder}: {len(classes)} class folders, {spec.name} has {spec.label.classes} classes")
-    return [
-        (path, {spec.label.column: label})
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in PICTURES
-    ]
-
-
-def _from_metadata(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
-    number = int if spec.label is not None else float
-    aim = spec.label.column if spec.label is not None else spec.target.column  # type: ignore[union-attr]
-    listed = []
-    with (folder / METADATA).open(newline="", encoding="utf-8") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            at = f"{folder / METADATA} line {line}"
-            for key in ("file_name", aim):
-                if row.get(key) is None:
-                    raise UserError(f"{at}: no column {key!r}{nearest(key, [k for k in row if k])}")
-            try:
-                value = number(row[aim])
-            except ValueError as error:
-                raise UserError(f"{at}: {aim} is {row[aim]!r}, a number is expected") from error
-            path = folder / row["file_name"]
-            if not path.is_file() or folder.resolve() not in path.resolve().parents:
-                raise UserError(f"{at}: no file {row['file_name']!r} in {folder}")
-            listed.append((path, {**row, aim: value}))
-    return listed
 
 
 def from_hub(spec: SetSpec) -> dict[Part, Table]:
@@ -211,7 +140,8 @@ def from_hub(spec: SetSpec) -> dict[Part, Table]:
         except Exception as error:  # the hub's client raises many types, all of which mean: not to be had now
             raise absent(spec, None, _first_line(error)) from error
         files = [Path(file["filename"]) for file in found.cache_files]
-        tables[part] = replace(_in_memory([Path(f"{spec.hub.id} {names[0]}")], [found.data.table]), files=files)
+        whole = _in_memory([Path(f"{spec.hub.id} {names[0]}")], [found.data.table], _block(spec))
+        tables[part] = replace(whole, files=files)
     return tables
 
 

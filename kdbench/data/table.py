@@ -1,0 +1,32 @@
+"""Rows of one part of a data set, wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+Row = dict[str, Any]
+Read = Callable[[Sequence[str]], Iterator[tuple[str, Row]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one part.
+
+    Attributes:
+        name: of the first file, for messages.
+        files: what is read, in order.
+        count: rows.
+        read: columns to read -> where each row lies, for messages, and its values.
+        schema: of the files; None where rows are put together from a folder.
+    """
+
+    name: str
+    files: Sequence[Path]
+    count: int
+    read: Read
+    schema: pa.Schema | None = None
