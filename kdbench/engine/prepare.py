@@ -16,6 +16,7 @@ from kdbench.data.dataset import Dataset
 from kdbench.engine import offers, teachers
 from kdbench.engine.task import Keeper, Task, seeded
 from kdbench.home import Home
+from kdbench.machine import device_class
 from kdbench.progress import Progress
 
 
@@ -117,6 +118,7 @@ def prepare(
         "rows": rows.drawn,
         "seed": seed,
         "smoke": config.smoke_budget(),
+        "device_class": device_class(place.device),
         "engine_version": ENGINE_VERSION,
     }
     keeper = Keeper(place.folder, place.home.artefacts, key, place.progress.say)

@@ -21,6 +21,7 @@ from kdbench.engine.trainer import Trainer
 from kdbench.errors import UserError
 from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.home import Home
+from kdbench.machine import device_class
 from kdbench.models.weights import load_weights
 from kdbench.progress import Progress
 from kdbench.spec import TaskSpec, Teacher
@@ -108,6 +109,8 @@ def _cached(
         "protocol": own.model_dump(mode="json", include={"data", "pair", "train"}),
         "data": data.digest("train"),
         "seed": seed,
+        # Another device rounds otherwise and takes other seconds: a record's teacher is of the record's device class.
+        "device_class": device_class(device),
         "engine_version": ENGINE_VERSION,
     }
     folder = home.teachers / sha256(canonical_json(made_by))[:32]
@@ -131,7 +134,6 @@ def _cached(
             "weights_sha256": sha256_file(path / WEIGHTS),
             "seconds": sum(stage.seconds for stage in trained.stages),
             "steps": sum(stage.steps for stage in trained.stages),
-            "device": device.type,
             "made_by": made_by,
             "curve": trained.curve,
         }
