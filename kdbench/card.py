@@ -26,6 +26,7 @@ FAMILIES = {
     "data": "distillation through generated or transformed data",
     "cross-modal": "a teacher of another modality",
 }
+Kind = Literal["classification", "regression", "crossmodal"]
 ParamsSource = Literal["paper", "official_code", "tuned", "default"]
 
 
@@ -102,12 +103,16 @@ class HyperParameter(_Model):
 
 
 class When(_Model):
-    """The tasks a published value belongs to; every key given must match."""
+    """The tasks a published value belongs to; every key given must match.
+
+    Values without ``variant`` are the method's own, beneath whatever a variant sets; those with one are that variant's.
+    """
 
     source: str | None = None
     student: str | None = None
     teacher: str | None = None
     task: str | None = None
+    variant: VariantName | None = None
 
 
 class Published(_Model):
@@ -124,7 +129,7 @@ class Variant(_Model):
 
     ``own_protocol`` lists task keys that the paper sets differently (``train.epochs: 480``); such rows stand apart.
     A name that ends in ``*`` stands for every method in its place; ``matched`` then names the hyper-parameter that
-    takes the recipe cost of that method over plain's.
+    takes the recipe cost of that method over plain's. ``kinds`` and ``needs`` are given where they are not the card's.
     """
 
     about: Text
@@ -132,6 +137,8 @@ class Variant(_Model):
     own_protocol: dict[str, Any] = {}
     matched: Slug | None = None
     source: Text | None = None
+    kinds: list[Kind] | None = None
+    needs: list[Text] | None = None
 
 
 class Claim(_Model):
@@ -169,7 +176,7 @@ class Card(_Model):
     family: Literal[tuple(FAMILIES)]  # type: ignore[valid-type]
     summary: Text
     version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
-    kinds: list[Literal["classification", "regression", "crossmodal"]]
+    kinds: list[Kind]
     needs: list[Text] = []
     parity: Literal["verified", "unverified", "exact"] = "verified"
     hyper_parameters: dict[Slug, HyperParameter] = {}
@@ -197,6 +204,9 @@ class Card(_Model):
                 raise ValueError(f"variants[{name}]: a name ends in '*' exactly when 'matched' is given")
             if variant.matched is not None and variant.matched not in self.hyper_parameters:
                 raise ValueError(f"variants[{name}]: no hyper-parameter {variant.matched!r}")
+        for i, entry in enumerate(self.published):
+            if entry.when.variant is not None and entry.when.variant not in self.variants:
+                raise ValueError(f"published[{i}]: no variant {entry.when.variant!r}")
         return self
 
     def check(self, key: str, value: Any) -> Any:
@@ -212,19 +222,25 @@ class Card(_Model):
         """Hyper-parameters at their defaults."""
         return {key: hp.check(hp.default) for key, hp in self.hyper_parameters.items()}
 
-    def for_pair(self, *, task: str, source: str, student: str, teacher: str | None) -> tuple[dict[str, Any], str]:
-        """Published values for a task, the most specific entry last, and where they come from."""
-        facts = {"task": task, "source": source, "student": student, "teacher": teacher}
+    def for_pair(
+        self, *, task: str, source: str, student: str, teacher: str | None, variant: str | None = None
+    ) -> tuple[dict[str, Any], ParamsSource | None]:
+        """Values published for a task, of the method or of one variant, and where they come from if there are any.
+
+        Where several entries name a value, the most specific one counts.
+        """
+        facts = {"task": task, "source": source, "student": student, "teacher": teacher, "variant": variant}
 
         def keys(entry: Published) -> dict[str, str]:
             return entry.when.model_dump(exclude_none=True)
 
-        matching = [e for e in self.published if all(facts[k] == v for k, v in keys(e).items())]
+        matching = [e for e in self.published if e.when.variant == variant]
+        matching = [e for e in matching if all(facts[k] == v for k, v in keys(e).items())]
         matching.sort(key=lambda e: len(keys(e)))
         values: dict[str, Any] = {}
         for entry in matching:
             values |= entry.params
-        return values, matching[-1].params_source if matching else "default"
+        return values, matching[-1].params_source if matching else None
 
     def typed(self, values: dict[str, Any]) -> Any:
         """Frozen dataclass instance of checked hyper-parameters, what an adapter gets as ``hp``."""

@@ -162,18 +162,19 @@ def _has_inner(card: Card) -> bool:
 
 
 def _resolve(ref: MethodRef, spec: TaskSpec, smoke: bool) -> tuple[dict[str, Any], str]:
-    """Defaults, then what is published for the pair, then the variant's, then the card's smoke values."""
+    """Defaults, published values of the pair, the variant's values and its published ones, the card's smoke values."""
     card = ref.card
-    published, source = card.for_pair(
-        task=spec.name, source=spec.data.source, student=spec.pair.student.net, teacher=spec.teacher_net
-    )
-    values = {
-        **card.defaults(),
-        **published,
-        **(ref.variant.params if ref.variant else {}),
-        **(card.smoke if smoke else {}),
-    }
-    return {key: card.check(key, value) for key, value in values.items()}, source
+    pair = {"task": spec.name, "source": spec.data.source, "student": spec.pair.student.net}
+    values = card.defaults()
+    published, source = card.for_pair(**pair, teacher=spec.teacher_net)
+    values |= published
+    if ref.variant is not None:
+        published, own_source = card.for_pair(**pair, teacher=spec.teacher_net, variant=ref.name)
+        values |= ref.variant.params | published
+        source = own_source or source
+    if smoke:
+        values |= card.smoke
+    return {key: card.check(key, value) for key, value in values.items()}, source or "default"
 
 
 def _typed(card: Card, values: dict[str, Any]) -> dict[str, Any]:

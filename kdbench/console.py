@@ -145,7 +145,7 @@ def methods(found: dict[str, MethodRef], ratios: Mapping[str, float]) -> list[Ta
         for ref in refs:
             what = ref.variant.about if ref.variant else ref.card.summary
             ratio = f"{ratios[ref.name]:.2f}" if ref.name in ratios else "–"
-            kinds, needs = ", ".join(ref.card.kinds), ", ".join(ref.card.needs)
+            kinds, needs = ", ".join(ref.kinds), ", ".join(ref.needs)
             made.add_row(escape(ref.name), str(ref.card.year), kinds, ref.card.parity, ratio, needs, escape(what))
         tables.append(made)
     return tables
@@ -189,10 +189,14 @@ def method(ref: MethodRef) -> list[Any]:
         escape(f"{', '.join(card.authors)}. {card.venue} {card.year}. [{card.bibkey}]"),
         *(escape(link) for link in (card.links.paper, card.links.code) if link),
         escape(card.summary),
-        f"family {card.family}; runs on {', '.join(card.kinds)}; parity {card.parity}; adapter {card.version}",
+        f"family {card.family}; runs on {', '.join(ref.kinds)}; parity {card.parity}; adapter {card.version}",
     ]
     if ref.variant:
-        lines.append(f"variant of {card.name}: {escape(ref.variant.about)} {escape(str(ref.variant.params))}")
+        lines.append(f"variant of {card.name}: {escape(ref.variant.about)} {escape(_assigned(ref.variant.params))}")
+    if ref.needs:
+        lines.append(f"needs {', '.join(map(escape, ref.needs))}")
+    if card.claimed_overhead:
+        lines.append(f"claimed overhead: {escape(card.claimed_overhead)}")
     if card.hyper_parameters:
         made = table("hyper-parameters (method.NAME=VALUE)", "name", ">default", "what it is", "source")
         for name, hp in card.hyper_parameters.items():
@@ -202,7 +206,7 @@ def method(ref: MethodRef) -> list[Any]:
     if card.variants:
         made = table("variants", "name", "what it is", "parameters")
         for name, variant in card.variants.items():
-            made.add_row(name, escape(variant.about), escape(str({**variant.params, **variant.own_protocol})))
+            made.add_row(name, escape(variant.about), escape(_assigned({**variant.params, **variant.own_protocol})))
         lines.append(made)
     for heading, notes in (("deviations", card.deviations), ("quirks kept", card.quirks)):
         if notes:
@@ -216,9 +220,12 @@ def _published(card: Card) -> list[Table]:
     made = table("published values", "where", "values", "source")
     for entry in card.published:
         where = ", ".join(f"{k} {v}" for k, v in entry.when.model_dump(exclude_none=True).items())
-        values = ", ".join(f"{k}={v}" for k, v in entry.params.items())
-        made.add_row(escape(where), escape(values), escape(entry.source))
+        made.add_row(escape(where), escape(_assigned(entry.params)), escape(entry.source))
     return [made]
+
+
+def _assigned(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def task(spec: TaskSpec) -> list[Any]:
@@ -328,9 +335,8 @@ def _value(value: Any) -> str:
 
 def claims(found: Sequence[Comparison], lone: Sequence[Claim]) -> Table:
     """Published figures beside ours; those without a result of ours stand alone."""
-    made = table(
-        "claimed and reproduced", "data", "pair", ">claimed", ">ours", ">difference", "source", "why they may differ"
-    )
+    columns = ("data", "pair", "metric", ">claimed", ">ours", ">difference", "source", "why they may differ")
+    made = table("claimed and reproduced", *columns)
     for item in found:
         ours = "–" if item.ours is None else interval(item.ours.mean, item.ours.lo, item.ours.hi)
         gap = "–" if item.difference is None else interval(*item.difference, sign=True)
@@ -343,4 +349,5 @@ def claims(found: Sequence[Comparison], lone: Sequence[Claim]) -> Table:
 def _claim_row(made: Table, claim: Claim, ours: str, gap: str, why: str) -> None:
     pair = f"{claim.teacher or 'none'} → {claim.student}"
     value = f"{claim.value:.2f}" + (f" ± {claim.std:.2f}" if claim.std is not None else "")
-    made.add_row(claim.dataset, pair, value, ours, gap, escape(claim.source), escape(why))
+    source = claim.source if claim.verified else f"{claim.source} (unverified)"
+    made.add_row(claim.dataset, pair, claim.metric, value, ours, gap, escape(source), escape(why))

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.card import Card, Variant
+from kdbench.card import Card, Kind, Variant
 from kdbench.errors import UserError, nearest
 from kdbench.spec import TaskSpec
 from kdbench.yamlfile import read_as
@@ -39,6 +39,18 @@ class MethodRef:
     package: str
     variant: Variant | None = None
     match: str | None = None
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """Task kinds it runs on."""
+        own = self.variant.kinds if self.variant is not None else None
+        return self.card.kinds if own is None else own
+
+    @property
+    def needs(self) -> list[str]:
+        """What it asks of a task, in words."""
+        own = self.variant.needs if self.variant is not None else None
+        return self.card.needs if own is None else own
 
     def adapter(self) -> type[Method]:
         """The adapter class. Imports torch.

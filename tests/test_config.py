@@ -32,13 +32,18 @@ def test_defaults_then_published_then_variant_then_overrides(monkeypatch):
                 "when": {"source": "digits", "student": "convnet_w2"}, "params": {"temperature": 3.0},
                 "source": "its table", "params_source": "official_code",
             },
+            {"when": {"source": "digits", "variant": "kd+warm"}, "params": {"temperature": 7.0}, "source": "its own"},
         ],
-        variants={"kd+hot": {"about": "hotter", "params": {"temperature": 9.0}}},
+        variants={
+            "kd+hot": {"about": "hotter", "params": {"temperature": 9.0}},
+            "kd+warm": {"about": "warmer", "params": {"temperature": 8.0}},
+        },
     )  # fmt: skip
     plain = run_config("kd", "digits").method
     assert plain.params["temperature"] == 3.0
     assert plain.params_source == "official_code"
     assert run_config("kd+hot", "digits").method.params["temperature"] == 9.0
+    assert run_config("kd+warm", "digits").method.params["temperature"] == 7.0  # published for the variant itself
     custom = run_config("kd+hot", "digits", ["method.temperature=1.5"])
     assert custom.method.params["temperature"] == 1.5
     assert custom.custom

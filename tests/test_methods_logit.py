@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from kdbench import registry
+from kdbench.config import run_config
 from kdbench.contract import NotApplicable
 from kdbench.methods.dist.adapter import relations
 from kdbench.methods.dkd.adapter import dkd_loss, others_divergence, target_divergence
@@ -159,3 +160,20 @@ def test_label_smoothing_is_refused_on_a_regression_and_smooths_labels():
     (value,) = ref.adapter()(task(4), [net], {}, hp).losses(SimpleNamespace(y=y), None).values()
     smoothed = 0.9 * F.one_hot(y, 4) + 0.1 / 4
     assert value.item() == pytest.approx(-(smoothed * z.log_softmax(1)).sum(1).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "pair", "values"),
+    [
+        ("lskd", "vgg13-mobilenetv2", {"temperature": 3.0, "kd_weight": 9.0, "ce_weight": 0.1}),
+        ("dkd+lskd", "resnet50-mobilenetv2", {"temperature": 2.0, "kd_weight": 15.0, "beta": 2.0, "ce_weight": 1.0}),
+        ("dkd+lskd", "resnet56-resnet20", {"temperature": 3.0, "kd_weight": 18.0, "beta": 2.0}),
+        ("dkd+lskd", "resnet32x4-shufflenetv1", {"temperature": 2.0, "kd_weight": 9.0, "beta": 2.0}),  # none published
+        ("mlkd+lskd", "vgg13-vgg8", {"temperature": 2.0, "kd_weight": 6.0}),
+        ("mlkd+lskd", "wrn_40_2-wrn_16_2", {"temperature": 2.0, "kd_weight": 9.0}),
+        ("dkd+energykd", "vgg13-vgg8", {"beta": 6.0, "low_share": 0.1}),
+        ("energykd-heda", "resnet56-resnet20", {"low_share": 0.0, "high_share": 0.4}),
+    ],
+)
+def test_a_pairs_published_values_are_those_of_its_variant(name, pair, values):
+    assert run_config(name, f"cifar100/{pair}").method.params.items() >= values.items()

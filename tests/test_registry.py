@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import yaml
 
 from kdbench import registry, yamlfile
 from kdbench.card import Card
+from kdbench.checks.tiny import method_config
+from kdbench.engine.prepare import hyper_parameters
 from kdbench.errors import UserError
 from kdbench.spec import TaskSpec
 
@@ -64,10 +67,12 @@ def test_cards_name_the_class_their_adapter_defines():
         assert ref.adapter().__name__ == ref.card.adapter
 
 
-def test_cards_say_what_their_adapters_need():
-    for name in registry.method_packages():
-        ref = registry.method(name)
-        assert ref.card.needs == ref.adapter().needs(ref.card.typed(ref.card.defaults())).words(), name
+def test_cards_say_what_their_adapters_need_and_run_on():
+    for name, ref in registry.methods().items():
+        whole = replace(ref, card=ref.card.model_copy(update={"smoke": {}}))
+        needs = ref.adapter().needs(hyper_parameters(method_config(whole)))
+        assert ref.needs == needs.words(), name
+        assert frozenset(ref.kinds) == needs.kinds, name
 
 
 def test_a_plugin_is_found_without_importing_it(plugin):

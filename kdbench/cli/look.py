@@ -31,7 +31,9 @@ def list_methods(as_json: Json = False, out: Out = None) -> None:
     if as_json:
         facts = {
             name: {
-                **ref.card.model_dump(mode="json", include={"family", "year", "kinds", "needs", "parity"}),
+                **ref.card.model_dump(mode="json", include={"family", "year", "parity"}),
+                "kinds": ref.kinds,
+                "needs": ref.needs,
                 "step_ratio": ratios.get(name),
             }
             for name, ref in found.items()
