@@ -231,6 +231,7 @@ def test_a_video_task_runs_on_a_folder_of_video_files(tmp_path: Path) -> None:
             if label:
                 np.save(place / f"{part}_{label}.npy", np.random.default_rng(label).random(512, np.float32))
     task = "ucf101/audio-image-r2plus1d"
-    record = run("ccl", task, tmp_path / "data", Home(tmp_path / "home"), *FULL_SIZE[task], smoke=True)
+    changes = [*FULL_SIZE[task], "method.unequal_widths=project"]
+    record = run("ccl", task, tmp_path / "data", Home(tmp_path / "home"), *changes, smoke=True)
     assert record.status == "ok", record.error
     assert record.task.data[0].n == 16  # the smoke budget's

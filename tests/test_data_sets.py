@@ -43,8 +43,8 @@ def test_a_second_start_reads_the_cache_and_not_the_files(place: Place, monkeypa
     assert place.folder is not None
     write(place.folder, image_rows(6), image_rows(3))
     first = tabular.load(spec(), {}, place)
-    for name in ("sha256_file", "_decode_part"):
-        monkeypatch.setattr(f"kdbench.data.decoded.{name}", lambda *_: pytest.fail("read the files again"))
+    for name in ("kept.sha256_file", "decoded._decode_part"):
+        monkeypatch.setattr(f"kdbench.data.{name}", lambda *_: pytest.fail("read the files again"))
     second = tabular.load(spec(), {}, place)
     assert torch.equal(first.train.x["image"], second.train.x["image"])
     assert first.digest("train") == second.digest("train")

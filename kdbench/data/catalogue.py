@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from kdbench.data import effort
 from kdbench.data.identity import identify
+from kdbench.data.kept import peek
 from kdbench.data.place import find_folder
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, SoundInput, set_names, set_spec
 from kdbench.errors import UserError
@@ -99,10 +100,8 @@ def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | Non
             gated = ", gated: accept its terms there" if of.hub.gated else ""
             return "hub", f"{of.hub.id} on the hub{gated}"
         return "absent", f"put it into {of.places(copy)[0]}/ of the data folder"
-    from kdbench.data import decoded  # reads files: slow to import, and needed where there is a folder alone
-
     try:
-        found = decoded.peek(of, copy, local, cache) if cache is not None else None
+        found = peek(of, local, cache) if cache is not None else None
         if found is None:
             return "found", f"{local.name}/ in the data folder, decoded at the first run"
         name, why_not = identify(of, copy, found)

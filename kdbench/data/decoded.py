@@ -6,55 +6,21 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from kdbench.cache import Damaged, build_once
-from kdbench.data import tables
+from kdbench.data import kept, tables
 from kdbench.data.columns import Writer
+from kdbench.data.kept import FACTS, Decoded
 from kdbench.data.place import Place, find_folder
 from kdbench.data.setspec import PART_NAMES, Part, SetSpec, SoundInput
 from kdbench.data.table import Table
 from kdbench.errors import UserError, nearest
-from kdbench.files import canonical_json, sha256, sha256_file, write_atomic
-
-DECODER = 2
-"""Raised when the same files would decode to other arrays."""
-FACTS = "facts.json"
-KNOWN_FILES = "files.json"
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A decoded data set.
-
-    Attributes:
-        folder: where its arrays lie.
-        facts: ``parts`` (of each: rows, content, labels, jpeg), ``pool``.
-        origin: the folder or hub id it came from.
-    """
-
-    folder: Path
-    facts: dict[str, Any]
-    origin: str
-
-    @property
-    def source(self) -> str:
-        """Where it came from, without the place on this machine."""
-        return self.origin if self.origin.startswith("hub:") else f"folder:{Path(self.origin).name}"
-
-    def array(self, part: str, name: str) -> NDArray[Any]:
-        """A column; memory-mapped, writes stay in this process."""
-        return np.load(self.folder / f"{part}.{name}.npy", mmap_mode="c")
-
-    def blob(self, part: str, name: str) -> NDArray[np.uint8]:
-        """The compressed pictures of a stored column."""
-        return np.memmap(self.folder / f"{part}.{name}.bin", dtype=np.uint8, mode="r")
+from kdbench.files import sha256, write_atomic
 
 
 def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
@@ -66,26 +32,10 @@ def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
     local = find_folder(place.folder, spec.places(copy))
     if local is not None:
         parts = {part: tables.open_part(spec, local, part) for part in PART_NAMES}
-        return _made(spec, parts, _content_key(parts, place.cache), place, str(local))
+        return _made(spec, parts, place, str(local))
     if copy is not None or spec.hub is None:
         raise absent_copy(spec, copy, place.folder)
     return _from_hub(spec, place)
-
-
-def peek(spec: SetSpec, copy: str | None, folder: Path, cache: Path) -> Decoded | None:
-    """What a data set's folder was decoded to, without reading its files; None if it was not.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
-    parts = {part: tables.open_part(spec, folder, part) for part in PART_NAMES}
-    known = _known_files(cache)
-    if any(_listing(table) not in known for table in parts.values()):
-        return None
-    found = _place(spec, _content_key(parts, cache), cache)
-    if not (found / FACTS).is_file():
-        return None
-    return Decoded(found, json.loads((found / FACTS).read_text()), str(folder))
 
 
 def absent_copy(spec: SetSpec, copy: str | None, folder: Path | None) -> UserError:
@@ -104,66 +54,22 @@ def _from_hub(spec: SetSpec, place: Place) -> Decoded:
     """By a pointer from the hub id to what it decoded to: later starts need neither the hub nor `datasets`."""
     assert spec.hub is not None
     pointer = place.cache / f"{spec.name}.hub.json"
-    wanted = {"hub": spec.hub.model_dump(), "decoding": _decoding(spec)}
+    wanted = {"hub": spec.hub.model_dump(), "decoding": kept.decoding(spec)}
     with suppress(OSError, ValueError, KeyError):
         known = json.loads(pointer.read_text())
         folder = place.cache / known["folder"]
         if known["wanted"] == wanted and (folder / FACTS).is_file():
             _check(folder)
-            return Decoded(folder, json.loads((folder / FACTS).read_text()), f"hub:{spec.hub.id}")
+            return Decoded.read(folder, f"hub:{spec.hub.id}")
     parts = tables.from_hub(spec)
-    key = _content_key(parts, place.cache)
-    made = _made(spec, parts, key, place, f"hub:{spec.hub.id}")
+    made = _made(spec, parts, place, f"hub:{spec.hub.id}")
     write_atomic(pointer, json.dumps({"wanted": wanted, "folder": made.folder.name}))
     return made
 
 
-def _decoding(spec: SetSpec) -> dict[str, Any]:
-    """What decides the arrays beside the files; normalisation does not."""
-    body = spec.model_dump(mode="json", include={"inputs", "label", "target", "id", "parts"})
-    for given in body["inputs"].values():
-        for key in ("mean", "std", "frame", "loop", "resize"):
-            given.pop(key, None)
-    return {**body, "decoder": DECODER}
-
-
-def _listing(table: Table) -> str:
-    """sha256 over the names, sizes and times of a part's files."""
-    stats = [(str(path.absolute()), path.stat()) for path in table.files]
-    return sha256(canonical_json([[name, found.st_size, found.st_mtime_ns] for name, found in stats]))
-
-
-def _known_files(cache: Path) -> dict[str, str]:
-    """Listing to content hash of the parts read before."""
-    with suppress(OSError, ValueError):
-        return dict(json.loads((cache / KNOWN_FILES).read_text()))
-    return {}
-
-
-def _content_key(parts: Mapping[Part, Table], cache: Path) -> str:
-    """sha256 over the files' names and content; files seen before with these sizes and times are not read again.
-
-    The names count because a folder's name can be a label.
-    """
-    known = _known_files(cache)
-    fresh, digest = dict(known), hashlib.sha256()
-    for part, table in parts.items():
-        listing = _listing(table)
-        if listing not in fresh:
-            fresh[listing] = sha256("".join(f"{p.parent.name}/{p.name}:{sha256_file(p)}" for p in table.files))
-        digest.update(f"{part}:{fresh[listing]}".encode())
-    if fresh != known:
-        write_atomic(cache / KNOWN_FILES, json.dumps(fresh))
-    return digest.hexdigest()
-
-
-def _place(spec: SetSpec, content: str, cache: Path) -> Path:
-    key = sha256(canonical_json({"content": content, **_decoding(spec)}))
-    return cache / f"{spec.name}-{key[:32]}"
-
-
-def _made(spec: SetSpec, parts: Mapping[Part, Table], content: str, place: Place, origin: str) -> Decoded:
-    folder = _place(spec, content, place.cache)
+def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str) -> Decoded:
+    content = kept.content_key({part: table.files for part, table in parts.items()}, place.cache)
+    folder = kept.place_of(spec, content, place.cache)
 
     def build(path: Path) -> None:
         for left in path.iterdir():  # of a decoder that was killed
@@ -179,7 +85,7 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], content: str, place: Place
         write_atomic(path / FACTS, json.dumps(body, indent=1))
 
     build_once(folder, _check, build, place.progress.say)
-    return Decoded(folder, json.loads((folder / FACTS).read_text()), origin)
+    return Decoded.read(folder, origin)
 
 
 def _check(folder: Path) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, VectorInput
 from kdbench.data.table import Row, Table
 from kdbench.errors import UserError, nearest
@@ -28,24 +26,44 @@ def open_folder(spec: SetSpec, folder: Path) -> Table:
     Raises:
         UserError: the set has other inputs too, the classes are not its own, or a listed file is missing.
     """
+    shown, stored = _inputs(spec, folder)
+    listed = _rows(spec, folder)
+
+    def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        for path, values in listed:
+            row: Row = {shown: {"bytes": path.read_bytes()}, **values}
+            if spec.id is not None:
+                row.setdefault(spec.id, path.stem)
+            if stored is not None:
+                row[stored.column] = _features(path.with_suffix(FEATURES), stored)
+            yield str(path.relative_to(folder.parent)), row
+
+    return Table(str(folder), files(spec, folder), len(listed), read)
+
+
+def files(spec: SetSpec, folder: Path) -> list[Path]:
+    """Every file that decides a part's rows.
+
+    Raises:
+        UserError: as :func:`open_folder`.
+    """
+    _, stored = _inputs(spec, folder)
+    shown = [path for path, _ in _rows(spec, folder)]
+    beside = [path.with_suffix(FEATURES) for path in shown] if stored is not None else []
+    return [path for path in [folder / METADATA, *beside] if path.is_file()] + shown
+
+
+def _inputs(spec: SetSpec, folder: Path) -> tuple[str, VectorInput | None]:
+    """Column of the pictures or videos, and the stored features beside them."""
     shown = [given for given in spec.inputs.values() if isinstance(given, ImageInput | PictureInput | ClipInput)]
     stored = [given for given in spec.inputs.values() if isinstance(given, VectorInput)]
     if len(shown) != 1 or len(stored) > 1 or len(shown) + len(stored) != len(spec.inputs):
         raise UserError(f"{folder}: a folder of files cannot hold {', '.join(spec.columns)}; give parquet files")
-    listed = _listed(spec, folder) if (folder / METADATA).is_file() else _by_class(spec, folder)
-    beside = [path.with_suffix(FEATURES) for path, _ in listed if stored and path.with_suffix(FEATURES).is_file()]
-    also = [folder / METADATA] if (folder / METADATA).is_file() else []
+    return shown[0].column, stored[0] if stored else None
 
-    def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        for path, values in listed:
-            row: Row = {shown[0].column: {"bytes": path.read_bytes()}, **values}
-            if spec.id is not None:
-                row.setdefault(spec.id, path.stem)
-            for given in stored:
-                row[given.column] = _features(path.with_suffix(FEATURES), given)
-            yield str(path.relative_to(folder.parent)), row
 
-    return Table(str(folder), [*also, *(path for path, _ in listed), *beside], len(listed), read)
+def _rows(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
+    return _listed(spec, folder) if (folder / METADATA).is_file() else _by_class(spec, folder)
 
 
 def _suffixes(spec: SetSpec) -> set[str]:
@@ -93,6 +111,8 @@ def _features(path: Path, given: VectorInput) -> Any:
         if given.optional:
             return None
         raise UserError(f"{path}: missing; it holds the {given.size} numbers of {given.column!r}")
+    import numpy as np
+
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

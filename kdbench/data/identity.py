@@ -9,7 +9,7 @@ from kdbench.data.setspec import PART_NAMES, Identity, SetSpec
 from kdbench.errors import UserError
 
 if TYPE_CHECKING:
-    from kdbench.data.decoded import Decoded
+    from kdbench.data.kept import Decoded
 
 
 def identify(spec: SetSpec, copy: str | None, decoded: Decoded) -> tuple[str, str | None]:

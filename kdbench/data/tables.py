@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdbench.data.folders import open_folder
+from kdbench.data.partfiles import part_files
 from kdbench.data.setspec import ClipInput, Part, SetSpec
 from kdbench.data.table import Row, Table
 from kdbench.errors import UserError
 
 BLOCK, CLIP_BLOCK = 256, 4
 """Rows read at a time, and rows with videos."""
-_SHARD = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})\.")
 
 
 def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
@@ -27,44 +26,14 @@ def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
     Raises:
         UserError: nothing there, a file that cannot be read, or a shard that is missing.
     """
-    names = spec.parts[part]
-    for name in names:
-        for form, suffix in ((_parquet, "parquet"), (_arrow, "arrow")):
-            files = _files(folder, name, suffix)
-            if files:
-                _whole(files)
-                return form(files, _block(spec))
-    for name in names:
-        if (folder / name).is_dir():
-            return open_folder(spec, folder / name)
-    name = names[0]
-    raise UserError(
-        f"{folder}: no {part} part; {name}*.parquet, {name}*.arrow or a folder {name}/ of files is expected"
-    )
+    found = part_files(spec, folder, part)
+    if found.form == "folder":
+        return open_folder(spec, next(folder / name for name in spec.parts[part] if (folder / name).is_dir()))
+    return (_parquet if found.form == "parquet" else _arrow)(found.files, _block(spec))
 
 
 def _block(spec: SetSpec) -> int:
     return CLIP_BLOCK if any(isinstance(given, ClipInput) for given in spec.inputs.values()) else BLOCK
-
-
-def _files(folder: Path, name: str, suffix: str) -> list[Path]:
-    form = re.compile(rf"{re.escape(name)}([-_.].*)?\.{suffix}")
-    for place in (folder, folder / "data"):
-        found = [path for path in place.glob(f"*.{suffix}") if form.fullmatch(path.name)]
-        if found:
-            return sorted(found)
-    return sorted((folder / name).glob(f"*.{suffix}"))
-
-
-def _whole(files: Sequence[Path]) -> None:
-    """Refuses a set of shards of which one is missing."""
-    shards = [match for path in files if (match := _SHARD.search(path.name))]
-    if shards and len(shards) == len(files) != int(shards[0]["count"]):
-        missing = sorted(set(range(int(shards[0]["count"]))) - {int(match["number"]) for match in shards})
-        raise UserError(
-            f"{files[0].parent}: shard {missing[0]} of {shards[0]['count']} is missing beside {files[0].name}; "
-            "the download was cut off, get it again"
-        )
 
 
 def _cannot(path: Path, error: Exception) -> UserError:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from kdbench.contract import Rows
 from kdbench.data.dataset import Dataset, Derived, Transform, select
-from kdbench.data.decoded import Decoded, decode
+from kdbench.data.decoded import decode
 from kdbench.data.identity import identify
+from kdbench.data.kept import Decoded
 from kdbench.data.options import parse
 from kdbench.data.place import Place
 from kdbench.data.setspec import PART_NAMES, ClipInput, Input, PictureInput, SetSpec, VectorInput
