@@ -16,10 +16,26 @@ if TYPE_CHECKING:  # `show` answers at once: it loads neither the index nor the 
     from kdbench.stats import CellStat
     from kdbench.summary import Row
 
-METHOD_NAMES = {"vanilla": registry.PLAIN, "kd+lskd": "lskd", "simkd_f2": "simkd"}
+METHOD_NAMES = {
+    "vanilla": registry.PLAIN,
+    "kd+lskd": "lskd",
+    "simkd_f2": "simkd",
+    "simkd_f4": "simkd-f4",
+    "simkd_f8": "simkd-f8",
+    "hsakd_star": "hsakd-joint",
+}
 """The collected table's names that are not ours."""
 DATASETS = {"imagenet1k": "imagenet"}
 """The collected table's data sets that our sources name otherwise."""
+NETS = {
+    "imagenet": {
+        "resnet18": "timm:resnet18",
+        "resnet34": "timm:resnet34.tv_in1k",
+        "resnet50": "timm:resnet50.tv_in1k",
+        "mobilenetv1": "timm:mobilenetv1_100",
+    }
+}
+"""By data set, the collected table's nets that our tasks name otherwise."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +85,14 @@ def _collected() -> tuple[Claim, ...]:
     for row in csv.DictReader(text.splitlines()):
         if row["method"] == "method":  # the table was joined from parts that each had a heading
             continue
+        dataset = DATASETS.get(row["task"], row["task"])
+        nets = NETS.get(dataset, {})
         found.append(
             Claim(
                 METHOD_NAMES.get(row["method"], row["method"]),
-                DATASETS.get(row["task"], row["task"]),
-                None if row["teacher"] in ("", "none") else row["teacher"],
-                row["student"],
+                dataset,
+                None if row["teacher"] in ("", "none") else nets.get(row["teacher"], row["teacher"]),
+                nets.get(row["student"], row["student"]),
                 row["metric"],
                 float(row["value"]),
                 float(row["std"]) if row["std"] else None,

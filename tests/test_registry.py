@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdbench import registry, yamlfile
+from kdbench import models, registry, yamlfile
 from kdbench.card import Card
 from kdbench.checks.tiny import method_config
 from kdbench.engine.prepare import hyper_parameters
@@ -73,6 +73,17 @@ def test_cards_say_what_their_adapters_need_and_run_on():
         needs = ref.adapter().needs(hyper_parameters(method_config(whole)))
         assert ref.needs == needs.words(), name
         assert frozenset(ref.kinds) == needs.kinds, name
+
+
+def test_cards_name_nets_as_tasks_do():
+    """A published value or figure of a pair that no task spells so would never be found."""
+    for name in registry.method_packages():
+        card = registry.card(name)
+        for of in (*(entry.when for entry in card.published), *card.claims):
+            nets = {net for net in (of.student, of.teacher) if net is not None}
+            for net in nets:
+                models.recipe(net)
+                assert of.source != "imagenet" or net.startswith("timm:"), (name, net)
 
 
 def test_a_plugin_is_found_without_importing_it(plugin):
