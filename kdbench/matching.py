@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdbench import record as records
 from kdbench.config import Match
 from kdbench.errors import UserError
 from kdbench.ledger import totals
@@ -32,8 +31,9 @@ def match_of(ref: MethodRef, task: str, version: int, device_class: str, sources
             method=ref.match, task=task, task_version=version, device_class=device_class, custom=False, smoke=False
         )
         current = next((cell for cell in cells if cell["current"]), None)
-        raw = store.record(current["overhead_run_id"]) if current and current["overhead_run_id"] else None
-    ratio = totals(records.parse(raw)).ratio("recipe") if raw else None
+        head = current["overhead_run_id"] if current else None
+        measured = store.records([head]).get(head) if head else None
+    ratio = totals(measured).ratio("recipe") if measured else None
     if current is None or ratio is None:
         raise UserError(
             f"{ref.name} needs the measured cost of {ref.match} on {task} and {device_class}; "

@@ -61,6 +61,14 @@ class Nvml:
         limit = self._ask("nvmlDeviceGetEnforcedPowerLimit", self._handle)
         return None if limit is None else limit / 1000
 
+    def sm_clock_mhz(self) -> int | None:
+        """Clock of the streaming multiprocessors now, MHz."""
+        return self._ask("nvmlDeviceGetClockInfo", self._handle, self._api.NVML_CLOCK_SM)
+
+    def temperature_c(self) -> int | None:
+        """Temperature of the chip now, °C."""
+        return self._ask("nvmlDeviceGetTemperature", self._handle, self._api.NVML_TEMPERATURE_GPU)
+
     def utilisation(self) -> int | None:
         """Share of the last sampling period (up to 1 s) in which a kernel ran, %."""
         rates = self._ask("nvmlDeviceGetUtilizationRates", self._handle)

@@ -12,6 +12,13 @@ Build = Annotated[tuple[Pair, ...], Field(min_length=1, max_length=40)]
 Builds = Annotated[tuple[Build, ...], Field(min_length=2, max_length=10)]
 
 
+class BoardState(Part):
+    """A GPU right after a build was timed: a throttled one shows here. Null: the driver does not tell."""
+
+    sm_clock_mhz: Count | None = None
+    temperature_c: Count | None = None
+
+
 class Phase(Part):
     """Overhead of one phase of a method whose step changes; ``steps`` weigh it."""
 
@@ -84,6 +91,7 @@ class Measured(Part):
     train_only_params: Count | None = None
     frozen_params_loaded: Count | None = None
     extra_state_mib: Amount | None = None
+    board: Annotated[tuple[BoardState, ...], Field(max_length=1000)] = ()
     energy: Energy | None = None
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ import duckdb
 from kdbench import __version__
 from kdbench.errors import UserError, nearest
 from kdbench.files import sha256, write_atomic
-from kdbench.record import SIDE_FOLDER, Problem, RecordError, load, load_side, read_text
+from kdbench.record import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text
 from kdbench.store_sql import (
     INSERT_RUNS,
     INSERT_SIDES,
@@ -182,6 +182,16 @@ class Store:
         found = self.query("SELECT record FROM runs WHERE run_id = ?", [run_id])
         return json.loads(found[0]["record"]) if found else None
 
+    def records(self, run_ids: Sequence[str]) -> dict[str, Record]:
+        """Run id to record, of those that the index has."""
+        found = self.query("SELECT run_id, record FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [run_ids])
+        return {row["run_id"]: Record.model_validate_json(row["record"]) for row in found}
+
+    def overheads(self, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Run id to row of the overhead table, of those that have one."""
+        found = self.query("SELECT * FROM overhead WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [run_ids])
+        return {row["run_id"]: row for row in found}
+
     def export(self, folder: Path) -> list[Path]:
         """Write ``runs.parquet`` (all columns and the record) and ``runs.csv`` (without it); returns the two paths."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -313,14 +323,15 @@ def _files(sources: Iterable[Path]) -> Iterator[_File]:
             yield from _described([here / name for name in sorted(names) if name.endswith(".json") and name[0] != "."])
 
 
-def _described(paths: Iterable[Path]) -> Iterator[_File]:
+def _described(paths: Sequence[Path]) -> Iterator[_File]:
+    kind = "side" if paths and paths[0].parent.name == SIDE_FOLDER else "run"  # all lie in one folder
     for path in paths:
         try:
-            status = path.stat()
+            status = os.stat(path)
         except OSError:
             yield _File(path, "run", -1, -1)  # reading it will say what is wrong
             continue
-        yield _File(path, "side" if path.parent.name == SIDE_FOLDER else "run", status.st_size, status.st_mtime_ns)
+        yield _File(path, kind, status.st_size, status.st_mtime_ns)
 
 
 def _checked(

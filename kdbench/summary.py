@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench import record as records
 from kdbench.errors import UserError
 from kdbench.ledger import Totals, totals
+from kdbench.record import Record
 from kdbench.registry import PLAIN
 from kdbench.stats import CellStat, PairedDelta, item_noise, paired_delta, summarise
 from kdbench.store import Store
@@ -58,7 +58,9 @@ def rows(store: Store, **where: Any) -> list[Row]:
     for cell in cells:
         if not cell["custom"]:
             groups.setdefault(_group(cell), {})[cell["method"]] = _by_seed(cell)
-    found = [_row(store, cell, groups.get(_group(cell), {})) for cell in cells]
+    heads = [_head(cell) for cell in cells]
+    costs, taken = store.overheads(heads), store.records(heads)
+    found = [_row(cell, groups.get(_group(cell), {}), costs, taken) for cell in cells]
     have = {(row.method, row.task, row.version, row.device_class) for row in found}
     keys = {k: v for k, v in where.items() if k in ("method", "task", "task_version", "device_class")}
     for gap in store.coverage(**keys):
@@ -77,7 +79,17 @@ def _by_seed(cell: dict[str, Any]) -> dict[int, float]:
     return dict(zip(cell["seeds"], cell["scores"], strict=True))
 
 
-def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]]) -> Row:
+def _head(cell: dict[str, Any]) -> str:
+    """The run that a cell's cost is read from."""
+    return str(cell["overhead_run_id"] or cell["run_ids"][0])
+
+
+def _row(
+    cell: dict[str, Any],
+    group: dict[str, dict[int, float]],
+    costs: Mapping[str, dict[str, Any]],
+    taken: Mapping[str, Record],
+) -> Row:
     own = _by_seed(cell)
     direction: Literal["max", "min"] = "max" if cell["higher_is_better"] else "min"
 
@@ -87,9 +99,8 @@ def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]])
             return None
         return paired_delta(own, other, direction)
 
-    cost = store.query("SELECT * FROM overhead WHERE run_id = ?", [cell["overhead_run_id"]])
-    head = store.record(cell["overhead_run_id"] or cell["run_ids"][0])
-    record = records.parse(head) if head is not None else None
+    cost = costs.get(_head(cell))
+    record = taken.get(_head(cell))
     stat = summarise(own)
     items = record.metrics.test_items if record is not None and record.metrics is not None else None
     marks = [name for name in ("custom", "smoke", "own_protocol") if cell[name]]
@@ -105,7 +116,7 @@ def _row(store: Store, cell: dict[str, Any], group: dict[str, dict[int, float]])
         score=stat,
         to_baseline=against(cell["baseline"]),
         to_plain=against(PLAIN),
-        cost=cost[0] if cost and cost[0].get("step_ratio") is not None else None,
+        cost=cost if cost and cost.get("step_ratio") is not None else None,
         run_ids=tuple(cell["run_ids"]),
         scores=own,
         totals=totals(record) if record is not None else None,

@@ -184,11 +184,23 @@ def _overhead(over: dict[str, Any] | None) -> Pairs:
     pairs += [(word, si(over[field])) for word, field in counts if over[field] is not None]
     if over["uncounted_ops"]:
         pairs.append(("Operations without a FLOP formula", ", ".join(over["uncounted_ops"])))
+    if over["board"]:
+        pairs.append(("GPU while timed", _board(over["board"])))
     if over["energy"]:
         energy = over["energy"]
         trust = "" if energy["valid"] else ", not trustworthy"
         pairs.append(("Energy", f"{significant(energy['j_per_step'])} J a step ({energy['source']}{trust})"))
     return pairs
+
+
+def _board(states: list[dict[str, int | None]]) -> str:
+    """Range of clock and temperature over the builds."""
+
+    def span(field: str, unit: str) -> str:
+        told = [state[field] for state in states if state[field] is not None]
+        return f"{min(told)} to {max(told)} {unit}" if told else NONE
+
+    return f"{span('sm_clock_mhz', 'MHz')}, {span('temperature_c', '°C')}"
 
 
 def _builds(over: dict[str, Any] | None) -> list[tuple[str, int, list[list[float]]]]:

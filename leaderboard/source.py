@@ -7,7 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench import record as records
 from kdbench.ledger import totals
 from kdbench.record import Problem
 from kdbench.store import Store
@@ -101,13 +100,9 @@ def read(store: Store) -> Source:
 
 
 def _recipe_ratios(store: Store, cells: list[Row]) -> dict[str, float]:
-    found = {}
-    for run in {cell["overhead_run_id"] for cell in cells if cell["overhead_run_id"]}:
-        raw = store.record(run)
-        ratio = totals(records.parse(raw)).ratio("recipe") if raw else None
-        if ratio is not None:
-            found[run] = ratio
-    return found
+    measured = store.records(sorted({cell["overhead_run_id"] for cell in cells if cell["overhead_run_id"]}))
+    ratios = {run: totals(record).ratio("recipe") for run, record in measured.items()}
+    return {run: ratio for run, ratio in ratios.items() if ratio is not None}
 
 
 def _training(teachers: list[Row]) -> tuple[float | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from kdbench.store import Store
 
 N = 10_000
-INGEST_S, AGAIN_S, RSS_MIB = 15.0, 2.0, 1024.0
+INGEST_S, AGAIN_S, RESULTS_S, RSS_MIB = 15.0, 2.0, 0.5, 1024.0
 
 
 def _factory() -> ModuleType:
@@ -74,6 +75,28 @@ def test_views(folder: Path, benchmark: Any) -> None:
     started = time.perf_counter()
     assert len(store.leaderboard()) == 200
     assert time.perf_counter() - started < 2.0
+
+
+def test_results(folder: Path, tmp_path: Path, benchmark: Any) -> None:
+    """``kdbench results`` but for its imports: ingest of what is new (nothing), the rows, the printed table."""
+    from rich.console import Console
+
+    from kdbench import console, summary
+    from kdbench.stats.cell import t_quantile
+
+    t_quantile(2)  # imports scipy
+    with Store(tmp_path / "index.duckdb") as store:
+        store.ingest(folder)
+
+    def results() -> int:
+        with Store(tmp_path / "index.duckdb") as store:
+            store.ingest(folder)
+            rows = summary.rows(store)
+        Console(file=io.StringIO(), width=160).print(console.results(rows, "all"))
+        return len(rows)
+
+    assert benchmark.pedantic(results, rounds=5) == 200
+    assert benchmark.stats.stats.median < RESULTS_S
 
 
 def test_memory(folder: Path, tmp_path: Path) -> None:

@@ -194,5 +194,5 @@ def make_overhead(measured_by: str, ratio: float) -> dict[str, Any]:
         "plain_peak_reserved_mib": None, "rss_mib": 700.0, "flops_fwd": 1e6, "flops_fwd_bwd": 3e6,
         "plain_flops_fwd": 4e5, "plain_flops_fwd_bwd": 1.2e6, "flop_counter": "torch 2.15.0",
         "uncounted_ops": ["aten::add"], "train_only_params": 0, "frozen_params_loaded": 9000, "extra_state_mib": 0.0,
-        "energy": None,
+        "board": [], "energy": None,
     }  # fmt: skip

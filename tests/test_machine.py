@@ -106,6 +106,8 @@ class FakePynvml:
     class NVMLError(Exception):
         pass
 
+    NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
+
     def __init__(self, **answers: object) -> None:
         self.answers = answers
         self.address = ""
@@ -120,7 +122,7 @@ class FakePynvml:
 
     def __getattr__(self, name: str):
         def ask(*args: object) -> object:
-            assert args in {("handle",), ()}
+            assert args in {("handle",), (), ("handle", self.NVML_CLOCK_SM), ("handle", self.NVML_TEMPERATURE_GPU)}
             if name not in self.answers:
                 raise self.NVMLError(name)
             return self.answers[name]
@@ -143,6 +145,13 @@ def test_gpu_facts_come_from_the_board_at_torchs_address(gpu, monkeypatch):
     assert found["gpu"] == {
         "name": "NVIDIA H100 80GB HBM3", "count": 2, "mem_mib": 81062, "power_limit_w": 700.0, "mig": False,
     }  # fmt: skip
+
+
+def test_clock_and_temperature_where_the_board_tells(gpu, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(nvmlDeviceGetClockInfo=1980))
+    board = Nvml.open(CUDA)
+    assert board is not None
+    assert (board.sm_clock_mhz(), board.temperature_c()) == (1980, None)
 
 
 def test_gpu_facts_without_nvml_are_null(gpu, monkeypatch):

@@ -117,6 +117,7 @@ def measure(config: RunConfig, seed: int, place: Place, mode: Literal["quick", "
         "train_only_params": found["train_only_params"],
         "frozen_params_loaded": found["frozen_params_loaded"],
         "extra_state_mib": found["extra_state_mib"],
+        "board": found["board"],
         "energy": _energy(measured),
     }
     return Overhead(block, {phase["name"]: phase["flops"] for phase in found["phases"]}, found["deploy"])

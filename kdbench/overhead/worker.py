@@ -134,13 +134,17 @@ def times(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
     """Pairs, FLOPs and sizes of every phase, and the deployed network's own cost."""
     device = torch.device(request["device"])
     budget = _budget(request["mode"], 1.0 / max(1, request["stages"]))
+    nvml = Nvml.open(device)
     measured: list[dict[str, Any]] = []
+    board: list[dict[str, int | None]] = []
     found: dict[str, Any] = {}
     for build in range(budget.builds):
         plain, prepared = _arms(config, request, build)
         updated: dict[int, nn.Parameter] = {}
         for number, phase in enumerate(phases(prepared)):
             timing = measure_pairs(plain.step, phase.step, device, budget=budget, build=build)
+            if nvml is not None:
+                board.append({"sm_clock_mhz": nvml.sm_clock_mhz(), "temperature_c": nvml.temperature_c()})
             updated |= trained_parameters(phase.stage)
             if build == 0:
                 own = {"first_step_ms": timing.first_step_ms.method, "builds": []}
@@ -150,7 +154,7 @@ def times(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
             found = _sizes(plain, prepared, updated, request)
     for phase_found in measured:
         phase_found["converged"] = converged(estimate_ratio(phase_found["builds"]), device, budget)
-    return {"phases": measured, "gate": _gate(config, request), **found}
+    return {"phases": measured, "board": board, "gate": _gate(config, request), **found}
 
 
 def _gate(config: RunConfig, request: dict[str, Any]) -> dict[str, Any] | None:
