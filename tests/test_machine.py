@@ -91,7 +91,13 @@ def test_the_digest_of_packages_follows_versions_not_their_order(monkeypatch):
 def gpu(monkeypatch):
     """Two fake boards."""
     seen = SimpleNamespace(
-        name="NVIDIA H100 80GB HBM3", total_memory=85_000_000_000, pci_domain_id=0, pci_bus_id=0x1A, pci_device_id=0
+        name="NVIDIA H100 80GB HBM3",
+        total_memory=85_000_000_000,
+        pci_domain_id=0,
+        pci_bus_id=0x1A,
+        pci_device_id=0,
+        major=9,
+        minor=0,
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
