@@ -17,10 +17,12 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from kdbench.files import write_atomic
+from kdbench.sweep.orphan import follow
 from kdbench.sweep.runner import Died, Runner, TimedOut
 
 SLOT_PAUSE_S = 0.1
 _last_slot = 0
+_followed = False
 _runner: Runner | None = None
 
 
@@ -29,7 +31,7 @@ def order_file(folder: Path, number: int) -> Path:
     return folder / f"{number}.order.json"
 
 
-def state_file(folder: Path, number: int) -> Path:
+def state_file(folder: Path, number: int | str) -> Path:
     """What a job writes when its run begins: the run's key, the device, the time."""
     return folder / f"{number}.state.json"
 
@@ -52,6 +54,7 @@ def job(config: DictConfig) -> str:
     folder, number = Path(config.folder), int(config.job)
     order = json.loads(order_file(folder, number).read_text())
     order["state"] = str(state_file(folder, number))
+    _stay_with(order["parent"])
     try:
         with _slot(folder, order["slots"]) as slot:
             order["device"] = order["devices"][slot % len(order["devices"])]
@@ -69,6 +72,17 @@ def close() -> None:
     if _runner is not None:
         _runner.kill()
         _runner = None
+
+
+def _stay_with(parent: int) -> None:
+    """Ends this worker when the sweep's own process is gone, if that is its parent.
+
+    Joblib's workers would wait for more jobs for ever; submitit's have parents of their own, made to live on.
+    """
+    global _followed
+    if not _followed and os.getppid() == parent:
+        _followed = True
+        follow(parent, lambda: os._exit(1))
 
 
 def _done(order: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -17,29 +16,20 @@ from typing import Any
 
 from kdbench.errors import UserError
 from kdbench.files import write_atomic
+from kdbench.sweep.orphan import follow
 from kdbench.sweep.runner import READY
-
-PARENT_S = 0.5
-"""How often the process looks whether the worker that asks still lives."""
 
 
 def main() -> None:
     """Answers orders until there are no more, or the worker that gives them is gone."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
-    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    follow(int(sys.argv[1]), lambda: os.killpg(0, signal.SIGKILL))  # with all this process started
     import kdbench.engine.run  # noqa: F401  # takes seconds, which are no part of a run's time
 
     print(READY, file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process and all it started when its parent is gone; its run goes on from the checkpoint one day."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_S)
-    os.killpg(0, signal.SIGKILL)
 
 
 def _answer(order: dict[str, Any]) -> dict[str, Any]:

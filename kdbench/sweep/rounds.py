@@ -148,11 +148,15 @@ class Sweep:
             if entry.status != "ok"
         )
         todo = self._settle(list(wave.runs), known, before)
+        problem = None
         for _ in range(ROUNDS):
             if not todo:
                 return
-            self._round(wave, todo)
+            problem = self._round(wave, todo)
             todo = self._settle(todo, self.known(), before)
+        if problem is not None and not any(self.folder.glob(job.state_file(Path(), "*").name)):
+            line = str(problem).splitlines()[0]
+            raise UserError(f"--launcher {self.launcher} started no run: {line}; its logs are in {self.folder}")
         for run in todo:
             self.outcome.left.append(run.label)
             self.watch.ended(run, f"{run.label}: no record after {ROUNDS} attempts")
@@ -169,7 +173,8 @@ class Sweep:
                 left.append(run)
         return left
 
-    def _round(self, wave: Wave, runs: list[Run]) -> None:
+    def _round(self, wave: Wave, runs: list[Run]) -> launch.LaunchFailed | None:
+        """Launches runs once and takes in how they ended; what the launcher complained of."""
         launcher = launch.LAUNCHERS[self.launcher]
         size = launcher.batch * wave.jobs if launcher.batch else launcher.limit or len(runs)
         options = launch.options(self.launcher, wave.jobs, self.timeout, self.options)
@@ -186,9 +191,6 @@ class Sweep:
                     launch.launch(self.launcher, options, self.folder, list(batch))
             except launch.LaunchFailed as error:
                 problem = error
-        if problem is not None and not any(job.state_file(self.folder, number).exists() for number in numbers):
-            line = str(problem).splitlines()[0]
-            raise UserError(f"--launcher {self.launcher} started no run: {line}; its logs are in {self.folder}")
         self._wait(numbers)
         for number, run in numbers.items():
             end = _read(job.end_file(self.folder, number))
@@ -196,6 +198,7 @@ class Sweep:
                 self.outcome.refused[run.label] = end["line"]
             elif end.get("outcome") == "died":
                 self._died.add(run)
+        return problem
 
     def _order(self, number: int, run: Run, wave: Wave) -> None:
         """Writes what a job is to do."""
@@ -218,6 +221,7 @@ class Sweep:
             "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "") if here else None,
             "timeout": self.timeout,
             "last": run in self._died,
+            "parent": os.getpid(),
         }
         write_atomic(job.order_file(self.folder, number), json.dumps(order))
 

@@ -1,0 +1,168 @@
+"""Whole sweeps in processes of their own: killed at random, timed out, on a Slurm of a few lines."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdbench.home import Home
+from kdbench.record import Record, load
+from kdbench.store import Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+SMALL = ("-m", "plain,kd,reviewkd", "-t", "digits,digits/few-shot", "--seeds", "0-3", "--smoke", "--overhead", "off")
+JOBS = 24
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "KDBENCH_CHECKPOINT_SECONDS": "0.2"}
+
+
+def sweep(home: Home, *words: str, **env: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kdbench", "sweep", *words, "--device", "cpu", "--out", str(home.root)]
+    return subprocess.Popen(
+        command, env={**ENV, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=1200)
+    return process.returncode, out, err
+
+
+def records(home: Home) -> list[Record]:
+    return [load(path) for path in sorted(home.records.glob("*.json"))]
+
+
+def below(pid: int) -> Iterator[tuple[int, str]]:
+    """Processes below one, with their command lines."""
+    parents: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                parents.setdefault(parent, []).append(int(folder.name))
+    for child in parents.get(pid, []):
+        with contextlib.suppress(OSError):
+            yield child, (Path("/proc") / str(child) / "cmdline").read_text().replace("\0", " ")
+        yield from below(child)
+
+
+def kill_one(process: subprocess.Popen[str], kind: str, rng: random.Random, within_s: float = 120.0) -> None:
+    """Kills a random process of a kind below the sweep's, as soon as there is one."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline and process.poll() is None:
+        found = [pid for pid, line in below(process.pid) if kind in line]
+        if found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rng.choice(found), signal.SIGKILL)
+            return
+        time.sleep(0.1)
+    pytest.fail(f"no process {kind!r} below the sweep's")
+
+
+def check_each_job_done_once(home: Home) -> None:
+    found = records(home)
+    assert Counter((r.method_name, r.task.name, r.seed, r.status) for r in found) == {
+        (method, task, seed, "ok"): 1
+        for method in ("plain", "kd", "reviewkd")
+        for task in ("digits", "digits/few-shot")
+        for seed in range(4)
+    }
+    with Store(home.index, read_only=True) as store:
+        assert {row["run_id"] for row in store.runs()} == {record.run_id for record in found}
+    assert len([p for p in home.teachers.iterdir() if p.is_dir()]) == 2  # nobody trained a teacher twice
+    assert [p for p in home.runs.iterdir() if p.is_dir()] == []
+
+
+WORKERS = {"joblib": "loky", "submitit_local": "submitit.core._submit"}
+
+
+@pytest.mark.parametrize("launcher", WORKERS)
+def test_kill_9_of_workers_and_of_the_parent_loses_and_doubles_nothing(tmp_path, launcher):
+    """24 jobs; a launcher's worker, a process that trains and the parent are killed at random moments, then again."""
+    home, rng = Home(tmp_path), random.Random()
+    words = (*SMALL, "--launcher", launcher, "--jobs", "2")
+    first = sweep(home, *words)
+    for kind in (WORKERS[launcher], "kdbench.sweep.process"):
+        time.sleep(rng.uniform(6, 14))
+        kill_one(first, kind, rng)
+    time.sleep(rng.uniform(2, 8))
+    first.kill()
+    first.wait()  # not for its pipes: workers that live on hold them
+    done = len(records(home)) if home.records.is_dir() else 0
+    assert done < JOBS
+    second = sweep(home, *words)
+    time.sleep(rng.uniform(4, 12))
+    kill_one(second, WORKERS[launcher], rng)
+    code, _, err = ended(second)
+    assert code == 0, err
+    check_each_job_done_once(home)
+    assert "24 left out" in ended(sweep(home, *words, "--dry-run"))[1]
+
+
+def test_two_sweeps_in_one_folder_do_each_job_once(tmp_path):
+    home = Home(tmp_path)
+    words = (*SMALL, "--launcher", "joblib", "--jobs", "2")
+    both = [sweep(home, *words) for _ in range(2)]
+    assert [ended(process)[0] for process in both] == [0, 0]
+    check_each_job_done_once(home)
+
+
+def test_a_run_that_takes_too_long_is_stopped_and_recorded(tmp_path):
+    home = Home(tmp_path)
+    words = ("-m", "kd", "-t", "digits", "--seeds", "0", "--overhead", "off")
+    code, out, err = ended(sweep(home, *words, "--timeout", "1.5"))
+    assert code == 1
+    assert "1 timeout" in out
+    (record,) = records(home)
+    assert record.status == "timeout"
+    assert record.error.message == "stopped after 1.5 s, the sweep's limit for a run"
+    code, out, err = ended(sweep(home, *words))  # has a record: left alone, and still not fine
+    assert code == 1
+    assert "--retry-failed" in out
+    assert len(records(home)) == 1
+    code, out, err = ended(sweep(home, *words, "--retry-failed"))
+    assert code == 0, err
+    assert sorted(r.status for r in records(home)) == ["ok", "timeout"]
+
+
+def test_a_run_that_takes_its_process_down_twice_is_recorded_and_the_sweep_goes_on(tmp_path):
+    home, rng = Home(tmp_path), random.Random()
+    process = sweep(home, "-m", "plain,kd", "-t", "digits", "--seeds", "0", "--overhead", "off")
+    for _ in range(2):
+        seen = len(list(home.root.glob("sweeps/*/*.state.json")))
+        while len(list(home.root.glob("sweeps/*/*.state.json"))) == seen:
+            time.sleep(0.02)
+        kill_one(process, "kdbench.sweep.process", rng)
+        while len(list(home.root.glob("sweeps/*/*.end.json"))) % 2:
+            time.sleep(0.02)
+    code, _, err = ended(process)
+    assert code == 1, err
+    found = {record.method_name: record for record in records(home)}
+    assert set(found) == {"plain", "kd"}
+
+
+def test_a_failure_is_recorded_and_the_others_run(tmp_path):
+    home = Home(tmp_path)
+    words = ("-m", "plain,kd", "-t", "digits/few-shot", "--seeds", "0-1", "--overhead", "off")
+    code, out, _ = ended(sweep(home, *words, "train.optimizer.lr=1e30", "--smoke"))
+    assert code == 1
+    assert "4 diverged" in out
+    assert len(records(home)) == 4
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="ray is not installed")
+def test_ray(tmp_path):
+    home = Home(tmp_path)
+    code, _, err = ended(sweep(home, *SMALL, "--launcher", "ray", "--jobs", "2"))
+    assert code == 0, err
+    check_each_job_done_once(home)
