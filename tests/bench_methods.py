@@ -22,6 +22,8 @@ from kdbench.engine.task import build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.errors import UserError
 from kdbench.home import Home
+from kdbench.methods.hkd.adapter import contrasts
+from kdbench.methods.shared.banks import MemoryBank, Negatives, multiplicity
 from kdbench.overhead.arms import Phase, phases
 
 TASK = "cifar100/resnet32x4-resnet8x4"
@@ -72,4 +74,20 @@ def test_bench_step(benchmark: Callable[..., object], method: str, tmp_path: Pat
         step = main_phase(method, tmp_path).step
     except (NotApplicable, UserError) as reason:
         pytest.skip(str(reason))
+    benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]
+
+
+def test_bench_contrast_with_banks_of_all_of_cifar100(benchmark: Callable[..., object]) -> None:
+    """Rows of the steps above are few, so banks are short there; here a batch's draw and four contrasts in full."""
+    torch.set_num_threads(1)
+    labels = torch.arange(50_000) % CLASSES
+    negatives, rng = Negatives(labels, 16_384), torch.Generator().manual_seed(0)
+    banks = [MemoryBank(len(labels), 128).rows for _ in range(2)]
+    anchors = [torch.nn.functional.normalize(torch.randn(64, 128), dim=1).requires_grad_() for _ in range(2)]
+
+    def step() -> None:
+        log_counts = multiplicity(negatives.draw(labels[:64], rng), len(labels)).log()
+        total = sum(contrasts(anchors, anchors, banks, log_counts, 0.07).sum() for _ in range(2))
+        total.backward()  # type: ignore[union-attr]
+
     benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]

@@ -160,7 +160,7 @@ def test_dead_features_and_huge_scores_stay_finite(scale):
 
 def test_cross_negatives_swap_the_banks():
     anchors, positives, banks = ([torch.randn(3, 4) for _ in range(2)] for _ in range(3))
-    counts = torch.ones(3, 3)
+    counts = torch.zeros(3, 3)
     own = contrasts(anchors, positives, banks, counts, 0.5)
     cross = contrasts(anchors, positives, banks, counts, 0.5, "cross")
     swapped = contrasts(anchors, positives, banks[::-1], counts, 0.5)

@@ -64,7 +64,7 @@ def contrasts(
     anchors: Sequence[Tensor],
     positives: Sequence[Tensor],
     banks: Sequence[Tensor],
-    counts: Tensor,
+    log_counts: Tensor,
     tau: float,
     negatives_of: str = "own",
 ) -> Tensor:
@@ -74,12 +74,12 @@ def contrasts(
         anchors: (B, D) embeddings.
         positives: (B, D), constants; each anchor is drawn to the other network's.
         banks: (n, D), before this step's update.
-        counts: (B, n) how often each row was drawn as a negative.
+        log_counts: (B, n) log of how often each row was drawn as a negative.
         negatives_of: ``own`` takes an anchor's negatives from its own network's bank, ``cross`` from the other's.
     """
     negatives = banks if negatives_of == "own" else banks[::-1]
     parts = zip(anchors, positives[::-1], negatives, strict=True)
-    return torch.stack([info_nce(anchor, positive.detach(), bank, counts, tau) for anchor, positive, bank in parts])
+    return torch.stack([info_nce(anchor, positive.detach(), bank, log_counts, tau) for anchor, positive, bank in parts])
 
 
 class HKD(Method):
@@ -117,10 +117,10 @@ class HKD(Method):
         nodes = [side.nodes(out.emb) for side, out in zip(sides, outs, strict=True)]
         banks: list[Any] = [bank.rows for bank in self.banks]
         stored = [bank[batch.index] for bank in banks]
-        counts = multiplicity(self.negatives.draw(batch.y, at.rng), len(banks[0]))
+        log_counts = multiplicity(self.negatives.draw(batch.y, at.rng), len(banks[0])).log()
         terms = {
             "task": hp.ce_weight * self.task.loss(outs[0], batch.y),
-            "individual": hp.hkd_weight * contrasts(nodes, stored, banks, counts, hp.tau, hp.negatives_of).sum(),
+            "individual": hp.hkd_weight * contrasts(nodes, stored, banks, log_counts, hp.tau, hp.negatives_of).sum(),
             "graph": nodes[0].new_zeros(()),
         }
         self._nodes = []
@@ -129,7 +129,7 @@ class HKD(Method):
             nearest = [neighbours(out.logits, hp.neighbours) for out in outs]
             mixed = [side.mixed(node, near) for side, node, near in zip(sides, nodes, nearest, strict=True)]
             targets = [smoothed(old, new, hp.smoothing) for old, new in zip(stored, mixed, strict=True)]
-            graph = contrasts(mixed, targets, banks, counts, hp.tau, hp.negatives_of).sum()
+            graph = contrasts(mixed, targets, banks, log_counts, hp.tau, hp.negatives_of).sum()
             terms["graph"] = hp.hkd_weight * graph
         if hp.kd_weight:
             terms["kd"] = hp.kd_weight * kd_loss(outs[0].logits, outs[1].logits, hp.temperature)

@@ -111,16 +111,15 @@ def multiplicity(index: Tensor, n: int) -> Tensor:
     return counts.scatter_add_(1, index, torch.ones((), device=index.device).expand(index.shape))
 
 
-def info_nce(anchor: Tensor, positive: Tensor, bank: Tensor, counts: Tensor, temperature: float) -> Tensor:
+def info_nce(anchor: Tensor, positive: Tensor, bank: Tensor, log_counts: Tensor, temperature: float) -> Tensor:
     """InfoNCE of one positive and bank rows as negatives (van den Oord et al. 2018, equation 4), 0-d, mean over N.
 
     Args:
         anchor, positive: (N, D) unit rows.
         bank: (n, D) rows, constants.
-        counts: (N, n) how often each row is a negative; 0 leaves it out.
+        log_counts: (N, n) log of how often each row is a negative; -inf leaves it out.
         temperature: divides the products.
     """
-    own = (anchor * positive).sum(dim=1, keepdim=True)
-    scores = torch.cat([own, anchor @ bank.detach().T], dim=1) / temperature
-    weights = torch.cat([torch.ones_like(own), counts.to(own)], dim=1).log()
-    return F.cross_entropy(scores + weights, scores.new_zeros(len(scores), dtype=torch.long))
+    own = (anchor * positive).sum(dim=1, keepdim=True) / temperature
+    others = anchor @ bank.detach().T / temperature + log_counts
+    return F.cross_entropy(torch.cat([own, others], dim=1), torch.zeros(len(own), dtype=torch.long, device=own.device))

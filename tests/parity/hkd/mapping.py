@@ -17,7 +17,7 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
     index, tau, d = tensors["idx"], scalars["nce_T"], scalars["feat_dim"]
     banks = tensors["memory_s"].detach(), tensors["memory_t"].detach()
     stored = banks[0][index], banks[1][index]
-    counts = multiplicity(tensors["contrast_idx"], len(banks[0]))
+    log_counts = multiplicity(tensors["contrast_idx"], len(banks[0])).to(case.dtype).log()
     graph = len(index) >= scalars["knn_k"]
     sides = [Embedding(tensors[f"f_{q}"].shape[1], d) for q in "st"]
     for q, side in zip("st", sides, strict=True):
@@ -26,14 +26,14 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
             case.bind(side.graph, f"gnn_{q}.")
     nodes = [side.nodes(tensors[f"f_{q}"]) for q, side in zip("st", sides, strict=True)]
     found = dict(zip(("emb_s", "emb_t"), nodes, strict=True))
-    individual = contrasts(nodes, stored, banks, counts, tau)
+    individual = contrasts(nodes, stored, banks, log_counts, tau)
     found |= {"loss_ind_s": individual[0], "loss_ind_t": individual[1]}
     contrast = individual.sum()
     if graph:
         nearest = [neighbours(tensors[f"logits_{q}"], scalars["knn_k"]) for q in "st"]
         mixed = [side.mixed(node, near) for side, node, near in zip(sides, nodes, nearest, strict=True)]
         targets = [smoothed(*of, scalars["smooth_momentum"]) for of in zip(stored, mixed, strict=True)]
-        terms = contrasts(mixed, targets, banks, counts, tau)
+        terms = contrasts(mixed, targets, banks, log_counts, tau)
         contrast = contrast + terms.sum()
         for i, q in enumerate("st"):
             found |= {f"knn_{q}": nearest[i].sort(1).values, f"graph_emb_{q}": mixed[i], f"smooth_{q}": targets[i]}
