@@ -111,6 +111,13 @@ def test_pretrained_weights_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(other.body.conv1[0].weight, source.body.conv1[0].weight, rtol=0, atol=0)
 
 
+def test_pretrained_weights_for_other_channels_are_refused() -> None:
+    """timm would sum its filters over the colours without a word."""
+    grey = models.build("timm:resnet18", (1, 32, 32), 10)
+    with pytest.raises(UserError, match="are for 3-channel pictures, the input has 1"):
+        load_weights(grey, "timm")
+
+
 def test_hub_weights_by_name_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target, asked = net(), net(), []
     save_file(source.state_dict(), tmp_path / "model.safetensors")

@@ -115,7 +115,7 @@ def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | Non
 def _facts(of: SetSpec, options: dict[str, Any]) -> _Facts:
     classes = of.label.classes if of.label is not None else 1
     first = options.get("first")
-    rows = first["train"] * classes if first else of.identity.rows.get("train", 0)
+    rows = first["train"] * classes if first else of.identity.rows.get("train", of.about_rows)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, given in of.inputs.items():
         if isinstance(given, ImageInput):

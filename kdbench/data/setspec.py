@@ -177,6 +177,7 @@ class SetSpec(_Model):
         identity: of the official data.
         copies: known copies, by what is appended to the name: ``cifar10`` + ``jpeg`` is ``cifar10-jpeg``.
         megabytes: about what the files take.
+        about_rows: about how many training rows, where ``identity`` does not tell.
     """
 
     name: Slug
@@ -191,6 +192,7 @@ class SetSpec(_Model):
     properties: list[Slug] = []
     licence: Text
     megabytes: float = Field(gt=0)
+    about_rows: int = Field(default=0, ge=0)
     identity: Identity = Identity()
     copies: dict[Slug, Copy] = {}
     notes: dict[str, Text] = {}

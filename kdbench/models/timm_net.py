@@ -81,7 +81,17 @@ class TimmNetwork(Network):
         return self.body.get_classifier()
 
     def pretrained(self) -> dict[str, Tensor]:
-        """State of this net as timm ships it, with timm's adaptation to the input's channels and size."""
+        """State of this net as timm ships it, with timm's adaptation to the input's size.
+
+        Raises:
+            UserError: the weights are for inputs of another number of channels.
+        """
+        trained, given = timm.models.get_pretrained_cfg(self.name).input_size[0], self.options["in_chans"]
+        if trained != given:
+            raise UserError(
+                f"timm's weights of {self.name!r} are for {trained}-channel pictures, the input has {given}; "
+                "train it here (weights auto) or name weights of your own"
+            )
         return timm.create_model(self.name, pretrained=True, **self.options).state_dict()
 
 
