@@ -86,8 +86,8 @@ class TimmNetwork(Network):
         Raises:
             UserError: the weights are for inputs of another number of channels.
         """
-        trained, given = timm.models.get_pretrained_cfg(self.name).input_size[0], self.options["in_chans"]
-        if trained != given:
+        shipped, given = timm.models.get_pretrained_cfg(self.name), self.options["in_chans"]
+        if shipped is not None and (trained := shipped.input_size[0]) != given:
             raise UserError(
                 f"timm's weights of {self.name!r} are for {trained}-channel pictures, the input has {given}; "
                 "train it here (weights auto) or name weights of your own"
