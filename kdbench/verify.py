@@ -16,11 +16,11 @@ from kdbench.config import Match, RunConfig, run_config
 from kdbench.errors import UserError
 from kdbench.home import Home
 from kdbench.progress import Progress
-from kdbench.record import SIDE_FOLDER, Record, SideFile
+from kdbench.record import SIDE_FOLDER, Problem, Record, SideFile
 from kdbench.schema import Verification
 from kdbench.seeds import derive
 from kdbench.stats.cell import summarise, t_quantile
-from kdbench.validate import check_file
+from kdbench.validate import check_file, check_folder
 
 Level = Literal[1, 2, 3]
 SD_FLOOR = 0.1
@@ -195,3 +195,27 @@ def keep(record: Record, findings: Sequence[Finding], folder: Path, by: str) -> 
     )
     whole = before.model_copy(update={"verifications": (*before.verifications, *added)})
     return records.dump_side(whole, side)
+
+
+def accept(folder: Path, by: str, progress: Progress) -> tuple[int, list[Problem]]:
+    """Gives level 1 to the records of a folder that have none: valid, and made from a clean commit.
+
+    Returns:
+        Number of records accepted, and the problems of the others.
+    """
+    problems = check_folder(folder)
+    wrong = {problem.file for problem in problems if problem.level == "error"}
+    files = [p for p in sorted(folder.rglob("*.json")) if p.parent.name != SIDE_FOLDER and p.name[0] != "."]
+    accepted = 0
+    with progress.bar("accepting", len(files)) as advance:
+        for path in files:
+            advance()
+            if str(path) in wrong or (path.parent / SIDE_FOLDER / path.name).is_file():
+                continue
+            record = records.load(path)
+            if record.provenance.dirty or record.provenance.git_commit is None:
+                problems.append(Problem(str(path), "provenance", "made from code that was not committed: no level 1"))
+                continue
+            keep(record, [Finding(1, True, "valid, of a clean commit")], path.parent, by)
+            accepted += 1
+    return accepted, [problem for problem in problems if problem.level == "error"]

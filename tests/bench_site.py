@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import site_samples as samples
 
 METHODS, TASKS, SEEDS = 50, 40, 5
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"kdbench_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while it is executed
-    spec.loader.exec_module(module)
-    return module
-
-
 def write_many(folder: Path, methods: int = METHODS, tasks: int = TASKS, seeds: int = SEEDS) -> int:
     """Valid records of ``methods`` x ``tasks`` x ``seeds``, written fast; a curve of 40 points and 60 packages each."""
-    samples = _load("site_samples")
     raw = samples.record("kd", "a", 0, 70.0)
     point = raw["curve"][0]
     raw["curve"] = [{**point, "epoch": e, "step": 10 * e, "train_loss": 2.0 / (e + 1)} for e in range(40)]
@@ -52,10 +40,10 @@ def write_many(folder: Path, methods: int = METHODS, tasks: int = TASKS, seeds: 
 
 
 BUILD = """
-import importlib.util, resource, sys, time
+import resource, sys, time
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("samples", sys.argv[1])
-samples = importlib.util.module_from_spec(spec); sys.modules["samples"] = samples; spec.loader.exec_module(samples)
+sys.path.insert(0, sys.argv[1])
+import site_samples as samples
 known = samples.catalogue("kd", "plain", *(f"method-{m}" for m in range(2, int(sys.argv[4]))))
 start = time.process_time()
 report = samples.build(Path(sys.argv[2]), Path(sys.argv[3]), built_at=samples.BUILT, catalogue=known)
@@ -68,8 +56,8 @@ print(report.records, report.pages, round(report.seconds, 1), round(time.process
 def test_ten_thousand_records(tmp_path: Path) -> None:
     """Under 60 s of processor time and 1 GB; the pages stay within their budget."""
     count = write_many(tmp_path / "records")
-    samples, site = Path(__file__).with_name("site_samples.py"), tmp_path / "site"
-    arguments = [str(samples), str(tmp_path / "records"), str(site), str(METHODS)]
+    support, site = Path(samples.__file__).parent, tmp_path / "site"
+    arguments = [str(support), str(tmp_path / "records"), str(site), str(METHODS)]
     command = [sys.executable, "-c", BUILD, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     records, pages, wall, busy, peak = map(float, done.stdout.split())

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import records as factory
 
 from kdbench.store import Store
 
@@ -20,19 +19,9 @@ N = 10_000
 INGEST_S, AGAIN_S, RESULTS_S, RSS_MIB = 15.0, 2.0, 0.5, 1024.0
 
 
-def _factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kdbench_test_records", Path(__file__).with_name("records.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """10 000 records of 20 methods, 10 tasks, 50 seeds, each with 40 curve points, 50 pairs and 60 packages."""
-    factory = _factory()
     where: Path = tmp_path_factory.mktemp("records")
     record = factory.make_record(
         curve=[{**factory.make_record()["curve"][0], "epoch": i, "step": i} for i in range(40)],

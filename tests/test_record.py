@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import records as factory
 
 from kdbench import record as records
 from kdbench.errors import UserError
@@ -21,17 +20,6 @@ from kdbench.record import RecordError, dump, load, parse, privacy_problems, scr
 from kdbench.schema_overhead import Measured
 from kdbench.validate import check_file, check_folder
 
-
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kdbench_example_records", Path(__file__).with_name("records.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-factory = _load_factory()
 make: Callable[..., dict[str, Any]] = factory.make_record
 
 

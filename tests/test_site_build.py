@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.util
 import json
 import re
 import subprocess
@@ -14,11 +13,11 @@ import urllib.request
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
 import pytest
+import site_samples as samples
 
 from kdbench.errors import UserError
 from kdbench.leaderboard import numbers
@@ -32,18 +31,6 @@ from kdbench.leaderboard.server import server_for
 from kdbench.leaderboard.svg import linear_ticks, log_ticks
 from kdbench.stats import PairedDelta, pooled_delta
 
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"kdbench_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while it is executed
-    spec.loader.exec_module(module)
-    return module
-
-
-samples = _load("site_samples")
 EMPTY = Catalogue({}, {})
 
 

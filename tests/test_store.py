@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import signal
@@ -13,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
 import pytest
+import records as factory
 
 from kdbench import record as records
 from kdbench.errors import UserError
@@ -27,16 +26,6 @@ TABLES = ["runs", "metrics", "overhead", "stages", "deploy", "environment", "ver
 VIEWS = ["v_runs", "v_cell", "v_delta", "v_coverage", "v_leaderboard", "methods", "tasks", "curve", "blocks"]
 
 
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kdbench_example_records", Path(__file__).with_name("records.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-factory = _load_factory()
 make: Callable[..., dict[str, Any]] = factory.make_record
 PLAIN = {"method__name": "plain", "models__teachers": []}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,18 +17,81 @@ app.add_typer(records_app, name="records")
 app.add_typer(site_app, name="site")
 
 
+@app.command()
+def submit(
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Records or folders of them [default: the home folder's].")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Published results [default: leaderboard/results in a checkout].")
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Bundle records as a pull request to the board has them, and validate them as CI will."""
+    from kdbench.provenance import PUBLISHED
+    from kdbench.submission import bundle
+
+    if to is None and not PUBLISHED.is_dir():
+        raise UserError("kdbench runs outside a checkout; name a folder with --to, e.g. leaderboard/results of a clone")
+    folder = to or PUBLISHED
+    done = bundle(sources or [home_of(out).records], folder)
+    for path in done.added:
+        print(f"added: {folder / path}")
+    for file, reason in done.left_out:
+        print(f"left out: {file}: {reason}")
+    _tell(done.problems)
+    print(f"{len(done.added)} records added to {folder}, {done.known} were there, {len(done.left_out)} left out")
+    if any(problem.level == "error" for problem in done.problems) or (done.left_out and not done.added):
+        raise typer.Exit(EXIT_FAILED)
+    if done.added:
+        print("now commit them on a branch of your fork and open a pull request; CI checks them as was done here")
+
+
+def _tell(problems: Iterable[Any]) -> int:
+    """Prints problems; the number of errors among them."""
+    errors = 0
+    for problem in problems:
+        print(f"{problem.level}: {problem}")
+        errors += problem.level == "error"
+    return errors
+
+
 @records_app.command("validate")
-def records_validate(folder: Annotated[Path, typer.Argument(help="A folder of records, or one record.")]) -> None:
+def records_validate(
+    folder: Annotated[Path, typer.Argument(help="A folder of records, or one record.")],
+    since: Annotated[
+        str | None, typer.Option("--since", help="Also refuse whatever git changed since this commit but new records.")
+    ] = None,
+) -> None:
     """Check records as CI does: a line for each problem."""
+    from kdbench.submission import changes
     from kdbench.validate import check_file, check_folder
 
     if not folder.exists():
         raise UserError(f"{folder} does not exist")
     problems = check_folder(folder) if folder.is_dir() else check_file(folder)
-    for problem in problems:
-        print(f"{problem.level}: {problem}")
-    errors = sum(problem.level == "error" for problem in problems)
+    if since is not None:
+        problems += changes(folder, since)
+    errors = _tell(problems)
     print(f"{errors} errors, {len(problems) - errors} warnings")
+    if errors:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@records_app.command("accept")
+def records_accept(
+    folder: Annotated[Path, typer.Argument(help="A folder of published records.")],
+    by: Annotated[str, typer.Option("--by", help="Who accepts, for the side files.")],
+) -> None:
+    """Give level 1, validated, to every record that passes the validator and was made from a clean commit."""
+    from kdbench.progress import Progress
+    from kdbench.verify import accept
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name a folder of records")
+    accepted, refused = accept(folder, by, Progress.terminal())
+    errors = _tell(refused)
+    print(f"{accepted} records accepted, {errors} problems")
     if errors:
         raise typer.Exit(EXIT_FAILED)
 

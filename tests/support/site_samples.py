@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+import records
 
 from kdbench.card import Card
 from kdbench.leaderboard.builder import BuildReport, build
@@ -18,18 +19,6 @@ from kdbench.registry import MethodRef
 
 BUILT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 VOID = {"meta", "link", "input", "br", "hr", "img", "line", "rect", "circle", "polygon", "path"}
-
-
-def _factory() -> Any:
-    spec = importlib.util.spec_from_file_location("kdbench_site_records", Path(__file__).with_name("records.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-records = _factory()
 
 
 def card(name: str, **changes: Any) -> Card:
