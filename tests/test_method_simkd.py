@@ -49,16 +49,35 @@ def test_a_teacher_with_a_convolution_before_its_classifier_is_refused():
         built("resnet8", "mobilenetv2")
 
 
-@pytest.mark.parametrize("student", ["resnet8", "mobilenetv2"])
-def test_what_follows_the_students_last_map_is_not_trained_and_its_classifier_is_gone(student):
+@pytest.mark.parametrize("student", ["resnet8", "mobilenetv2", "wrn_16_1", "shufflenetv2"])
+def test_what_follows_the_students_last_map_is_gone_and_all_that_is_left_is_trained(student):
     method = built(student, "resnet14")
     (group,) = method.groups()
     method.losses(batch(), None)["feature"].backward()
     assert all(p.grad is not None for p in group.params)
-    trained = {id(p) for p in group.params}
-    assert not [n for n, p in method.named_parameters() if p.grad is not None and id(p) not in trained]
+    kept = {id(p) for p in group.params} | {id(p) for p in method.net.reused.parameters()}
+    assert kept == {id(p) for p in method.deployed.parameters()}
     assert not any(p is q for p in group.params for q in method.net.reused.parameters())
     assert not any(isinstance(m, torch.nn.Linear) for m in method.net.trunk.modules())
+    assert method.deployed.eval()(batch()).logits.shape == (4, 10)
+
+
+def test_the_last_map_is_what_it_was_before_layers_were_taken_off():
+    """An in-place activation behind a layer that is gone must not reach the map."""
+    student = models.build("mobilenetv2", (3, 32, 32), 10, input_name="image").eval()
+    student.trunk.head[1].inplace = True
+    rows = batch()
+    expected = student(rows).maps[-1]
+    method = SimKD(task(), [student], {"image": models.build("resnet14", (3, 32, 32), 10).eval()}, HP)
+    assert torch.equal(method.net.trunk.eval()(rows).maps[-1], expected)
+
+
+def test_a_mobilenet_without_its_last_convolution_is_smaller_than_plain():
+    plain = models.build("mobilenetv2", (3, 32, 32), 10, input_name="image")
+    kept = built("mobilenetv2", "resnet14").net.trunk
+    last_convolution_and_classifier = 160 * 1280 + 2 * 1280 + 1280 * 10 + 10
+    counts = [sum(p.numel() for p in net.parameters()) for net in (plain, kept)]
+    assert counts[0] - counts[1] == last_convolution_and_classifier
 
 
 def test_the_smaller_map_decides_the_size_of_the_comparison():

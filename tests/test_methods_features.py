@@ -128,6 +128,16 @@ def test_attention_takes_absolute_values_and_any_channels():
     assert torch.equal(attention_loss(student, teacher, 3.0), attention_loss(-student, teacher, 3.0))
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_attention_after_a_relu_is_that_of_plain_powers_gradient_included(power):
+    student = torch.randn(2, 3, 4, 4).relu().requires_grad_()
+    teacher = torch.randn(2, 5, 4, 4).relu()
+    maps = [nn.functional.normalize(x.pow(power).mean(1).flatten(1)) for x in (student, teacher)]
+    (expected,) = torch.autograd.grad((maps[0] - maps[1]).square().mean(), student)
+    (found,) = torch.autograd.grad(attention_loss(student, teacher, power), student)
+    assert torch.allclose(found, expected, atol=1e-7)
+
+
 @pytest.mark.parametrize("loss", [attention_loss, factor_loss, selectivity_loss])
 def test_maps_that_are_not_square_are_pooled_axis_by_axis(loss):
     student = torch.randn(2, 3, 8, 4, requires_grad=True)

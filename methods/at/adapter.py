@@ -12,7 +12,8 @@ from kdbench.methods.shared.objective import StageWise
 
 def attention(x: Tensor, power: float) -> Tensor:
     """(N, P) unit vectors of the channel mean of ``|x| ** power`` at each position of (N, C, *size)."""
-    return unit(x.abs().pow(power).mean(dim=1).flatten(1))
+    absolute = torch.where(x < 0, -x, x)  # rises at 0, where abs() has no gradient and a ReLU leaves many values
+    return unit(absolute.pow(power).mean(dim=1).flatten(1))
 
 
 def attention_loss(student: Tensor, teacher: Tensor, power: float = 2.0) -> Tensor:

@@ -5,7 +5,7 @@ From the paper's equations; no official code was read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Group, Needs, Network, Stage, TaskInfo
-from kdbench.methods.shared.logits import require_classes
+from kdbench.contract import At, Batch, Group, Needs, Stage
+from kdbench.methods.shared.logits import ScoreMethod
 from kdbench.methods.shared.phases import Phased
 
 
@@ -27,16 +27,12 @@ def born_again_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.cross_entropy(student, teacher.detach().softmax(dim=1))
 
 
-class BAN(Phased):
+class BAN(Phased, ScoreMethod):
     """A plain generation, then generations taught by the one before; the last one starts from plain's weights."""
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         return Needs(teachers=(), teacher=frozenset(), students=hp.generations + 1)
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
 
     def first_losses(self, net: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
         """Terms of the plain generation."""

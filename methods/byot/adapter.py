@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Method, Needs, Network, NotApplicable, TaskInfo
+from kdbench.contract import At, Batch, Needs, Network, NotApplicable, TaskInfo
 from kdbench.methods.shared.connectors import CONV, ConvBN
-from kdbench.methods.shared.logits import require_classes
+from kdbench.methods.shared.logits import ScoreMethod
 
 
 class Exit(nn.Module):
@@ -65,7 +65,7 @@ def feature_loss(features: Sequence[Tensor], deepest: Tensor) -> Tensor:
     return torch.stack([((f - deepest).square() * ((f > 0) | (deepest > 0))).sum() for f in features]).sum()
 
 
-class BYOT(Method):
+class BYOT(ScoreMethod):
     """Every exit learns the labels; the shallower ones also the deepest one's probabilities and features."""
 
     @classmethod
@@ -75,7 +75,6 @@ class BYOT(Method):
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
         *shallow, deepest = [m.shape[1:] for m in task.probe(self.student).maps]
         for shape in shallow:
             if any(s % d for s, d in zip(shape[1:], deepest[1:], strict=True)):

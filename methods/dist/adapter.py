@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Method, Needs, Network, TaskInfo
-from kdbench.methods.shared.logits import require_classes
+from kdbench.contract import At, Batch, Needs
+from kdbench.methods.shared.logits import ScoreMethod, require_same_shape
 
 NORM_FLOOR = 1e-8
 """Added to the product of two norms, so that a constant row correlates to 0."""
@@ -35,22 +34,17 @@ def relations(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Ten
     Raises:
         ValueError: the numbers of classes differ.
     """
-    if student.shape != teacher.shape:
-        raise ValueError(f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} differ")
+    require_same_shape(student, teacher)
     p_s, p_t = (F.softmax(z / temperature, dim=1) for z in (student, teacher.detach()))
     return temperature**2 * correlation_distance(p_s, p_t), temperature**2 * correlation_distance(p_s.T, p_t.T)
 
 
-class DIST(Method):
+class DIST(ScoreMethod):
     """Cross-entropy, and correlations with the teacher within each row and within each class."""
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         return Needs(min_batch=2)  # one row has no correlation within a class
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Method, Network, TaskInfo
-from kdbench.methods.shared.logits import linear_ramp, others, require_classes
+from kdbench.contract import At, Batch, Network, TaskInfo
+from kdbench.methods.shared.logits import ScoreMethod, linear_ramp, others, require_same_shape, row_divergence
 
 
 def target_divergence(student: Tensor, teacher: Tensor, y: Tensor, temperature: float | Tensor) -> Tensor:
@@ -25,8 +25,10 @@ def target_divergence(student: Tensor, teacher: Tensor, y: Tensor, temperature: 
         y: (N,) classes.
         temperature: T.
     """
+    require_same_shape(student, teacher)
     log_s, log_t = (_two_classes(z / temperature, y) for z in (student, teacher.detach()))
-    return _divergence(log_s, log_t, temperature)
+    divergence = F.kl_div(log_s, log_t, reduction="none", log_target=True) * temperature**2
+    return divergence.sum(dim=1).mean()
 
 
 def others_divergence(student: Tensor, teacher: Tensor, y: Tensor, temperature: float | Tensor) -> Tensor:
@@ -34,8 +36,8 @@ def others_divergence(student: Tensor, teacher: Tensor, y: Tensor, temperature: 
 
     Args: as in :func:`target_divergence`.
     """
-    log_s, log_t = (F.log_softmax(others(z, y) / temperature, dim=1) for z in (student, teacher.detach()))
-    return _divergence(log_s, log_t, temperature)
+    require_same_shape(student, teacher)
+    return row_divergence(others(student, y), others(teacher, y), temperature).mean()
 
 
 def dkd_loss(
@@ -52,18 +54,11 @@ def _two_classes(logits: Tensor, y: Tensor) -> Tensor:
     return F.logsigmoid(torch.cat([margin, -margin], dim=1))
 
 
-def _divergence(log_student: Tensor, log_teacher: Tensor, temperature: float | Tensor) -> Tensor:
-    """T^2 KL(teacher || student) of log-probabilities, 0-d, mean over the rows."""
-    divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True) * temperature**2
-    return divergence.sum(dim=1).mean()
-
-
-class DKD(Method):
+class DKD(ScoreMethod):
     """Cross-entropy, and the softened divergence split at the target class, each part with a weight of its own."""
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
         if task.classes == 2:
             warnings.warn("dkd: with two classes the non-target part is 0 and has no gradient", stacklevel=2)
 

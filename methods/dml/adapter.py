@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Group, Method, Needs, Network, Stage, TaskInfo
+from kdbench.contract import At, Batch, Group, Needs, Stage
 from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.logits import require_classes
+from kdbench.methods.shared.logits import ScoreMethod
 
 
 def mutual_loss(own: Tensor, others: Sequence[Tensor]) -> Tensor:
@@ -23,16 +23,12 @@ def mutual_loss(own: Tensor, others: Sequence[Tensor]) -> Tensor:
     return torch.stack([kd_loss(own, other, 1.0) for other in others]).mean()
 
 
-class DML(Method):
+class DML(ScoreMethod):
     """Students of one architecture see the same batches, each with the labels and the others' probabilities."""
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         return Needs(teachers=(), teacher=frozenset(), students=hp.peers)
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         outs = [peer(batch) for peer in self.students]

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Method, Needs, Network, NotApplicable, Stage, TaskInfo
+from kdbench.contract import At, Batch, Needs, Network, NotApplicable, Stage, TaskInfo
 from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.logits import linear_ramp, require_classes
+from kdbench.methods.shared.logits import ScoreMethod, linear_ramp, row_divergence
 
 ALWAYS_MIXED = 2
 """HE-DA mixes this many first rows of a batch whatever their energy."""
@@ -50,17 +49,6 @@ def row_temperatures(energies: Tensor, bounds: tuple[Tensor, Tensor], low: float
     return torch.where(energies > bounds[1], high, found)[:, None]
 
 
-def energy_kd_loss(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
-    """Mean over the rows of T^2 KL(softmax(teacher / T) || softmax(student / T)), 0-d.
-
-    Args:
-        student, teacher: (N, C) logits; the teacher's are constants.
-        temperature: (N, 1).
-    """
-    log_p, log_q = (F.log_softmax(z / temperature, dim=1) for z in (student, teacher.detach()))
-    return (temperature**2 * F.kl_div(log_p, log_q, reduction="none", log_target=True)).sum(dim=1).mean()
-
-
 def mixed_rows(energies: Tensor, bound: Tensor) -> Tensor:
     """Row numbers HE-DA mixes: the first ones, then those of high energy in order; a first one may occur twice."""
     first = torch.arange(min(ALWAYS_MIXED, len(energies)), device=energies.device)
@@ -89,7 +77,7 @@ def random_box(height: int, width: int, rng: torch.Generator) -> Tensor:
     return torch.cat([(middle - half).clamp_min(0), torch.minimum(middle + half, size)])
 
 
-class EnergyKD(Method):
+class EnergyKD(ScoreMethod):
     """kd or dkd with a temperature for each row by its energy, or kd with mixed rows of high energy."""
 
     low: Tensor
@@ -102,7 +90,6 @@ class EnergyKD(Method):
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
         self.inputs = {self.student.input, self.teacher.input}
         if hp.form == "heda":
             x = task.wrap(task.rows(torch.arange(1, device=task.device))).x
@@ -139,7 +126,7 @@ class EnergyKD(Method):
             divergence = dkd_loss(out.logits, target.logits, batch.y, temperature, hp.alpha, hp.beta)
             terms["dkd"] = hp.kd_weight * linear_ramp(at.epoch, hp.warmup_epochs) * divergence
         elif hp.form == "kd":
-            terms["kd"] = hp.kd_weight * energy_kd_loss(out.logits, target.logits, temperature)
+            terms["kd"] = hp.kd_weight * row_divergence(out.logits, target.logits, temperature).mean()
         else:
             mixed = self._mixed(batch, mixed_rows(energies, self.high), at.rng)
             terms["kd"] = hp.kd_weight * kd_loss(out.logits, target.logits, hp.temperature)

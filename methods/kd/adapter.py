@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Method
+from kdbench.contract import At, Batch
+from kdbench.methods.shared.logits import ScoreMethod, row_divergence
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -19,14 +19,10 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     Raises:
         ValueError: the numbers of classes differ.
     """
-    if student.shape != teacher.shape:
-        raise ValueError(f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} differ")
-    log_p = F.log_softmax(student / temperature, dim=1)
-    log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
-    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True) * temperature**2
+    return row_divergence(student, teacher, temperature).mean()
 
 
-class KD(Method):
+class KD(ScoreMethod):
     """Cross-entropy with the labels and the softened divergence from the teacher."""
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Method, Network, TaskInfo
+from kdbench.contract import At, Batch
 from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.logits import linear_ramp, require_classes
+from kdbench.methods.shared.logits import ScoreMethod, linear_ramp
 
 DEVIATION_FLOOR = 1e-7
 """Added to the standard deviation, so that equal logits become zeros."""
@@ -22,12 +21,8 @@ def standardized(logits: Tensor) -> Tensor:
     return centred / (logits.std(dim=1, keepdim=True) + DEVIATION_FLOOR)
 
 
-class LSKD(Method):
+class LSKD(ScoreMethod):
     """Cross-entropy of the logits as they are, and kd's or dkd's divergence of standardized ones."""
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp

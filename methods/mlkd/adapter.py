@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Method, Needs, Network, Stage, TaskInfo
+from kdbench.contract import At, Batch, Needs, Network, Stage, TaskInfo
 from kdbench.methods.lskd.adapter import standardized
-from kdbench.methods.shared.logits import require_classes
+from kdbench.methods.shared.logits import ScoreMethod, row_divergence
 from kdbench.methods.shared.views import weak_and_strong
 
 CODE_STRONG = 3
@@ -35,18 +35,6 @@ def masks(teacher: Tensor, official_code: bool) -> tuple[Tensor, Tensor]:
     return rows, classes
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float, rows: Tensor | float = 1.0) -> Tensor:
-    """T^2 KL(teacher || student), 0-d, mean over the rows, each times its weight.
-
-    Args:
-        student, teacher: (N, C) logits; the teacher's are constants.
-        rows: (N,) weights.
-    """
-    log_p, log_q = (F.log_softmax(z / temperature, dim=1) for z in (student, teacher.detach()))
-    by_row = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * (rows * by_row).mean()
-
-
 def prediction_loss(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
@@ -61,10 +49,10 @@ def prediction_loss(
         rows: (N,) weights.
         official_code: after :data:`CODE_STRONG` temperatures the second sum is of weak logits, as in that code.
     """
-    total = [divergence(student[0], teacher[0], t, rows) for t in temperatures]
+    total = [(rows * row_divergence(student[0], teacher[0], t)).mean() for t in temperatures]
     for place, t in enumerate(temperatures):
         view = 0 if official_code and place >= CODE_STRONG else 1
-        total.append(divergence(student[view], teacher[view], t))
+        total.append(row_divergence(student[view], teacher[view], t).mean())
     return torch.stack(total).sum()
 
 
@@ -85,7 +73,7 @@ def correlation_losses(
     return torch.stack(by_class).sum(), torch.stack(by_row).sum()
 
 
-class MLKD(Method):
+class MLKD(ScoreMethod):
     """Cross-entropy on both views, and three levels of agreement with the teacher."""
 
     @classmethod
@@ -94,7 +82,6 @@ class MLKD(Method):
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
         self.views = weak_and_strong(task, self.student)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Method, Network, TaskInfo
-from kdbench.methods.shared.logits import others, require_classes
+from kdbench.contract import At, Batch
+from kdbench.methods.shared.logits import ScoreMethod, others, require_same_shape
 
 
 def target_loss(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
@@ -18,7 +17,11 @@ def target_loss(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
     Args:
         student, teacher: (N, C) logits, at temperature 1; the teacher's are constants.
         y: (N,) classes.
+
+    Raises:
+        ValueError: the numbers of classes differ.
     """
+    require_same_shape(student, teacher)
     confidence = teacher.detach().softmax(dim=1).gather(1, y[:, None]).squeeze(1)
     return (confidence * F.cross_entropy(student, y, reduction="none")).mean()
 
@@ -28,16 +31,15 @@ def others_loss(student: Tensor, teacher: Tensor, y: Tensor, temperature: float)
 
     Not a divergence: the teacher's entropy stays in the value. Args: as in :func:`target_loss`.
     """
+    require_same_shape(student, teacher)
     targets = F.softmax(others(teacher.detach(), y) / temperature, dim=1)
     return temperature**2 * F.cross_entropy(others(student, y) / temperature, targets)
 
 
-class NKD(Method):
+class NKD(ScoreMethod):
     """Cross-entropy, the same weighted by the teacher's confidence, and the normalised non-target term."""
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        require_classes(task, 3)
+    min_classes = 3  # of two, one other class is left and has nothing to be normalised with
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp

@@ -1,17 +1,60 @@
-"""What methods on class scores share: checks of the class count, scores without the target class, a ramp by epoch."""
+"""What methods on class scores share: least numbers of classes, the divergence of a row, scores without the target
+class, a ramp by epoch.
+
+Shapes: N rows, C classes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import NotApplicable, TaskInfo
+from kdbench.contract import Method, Network, NotApplicable, TaskInfo
 
 
 def require_classes(task: TaskInfo, least: int) -> None:
     """Raises :class:`NotApplicable` when a task has fewer classes than the method's losses are defined for."""
     if task.classes < least:
         raise NotApplicable(f"its loss needs at least {least} classes, the task has {task.classes}")
+
+
+class ScoreMethod(Method):
+    """A method on class scores; a task with too few classes is refused.
+
+    Attributes:
+        min_classes: classes its losses are defined for.
+    """
+
+    min_classes: ClassVar[int] = 2
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        require_classes(task, self.min_classes)
+
+
+def require_same_shape(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError, naming both shapes, when two networks' (N, C) logits cannot be compared."""
+    if student.shape != teacher.shape:
+        raise ValueError(f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} differ")
+
+
+def row_divergence(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+    """(N,) T^2 KL(softmax(teacher / T) || softmax(student / T)) of each row.
+
+    Args:
+        student, teacher: (N, C) logits; the teacher's are constants.
+        temperature: T, one number or an (N, 1) column.
+
+    Raises:
+        ValueError: the numbers of classes differ.
+    """
+    require_same_shape(student, teacher)
+    log_p, log_q = (F.log_softmax(z / temperature, dim=1) for z in (student, teacher.detach()))
+    return (temperature**2 * F.kl_div(log_p, log_q, reduction="none", log_target=True)).sum(dim=1)
 
 
 def others(logits: Tensor, y: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Projected(Network):
     """A student whose projected last map goes through the teacher's pooling and classifier.
 
     Args:
-        student: its own classifier is taken off.
+        student: its classifier is taken off.
         projector: from its last map.
         classifier: the teacher's, frozen.
     """
@@ -78,6 +78,13 @@ class Projected(Network):
         projected = self.projector(maps.reshape(*maps.shape, *[1] * (len(self.projector.size) + 2 - maps.ndim)))
         emb = projected.flatten(2).mean(2)
         return Out(scores(self.reused, emb), (projected,), emb=emb)
+
+
+class Removed(nn.Module):
+    """In the place of a layer that is not needed: a copy, for an activation behind it may work in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
 
 
 class SimKD(Method):
@@ -102,14 +109,14 @@ class SimKD(Method):
         student, teacher = same_axes(task.probe(self.student).maps[-1], self._target(target))
         projector = Projector(student.shape[1:], teacher.shape[1:], hp.factor)
         self.net = Projected(self.student, projector.to(task.device), self.teacher.classifier)
-        self._trained = self._reached()
+        self._strip()
 
     def _target(self, out: Out) -> Tensor:
         """The teacher's last map after its last activation."""
         return out.preact[-1].relu() if self._after_norm else out.maps[-1]
 
-    def _reached(self) -> list[nn.Parameter]:
-        """Parameters that the projected map depends on: what follows the student's last map is left out."""
+    def _reached(self) -> set[nn.Parameter]:
+        """Trainable parameters that the projected map depends on."""
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         batch = self.task.wrap(self.task.rows(torch.arange(2, device=self.task.device)))
         was_training = self.net.training
@@ -117,14 +124,22 @@ class SimKD(Method):
             total = self.net.eval()(batch).maps[0].sum()
         self.net.train(was_training)
         grads = torch.autograd.grad(total, parameters, allow_unused=True)
-        return [p for p, grad in zip(parameters, grads, strict=True) if grad is not None]
+        return {p for p, grad in zip(parameters, grads, strict=True) if grad is not None}
+
+    def _strip(self) -> None:
+        """Takes off the layers behind the student's last map: the projector stands in their place."""
+        reached = self._reached()
+        for name, layer in list(self.net.trunk.named_modules()):
+            own = set(layer.parameters(recurse=False))
+            if own and own == set(layer.parameters()) and own.isdisjoint(reached):
+                self.net.trunk.set_submodule(name, Removed())
 
     @property
     def deployed(self) -> nn.Module:
         return self.net
 
     def groups(self) -> list[Group]:
-        return [Group("student", self._trained)]
+        return [Group("student", [p for p in self.net.parameters() if p.requires_grad])]
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         projected, target = self.net(batch).maps[0], self._target(self.teacher(batch))

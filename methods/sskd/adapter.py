@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdbench.contract import At, Batch, Group, Method, Needs, Network, Stage, TaskInfo
 from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.shared.logits import row_divergence
 from kdbench.methods.shared.matching import unit
 from kdbench.methods.shared.objective import phase_epochs
 from kdbench.methods.shared.phases import reusable
@@ -74,9 +75,7 @@ def kept_divergence(student: Tensor, teacher: Tensor, temperature: float, keep: 
         student, teacher: (R, K) scores; the teacher's are constants.
         keep: (R,) bool.
     """
-    log_p, log_q = (F.log_softmax(z / temperature, dim=1) for z in (student, teacher.detach()))
-    by_row = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * (by_row * keep).sum() / keep.sum().clamp_min(1)
+    return (row_divergence(student, teacher, temperature) * keep).sum() / keep.sum().clamp_min(1)
 
 
 def head_loss(similarities: Tensor) -> Tensor:

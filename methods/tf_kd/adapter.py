@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Group, Needs, Network, Stage, TaskInfo
+from kdbench.contract import At, Batch, Group, Needs, Stage
 from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.logits import require_classes
+from kdbench.methods.shared.logits import ScoreMethod
 from kdbench.methods.shared.phases import Phased, reusable
 
 CORRECT = 0.99
@@ -42,16 +42,12 @@ def virtual_loss(student: Tensor, y: Tensor, temperature: float) -> Tensor:
     return F.kl_div(student.log_softmax(dim=1), targets, reduction="batchmean", log_target=True) / classes
 
 
-class TFKD(Phased):
+class TFKD(Phased, ScoreMethod):
     """Taught by a copy of itself trained before (self), or by a virtual teacher made of the labels (reg)."""
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         return Needs(teachers=(), teacher=frozenset(), students=2 if hp.form == "self" else 1)
-
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        require_classes(task, 2)
 
     def teacher_losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         """The plain training of the copy."""

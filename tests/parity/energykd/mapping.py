@@ -11,13 +11,13 @@ from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.energykd.adapter import (
     cutmix,
     energy,
-    energy_kd_loss,
     mixed_rows,
     mixup,
     row_temperatures,
     thresholds,
 )
 from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.shared.logits import row_divergence
 
 
 def objective(gradient: str) -> str | list[str]:
@@ -36,7 +36,7 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
     found = {"threshold_low": low, "threshold_high": high, "energy": energies, "temperature": tau[:, 0]}
     found |= {
         "loss_ce": scalars["ce_weight"] * F.cross_entropy(student, y),
-        "loss_kd": scalars["kd_weight"] * energy_kd_loss(student, teacher, tau),
+        "loss_kd": scalars["kd_weight"] * row_divergence(student, teacher, tau).mean(),
         "dkd_loss_ce": F.cross_entropy(student, y),
         "dkd_loss_kd": ramp * dkd_loss(student, teacher, y, tau, scalars["alpha"], scalars["beta"]),
     }
