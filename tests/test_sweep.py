@@ -305,6 +305,7 @@ def test_options_of_launchers():
         "timeout_min=71",
         "partition=gpu",
     ]
+    launch.check("submitit_slurm", [*SLURM, "additional_parameters.nice=10", "setup=[module load cuda]"])
     for name in ("basic", "joblib", "submitit_local", "submitit_slurm"):
         launch.check(name, launch.options(name, 2, 60.0, []))
 

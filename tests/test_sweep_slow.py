@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -138,17 +139,19 @@ def test_a_run_that_takes_too_long_is_stopped_and_recorded(tmp_path):
 def test_a_run_that_takes_its_process_down_twice_is_recorded_and_the_sweep_goes_on(tmp_path):
     home, rng = Home(tmp_path), random.Random()
     process = sweep(home, "-m", "plain,kd", "-t", "digits", "--seeds", "0", "--overhead", "off")
-    for _ in range(2):
-        seen = len(list(home.root.glob("sweeps/*/*.state.json")))
-        while len(list(home.root.glob("sweeps/*/*.state.json"))) == seen:
-            time.sleep(0.02)
-        kill_one(process, "kdbench.sweep.process", rng)
-        while len(list(home.root.glob("sweeps/*/*.end.json"))) % 2:
-            time.sleep(0.02)
+    killed: set[Path] = set()
+    while len(killed) < 2 and process.poll() is None:
+        for state in home.root.glob("sweeps/*/*.state.json"):
+            order = json.loads(Path(str(state).replace(".state.", ".order.")).read_text())
+            if order["method"] == "plain" and state not in killed:
+                killed.add(state)
+                kill_one(process, "kdbench.sweep.process", rng)
+        time.sleep(0.02)
     code, _, err = ended(process)
     assert code == 1, err
     found = {record.method_name: record for record in records(home)}
-    assert set(found) == {"plain", "kd"}
+    assert {name: record.status for name, record in found.items()} == {"plain": "failed", "kd": "ok"}
+    assert "killed by signal 9 (SIGKILL), twice" in found["plain"].error.message
 
 
 def test_a_failure_is_recorded_and_the_others_run(tmp_path):

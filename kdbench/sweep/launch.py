@@ -124,19 +124,14 @@ def check(name: str, chosen: Sequence[str]) -> None:
         UserError: naming the first that it does not take, and the nearest it does.
     """
     with _composed(name, [], Path("sweep")) as (_, config):
-        known = _keys(OmegaConf.to_container(config.hydra.launcher))
-    for text in chosen:
-        key = text.partition("=")[0]
-        if key not in known and not any(key.startswith(f"{of}.") for of in known):
-            raise UserError(f"--launcher-arg {text!r}: {name} has no option {key!r}{nearest(key, known)}")
+        for text in chosen:
+            *parents, last = text.partition("=")[0].split(".")
+            node = OmegaConf.select(config.hydra.launcher, ".".join(parents)) if parents else config.hydra.launcher
+            known = [*node] if OmegaConf.is_dict(node) else []
+            if last not in known and OmegaConf.get_type(node) is not dict:  # a plain dict takes any key
+                raise UserError(f"--launcher-arg {text!r}: {name} has no such option{nearest(last, known)}")
     with _composed(name, chosen, Path("sweep")):
         pass  # the values have the options' types
-
-
-def _keys(node: object, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict) or not node:
-        return [prefix]
-    return [key for name, value in node.items() for key in _keys(value, f"{prefix}.{name}" if prefix else str(name))]
 
 
 def launch(name: str, chosen: Sequence[str], folder: Path, numbers: Sequence[int]) -> None:
@@ -175,7 +170,7 @@ def _composed(name: str, chosen: Sequence[str], folder: Path) -> Iterator[tuple[
             f"hydra/launcher={name}", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled",
             "hydra.sweep.dir=${folder}", "hydra.sweep.subdir=jobs/${hydra.job.num}",
             "hydra.job.name=kdbench", "hydra.job.chdir=false", "hydra.output_subdir=null",
-            *(f"hydra.launcher.{option}" for option in chosen),
+            *(f"++hydra.launcher.{option}" for option in chosen),
         ]  # fmt: skip
         try:
             config = hydra.config_loader.load_configuration("sweep", overrides, run_mode=RunMode.MULTIRUN)
