@@ -189,7 +189,8 @@ def generate(spec: SetSpec, folder: Path, rows: int) -> Path:
 
 FULL_SIZE = {
     "cifar100/resnet32x4-shufflenetv1": [], "cifar10/resnet56-resnet20": [], "tiny-imagenet/vgg13-vgg8": [],
-    "fashion-mnist": [], "rc49/vgg19-resnet20": [], "steering/vgg19-resnet20": [],
+    "ucf101/features": [], "vggsound/features": [], "activitynet/features": [], "fashion-mnist": [],
+    "rc49/vgg19-resnet20": [], "steering/vgg19-resnet20": [],
     "imagenet/resnet34-resnet18": ["pair.teachers.image.weights=auto"],
     "ucf101/audio-image-r2plus1d": ["pair.teachers.image.weights=auto", "pair.student.net=r2plus1d_tiny"],
     "vggsound/audio-image-r2plus1d": ["pair.teachers.image.weights=auto", "pair.student.net=r2plus1d_tiny"],
