@@ -97,5 +97,5 @@ def load() -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def make_record() -> Callable[..., dict[str, Any]]:
-    """``tests/records.py``: the JSON form of a valid record, fields by keyword."""
-    return load_module(HERE / "records.py").make_record  # type: ignore[no-any-return]
+    """``tests/support/records.py``: the JSON form of a valid record, fields by keyword."""
+    return load_module(HERE / "support" / "records.py").make_record  # type: ignore[no-any-return]
