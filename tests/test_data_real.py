@@ -20,6 +20,7 @@ from PIL import Image
 
 from kdbench import data, registry
 from kdbench.config import run_config
+from kdbench.contract import Rows
 from kdbench.data import Place
 from kdbench.data.dataset import Dataset
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, SoundInput, VectorInput, set_spec
@@ -95,6 +96,37 @@ def test_real_data_load_fast_the_second_time(
     second = load(task, folder, home)
     assert time.perf_counter() - begin < 1.0
     assert first.digest("train") == second.digest("train")
+
+
+def sums_of(rows: Rows) -> tuple[list[int], list[int]]:
+    """Sums of the pixel values and of their squares, by channel."""
+    pixels = rows.x["image"].numpy().astype(np.uint16)
+    return pixels.sum((0, 2, 3), dtype=np.int64).tolist(), np.square(pixels).sum((0, 2, 3), dtype=np.int64).tolist()
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=here)])
+def test_official_sums_are_means_times_pixels(folder: Path, home: Home, _: int) -> None:
+    """The way the sums of CIFAR and Fashion-MNIST were reckoned, on the set whose original is here."""
+    mean, deviation, pixels = 0.1306604762738429, 0.30810780385646264, 60000 * 784  # published, of the training part
+    found = load("mnist", folder, home)
+    (total,), (squares,) = sums_of(found.train)
+    assert round(mean * 255 * pixels) == total
+    assert round((deviation**2 + mean**2) * 255**2 * pixels) == pytest.approx(squares, abs=1)
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=here)])
+def test_official_sums_of_cifar_agree_with_the_copies(folder: Path, home: Home, _: int) -> None:
+    """Both parts of CIFAR-100 under another split sum up to the official ones; JPEG hardly moves a mean."""
+    about = set_spec("cifar100").identity
+    resplit = load("cifar100-resplit/resnet56-resnet20", folder, home)
+    pool = np.array(sums_of(resplit.train)[0]) + np.array(sums_of(resplit.test)[0])
+    assert pool.tolist() == (np.array(about.sums["train"]) + np.array(about.sums["test"])).tolist()
+    copy = data.load(registry.task("cifar10-jpeg/vgg13-vgg8").data, Place(folder, home.data))
+    about = set_spec("cifar10").identity
+    for rows, part in ((copy.train, "train"), (copy.test, "test")):
+        total, squares = sums_of(rows)
+        assert total == pytest.approx(about.sums[part], rel=5e-4)
+        assert squares == pytest.approx(about.squares[part], rel=5e-3)
 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=here)])
