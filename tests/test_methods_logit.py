@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from kdbench import registry
 from kdbench.config import run_config
 from kdbench.contract import NotApplicable
+from kdbench.methods.ban.adapter import born_again_loss
 from kdbench.methods.dist.adapter import relations
 from kdbench.methods.dkd.adapter import dkd_loss, others_divergence, target_divergence
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.lskd.adapter import standardized
-from kdbench.methods.mlkd.adapter import masks, prediction_loss
+from kdbench.methods.mlkd.adapter import correlation_losses, masks, prediction_loss
 from kdbench.methods.nkd.adapter import others_loss, target_loss
 from kdbench.methods.shared.logits import linear_ramp, others, row_divergence
 
@@ -45,8 +46,9 @@ def test_too_few_classes_are_refused_with_the_number_needed(name, least):
 
 
 def test_dkd_warns_of_two_classes_where_half_of_it_is_zero():
-    with pytest.warns(UserWarning, match="non-target part is 0"):
-        built("dkd", 2)
+    for name in ("dkd", "dkd+energykd"):
+        with pytest.warns(UserWarning, match="non-target part is 0"):
+            built(name, 2)
     z = logits(4, 2)
     part = others_divergence(z, torch.randn(4, 2).double(), torch.tensor([0, 1, 1, 0]), 4.0)
     part.backward()
@@ -104,10 +106,32 @@ def test_dist_of_constant_rows_and_of_one_row_is_finite_and_states_its_value(row
     assert torch.isfinite(z.grad).all()
 
 
-def test_numbers_of_classes_that_differ_are_named():
-    for loss in (kd_loss, relations):
-        with pytest.raises(ValueError, match=r"\(2, 5\) and teacher logits \(2, 7\)"):
-            loss(torch.randn(2, 5), torch.randn(2, 7), 4.0)
+Y, TAU = torch.tensor([0, 4]), torch.tensor([[2.0], [4.0]])
+ON_SCORES = {
+    "kd": lambda s, t: kd_loss(s, t, 4.0),
+    "dist": lambda s, t: relations(s, t, 4.0),
+    "dkd": lambda s, t: dkd_loss(s, t, Y, 4.0, 1.0, 8.0),
+    "dkd, target": lambda s, t: target_divergence(s, t, Y, 4.0),
+    "dkd, others": lambda s, t: others_divergence(s, t, Y, 4.0),
+    "nkd, target": lambda s, t: target_loss(s, t, Y),
+    "nkd, others": lambda s, t: others_loss(s, t, Y, 1.0),
+    "mlkd, rows": lambda s, t: prediction_loss([s, s], [t, t], [4.0], torch.ones(2)),
+    "mlkd, classes": lambda s, t: correlation_losses(s, t, [4.0], torch.ones(2), torch.ones(7)),
+    "energykd": lambda s, t: row_divergence(s, t, TAU),
+    "ban": born_again_loss,
+}
+
+
+@pytest.mark.parametrize("name", ON_SCORES)
+def test_numbers_of_classes_that_differ_are_named(name):
+    with pytest.raises(ValueError, match=r"\(2, 5\) and teacher logits \(2, 7\)"):
+        ON_SCORES[name](torch.randn(2, 5), torch.randn(2, 7))
+
+
+def test_two_standardized_logits_say_only_which_is_larger():
+    with pytest.warns(UserWarning, match="which is larger"):
+        built("lskd", 2)
+    assert torch.allclose(standardized(torch.tensor([[9.0, 1.0], [0.1, 0.2]])).abs(), torch.full((2, 2), 0.5**0.5))
 
 
 def test_standardized_rows_do_not_know_shift_and_scale_and_equal_logits_are_zero():

@@ -12,6 +12,7 @@ from kdbench.checks.tiny import method_config, tiny
 from kdbench.contract import NotApplicable
 from kdbench.engine.prepare import hyper_parameters
 from kdbench.engine.stage import StageRun
+from kdbench.engine.task import build_network, seeded
 from kdbench.engine.trainer import Trainer
 from kdbench.methods.hsakd.adapter import Scores, agreement
 from kdbench.methods.shared.heads import joint_labels
@@ -41,6 +42,16 @@ def test_all_correct_rows_are_kept_and_a_share_of_the_wrong_ones_by_rank():
     assert kept(scores, truth, 1.0).all()
     assert kept(scores, truth, 0.5).tolist() == [True, True, True, False, False]  # 2 of 4, the earlier of equal ranks
     assert kept(scores, truth, 0.0).tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("name", ["hsakd", "hsakd-joint"])
+def test_networks_of_unequal_numbers_of_stages_are_refused(name, tmp_path):
+    task = small(name)
+    with seeded(0, "teacher"):
+        vgg = build_network("vgg8", "image", task.data)  # four stages, the student's are three
+    teacher = replace(task.teachers["image"], net=vgg.eval().requires_grad_(False))
+    with pytest.raises(NotApplicable, match="3 stages and the teacher 4; heads pair one to one"):
+        replace(task, teachers={"image": teacher}).prepare(tmp_path)
 
 
 def test_no_kept_row_gives_zero_and_a_zero_gradient():

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.contract import At, Batch, Group, Needs, Stage
-from kdbench.methods.shared.logits import ScoreMethod
+from kdbench.methods.shared.logits import ScoreMethod, require_same_shape
 from kdbench.methods.shared.phases import Phased
 
 
@@ -23,7 +23,11 @@ def born_again_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student, teacher: (N, C) logits; the teacher's are constants.
+
+    Raises:
+        ValueError: the numbers of classes differ.
     """
+    require_same_shape(student, teacher)
     return F.cross_entropy(student, teacher.detach().softmax(dim=1))
 
 

@@ -48,6 +48,12 @@ def dkd_loss(
     return alpha * target + beta * others_divergence(student, teacher, y, temperature)
 
 
+def warn_of_two_classes(task: TaskInfo) -> None:
+    """With two classes, one is left beside the target, and :func:`others_divergence` has nothing to compare."""
+    if task.classes == 2:
+        warnings.warn("with two classes dkd's non-target part is 0 and has no gradient", stacklevel=3)
+
+
 def _two_classes(logits: Tensor, y: Tensor) -> Tensor:
     """(N, 2) logarithms of the target's probability and of the rest's, finite however far the logits lie apart."""
     margin = logits.gather(1, y[:, None]) - others(logits, y).logsumexp(dim=1, keepdim=True)
@@ -59,8 +65,7 @@ class DKD(ScoreMethod):
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
-        if task.classes == 2:
-            warnings.warn("dkd: with two classes the non-target part is 0 and has no gradient", stacklevel=2)
+        warn_of_two_classes(task)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp

@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from kdbench.contract import At, Batch, Needs, Network, NotApplicable, Stage, TaskInfo
-from kdbench.methods.dkd.adapter import dkd_loss
+from kdbench.methods.dkd.adapter import dkd_loss, warn_of_two_classes
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.logits import ScoreMethod, linear_ramp, row_divergence
 
@@ -90,6 +90,8 @@ class EnergyKD(ScoreMethod):
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
+        if hp.form == "dkd":
+            warn_of_two_classes(task)
         self.inputs = {self.student.input, self.teacher.input}
         if hp.form == "heda":
             x = task.wrap(task.rows(torch.arange(1, device=task.device))).x

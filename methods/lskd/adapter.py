@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from kdbench.contract import At, Batch
+from kdbench.contract import At, Batch, Network, TaskInfo
 from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.logits import ScoreMethod, linear_ramp
@@ -23,6 +25,11 @@ def standardized(logits: Tensor) -> Tensor:
 
 class LSKD(ScoreMethod):
     """Cross-entropy of the logits as they are, and kd's or dkd's divergence of standardized ones."""
+
+    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
+        super().__init__(task, students, teachers, hp)
+        if task.classes == 2:
+            warnings.warn("standardized logits of two classes hold nothing but which is larger", stacklevel=2)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdbench.contract import At, Batch, Needs, Network, Stage, TaskInfo
 from kdbench.methods.lskd.adapter import standardized
-from kdbench.methods.shared.logits import ScoreMethod, row_divergence
+from kdbench.methods.shared.logits import ScoreMethod, require_same_shape, row_divergence
 from kdbench.methods.shared.views import weak_and_strong
 
 CODE_STRONG = 3
@@ -65,6 +65,7 @@ def correlation_losses(
         student, teacher: (N, C) logits of the weak view; the teacher's are constants.
         rows, classes: (N,) and (C,) weights.
     """
+    require_same_shape(student, teacher)
     by_class, by_row = [], []
     for t in temperatures:
         p_s, p_t = (F.softmax(z / t, dim=1) for z in (student, teacher.detach()))
