@@ -17,7 +17,7 @@ from kdbench.methods.energykd.adapter import (
     thresholds,
 )
 from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.logits import row_divergence
+from kdbench.methods.shared.logits import linear_ramp, row_divergence
 
 
 def objective(gradient: str) -> str | list[str]:
@@ -32,16 +32,16 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
     low, high = thresholds(all_energies, scalars["low_rate"], scalars["high_rate"])
     energies = energy(teacher, scalars["energy_T"])
     tau = row_temperatures(energies, (low, high), *(scalars[f"T_config_{name}"] for name in ("LOW", "MID", "HIGH")))
-    ramp = min(scalars["epoch"] / scalars["warmup"], 1.0)
     found = {"threshold_low": low, "threshold_high": high, "energy": energies, "temperature": tau[:, 0]}
-    found |= {
-        "loss_ce": scalars["ce_weight"] * F.cross_entropy(student, y),
-        "loss_kd": scalars["kd_weight"] * row_divergence(student, teacher, tau).mean(),
-        "dkd_loss_ce": F.cross_entropy(student, y),
-        "dkd_loss_kd": ramp * dkd_loss(student, teacher, y, tau, scalars["alpha"], scalars["beta"]),
-    }
-    for form in ("", "dkd_"):
-        found[f"{form}loss_total"] = found[f"{form}loss_ce"] + found[f"{form}loss_kd"]
+    if "kd_weight" in scalars:
+        ce, kd = F.cross_entropy(student, y), row_divergence(student, teacher, tau).mean()
+        found |= {"loss_ce": scalars["ce_weight"] * ce, "loss_kd": scalars["kd_weight"] * kd}
+        found["loss_total"] = found["loss_ce"] + found["loss_kd"]
+    if "alpha" in scalars:
+        ramp = linear_ramp(scalars["epoch"] - 1, scalars["warmup"])  # the vectors count epochs from 1
+        kd = ramp * dkd_loss(student, teacher, y, tau, scalars["alpha"], scalars["beta"])
+        found |= {"dkd_loss_ce": F.cross_entropy(student, y), "dkd_loss_kd": kd}
+        found["dkd_loss_total"] = found["dkd_loss_ce"] + found["dkd_loss_kd"]
     return found | (heda(tensors, scalars, all_energies) if "heda_image" in tensors else {})
 
 
