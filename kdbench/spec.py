@@ -144,7 +144,13 @@ class Smoke(_Model):
 
 
 class TaskSpec(_Model):
-    """A versioned task. Rows of different versions never meet."""
+    """A versioned task. Rows of different versions never meet.
+
+    ``notes`` say where its choices come from: data, pair, protocol, and what ``min_score`` of a teacher rests on. All
+    tasks share the rest: seeds 0 to 4, or 0 to 2 where a run takes a day; the field's metric, of the last epoch; kd as
+    baseline, or plain where kd does not apply; a smoke budget of seconds; one suite for the pairs of a data set that
+    share a protocol.
+    """
 
     name: TaskName
     title: Text

@@ -105,7 +105,11 @@ def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_every_task_says_where_its_choices_come_from(name: str) -> None:
     spec = TASKS[name]
-    assert spec.notes
+    assert spec.notes.keys() >= {"protocol", "pair"}
+    said = " ".join(text for key, text in spec.notes.items() if key.startswith("teacher"))
+    for role, teacher in spec.pair.teachers.items():
+        if teacher.weights == "auto":
+            assert "min_score" in said, f"{name}: why is {role}'s least score {teacher.min_score}"
     assert spec.smoke.epochs <= spec.train.epochs
     assert spec.train.schedule.milestones == [] or spec.train.schedule.milestones[-1] < spec.train.epochs
     assert spec.kind == "regression" or spec.score.unit == "%"
