@@ -163,6 +163,64 @@ def test_a_failure_is_recorded_and_the_others_run(tmp_path):
     assert len(records(home)) == 4
 
 
+SLURM = """#!{python}
+import os, pathlib, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+
+here, words = pathlib.Path(__file__).parent, sys.argv[1:]
+tool = pathlib.Path(sys.argv[0]).name
+
+def one(script, name, number, task):
+    part = {{"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": str(task)}} if task is not None else {{}}
+    env = os.environ | part | {{"SLURM_JOB_ID": number, "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_NODEID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NODELIST": "here"}}
+    code = subprocess.call(["bash", script], env=env)
+    (here / f"{{name}}.state").write_text("COMPLETED" if code == 0 else "FAILED")
+
+if tool == "sbatch" and words[0] != "--serve":
+    number = str(1000 + len(list(here.glob("*.sh"))))
+    kept = here / f"{{number}}.sh"
+    kept.write_text(pathlib.Path(words[0]).read_text())
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.Popen([sys.argv[0], "--serve", str(kept), number], start_new_session=True, **quiet)
+    print("Submitted batch job", number)
+elif tool == "sbatch":
+    script, number = words[1:]
+    array = [line for line in open(script) if line.startswith("#SBATCH --array=")]
+    if not array:
+        one(script, number, number, None)
+    else:
+        last, _, at_once = array[0].partition("=")[2].strip().partition("-")[2].partition("%")
+        with ThreadPoolExecutor(int(at_once)) as pool:
+            for task in range(int(last) + 1):
+                pool.submit(one, script, f"{{number}}_{{task}}", number, task)
+elif tool == "srun":
+    sys.exit(subprocess.call(words[words.index("--error") + 2:]))
+elif tool == "sacct":
+    print("JobID|State|NodeList")
+    for path in here.glob("*.state"):
+        print(path.stem, path.read_text(), "here", sep="|")
+"""
+
+
+def test_slurm(tmp_path):
+    """The whole way through sbatch and srun, which here are a script that runs an array's jobs on this machine."""
+    home, tools = Home(tmp_path / "home"), tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("sbatch", "srun", "sacct"):
+        (tools / tool).write_text(SLURM.format(python=sys.executable))
+        (tools / tool).chmod(0o755)
+    words = ("-m", "plain,kd", "-t", "digits/few-shot", "--seeds", "0-1", "--smoke", "--overhead", "off")
+    more = ("--launcher", "submitit_slurm", "--jobs", "2", "--launcher-arg", "partition=gpu")
+    code, _, err = ended(sweep(home, *words, *more, PATH=f"{tools}:{os.environ['PATH']}"))
+    assert code == 0, err
+    assert {(r.method_name, r.seed, r.status) for r in records(home)} == {
+        (method, seed, "ok") for method in ("plain", "kd") for seed in (0, 1)
+    }
+    (script,) = tools.glob("*.sh")
+    assert {"#SBATCH --array=0-3%2", "#SBATCH --partition=gpu"} <= set(script.read_text().splitlines())
+
+
 @pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="ray is not installed")
 def test_ray(tmp_path):
     home = Home(tmp_path)
