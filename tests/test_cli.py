@@ -264,3 +264,13 @@ def test_a_disk_that_fills_up_is_one_line_and_loses_nothing(run, tmp_path, monke
     monkeypatch.undo()
     assert run(*SMOKE, "-m", "plain", "--seeds", "0-1", "--out", str(tmp_path)).code == 0
     assert len(list((tmp_path / "records").glob("*.json"))) == 2
+
+
+def test_an_interrupt_is_one_line_and_exit_code_130(run, monkeypatch):
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdbench.registry.method", interrupted)
+    ran = run("show", "method", "kd")
+    assert ran.code == 130
+    assert "interrupted" in ran.line

@@ -34,6 +34,8 @@ def main() -> None:
     """Entry point: user errors are one line on stderr and exit code 2."""
     try:
         code = app(standalone_mode=False)
+        if code == EXIT_INTERRUPTED:  # typer takes a keyboard interrupt itself
+            raise KeyboardInterrupt
     except UsageProblem as error:
         warn(" ".join(error.format_message().split()))
         code = error.exit_code
