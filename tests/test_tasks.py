@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,30 @@ def test_status_of_built_in_absent_and_hub_data(tmp_path: Path) -> None:
     assert "no train part" in broken.about
     copy = catalogue.status(TASKS["cifar10-jpeg/small"], tmp_path)
     assert (copy.name, copy.state) == ("cifar10-jpeg", "absent")
+
+
+def test_the_state_of_data_is_told_without_reading_them(tmp_path: Path) -> None:
+    """Numpy and pyarrow alone take longer to import than all the rest of the list."""
+    (tmp_path / "mnist").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "mnist" / f"{part}.parquet").touch()
+    code = (
+        "import sys; from pathlib import Path; from kdbench import registry; from kdbench.data import catalogue\n"
+        f"found = catalogue.status(registry.task('mnist'), Path({str(tmp_path)!r}), Path({str(tmp_path)!r}))\n"
+        "assert found.state == 'found', found\n"
+        "assert not {'numpy', 'pyarrow', 'torch'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_task_says_what_a_person_needs_to_choose_it() -> None:
+    for spec in TASKS.values():
+        found = catalogue.status(spec, None)
+        assert found.licence, spec.name
+        assert found.about, spec.name
+        assert found.minutes is not None, spec.name
+        assert found.megabytes is not None or found.state == "built in", spec.name
 
 
 def test_minutes_grow_with_work_and_shrink_with_the_subset() -> None:

@@ -62,12 +62,15 @@ def peek(spec: SetSpec, folder: Path, cache: Path) -> Decoded | None:
     Raises:
         UserError: a part is not there.
     """
-    parts = {part: part_files(spec, folder, part).files for part in PART_NAMES}
+    there = {part: part_files(spec, folder, part) for part in PART_NAMES}
+    if not any(cache.glob(f"{spec.name}-*/{FACTS}")):  # before a folder of a million pictures is listed
+        return None
+    parts = {part: found.files for part, found in there.items()}
     known = known_files(cache)
     if any(listing(files) not in known for files in parts.values()):
         return None
-    found = place_of(spec, content_key(parts, cache), cache)
-    return Decoded.read(found, str(folder)) if (found / FACTS).is_file() else None
+    place = place_of(spec, content_key(parts, cache), cache)
+    return Decoded.read(place, str(folder)) if (place / FACTS).is_file() else None
 
 
 def decoding(spec: SetSpec) -> dict[str, Any]:

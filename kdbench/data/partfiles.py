@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from kdbench.data import folders
 from kdbench.data.setspec import Part, SetSpec
@@ -17,10 +16,25 @@ _SHARD = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})\.")
 
 @dataclass(frozen=True)
 class PartFiles:
-    """Files of a part, in order; ``form`` says how rows lie in them."""
+    """Files of a part: tables of many rows, or a folder with a file a row.
 
-    form: Literal["parquet", "arrow", "folder"]
-    files: Sequence[Path]
+    Attributes:
+        tables: parquet or Arrow files, in order.
+        folder: what holds the part's files where there are no tables.
+    """
+
+    spec: SetSpec
+    tables: Sequence[Path] = ()
+    folder: Path | None = None
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Every file that decides the part's rows; slow for a folder of many.
+
+        Raises:
+            UserError: the folder does not hold what it should.
+        """
+        return self.tables if self.folder is None else folders.files(self.spec, self.folder)
 
 
 def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
@@ -30,15 +44,14 @@ def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
         UserError: nothing there, or a shard is missing.
     """
     names = spec.parts[part]
-    forms: tuple[Literal["parquet", "arrow"], ...] = ("parquet", "arrow")
     for name in names:
-        for form in forms:
-            if files := _files(folder, name, form):
-                _whole(files)
-                return PartFiles(form, files)
+        for suffix in ("parquet", "arrow"):
+            if found := _files(folder, name, suffix):
+                _whole(found)
+                return PartFiles(spec, found)
     for name in names:
         if (folder / name).is_dir():
-            return PartFiles("folder", folders.files(spec, folder / name))
+            return PartFiles(spec, folder=folder / name)
     name = names[0]
     raise UserError(
         f"{folder}: no {part} part; {name}*.parquet, {name}*.arrow or a folder {name}/ of files is expected"

@@ -27,9 +27,10 @@ def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
         UserError: nothing there, a file that cannot be read, or a shard that is missing.
     """
     found = part_files(spec, folder, part)
-    if found.form == "folder":
-        return open_folder(spec, next(folder / name for name in spec.parts[part] if (folder / name).is_dir()))
-    return (_parquet if found.form == "parquet" else _arrow)(found.files, _block(spec))
+    if found.folder is not None:
+        return open_folder(spec, found.folder)
+    form = _parquet if found.tables[0].suffix == ".parquet" else _arrow
+    return form(found.tables, _block(spec))
 
 
 def _block(spec: SetSpec) -> int:
