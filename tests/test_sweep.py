@@ -21,6 +21,7 @@ from kdbench.errors import UserError
 from kdbench.home import Home
 from kdbench.record import load
 from kdbench.sweep import job, launch, names, report, rounds, where
+from kdbench.sweep import watch as watching
 from kdbench.sweep.known import Known
 from kdbench.sweep.plan import Asked, Cell, Run, inapplicable, plan, waves
 from kdbench.sweep.rounds import Outcome, Sweep
@@ -211,6 +212,8 @@ def test_matched_runs_wait_for_the_cost_of_their_method(home, recorded):
     assert "needs the measured cost" not in shown
     assert "start when the cost" in shown
     assert "6 runs, 0 left out" in shown
+    shown = printed(*report.dry_run(sweep(asked(home, "kd,plain@kd", "digits/angle", overhead="quick"))))
+    assert "1 run, 5 left out" in shown  # kd does not apply, so its cost will never be known
     (cell,) = sweep(asked(home, "plain@kd")).matched()
     assert "has no result here" in cell.skipped[0].why
     recorded("kd", 0, overhead={"mode": "off"})
@@ -389,6 +392,7 @@ def engine_free(monkeypatch, recorded):
                 raise lost
 
         monkeypatch.setattr(launch, "launch", launching)
+        monkeypatch.setattr(watching, "LOOK_S", 0.01)
         return launched
 
     return install
@@ -575,8 +579,9 @@ def test_the_table_shows_what_runs_and_the_pipe_gets_lines(tmp_path, capsys):
     job.state_file(tmp_path, 5).write_text(json.dumps({"key": "0", "device": "cuda:1", "since": 0}))
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
     watch = Watch(screen)
+    watch.expect(2)
     shown = printed(watch._table(tmp_path, dict(zip((5, 6), runs, strict=True))))
-    assert "1 running" in shown
+    assert "0 of 2 runs done, 1 running" in shown
     assert "cuda:1" in shown
     with Watch(Console(file=io.StringIO())).following(tmp_path, dict(zip((5, 6), runs, strict=True))):
         end = {"outcome": "recorded", "line": f"kd on {TASK}, seed 0: top1 90"}

@@ -83,7 +83,8 @@ def require(name: str) -> Launcher:
     found = LAUNCHERS[name]
     if found.module is not None and not _installed(found.module):
         raise UserError(
-            f"--launcher {name} needs the package {found.package}; install it with pip install 'kdbench[{found.extra}]'"
+            f"--launcher {name} needs the package {found.package}: pip install {found.package} (kdbench's extra "
+            f"{found.extra!r})"
         )
     return found
 

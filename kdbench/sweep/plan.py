@@ -54,6 +54,7 @@ class Cell:
         seeds: those to run.
         hours: of one run, None where nothing is known of it.
         measured: its overhead is known already.
+        applies: whether the method can run on the task, as far as that is known.
         waits_for: the method whose cost must be measured first, for a compute-matched variant.
     """
 
@@ -64,6 +65,7 @@ class Cell:
     skipped: tuple[Skip, ...] = ()
     hours: float | None = None
     measured: bool = False
+    applies: bool = True
     match: Match | None = None
     waits_for: str | None = None
 
@@ -147,11 +149,12 @@ def _cell(asked: Asked, known: Known, method: str, task: str, absent: str | None
             wanted.append(seed)
         else:
             skipped.setdefault((_told(record), _failed(record)), []).append(seed)
-    if wanted and (reason := inapplicable(config.method.ref.card, config.task)) is not None:
+    reason = inapplicable(config.method.ref.card, config.task)
+    if wanted and reason is not None:
         skipped.setdefault((f"does not apply: {reason}; one seed records that", False), []).extend(wanted[1:])
         del wanted[1:]
     made = tuple(Skip(tuple(found), why, failed) for (why, failed), found in skipped.items() if found)
-    return dataclasses.replace(cell, seeds=tuple(wanted), skipped=made)
+    return dataclasses.replace(cell, seeds=tuple(wanted), skipped=made, applies=reason is None)
 
 
 def _failed(record: Recorded) -> bool:

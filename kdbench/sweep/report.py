@@ -30,7 +30,8 @@ def _later(cell: Cell, first: Sequence[Cell], sweep: Sweep) -> Cell:
     """A compute-matched cell as it will be when the sweep has measured its method."""
     match = registry.method(cell.method).match
     measures = sweep.asked.overhead != "off" and any(
-        one.method == match and one.task == cell.task and one.seeds and not one.measured for one in first
+        one.method == match and one.task == cell.task and one.seeds and one.applies and not one.measured
+        for one in first
     )
     if cell.spec_hash or not measures:
         return cell
@@ -44,7 +45,7 @@ def _sums(cells: Sequence[Cell], sweep: Sweep) -> Iterable[str]:
     known = [cell for cell in cells if cell.hours is not None]
     hours = sum(len(cell.seeds) * (cell.hours or 0.0) for cell in known)
     unknown = runs - sum(len(cell.seeds) for cell in known)
-    yield f"{runs} runs, {left} left out, {sweep.where.jobs} at once with {sweep.launcher}"
+    yield f"{runs} run{'s' * (runs != 1)}, {left} left out, {sweep.where.jobs} at once with {sweep.launcher}"
     if runs:
         spread = f"{_hours(hours)} h of training, {_hours(hours / sweep.where.jobs)} h with {sweep.where.jobs} at once"
         about = f"about {spread}" if unknown < runs else "hours unknown: nothing measured here yet"

@@ -135,6 +135,7 @@ class Sweep:
 
     def _cells(self, cells: list[Cell]) -> None:
         self.outcome.skipped += [cell for cell in cells if cell.skipped]
+        self.watch.expect(sum(len(cell.seeds) for cell in cells))
         for wave in waves(cells, self.asked.overhead, self.where.jobs, self.where.alone):
             self._wave(wave)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -91,17 +91,19 @@ class Watch:
             if live is not None:
                 live.stop()
 
-    def _table(self, folder: Path, jobs: dict[int, Run]) -> Table:
+    def _table(self, folder: Path, jobs: dict[int, Run]) -> Group:
         running = {run: state for n, run in jobs.items() if (state := read(job.state_file(folder, n))) is not None}
-        done, minutes = len(self._told), (time.time() - self._began) / 60
-        title = f"{done} of {self._total} runs done, {len(running)} running, {minutes:.1f} min"
-        made = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        made = Table(box=None, pad_edge=False)
         for column in ("method", "task", "seed", "device", "seconds"):
             made.add_column(column, justify="right" if column in ("seed", "seconds") else "left")
         for run, state in running.items():
             seconds = f"{time.time() - state['since']:.0f}"
             made.add_row(escape(run.cell.method), escape(run.cell.task), str(run.seed), state["device"], seconds)
-        return made
+        done, minutes = len(self._told), (time.time() - self._began) / 60
+        line = f"{done} of {self._total} runs done, {len(running)} running, {minutes:.1f} min"
+        if done:
+            line += f", about {minutes * (self._total - done) / done:.1f} min to go"
+        return Group(line, made)
 
 
 def read(path: Path) -> dict[str, Any] | None:
