@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.data import Place, tabular
+from kdbench.data import Place, kept, tabular
 from kdbench.errors import UserError
 
 _found = importlib.util.spec_from_file_location("kdbench_data_samples", Path(__file__).with_name("data_samples.py"))
@@ -144,6 +144,14 @@ def test_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == 2
     assert (first.name, first.official, second.official) == ("toy", True, True)  # a revision is a hash of its content
     assert first.source == second.source == "hub:someone/toy"
+    assert kept.peek_hub(about, tmp_path) is not None
+    assert kept.peek_hub(spec(hub={"id": "someone/toy", "revision": "abd"}), tmp_path) is None
+    pixels = first.train.x["image"].clone()
+    for file in tmp_path.glob("toy-*/train.image.npy"):
+        file.write_bytes(b"rotten")
+    third = tabular.load(about, {}, Place(None, tmp_path))
+    assert len(asked) == 4
+    assert torch.equal(pixels, third.train.x["image"])
     assert torch.equal(first.train.x["image"], second.train.x["image"])
 
 

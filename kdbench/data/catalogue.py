@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from kdbench.data import effort
 from kdbench.data.identity import identify
-from kdbench.data.kept import peek
+from kdbench.data.kept import peek, peek_hub
 from kdbench.data.place import find_folder
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, SoundInput, set_names, set_spec
 from kdbench.errors import UserError
@@ -97,6 +97,8 @@ def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | Non
     local = find_folder(folder, of.places(copy))
     if local is None:
         if copy is None and of.hub is not None:
+            if cache is not None and peek_hub(of, cache) is not None:
+                return "here", f"{of.name}, from {of.hub.id} on the hub"
             gated = ", gated: accept its terms there" if of.hub.gated else ""
             return "hub", f"{of.hub.id} on the hub{gated}"
         return "absent", f"put it into {of.places(copy)[0]}/ of the data folder"

@@ -51,19 +51,15 @@ def absent_copy(spec: SetSpec, copy: str | None, folder: Path | None) -> UserErr
 
 
 def _from_hub(spec: SetSpec, place: Place) -> Decoded:
-    """By a pointer from the hub id to what it decoded to: later starts need neither the hub nor `datasets`."""
+    """Later starts need neither the hub nor `datasets`."""
     assert spec.hub is not None
-    pointer = place.cache / f"{spec.name}.hub.json"
-    wanted = {"hub": spec.hub.model_dump(), "decoding": kept.decoding(spec)}
-    with suppress(OSError, ValueError, KeyError):
-        known = json.loads(pointer.read_text())
-        folder = place.cache / known["folder"]
-        if known["wanted"] == wanted and (folder / FACTS).is_file():
-            _check(folder)
-            return Decoded.read(folder, f"hub:{spec.hub.id}")
-    parts = tables.from_hub(spec)
-    made = _made(spec, parts, place, f"hub:{spec.hub.id}")
-    write_atomic(pointer, json.dumps({"wanted": wanted, "folder": made.folder.name}))
+    found = kept.peek_hub(spec, place.cache)
+    if found is not None:
+        with suppress(Damaged):
+            _check(found.folder)
+            return found
+    made = _made(spec, tables.from_hub(spec), place, f"hub:{spec.hub.id}")
+    kept.point_to(spec, made, place.cache)
     return made
 
 

@@ -73,6 +73,33 @@ def peek(spec: SetSpec, folder: Path, cache: Path) -> Decoded | None:
     return Decoded.read(place, str(folder)) if (place / FACTS).is_file() else None
 
 
+def peek_hub(spec: SetSpec, cache: Path) -> Decoded | None:
+    """What the hub's data set was decoded to, without asking the hub; None if it was not."""
+    if spec.hub is None:
+        return None
+    with suppress(OSError, ValueError, KeyError):
+        known = json.loads(pointer(spec, cache).read_text())
+        folder = cache / known["folder"]
+        if known["wanted"] == wanted(spec) and (folder / FACTS).is_file():
+            return Decoded.read(folder, f"hub:{spec.hub.id}")
+    return None
+
+
+def point_to(spec: SetSpec, made: Decoded, cache: Path) -> None:
+    """Remembers what the hub's data set was decoded to."""
+    write_atomic(pointer(spec, cache), json.dumps({"wanted": wanted(spec), "folder": made.folder.name}))
+
+
+def pointer(spec: SetSpec, cache: Path) -> Path:
+    """The file that names what the hub's data set was decoded to."""
+    return cache / f"{spec.name}.hub.json"
+
+
+def wanted(spec: SetSpec) -> dict[str, Any]:
+    """What decides the arrays made from the hub."""
+    return {"hub": spec.hub.model_dump() if spec.hub is not None else None, "decoding": decoding(spec)}
+
+
 def decoding(spec: SetSpec) -> dict[str, Any]:
     """What decides the arrays beside the files; normalisation does not."""
     body = spec.model_dump(mode="json", include={"inputs", "label", "target", "id", "parts"})
