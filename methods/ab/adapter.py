@@ -15,8 +15,8 @@ from kdbench.methods.shared.objective import Initialisation, StageWise
 def boundary_losses(student: Sequence[Tensor], teacher: Sequence[Tensor], margin: float) -> list[Tensor]:
     """Squared hinge of each pair of maps, 0-d, shallow to deep; each stage weighs twice the one before it.
 
-    The student's value must exceed ``margin`` where the teacher's neuron is active, and stay below ``-margin`` where it
-    is not. Sums over all elements, times 3 / (1000 N), the deepest stage with factor 1.
+    2^(i - n + 1) 3 / (1000 N) sum (max(m - s, 0)^2 where t > 0, else max(s + m, 0)^2) for stage i of n: the student's
+    value must exceed the margin m where the teacher's neuron is active, and stay below -m where it is not.
 
     Args:
         student, teacher: maps (N, C, *size) before the activation, of equal shapes; the teacher's are constants.

@@ -17,7 +17,7 @@ def attention(x: Tensor, power: float) -> Tensor:
 
 
 def attention_loss(student: Tensor, teacher: Tensor, power: float = 2.0) -> Tensor:
-    """Mean squared difference of two attention maps, over rows and positions, 0-d.
+    """mean (A(F_s) - A(F_t))^2 of two attention maps, over rows and positions, 0-d.
 
     Args:
         student, teacher: (N, C, *size) of one stage; the larger is pooled to the smaller before anything else, the

@@ -19,7 +19,7 @@ from kdbench.methods.shared.phases import Phased
 
 
 def born_again_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy of the student with the teacher's probabilities, 0-d, mean over the rows.
+    """-mean_n sum_c q log p, 0-d: cross-entropy of the student p with the teacher's probabilities q.
 
     Args:
         student, teacher: (N, C) logits; the teacher's are constants.

@@ -44,7 +44,7 @@ class Exit(nn.Module):
 
 
 def soft_loss(logits: Sequence[Tensor], deepest: Tensor, temperature: float) -> Tensor:
-    """T^2 cross-entropy of each exit with the deepest one's softened probabilities, summed over the exits, 0-d.
+    """-T^2 sum_k mean_n sum_c q log p_k, 0-d, of each exit k and the deepest one q, all at T.
 
     Args:
         logits: (N, C) of each exit.
@@ -55,7 +55,7 @@ def soft_loss(logits: Sequence[Tensor], deepest: Tensor, temperature: float) -> 
 
 
 def feature_loss(features: Sequence[Tensor], deepest: Tensor) -> Tensor:
-    """Squared differences to the deepest features where either is positive, summed over everything, 0-d.
+    """sum_k sum (f_k - f)^2 where f_k or the deepest features f are positive, over everything, 0-d.
 
     Args:
         features: of each exit, in the deepest's shape.

@@ -12,7 +12,7 @@ from kdbench.methods.shared.objective import Imitation
 
 
 def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean inner product of the absolute differences of neighbouring rows, 0-d.
+    """1 / (N - 1) sum_i <d_i, d_i+1> with d_i = |s_i - t_i| over neighbouring rows, 0-d.
 
     Args:
         student, teacher: (N, D) embeddings of the same rows; their order counts.

@@ -45,7 +45,9 @@ class Contrast(nn.Module):
         self.register_buffer("z", torch.zeros(()))
 
     def forward(self, anchor: Tensor, memory: Tensor, index: Tensor, counts: Tensor, temperature: float) -> Tensor:
-        """The loss, 0-d: mean over N of the negative log-likelihood that the positive is real and negatives are noise.
+        """-mean_n [log p_n0 / (p_n0 + c) + sum_k log c / (p_nk + c)], 0-d, with p = exp(product / T) / Z, c = K / n.
+
+        It is the negative log-likelihood that the positive (k = 0) is real and the negatives are noise.
 
         Args:
             anchor: (N, D) embeddings.

@@ -25,7 +25,9 @@ def correlation_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def relations(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Inter-class and intra-class loss, each 0-d: T^2 times the distance of probabilities by row and by class.
+    """T^2 d(p, q) of probabilities by row (inter-class) and T^2 d(p', q') by class (intra-class), each 0-d.
+
+    d is :func:`correlation_distance`.
 
     Args:
         student, teacher: (N, C) logits; the teacher's are constants.

@@ -18,7 +18,7 @@ from kdbench.methods.shared.logits import ScoreMethod, linear_ramp, others, requ
 
 
 def target_divergence(student: Tensor, teacher: Tensor, y: Tensor, temperature: float | Tensor) -> Tensor:
-    """TCKD, 0-d: T^2 times the KL between (target, all others) seen as two classes, mean over the rows.
+    """TCKD, 0-d: T^2 mean_n [q log(q / p) + (1 - q) log((1 - q) / (1 - p))], q and p being the target's probabilities.
 
     Args:
         student, teacher: (N, C) logits; the teacher's are constants.

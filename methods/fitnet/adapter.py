@@ -15,7 +15,7 @@ from kdbench.methods.shared.objective import Imitation
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error of the regressed student map and the teacher map, 0-d.
+    """mean (r(F_s) - F_t)^2 of the regressed student map and the teacher map, 0-d.
 
     Args:
         student, teacher: (N, C, *size) of one shape; the teacher's is a constant.

@@ -25,7 +25,7 @@ def flow(shallow: Tensor, deep: Tensor) -> Tensor:
 
 
 def flow_losses(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[Tensor]:
-    """Mean squared difference of the flow matrices of each two neighbouring maps, 0-d, shallow to deep.
+    """mean (G_s - G_t)^2 of the flow matrices of each two neighbouring maps, 0-d, shallow to deep.
 
     Args:
         student, teacher: maps (N, C, *size) of a network each; channels must agree, sizes need not. The teacher's are

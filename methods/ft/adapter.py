@@ -65,7 +65,7 @@ def summary(x: Tensor) -> Tensor:
 
 
 def factor_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean absolute difference of the factors' summaries, over rows and positions, 0-d; 0 for maps of one position.
+    """mean |q(f_s) - q(f_t)| of the factors' summaries q, over rows and positions, 0-d; 0 for maps of one position.
 
     Args:
         student, teacher: factors (N, C, *size); the larger is pooled to the smaller, the teacher's is a constant.

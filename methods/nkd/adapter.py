@@ -12,7 +12,7 @@ from kdbench.methods.shared.logits import ScoreMethod, others, require_same_shap
 
 
 def target_loss(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of each row weighted by the teacher's probability of its class, 0-d, mean over the rows.
+    """-mean_n q_y log p_y, 0-d: cross-entropy of each row weighted by the teacher's probability of its class.
 
     Args:
         student, teacher: (N, C) logits, at temperature 1; the teacher's are constants.
@@ -27,7 +27,7 @@ def target_loss(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
 
 
 def others_loss(student: Tensor, teacher: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """T^2 cross-entropy of teacher and student among the classes other than the target, 0-d, mean over the rows.
+    """-T^2 mean_n sum_c q_c log p_c, 0-d, over the classes other than the target, normalised among themselves.
 
     Not a divergence: the teacher's entropy stays in the value. Args: as in :func:`target_loss`.
     """

@@ -16,7 +16,7 @@ def kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 def selectivity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared discrepancy between the distributions of two networks' channels, 0-d, the constant part included.
+    """k(t, t) + k(s, s) - 2 k(s, t), 0-d: squared discrepancy between the channels of two networks.
 
     Args:
         student, teacher: (N, C, *size) of one stage; the larger is pooled to the smaller, then each channel is made a

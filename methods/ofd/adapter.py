@@ -23,7 +23,9 @@ RARE = 1e-3
 
 
 def margins(scale: Tensor, shift: Tensor) -> Tensor:
-    """(C,) mean of the negative values of a channel that a batch norm makes normal(shift, scale squared).
+    """(C,) mean of the negative values of a channel that a batch norm makes normal(shift, scale^2).
+
+    shift - |scale| phi(shift / scale) / Phi(-shift / |scale|), with density phi and distribution Phi of a normal.
 
     Args:
         scale, shift: (C,) of the batch norm; a channel of scale 0 holds its shift, whose negative part is the margin.
@@ -36,9 +38,9 @@ def margins(scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def partial_distance(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
-    """Summed squared distance of a stage, 0-d, to the teacher's values raised to the margin.
+    """sum (s - max(t, m))^2 of a stage, 0-d: squared distance to the teacher's values raised to the margin m.
 
-    Where the teacher is negative and the student below the target already, nothing counts.
+    Where the teacher is negative and the student below that target already, nothing counts.
 
     Args:
         student, teacher: (N, C, *size) of one shape, before the activation; the teacher's is a constant.

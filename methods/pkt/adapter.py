@@ -19,7 +19,7 @@ def affinities(x: Tensor) -> Tensor:
 
 
 def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL divergence of the student's affinities from the teacher's, mean over all N squared pairs, 0-d.
+    """1 / N^2 sum_ij q_ij log(q_ij / p_ij) of the teacher's affinities q and the student's p, 0-d.
 
     Args:
         student, teacher: (N, D) embeddings of the same rows, the widths may differ; the teacher's are constants.

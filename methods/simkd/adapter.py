@@ -20,7 +20,7 @@ from kdbench.models.base import scores
 
 
 def feature_loss(projected: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error of projected maps and the teacher's, pooled to their size where larger; 0-d.
+    """mean (h(F_s) - F_t)^2 of projected maps and the teacher's, pooled to their size where larger; 0-d.
 
     Args:
         projected: (N, C, *size).

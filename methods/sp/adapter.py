@@ -16,7 +16,7 @@ def similarity(x: Tensor) -> Tensor:
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared Frobenius distance of two similarity matrices over N squared, 0-d; 0 for a single row.
+    """||G(F_s) - G(F_t)||_F^2 / N^2 of two similarity matrices, 0-d; 0 for a single row.
 
     Args:
         student, teacher: (N, ...) maps of the same rows, of any two shapes; the teacher's is a constant.

@@ -69,7 +69,7 @@ def kept(scores: Tensor, truth: Tensor, share: float) -> Tensor:
 
 
 def kept_divergence(student: Tensor, teacher: Tensor, temperature: float, keep: Tensor) -> Tensor:
-    """T^2 KL(teacher || student), 0-d, mean over the kept rows; 0 where none is.
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)), 0-d, mean over the kept rows; 0 where none is.
 
     Args:
         student, teacher: (R, K) scores; the teacher's are constants.

@@ -19,7 +19,7 @@ CORRECT = 0.99
 
 
 def self_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """kd's divergence over the number of classes, 0-d.
+    """T^2 / (N C) sum q log(q / p), 0-d: kd's divergence over the number of classes.
 
     Args:
         student, teacher: (N, C) logits; the teacher's are constants.
@@ -28,7 +28,7 @@ def self_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def virtual_loss(student: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """KL of a virtual teacher from the student at temperature 1, mean over rows and classes, 0-d.
+    """1 / (N C) sum q log(q / p), 0-d, of a virtual teacher q and the student p at temperature 1.
 
     The temperature divides the virtual teacher's probabilities, not logits, which leaves them nearly even.
 

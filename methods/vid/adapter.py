@@ -48,7 +48,9 @@ class Gaussian(nn.Module):
 
 
 def information_loss(gaussian: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
-    """Negative log-likelihood of the teacher's map, constants left out, mean over all elements, 0-d; may be negative.
+    """mean 1/2 ((mu(F_s) - F_t)^2 / v + log v) over all elements, 0-d; may be negative.
+
+    It is the negative log-likelihood of the teacher's map, constants left out.
 
     Args:
         gaussian: from a student map to the mean and variance of the teacher's.
