@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from kdbench import __version__
-from kdbench.cli import look, publish, run, sweep
+from kdbench.cli import look, new, publish, run, sweep
 from kdbench.cli.common import EXIT_INTERRUPTED, app, warn
 from kdbench.errors import UserError
 
-__all__ = ["app", "look", "main", "publish", "run", "sweep"]
+__all__ = ["app", "look", "main", "new", "publish", "run", "sweep"]
 
 # Some versions of typer bring a click of their own, so its base error is found through typer.
 UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -1,0 +1,101 @@
+"""``kdbench new method``: what it writes is found, shown, trains and passes the contract checks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdbench import scaffold
+from kdbench.errors import UserError
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A standalone package, registered as an installed one is."""
+    made = scaffold.new_method("my_own", standalone=True, to=tmp_path / "kdbench-my_own")
+    facts = made.folder / "kdbench_my_own-1.0.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: kdbench-my_own\nVersion: 1.0.0\n")
+    (facts / "entry_points.txt").write_text("[kdbench.methods]\nmy_own = kdbench_my_own\n")
+    return made.folder
+
+
+def run(package: Path, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {
+        "PYTHONPATH": paths,
+        "KDBENCH_HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
+    command = [sys.executable, "-m", "kdbench", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_standalone_package_appears_where_built_in_methods_do(package: Path, tmp_path: Path) -> None:
+    told = run(package, tmp_path / "home", "list", "methods")
+    assert "my_own" in told.stdout, told.stderr
+    assert "drawn to the teacher's" in run(package, tmp_path / "home", "show", "method", "my_own").stdout
+    names = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert {"pyproject.toml", "README.md", "kdbench_my_own/card.yaml", "kdbench_my_own/adapter.py"} <= names
+    assert (package / "kdbench_my_own" / "__init__.py").read_text() == ""
+
+
+@pytest.mark.slow
+def test_it_runs_as_it_stands(package: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    checked = run(package, home, "check", "my_own")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    words = ("--method", "my_own", "--task", "digits/few-shot", "--seed", "0", "--overhead", "off", "--smoke")
+    done = run(package, home, "evaluate", *words)
+    assert done.returncode == 0, done.stderr
+    own = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "tests")]
+    environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    tested = subprocess.run(own, capture_output=True, text=True, env=environment, cwd=package, check=False)
+    assert tested.returncode == 0, tested.stdout[-2000:]
+    assert "passed" in tested.stdout
+
+
+def test_in_a_checkout_it_writes_a_folder_and_a_parity_skeleton(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "methods").mkdir()
+    monkeypatch.setattr(scaffold, "ROOT", tmp_path)
+    made = scaffold.new_method("my_own")
+    assert sorted(path.as_posix() for path in made.files) == [
+        "methods/my_own/__init__.py",
+        "methods/my_own/adapter.py",
+        "methods/my_own/card.yaml",
+        "tests/parity/my_own/mapping.py",
+    ]
+    for path in made.files:
+        if path.suffix == ".py":
+            compile((tmp_path / path).read_text(), path.name, "exec")
+    with pytest.raises(UserError, match="is there already"):
+        scaffold.new_method("my_own")
+
+
+@pytest.mark.parametrize("name", ["kd", "crd", "shared"])
+def test_a_name_that_is_taken_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="already"):
+        scaffold.new_method(name, standalone=True, to=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["", "My", "1st", "a-b", "../x", "a" * 41, "a b"])
+def test_a_name_that_is_no_package_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no name for a method"):
+        scaffold.new_method(name, standalone=True, to=tmp_path / "x")
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    first = scaffold.new_method("my_own", standalone=True, to=tmp_path / "x")
+    shutil.rmtree(first.folder / "tests")
+    with pytest.raises(UserError, match=r"pyproject.toml is there already"):
+        scaffold.new_method("my_own", standalone=True, to=tmp_path / "x")
+    assert not (first.folder / "tests").exists(), "some files were written although another was in the way"
