@@ -63,7 +63,7 @@ def new_method(name: str, *, standalone: bool = False, to: Path | None = None) -
     facts = {"name": name, "package": package, "adapter": _camel(name), "version": __version__}
     if standalone:
         folder, plan = (to or Path(f"kdbench-{name}")).absolute(), STANDALONE
-        then = (f"pip install -e {folder}", f"kdbench check {name}", f"pytest {folder / 'tests'}")
+        then: tuple[str, ...] = (f"pip install -e {folder}", f"kdbench check {name}", f"pytest {folder / 'tests'}")
     else:
         if not (ROOT / "methods").is_dir():
             raise UserError("kdbench runs outside a checkout; give --standalone for a package of your own")
