@@ -1,4 +1,4 @@
-"""Sweeps: names, plans, options, slots and records of killed runs; whole sweeps are in test_sweep_slow.py."""
+"""Sweeps: names, plans, options of launchers, what is shown; whole sweeps are in test_sweep_slow.py."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import io
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 
 import pytest
-import torch
-from filelock import FileLock
 from rich.console import Console
 
 from kdbench import cli, registry
 from kdbench.config import run_config
-from kdbench.engine import run as engine
 from kdbench.errors import UserError
 from kdbench.home import Home
 from kdbench.record import load
-from kdbench.sweep import job, launch, names, report, rounds, where
-from kdbench.sweep import watch as watching
+from kdbench.sweep import job, launch, names, report, where
 from kdbench.sweep.known import Known
 from kdbench.sweep.plan import Asked, Cell, Run, inapplicable, plan, waves
 from kdbench.sweep.rounds import Outcome, Sweep
@@ -120,6 +115,15 @@ def test_a_plan_leaves_out_what_is_recorded(home, recorded):
     assert "oom" in failed.why
     (again,) = cells(asked(home, "kd", retry=True))
     assert again.seeds == (0, 2)
+
+
+def test_a_cell_without_its_cost_is_said_to_need_one_more_seed(home, recorded):
+    recorded("kd", 0, overhead={"mode": "off"})
+    (cell,) = cells(asked(home, "kd", seeds=(0,), overhead="quick"))
+    assert cell.skipped[0].why == "recorded, its cost unknown: one more seed measures it"
+    recorded("kd", 1)
+    (cell,) = cells(asked(home, "kd", seeds=(0,), overhead="quick"))
+    assert cell.skipped[0].why == "recorded"
 
 
 def test_records_of_other_device_classes_are_not_this_sweeps(home, recorded):
@@ -359,216 +363,6 @@ def test_a_launcher_that_cannot_start_is_said_once(home, monkeypatch):
     monkeypatch.setattr(launch, "launch", broken)
     with pytest.raises(UserError, match="started no run: RuntimeError: no srun"):
         sweep(asked(home, "plain"), launcher="submitit_slurm").run()
-
-
-# rounds
-
-
-@pytest.fixture
-def engine_free(monkeypatch, recorded):
-    """A launcher whose jobs only write records; ``fate`` says what becomes of a run on each attempt."""
-
-    def install(fate) -> list[list[str]]:
-        launched: list[list[str]] = []
-
-        def launching(name, chosen, folder, numbers) -> None:
-            lost = None
-            launched.append([])
-            for number in numbers:
-                order = json.loads(job.order_file(folder, number).read_text())
-                label = f"{order['method']} {order['seed']}"
-                launched[-1].append(label)
-                attempt = sum(label in batch for batch in launched)
-                outcome = fate(label, attempt, order)
-                job.state_file(folder, number).write_text(json.dumps({"key": "0", "device": "cpu", "since": 0}))
-                if outcome == "worker killed":
-                    lost = launch.LaunchFailed("TerminatedWorkerError: a worker was killed")
-                    continue
-                if outcome in ("ok", "failed"):
-                    recorded(order["method"], order["seed"], status=outcome)
-                end = {"outcome": "recorded" if outcome in ("ok", "failed") else outcome, "line": outcome}
-                job.end_file(folder, number).write_text(json.dumps(end))
-            if lost is not None:
-                raise lost
-
-        monkeypatch.setattr(launch, "launch", launching)
-        monkeypatch.setattr(watching, "LOOK_S", 0.01)
-        return launched
-
-    return install
-
-
-def test_what_a_killed_worker_lost_is_launched_again(home, engine_free):
-    launched = engine_free(lambda label, attempt, order: "worker killed" if label == "kd 1" and attempt < 3 else "ok")
-    outcome = sweep(asked(home, "kd")).run()
-    assert launched == [["kd 0", "kd 1", "kd 2"], ["kd 1"], ["kd 1"]]
-    assert outcome.statuses == {"ok": 3}
-    assert not outcome.failed
-    assert outcome.logs is None
-    assert list((home.root / "sweeps").iterdir()) == []
-
-
-def test_after_four_rounds_a_sweep_gives_up(home, engine_free):
-    launched = engine_free(lambda label, attempt, order: "worker killed" if label == "kd 1" else "ok")
-    outcome = sweep(asked(home, "kd")).run()
-    assert len(launched) == rounds.ROUNDS
-    assert outcome.left == [f"kd on {TASK}, seed 1"]
-    assert outcome.failed
-    assert outcome.logs.is_dir()
-
-
-def test_failures_are_counted_and_not_repeated(home, engine_free):
-    launched = engine_free(lambda label, attempt, order: {"kd 0": "failed", "kd 1": "refused"}.get(label, "ok"))
-    outcome = sweep(asked(home, "kd")).run()
-    assert len(launched) == 1
-    assert outcome.statuses == {"ok": 1, "failed": 1}
-    assert outcome.refused == {f"kd on {TASK}, seed 1": "refused"}
-    assert outcome.failed
-    again = sweep(asked(home, "kd", retry=True)).run()
-    assert launched[1] == ["kd 0", "kd 1"]  # the failed one and the refused one, each once
-    assert again.statuses == {"failed": 1}
-
-
-def test_a_run_whose_process_dies_gets_one_more_attempt(home, engine_free):
-    last = {}
-
-    def fate(label, attempt, order) -> str:
-        last[label, attempt] = order["last"]
-        return "failed" if order["last"] else "died" if label == "kd 1" else "ok"
-
-    engine_free(fate)
-    outcome = sweep(asked(home, "kd")).run()
-    assert last == {("kd 0", 1): False, ("kd 1", 1): False, ("kd 2", 1): False, ("kd 1", 2): True}
-    assert outcome.statuses == {"ok": 2, "failed": 1}
-
-
-def test_a_run_of_another_process_is_waited_for(home, engine_free, recorded):
-    """Two sweeps in one folder: what one does, the other neither repeats nor counts as lost."""
-    held = threading.Event()
-
-    def other() -> None:
-        with FileLock(home.runs / "0.lock"):
-            held.set()
-            threading.Event().wait(1.0)
-            recorded("kd", 1)
-
-    def fate(label, attempt, order) -> str:
-        if label != "kd 1":
-            return "ok"
-        home.runs.mkdir(parents=True)
-        threading.Thread(target=other).start()
-        held.wait()
-        return "busy"
-
-    launched = engine_free(fate)
-    outcome = sweep(asked(home, "kd")).run()
-    assert outcome.statuses == {"ok": 3}
-    assert len(launched) == 1
-
-
-def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    seen = []
-    engine_free(lambda label, attempt, order: seen.append(order) or "ok")
-    sweep(asked(home, "kd", overhead="quick", data=home.root.parent)).run()
-    assert [(order["seed"], order["overhead"], order["slots"], order["share"]) for order in seen] == [
-        (1, "off", 2, 2), (2, "off", 2, 2), (0, "quick", 1, 1),
-    ]  # fmt: skip
-    assert {(order["most_threads"], order["visible"], order["data"]) for order in seen} == {
-        (3, "2,3", str(home.root.parent))
-    }
-    given = Sweep(
-        asked(home, "plain"), where.Where(("cuda",), CPU.__eq__, 8, False), "submitit_slurm", [], 9.0, Watch(None)
-    )
-    seen.clear()
-    given.run()
-    assert {(order["slots"], order["share"], order["visible"], order["timeout"]) for order in seen} == {(0, 1, None, 9)}
-
-
-# workers
-
-
-def test_threads_are_the_cores_by_the_jobs(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
-    assert job._threads({"share": 3, "most_threads": None}) == 2
-    assert job._threads({"share": 16, "most_threads": None}) == 1
-    assert job._threads({"share": 1, "most_threads": 4}) == 4
-
-
-def test_slots_are_held_by_one_job_each(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_last_slot", 1)
-    with job._slot(tmp_path, 2) as first, job._slot(tmp_path, 2) as second:
-        assert (first, second) == (1, 0)  # the first goes back to the slot it had
-        freed = []
-
-        def third() -> None:
-            with job._slot(tmp_path, 2) as slot:
-                freed.append(slot)
-
-        thread = threading.Thread(target=third)
-        thread.start()
-        thread.join(0.3)
-        assert not freed
-    thread.join(5)
-    assert freed
-    with job._slot(tmp_path, 0) as none, job._slot(tmp_path, 0):
-        assert none == 0
-
-
-def test_where_knows_whose_records_count():
-    slurm = where.find("submitit_slurm", "cuda", None, None)
-    assert (slurm.devices, slurm.here) == (("cuda",), False)
-    assert slurm.belongs("cuda:NVIDIA-H100/fp32/x1")
-    assert not slurm.belongs(CPU)
-    assert slurm.alone == slurm.jobs > 1
-    here = where.find("joblib", "cpu", None, 3)
-    assert (here.devices, here.jobs, here.alone) == (("cpu",), 3, 1)
-    assert here.belongs(CPU)
-
-
-def test_all_cards_of_a_machine_are_shared_out(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
-    every = where.find("joblib", "auto", None, 2)
-    assert every.devices == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
-    assert every.jobs == 8
-    assert every.belongs("cuda:NVIDIA-H100/fp32/x1")
-    assert where.find("joblib", "cuda:2", None, None).devices == ("cuda:2",)
-
-
-# records of runs that were ended from outside
-
-
-def request(home: Home, method: str = "plain", task: str = TASK, seed: int = 0, **more) -> engine.Request:
-    config = run_config(method, task, smoke=True)
-    return engine.Request(config, seed, torch.device("cpu"), home, overhead="off", **more)
-
-
-def test_a_run_that_was_ended_is_a_record_and_may_be_tried_again(home):
-    ended = engine.give_up(request(home), "timeout", "TimedOut", "stopped after 3 s")
-    assert ended == load(home.records / f"{ended.run_id}.json")
-    assert (ended.status, ended.error.message, ended.metrics) == ("timeout", "stopped after 3 s", None)
-    assert engine.evaluate(request(home, retry=False)) == ended
-    again = engine.evaluate(request(home))
-    assert again.status == "ok"
-    assert again.run_id != ended.run_id
-    assert engine.give_up(request(home), "timeout", "TimedOut", "too late") == again
-
-
-def test_a_run_under_way_cannot_be_given_up(home):
-    home.runs.mkdir(parents=True)
-    with FileLock(home.runs / f"{request(home).key}.lock"), pytest.raises(engine.Busy, match="another process"):
-        engine.give_up(request(home), "timeout", "TimedOut", "stopped")
-    assert not home.records.exists()
-
-
-def test_other_seeds_learn_that_a_method_does_not_apply(home):
-    assert engine.not_applicable(request(home, "kd", "digits/angle", 1)) is None
-    said = engine.evaluate(request(home, "kd", "digits/angle"))
-    assert engine.not_applicable(request(home, "kd", "digits/angle", 1)) == said
-    assert engine.not_applicable(request(home, "plain", "digits/angle")) is None
 
 
 # what is shown

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,13 @@ def kill_one(process: subprocess.Popen[str], kind: str, rng: random.Random, with
     pytest.fail(f"no process {kind!r} below the sweep's")
 
 
+def wait_until(done: Callable[[], bool], within_s: float = 60.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def check_each_job_done_once(home: Home) -> None:
     found = records(home)
     assert Counter((r.method_name, r.task.name, r.seed, r.status) for r in found) == {
@@ -97,8 +104,11 @@ def test_kill_9_of_workers_and_of_the_parent_loses_and_doubles_nothing(tmp_path,
         time.sleep(rng.uniform(6, 14))
         kill_one(first, kind, rng)
     time.sleep(rng.uniform(2, 8))
+    family = [pid for pid, _ in below(first.pid)]
     first.kill()
     first.wait()  # not for its pipes: workers that live on hold them
+    if launcher == "joblib":  # submitit's jobs are made to outlive their parent
+        wait_until(lambda: not any((Path("/proc") / str(pid) / "exe").exists() for pid in family))
     done = len(records(home)) if home.records.is_dir() else 0
     assert done < JOBS
     second = sweep(home, *words)

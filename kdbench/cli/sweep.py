@@ -28,7 +28,8 @@ def sweep(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto and cuda (all cards), cpu or cuda:<i>.")] = "auto",
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=1.0, help="Seconds a run may take, its teacher's included.")
+        float | None,
+        typer.Option("--timeout", min=1.0, help="Seconds a run may take, teacher and measurement included."),
     ] = None,
     overhead: Annotated[
         Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")

@@ -16,6 +16,8 @@ from kdbench.home import Home
 from kdbench.spec import TaskSpec
 from kdbench.sweep.known import Known, Recorded
 
+RECORDED = "recorded"
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -153,6 +155,11 @@ def _cell(asked: Asked, known: Known, method: str, task: str, absent: str | None
     if wanted and reason is not None:
         skipped.setdefault((f"does not apply: {reason}; one seed records that", False), []).extend(wanted[1:])
         del wanted[1:]
+    if not wanted and reason is None and asked.overhead != "off" and not cell.measured:
+        skipped = {
+            (f"{why}, its cost unknown: one more seed measures it" if why == RECORDED else why, failed): found
+            for (why, failed), found in skipped.items()
+        }
     made = tuple(Skip(tuple(found), why, failed) for (why, failed), found in skipped.items() if found)
     return dataclasses.replace(cell, seeds=tuple(wanted), skipped=made, applies=reason is None)
 
@@ -163,7 +170,7 @@ def _failed(record: Recorded) -> bool:
 
 def _told(record: Recorded) -> str:
     if record.status == "ok":
-        return "recorded"
+        return RECORDED
     if record.status == "not_applicable":
         return f"does not apply: {(record.error or '').removeprefix('NotApplicable: ')}"
     return f"recorded as {record.status}; --retry-failed runs it again"

@@ -67,7 +67,7 @@ class Sweep:
         asked: what to run.
         where: the devices.
         launcher: its name; ``options`` are those of Hydra.
-        timeout: seconds a run may take, its teacher's training included; None for no limit.
+        timeout: seconds a run may take, teacher's training and measurement included; None for no limit.
         watch: shows how far it is.
     """
 
