@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdbench import record as records
 from kdbench.config import Match
 from kdbench.errors import UserError
 from kdbench.ledger import totals
@@ -26,14 +27,28 @@ def match_of(ref: MethodRef, task: str, version: int, device_class: str, sources
     """
     if ref.match is None:
         return None
-    with Store.memory(*[folder for folder in sources if folder.is_dir()]) as store:
-        cells = store.cells(
-            method=ref.match, task=task, task_version=version, device_class=device_class, custom=False, smoke=False
-        )
-        current = next((cell for cell in cells if cell["current"]), None)
-        head = current["overhead_run_id"] if current else None
-        measured = store.records([head]).get(head) if head else None
-    ratio = totals(measured).ratio("recipe") if measured else None
+    with recorded(sources) as store:
+        return match_in(store, ref, task, version, device_class)
+
+
+def recorded(sources: Sequence[Path]) -> Store:
+    """An index of the folders that are there, in memory."""
+    return Store.memory(*[folder for folder in sources if folder.is_dir()])
+
+
+def match_in(store: Store, ref: MethodRef, task: str, version: int, device_class: str) -> Match:
+    """The match of a compute-matched variant, by the records of an index.
+
+    Raises:
+        UserError: M's cell is not there yet, or was not measured.
+    """
+    assert ref.match is not None
+    cells = store.cells(
+        method=ref.match, task=task, task_version=version, device_class=device_class, custom=False, smoke=False
+    )
+    current = next((cell for cell in cells if cell["current"]), None)
+    raw = store.record(current["overhead_run_id"]) if current and current["overhead_run_id"] else None
+    ratio = totals(records.parse(raw)).ratio("recipe") if raw else None
     if current is None or ratio is None:
         raise UserError(
             f"{ref.name} needs the measured cost of {ref.match} on {task} and {device_class}; "

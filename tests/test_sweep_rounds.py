@@ -125,6 +125,17 @@ def test_failures_are_counted_and_not_repeated(home, engine_free):
     assert again.statuses == {"failed": 1}
 
 
+def test_a_failure_that_another_sweep_records_meanwhile_counts(home, engine_free, recorded):
+    launched = engine_free(lambda label, attempt, order: "ok")
+    given = sweep(asked(home, "kd"))
+    given.folder.mkdir(parents=True)
+    planned = given.first()
+    recorded("kd", 1, status="timeout")
+    given._cells(planned)
+    assert launched == [["kd 0", "kd 2"]]
+    assert given.outcome.statuses == {"ok": 2, "timeout": 1}
+
+
 def test_a_run_whose_process_dies_gets_one_more_attempt(home, engine_free):
     last = {}
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kdbench import registry
-from kdbench.config import Match
 from kdbench.errors import UserError
 from kdbench.files import write_atomic
-from kdbench.matching import match_of
+from kdbench.matching import match_in, recorded
 from kdbench.provenance import PUBLISHED
 from kdbench.record import new_run_id
+from kdbench.store import Store
 from kdbench.sweep import job, launch
 from kdbench.sweep.known import Known
 from kdbench.sweep.plan import Asked, Cell, Run, Wave, is_matched, left_out, matched_cell, plan, waves
@@ -91,16 +91,26 @@ class Sweep:
 
     def matched(self) -> list[Cell]:
         """The compute-matched cells, as far as the cost of their methods is known now."""
-        known, found = self.known(), []
-        for method in filter(is_matched, self.asked.methods):
-            for task in self.asked.tasks:
-                try:
-                    match = self._match(method, task, known)
-                except UserError as error:
-                    found.append(left_out(self.asked, method, task, str(error)))
-                else:
-                    found.append(matched_cell(self.asked, known, method, task, match))
-        return found
+        methods, known = list(filter(is_matched, self.asked.methods)), self.known()
+        if not methods:
+            return []
+        with recorded([self.asked.home.records, PUBLISHED]) as store:
+            return [self._matched(store, known, method, task) for method in methods for task in self.asked.tasks]
+
+    def _matched(self, store: Store, known: Known, method: str, task: str) -> Cell:
+        """The cell of a compute-matched variant, by its method's cost on the sweep's own device class."""
+        ref = registry.method(method)
+        entries = [entry for entries in known.runs.values() for entry in entries]
+        results = [e for e in entries if (e.method, e.task, e.status) == (ref.match, task, "ok")]
+        classes = sorted({entry.device_class for entry in results})
+        if len(classes) != 1:
+            found = f"results on {', '.join(classes)}: name one --device" if classes else "no result here"
+            return left_out(self.asked, method, task, f"needs the measured cost of {ref.match}, which has {found}")
+        try:
+            match = match_in(store, ref, task, registry.task(task).version, classes[0])
+        except UserError as error:
+            return left_out(self.asked, method, task, str(error))
+        return matched_cell(self.asked, known, method, task, match)
 
     def run(self) -> Outcome:
         """Everything, to the end.
@@ -120,19 +130,6 @@ class Sweep:
             shutil.rmtree(self.folder, ignore_errors=True)
         return self.outcome
 
-    def _match(self, method: str, task: str, known: Known) -> Match:
-        """The match of a compute-matched variant on the sweep's own device class."""
-        ref, version = registry.method(method), registry.task(task).version
-        entries = [entry for entries in known.runs.values() for entry in entries]
-        results = [e for e in entries if (e.method, e.task, e.status) == (ref.match, task, "ok")]
-        classes = sorted({entry.device_class for entry in results})
-        if len(classes) != 1:
-            found = f"results on {', '.join(classes)}: name one --device" if classes else "no result here"
-            raise UserError(f"needs the measured cost of {ref.match}, which has {found}")
-        match = match_of(ref, task, version, classes[0], [self.asked.home.records, PUBLISHED])
-        assert match is not None
-        return match
-
     def _cells(self, cells: list[Cell]) -> None:
         self.outcome.skipped += [cell for cell in cells if cell.skipped]
         self.watch.expect(sum(len(cell.seeds) for cell in cells))
@@ -141,12 +138,11 @@ class Sweep:
 
     def _wave(self, wave: Wave) -> None:
         known = self.known()
-        # With --retry-failed the records of earlier failures are no answer.
-        before = frozenset(
+        before = frozenset(  # records of earlier failures are no answer when these are to be tried again
             entry.run_id
             for run in wave.runs
             for entry in known.runs.get((run.cell.spec_hash, run.seed), [])
-            if entry.status != "ok"
+            if self.asked.retry and entry.status != "ok"
         )
         todo = self._settle(list(wave.runs), known, before)
         problem = None
