@@ -135,7 +135,7 @@ def measure_only(
     folder = data_folder(data)
 
     from kdbench.contract import NotApplicable
-    from kdbench.engine.prepare import Place, prepare
+    from kdbench.engine.prepare import Place, prepare, threads
     from kdbench.machine import pick_device
     from kdbench.overhead.measure import measure
 
@@ -143,7 +143,8 @@ def measure_only(
     with tempfile.TemporaryDirectory(prefix="overhead-", dir=home.runs) as scratch:
         place = Place(pick_device(device), home, folder, Path(scratch), Progress.terminal(f"{method} on {task}:"))
         try:
-            prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar
+            with threads(config.task, place.device):
+                prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar
         except NotApplicable as reason:
             raise UserError(f"{method} does not apply to {task}: {reason}") from reason
         return measure(config, config.task.seeds[0], place, mode, 1).block

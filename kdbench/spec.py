@@ -150,6 +150,9 @@ class TaskSpec(_Model):
     tasks share the rest: seeds 0 to 4, or 0 to 2 where a run takes a day; the field's metric, of the last epoch; kd as
     baseline, or plain where kd does not apply; a smoke budget of seconds; one suite for the pairs of a data set that
     share a protocol.
+
+    ``cpu_threads``: torch's threads on a CPU, for tasks of nets so small that more only wait for each other; the same
+    seed then gives the same bits on any number of cores. None leaves torch's own number.
     """
 
     name: TaskName
@@ -166,6 +169,7 @@ class TaskSpec(_Model):
     score: Score
     seeds: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(min_length=1)
     smoke: Smoke = Smoke()
+    cpu_threads: int | None = Field(default=None, ge=1)
     notes: dict[str, Text] = {}
 
     @model_validator(mode="after")

@@ -88,15 +88,16 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
 
     import torch
 
-    from kdbench.engine.prepare import Place, prepare
+    from kdbench.engine.prepare import Place, prepare, threads
     from kdbench.engine.stage import StageRun
     from kdbench.engine.trainer import digest_sha256
 
     device = torch.device("cuda" if record.device_class.startswith("cuda") else "cpu")
     home.runs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="replay-", dir=home.runs) as scratch:
+    config = config_of(record)
+    with tempfile.TemporaryDirectory(prefix="replay-", dir=home.runs) as scratch, threads(config.task, device):
         place = Place(device, home, data, Path(scratch), progress)
-        prepared = prepare(config_of(record), record.seed, place)
+        prepared = prepare(config, record.seed, place)
         torch.manual_seed(derive(record.seed, "stage", 0))
         stage = next(iter(prepared.method.stages()))
         run = StageRun(prepared.method.to(device).train(), stage, prepared.task)

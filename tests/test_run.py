@@ -273,3 +273,25 @@ def test_a_teacher_from_a_file_is_used_and_its_path_is_not_recorded(home, tmp_pa
     assert record.models.teachers[0].training is None  # what it cost is not known
     assert record.metrics == first.metrics
     assert str(tmp_path) not in record.model_dump_json()
+
+
+def test_a_task_of_tiny_nets_has_its_own_threads_and_the_process_keeps_its_own(home):
+    import torch
+
+    from kdbench import registry
+    from kdbench.engine.prepare import threads
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads(registry.task("digits/few-shot"), torch.device("cpu")):
+            assert torch.get_num_threads() == 1
+        with threads(registry.task("cifar100/resnet32x4-resnet8x4"), torch.device("cpu")):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2
+        config = run_config("plain", "digits/few-shot", smoke=True)
+        record = run.evaluate(run.Request(config, 11, torch.device("cpu"), home, overhead="off"))
+        assert record.environment.threads == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdbench.engine.task import Keeper, Task, seeded
 from kdbench.home import Home
 from kdbench.machine import device_class
 from kdbench.progress import Progress
+from kdbench.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,18 @@ def effective_task(config: RunConfig) -> RunConfig:
     task = config.task
     train = task.train.model_copy(update={"epochs": min(task.train.epochs, task.smoke.epochs)})
     return replace(config, task=task.model_copy(update={"train": train}))
+
+
+@contextmanager
+def threads(spec: TaskSpec, device: torch.device) -> Iterator[None]:
+    """On a CPU, torch has the task's number of threads within the block."""
+    before = torch.get_num_threads()
+    if device.type == "cpu" and spec.cpu_threads is not None:
+        torch.set_num_threads(spec.cpu_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prepare(

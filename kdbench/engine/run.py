@@ -18,7 +18,7 @@ from kdbench.cache import clear
 from kdbench.config import RunConfig
 from kdbench.contract import Needs, NotApplicable
 from kdbench.engine import report
-from kdbench.engine.prepare import Place, Prepared, effective_task, hyper_parameters, prepare
+from kdbench.engine.prepare import Place, Prepared, effective_task, hyper_parameters, prepare, threads
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
 from kdbench.engine.trainer import CHECKPOINT_SECONDS, Diverged, Trainer
@@ -168,6 +168,11 @@ def _identity(folder: Path) -> dict[str, str]:
 
 
 def _run(request: Request, folder: Path, identity: dict[str, str]) -> Record:
+    with threads(request.config.task, request.device):
+        return _train_and_score(request, folder, identity)
+
+
+def _train_and_score(request: Request, folder: Path, identity: dict[str, str]) -> Record:
     place = Place(request.device, request.home, request.data, folder, request.progress)
     facts = _facts(request, identity)
     try:
