@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -26,6 +27,10 @@ Interval = tuple[float, float, float]
 """Value and the ends of its interval; ends equal to the value where there is none."""
 
 
+FEW = 8
+"""With fewer methods all are named, and none is called far off."""
+
+
 @dataclass(frozen=True)
 class Point:
     """A method in the plane of cost and quality; ``group`` counts tie groups from 0, ``role`` is "" or ``baseline``."""
@@ -42,6 +47,9 @@ def pareto(
 ) -> Markup:
     """Quality gained over the baseline against cost, the cost on a log axis; better is up and to the left.
 
+    Methods far off the rest stand on the edge, their value beside their name; names that have no room are left to the
+    table and to pointing, but for the front, the baseline and what is off the scale.
+
     Args:
         key: unique on the page.
         points: at least one, costs above 0.
@@ -50,7 +58,12 @@ def pareto(
     width, height = (400.0, 380.0) if narrow else (760.0, 440.0)
     left, right, top, bottom = (48.0 if narrow else 58.0), 24.0, 34.0, 54.0
     x_of, x_ticks = _log_axis([v for p in points for v in p.x], left, width - right)
-    y_of, y_ticks = _linear_axis([0.0, *(v for p in points for v in p.y)], height - bottom, top)
+    lo, hi = _shown(points)
+    y_on, y_ticks = _linear_axis([lo, hi], height - bottom, top)
+
+    def y_of(value: float) -> float:
+        return y_on(min(max(value, lo), hi))
+
     parts = [line(left, y_of(t), width - right, y_of(t), "zero" if t == 0 else "grid") for t in y_ticks]
     parts += [line(x_of(t), top, x_of(t), height - bottom, "grid") for t in x_ticks]
     parts += [text(left - 9, y_of(t) + 4, signed(t, _places(y_ticks)), "tick", "end") for t in y_ticks]
@@ -69,9 +82,10 @@ def pareto(
         about = f"{p.name}: {signed(p.y[0], 2)} {unit} at {significant(p.x[0])} times the cost of plain"
         inside = [element("title", about), *bars, marker(x, y, p.group, f"mark g{min(p.group, 5)} {p.role}".strip())]
         parts.append(element("g", *inside, class_="point", data_method=p.name))
-    parts += _labels(
-        [(p.name, x_of(p.x[0]), y_of(p.y[0])) for p in points], (left, top, width - right, height - bottom)
-    )
+    off = {p.name: f"{p.name} {signed(p.y[0], 1)}" for p in points if not lo <= p.y[0] <= hi}
+    needed = {p.name for p in front} | {p.name for p in points if p.role} | set(off)
+    marks = [_Mark(p.name, off.get(p.name, p.name), x_of(p.x[0]), y_of(p.y[0]), p.name in needed) for p in points]
+    parts += _labels(marks, (left, top, width - right, height - bottom))
     about = (
         f"{len(points)} methods. {y_label} upwards, {x_label} to the right on a log scale. "
         "Crosses are 95 % intervals; the numbers are in the table below the chart."
@@ -226,6 +240,27 @@ def _front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
+def _shown(points: Sequence[Point]) -> tuple[float, float]:
+    """Ends of the quality axis: the means, 0, and intervals as far as fits.
+
+    Means beyond Tukey's outer fences are left out where the others would get less than half of the axis.
+    """
+    means = sorted(p.y[0] for p in points)
+    first, third = (means[round((len(means) - 1) * share)] for share in (0.25, 0.75))
+    fence = 3 * (third - first)
+    inner = [p for p in points if first - fence <= p.y[0] <= third + fence]
+    (lo, hi), (least, most) = _span(inner), _span(points)
+    if len(points) < FEW or most - least <= 2 * (hi - lo):
+        inner, lo, hi = list(points), least, most
+    room = (hi - lo) or math.inf
+    return max(min(lo, *(p.y[1] for p in inner)), lo - room), min(max(hi, *(p.y[2] for p in inner)), hi + room)
+
+
+def _span(points: Sequence[Point]) -> tuple[float, float]:
+    """Least and largest mean, 0 among them."""
+    return min(0.0, *(p.y[0] for p in points)), max(0.0, *(p.y[0] for p in points))
+
+
 def _linear_axis(
     values: Sequence[float], start: float, end: float, count: int = 5
 ) -> tuple[Callable[[float], float], list[float]]:
@@ -253,12 +288,22 @@ def _text_width(names: Sequence[str]) -> float:
 _Box = tuple[float, float, float, float]
 
 
-def _labels(marks: Sequence[tuple[str, float, float]], area: _Box) -> list[Markup]:
+class _Mark(NamedTuple):
+    """A mark at (x, y) with what is written beside it; ``needed`` even where it covers something."""
+
+    name: str
+    words: str
+    x: float
+    y: float
+    needed: bool
+
+
+def _labels(marks: Sequence[_Mark], area: _Box) -> list[Markup]:
     """Names beside their marks, each at the first of eight places that overlaps neither a mark nor an earlier name."""
-    taken: list[_Box] = [(x - 7, y - 7, x + 7, y + 7) for _, x, y in marks]
+    taken: list[_Box] = [(m.x - 7, m.y - 7, m.x + 7, m.y + 7) for m in marks]
     drawn = []
-    for name, x, y in sorted(marks, key=lambda mark: (mark[2], mark[1], mark[0])):
-        width = 6.6 * len(name) + 2
+    for name, words, x, y, needed in sorted(marks, key=lambda mark: (not mark.needed, mark.y, mark.x, mark.name)):
+        width = 6.6 * len(words) + 2
         places = [
             (10, 4),
             (-10 - width, 4),
@@ -271,9 +316,11 @@ def _labels(marks: Sequence[tuple[str, float, float]], area: _Box) -> list[Marku
         ]
         boxes = [(x + dx, y + dy - 11, x + dx + width, y + dy + 3) for dx, dy in places]
         free = [box for box in boxes if _inside(box, area)] or boxes
-        box = min(free, key=lambda box: sum(_overlap(box, other) for other in taken))
+        covered, box = min((sum(_overlap(box, other) for other in taken), i, box) for i, box in enumerate(free))[::2]
+        if covered and len(marks) >= FEW and not needed:
+            continue
         taken.append(box)
-        drawn.append(element("text", name, x=box[0], y=box[3] - 3, class_="lbl", data_method=name))
+        drawn.append(element("text", words, x=box[0], y=box[3] - 3, class_="lbl", data_method=name))
     return drawn
 
 

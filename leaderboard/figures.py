@@ -181,7 +181,8 @@ def _caption(recipe: bool, baseline: str, tasks: int) -> str:
     )
     return (
         f"{mean}{crosses} A mark’s shape tells the best place the method could hold; blue could be first. "
-        f"The open mark is {baseline}. The dotted line joins the methods that none beats on both means."
+        f"The open mark is {baseline}. The dotted line joins the methods that none beats on both means. "
+        "A mark without a name shows it when pointed at; one on the edge is off the scale."
     )
 
 

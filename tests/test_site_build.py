@@ -311,3 +311,24 @@ def test_pareto_front_and_marks() -> None:
     assert "<b>" not in drawing
     assert 'role="img"' in drawing
     ET.fromstring(str(drawing))
+
+
+def test_a_method_far_off_stands_on_the_edge_with_its_value_and_does_not_flatten_the_rest() -> None:
+    near = [Point(f"m{i}", (1.0 + i, 1.0 + i, 1.0 + i), (float(i), i - 100.0, i + 100.0), 0) for i in range(9)]
+    far = Point("far", (3.0, 3.0, 3.0), (-400.0, -401.0, -399.0), 0)
+    drawn = str(pareto("k", [*near, far], title="t", x_label="cost", y_label="gain", unit="pt"))
+    assert ">far −400.0<" in drawn
+    heights = [float(y) for y in re.findall(r'<circle cx="[^"]*" cy="([^"]*)"', drawn)]
+    assert heights[0] - heights[8] > 100, "nine methods within 8 points share a third of the chart at the least"
+    assert max(heights) == heights[-1]
+    few = str(pareto("k", [*near[:3], far], title="t", x_label="cost", y_label="gain", unit="pt"))
+    assert ">far<" in few, "among four methods none is called far off"
+
+
+def test_a_name_without_room_is_left_out_unless_it_is_on_the_front() -> None:
+    crowd = [Point(f"method-{i}", (2.0, 2.0, 2.0), (1.0, 1.0, 1.0), 0) for i in range(40)]
+    best = Point("best", (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), 0)
+    drawn = str(pareto("k", [*crowd, best], title="t", x_label="cost", y_label="gain", unit="pt"))
+    assert ">best</text>" in drawn
+    assert 1 <= drawn.count('class="lbl" data-method="method-') < 15
+    assert drawn.count("<title>method-") == 40
