@@ -82,6 +82,19 @@ def write_records(folder: Path, *records: dict[str, Any]) -> list[Record]:
     return made
 
 
+def write_small_board(folder: Path) -> Path:
+    """plain, kd and x with three seeds each, and a failed run of y."""
+    for seed in range(3):
+        write_records(
+            folder,
+            make_record(method__name="plain", models__teachers=[], seed=seed, score=70.0 + seed, ratio=1.0),
+            make_record(seed=seed, score=71.0 + 2 * seed),
+            make_record(method__name="x", seed=seed, score=74.0 + seed, ratio=3.0),
+        )
+    write_records(folder, make_record(method__name="y", status="oom"))
+    return folder
+
+
 def _ok(run_id: str, score: float, ratio: float) -> dict[str, Any]:
     return {
         "schema_version": 1,
