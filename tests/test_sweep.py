@@ -210,7 +210,8 @@ def test_with_several_jobs_the_first_seed_measures_alone_and_last(home, recorded
 # compute-matched plain
 
 
-def test_matched_runs_wait_for_the_cost_of_their_method(home, recorded):
+def test_matched_runs_wait_for_the_cost_of_their_method(home, recorded, monkeypatch, tmp_path):
+    monkeypatch.setattr("kdbench.sweep.rounds.PUBLISHED", tmp_path / "nothing-published")
     given = sweep(asked(home, "kd,plain@kd", overhead="quick"))
     shown = printed(*report.dry_run(given))
     assert "needs the measured cost" not in shown
