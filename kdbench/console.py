@@ -59,31 +59,41 @@ def amount(value: float | None, unit: str = "", digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}{unit}"
 
 
-def results(rows: Sequence[Row], title: str) -> Table:
-    """Score beside cost, a line a cell."""
-    made = table(
-        title, "method", "task", ">score (95 % t)", ">n", ">test noise", ">Δ baseline", ">Δ plain",
-        ">step time × plain (95 %)", ">recipe × plain", ">with teacher", ">peak memory", ">train-only", "device",
-        "remarks",
-    )  # fmt: skip
+def results(rows: Sequence[Row]) -> list[Table]:
+    """Score beside cost, a line a cell: one table for each task and device class, as only such rows compare."""
+    tables: dict[tuple[str, int, str], Table] = {}
     for row in rows:
+        key = (row.task, row.version, row.device_class)
+        if key not in tables:
+            tables[key] = table(
+                _heading(row, rows), "method", ">score\n(95 % t)", ">\nn", ">test\nnoise", ">Δ baseline\n(95 % t)",
+                ">Δ plain\n(95 % t)", ">step time\n× plain (95 %)", ">recipe\n× plain", ">with\nteacher",
+                ">peak\nmemory", ">train-only\nparameters", "remarks",
+            )  # fmt: skip
         cost = row.cost or {}
         ratio = "–"
         if cost:
             mode = "" if cost["mode"] == "full" else f" {cost['mode']}"
             ratio = f"{cost['step_ratio']:.2f} [{cost['lo']:.2f}, {cost['hi']:.2f}]{mode}"
-        score = "–" if row.score is None else f"{interval(row.score.mean, row.score.lo, row.score.hi)} {row.unit}"
         remarks = list(row.marks) if row.state == "ok" else [row.state]
         if row.score is not None and row.score.n == 1:
             remarks.append("1 seed")
-        made.add_row(
-            escape(row.method), escape(f"{row.task}@v{row.version}"), score, str(row.score.n) if row.score else "0",
-            "–" if row.item_noise is None else f"± {row.item_noise:.2f}", difference(row.to_baseline),
-            difference(row.to_plain), ratio, _total(row, "recipe"), _total(row, "full"),
+        tables[key].add_row(
+            escape(row.method), "–" if row.score is None else interval(row.score.mean, row.score.lo, row.score.hi),
+            str(row.score.n) if row.score else "0", "–" if row.item_noise is None else f"± {row.item_noise:.2f}",
+            difference(row.to_baseline), difference(row.to_plain), ratio, _total(row, "recipe"), _total(row, "full"),
             amount(cost.get("peak_alloc_mib"), " MiB"), amount(cost.get("train_only_params"), "", 0),
-            escape(row.device_class), escape(", ".join(remarks)),
+            escape(", ".join(remarks)),
         )  # fmt: skip
-    return made
+    return list(tables.values())
+
+
+def _heading(row: Row, rows: Sequence[Row]) -> str:
+    """Task, metric, baseline and device class; a row without a score knows no metric, so any row of the task tells."""
+    task = (row.task, row.version)
+    told = next((other for other in rows if (other.task, other.version) == task and other.metric), row)
+    where = f"{row.task}@v{row.version} on {row.device_class}"
+    return escape(f"{where}: {told.metric}, {told.unit}, baseline {told.baseline}" if told.metric else where)
 
 
 def _total(row: Row, which: str) -> str:

@@ -60,10 +60,17 @@ class IngestReport:
 
 @dataclass(frozen=True)
 class _File:
-    path: Path
+    """A record or side file as the folder shows it; ``name`` is its path as text: 10,000 Paths are slow to make."""
+
+    name: str
+    run_id: str
     kind: str  # run or side
     size: int
     mtime_ns: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.name)
 
 
 class Store:
@@ -183,8 +190,9 @@ class Store:
         return json.loads(found[0]["record"]) if found else None
 
     def records(self, run_ids: Sequence[str]) -> dict[str, Record]:
-        """Run id to record, of those that the index has."""
-        found = self.query("SELECT run_id, record FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [run_ids])
+        """Run id to record without its curve, of those that the index has; half of the time would go to the curves."""
+        slim = """json_merge_patch(record, '{"curve": []}') AS record"""
+        found = self.query(f"SELECT run_id, {slim} FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [run_ids])
         return {row["run_id"]: Record.model_validate_json(row["record"]) for row in found}
 
     def overheads(self, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -240,13 +248,13 @@ class Store:
     def _ingest(self, files: Sequence[_File]) -> IngestReport:
         bad: list[Problem] = []
         known = self._known(files)
-        fresh, seen = [], dict[tuple[str, str], Path]()
+        fresh, seen = [], dict[tuple[str, str], str]()
         for file in files:
-            key = (file.kind, file.path.stem)
+            key = (file.kind, file.run_id)
             if key in seen:
-                bad.append(Problem(str(file.path), "run_id", f"is in {seen[key]} too; one of the two files must go"))
+                bad.append(Problem(file.name, "run_id", f"is in {seen[key]} too; one of the two files must go"))
                 continue
-            seen[key] = file.path
+            seen[key] = file.name
             if known.get(key, ())[:2] != (file.size, file.mtime_ns):
                 fresh.append(file)
         new, unchanged = 0, len(seen) - len(fresh)
@@ -267,7 +275,7 @@ class Store:
         """(size, mtime, hash) of those of the files that are in."""
         rows = self._connection.execute(
             "SELECT kind, run_id, size, mtime_ns, sha256 FROM sources WHERE run_id IN (SELECT unnest(?::VARCHAR[]))",
-            [[file.path.stem for file in files]],
+            [[file.run_id for file in files]],
         ).fetchall()
         return {(kind, run_id): (size, mtime_ns, digest) for kind, run_id, size, mtime_ns, digest in rows}
 
@@ -289,7 +297,7 @@ class Store:
             "UPDATE sources SET mtime_ns = t.mtime_ns FROM (SELECT unnest(?::VARCHAR[]) AS kind,"
             " unnest(?::VARCHAR[]) AS run_id, unnest(?::BIGINT[]) AS mtime_ns) t"
             " WHERE sources.kind = t.kind AND sources.run_id = t.run_id",
-            [[f.kind for f in files], [f.path.stem for f in files], [f.mtime_ns for f in files]],
+            [[f.kind for f in files], [f.run_id for f in files], [f.mtime_ns for f in files]],
         )
 
 
@@ -315,23 +323,22 @@ def _files(sources: Iterable[Path]) -> Iterator[_File]:
         if not source.exists():
             raise UserError(f"{source} does not exist; name a record or a folder of records")
         if source.is_file():
-            yield from _described([source])
+            yield _described(str(source.parent), source.name)
             continue
         for folder, inner, names in os.walk(source):
             inner.sort()
-            here = Path(folder)
-            yield from _described([here / name for name in sorted(names) if name.endswith(".json") and name[0] != "."])
+            for name in sorted(names):
+                if name.endswith(".json") and name[0] != ".":
+                    yield _described(folder, name)
 
 
-def _described(paths: Sequence[Path]) -> Iterator[_File]:
-    kind = "side" if paths and paths[0].parent.name == SIDE_FOLDER else "run"  # all lie in one folder
-    for path in paths:
-        try:
-            status = os.stat(path)
-        except OSError:
-            yield _File(path, "run", -1, -1)  # reading it will say what is wrong
-            continue
-        yield _File(path, kind, status.st_size, status.st_mtime_ns)
+def _described(folder: str, name: str) -> _File:
+    path, kind = os.path.join(folder, name), "side" if os.path.basename(folder) == SIDE_FOLDER else "run"
+    try:
+        status = os.stat(path)
+    except OSError:
+        return _File(path, name.removesuffix(".json"), kind, -1, -1)  # reading it will say what is wrong
+    return _File(path, name.removesuffix(".json"), kind, status.st_size, status.st_mtime_ns)
 
 
 def _checked(
@@ -342,20 +349,20 @@ def _checked(
     for file in files:
         try:
             digest = sha256(read_text(file.path))
-            before = known.get((file.kind, file.path.stem))
+            before = known.get((file.kind, file.run_id))
             if before is not None and before[2] == digest:
                 same.append(file)
                 continue
             if before is not None and file.kind == "run":
                 what = "differs from the record taken in under this name; records are immutable: restore it or rebuild"
-                bad.append(Problem(str(file.path), "", what))
+                bad.append(Problem(file.name, "", what))
                 continue
             model = load(file.path) if file.kind == "run" else load_side(file.path)
         except RecordError as error:
             bad += error.problems
             continue
         except OSError as error:
-            bad.append(Problem(str(file.path), "", f"cannot be read: {error.strerror or error}"))
+            bad.append(Problem(file.name, "", f"cannot be read: {error.strerror or error}"))
             continue
         head = json.dumps({"sha256": digest, "size": file.size, "mtime_ns": file.mtime_ns})
         lines.append(f'{head[:-1]}, "doc": {model.model_dump_json()}}}\n')

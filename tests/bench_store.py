@@ -81,7 +81,7 @@ def test_results(folder: Path, tmp_path: Path, benchmark: Any) -> None:
         with Store(tmp_path / "index.duckdb") as store:
             store.ingest(folder)
             rows = summary.rows(store)
-        Console(file=io.StringIO(), width=160).print(console.results(rows, "all"))
+        Console(file=io.StringIO(), width=160).print(*console.results(rows))
         return len(rows)
 
     assert benchmark.pedantic(results, rounds=5) == 200

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 import sys
 
 import pytest
 
-from kdbench import claims, cli, registry, summary
+from kdbench import claims, cli, console, registry, summary
 from kdbench import record as records
 from kdbench.compare import pairings
 from kdbench.config import run_config
@@ -137,6 +138,14 @@ def test_results_are_sorted(run, key, order):
     assert code == 0
     found = [row["method"] for row in json.loads(out)]
     assert found == order
+
+
+def test_results_have_a_table_for_each_task_and_device(rows):
+    other = [replace(row, device_class="cuda-h100/fp32/x1") for row in rows[:1]]
+    here, there = console.results([*rows, *other])
+    assert (here.row_count, there.row_count) == (len(rows), 1)
+    assert "digits/few-shot@v1 on cpu/fp32/x1: top1, %, baseline kd" in str(here.title)
+    assert "cuda-h100" in str(there.title)
 
 
 def test_rows_carry_both_differences(rows):

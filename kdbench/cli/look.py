@@ -115,7 +115,7 @@ def results(
     if as_json:
         print(json.dumps([console.as_json(row) for row in rows], indent=1))
     else:
-        show(console.results(rows, f"results in {home.root}"))
+        show(*console.results(rows))
 
 
 @app.command()

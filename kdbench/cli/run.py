@@ -59,10 +59,7 @@ def evaluate(
     if as_json:
         print(json.dumps({"rows": [console.as_json(row) for row in rows], "records": paths}, indent=1))
     else:
-        if rows:
-            title = f"{last.task.label} ({last.task.metric_primary}, baseline {last.task.baseline})"
-            show(console.results(rows, title))
-        show(f"{len(paths)} records in {home.records}, the newest {last.run_id}.json")
+        show(*console.results(rows), f"{len(paths)} records in {home.records}, the newest {last.run_id}.json")
     if any(record.status not in ("ok", "not_applicable") for record in done.records):
         raise typer.Exit(EXIT_FAILED)
     if all(record.status != "ok" for record in done.records):
