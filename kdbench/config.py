@@ -24,11 +24,13 @@ from kdbench import ENGINE_VERSION, registry
 from kdbench.card import Card
 from kdbench.errors import UserError, nearest
 from kdbench.files import canonical_json, sha256
+from kdbench.options import EAGER, PREFIX, EngineOptions
 from kdbench.privacy import scrub_values
 from kdbench.registry import MethodRef
 from kdbench.spec import TaskSpec
 from kdbench.yamlfile import describe
 
+ENGINE = PREFIX.removesuffix(".")
 INNER = "inner"
 """The hyper-parameter of type ``method``: an inner method, whose own parameters stand below it."""
 
@@ -64,7 +66,7 @@ class RunConfig:
     """Everything that decides a run's result but its seed and its machine.
 
     Attributes:
-        custom: the user overrode something; never ranked.
+        custom: the user overrode something that decides what is computed; never ranked.
         own_protocol: the variant trains by a protocol of its own; listed apart.
         smoke: cut down to see that it runs; never ranked.
     """
@@ -76,6 +78,7 @@ class RunConfig:
     smoke: bool = False
     overrides: tuple[str, ...] = ()
     match: Match | None = None
+    engine: EngineOptions = EAGER
 
     def spec(self) -> dict[str, Any]:
         """What :attr:`spec_hash` covers, as JSON data; paths of this machine are scrubbed, for records hold it."""
@@ -90,6 +93,7 @@ class RunConfig:
             "protocol": self.task.model_dump(mode="json", include={"data", "pair", "train", "score"}),
             "smoke": self.smoke_budget(),
             "engine_version": ENGINE_VERSION,
+            **({"engine": changed} if (changed := self.engine.changed()) else {}),
         }
 
     def smoke_budget(self) -> dict[str, int] | None:
@@ -110,7 +114,7 @@ def run_config(
     Args:
         method: a method or variant.
         task: a task.
-        overrides: ``key=value``; task keys at the root, the method's under ``method.``.
+        overrides: ``key=value``; task keys at the root, the method's under ``method.``, options under ``engine.``.
         smoke: use the task's and the card's smoke budget.
         match: for a compute-matched variant such as ``plain@kd``; without it the task's own length stands in.
 
@@ -132,8 +136,8 @@ def run_config(
         node[INNER] = _resolve(inner_ref, spec, smoke)[0]
     own = ref.variant.own_protocol if ref.variant else {}
     body = spec.model_dump(mode="json", exclude={"name"})
-    composed = _compose({"method": node, **body}, parsed)
-    composed_method = composed.pop("method")
+    composed = _compose({"method": node, ENGINE: EAGER.model_dump(), **body}, parsed)
+    composed_method, engine = composed.pop("method"), _options(composed.pop(ENGINE))
     for key, value in own.items():
         if not any(override.key_or_group == key for override in parsed):
             _assign(composed, key, value)
@@ -149,12 +153,30 @@ def run_config(
     return RunConfig(
         method=MethodConfig(ref, _typed(ref.card, composed_method), source, inner),
         task=final,
-        custom=bool(overrides),
+        custom=inner_name is not None or any(not override.key_or_group.startswith(PREFIX) for override in parsed),
         own_protocol=bool(own),
         smoke=smoke,
         overrides=tuple(overrides),
         match=match,
+        engine=engine,
     )
+
+
+def engine_options(overrides: Sequence[str]) -> EngineOptions:
+    """The engine options among overrides.
+
+    Raises:
+        UserError: an option there is not, a wrong value, a refused form of any of the overrides.
+    """
+    own = [override for override in _checked(overrides) if override.key_or_group.startswith(PREFIX)]
+    return _options(_compose({ENGINE: EAGER.model_dump()}, own)[ENGINE])
+
+
+def _options(values: dict[str, Any]) -> EngineOptions:
+    try:
+        return EngineOptions.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"override {PREFIX}{describe(error, EngineOptions)}") from error
 
 
 def _has_inner(card: Card) -> bool:

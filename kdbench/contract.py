@@ -43,6 +43,11 @@ class Out(NamedTuple):
     stem: Tensor | None = None
     emb: Tensor | None = None
 
+    def float(self) -> Out:
+        """The same as float32."""
+        logits, stem, emb = (t if t is None else t.float() for t in (self.logits, self.stem, self.emb))
+        return Out(logits, tuple(t.float() for t in self.maps), tuple(t.float() for t in self.preact), stem, emb)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -249,14 +254,20 @@ class Network(nn.Module):
     """A network of the zoo: reads its own input of a batch and returns :class:`Out`.
 
     A subclass implements :meth:`encode`. ``input`` is set by the task (``pair.student.input``), so that a
-    low-resolution student, a cross-modal teacher and an ordinary pair are one case.
+    low-resolution student, a cross-modal teacher and an ordinary pair are one case. ``autocast`` is set by the engine
+    (``engine.precision``): the type its forward computes in; what it returns is float32 all the same.
     """
 
     input: str = "image"
+    autocast: torch.dtype | None = None
 
     def forward(self, batch: Batch) -> Out:
         """The network's :class:`Out` for the rows of ``batch``."""
-        return self.encode(batch.x[self.input])
+        x = batch.x[self.input]
+        if self.autocast is None:
+            return self.encode(x)
+        with torch.autocast(x.device.type, self.autocast):
+            return self.encode(x).float()
 
     def encode(self, x: Tensor) -> Out:
         """:class:`Out` for a tensor of normalised inputs."""

@@ -87,7 +87,8 @@ def evaluate(
 
     place = pick_device(device)
     if config.method.ref.match is not None:
-        match = match_of(config.method.ref, task, config.task.version, device_class(place), [home.records, PUBLISHED])
+        own = device_class(place, config.engine)
+        match = match_of(config.method.ref, task, config.task.version, own, [home.records, PUBLISHED])
         config = run_config(method, task, overrides, smoke=smoke, match=match)
     records: list[Record] = []
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdbench.errors import UserError
 from kdbench.files import sha256
 from kdbench.nvml import Nvml
+from kdbench.options import EAGER, EngineOptions
 
 if TYPE_CHECKING:
     import torch
@@ -119,20 +120,13 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
-def device_class(
-    device: torch.device,
-    precision: str = "fp32",
-    world_size: int = 1,
-    compile: bool = False,
-    channels_last: bool = False,
-) -> str:
+def device_class(device: torch.device, options: EngineOptions = EAGER, world_size: int = 1) -> str:
     """What must be equal for rows to be compared, e.g. ``cuda:NVIDIA-H100-80GB-HBM3/bf16/x1/compile``.
 
     Args:
         device: CPU or CUDA device.
-        precision: arithmetic of the forward pass: ``fp32``, ``tf32``, ``bf16`` ...
+        options: engine options in force.
         world_size: processes of the run.
-        compile, channels_last: engine options in force.
 
     Returns:
         Parts of ``[A-Za-z0-9._-]`` joined by ``/``, the first ``cpu`` or ``cuda:<model>``.
@@ -143,8 +137,7 @@ def device_class(
 
         model = re.sub(r"[^A-Za-z0-9._]+", "-", torch.cuda.get_device_name(device)).strip("-")
         kind = f"cuda:{model}"
-    parts = [kind, precision, f"x{world_size}"] + ["compile"] * compile + ["channels-last"] * channels_last
-    return "/".join(parts)
+    return f"{kind}/{options.marks(world_size)}"
 
 
 def pick_device(text: str) -> torch.device:

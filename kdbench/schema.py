@@ -35,6 +35,7 @@ from kdbench.fields import (
     Version,
     Word,
 )
+from kdbench.options import EngineOptions
 from kdbench.schema_overhead import Measured, NotMeasured
 
 SCHEMA_VERSION: Final = 1
@@ -155,6 +156,9 @@ class Protocol(Part):
     amp: Literal["off", "bf16", "fp16"]
     compile: bool
     channels_last: bool
+    fold_teacher: bool = False
+    teacher_dtype: Literal["fp32", "bf16"] | None = None
+    fused: bool = False
     eval_every: Positive
     selection: Literal["last", "best_on_val"]
 
@@ -381,8 +385,19 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
             block is not None and not r.device_class.startswith(f"{block.device}/{block.dtype}/"),
             f"overhead.device: does not belong to the device class {r.device_class}",
         ),
+        (
+            _marks(r.protocol) != r.device_class.split("/")[3:]
+            or (r.protocol.amp == "bf16") != (r.device_class.split("/")[1] == "bf16"),
+            f"device_class: {r.device_class} does not say what protocol says of amp, compile and the other options",
+        ),
         (len({t.role for t in r.models.teachers}) < len(r.models.teachers), "models.teachers: a role is named twice"),
     ]
+
+
+def _marks(protocol: Protocol) -> list[str]:
+    """The engine options of a record, its precision apart, as its device class names them."""
+    options = protocol.model_dump(include=set(EngineOptions.model_fields) - {"precision"})
+    return EngineOptions(precision="bf16" if protocol.amp == "bf16" else "fp32", **options).marks().split("/")[2:]
 
 
 class Verification(Part):

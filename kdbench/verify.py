@@ -15,6 +15,7 @@ from kdbench import record as records
 from kdbench.config import Match, RunConfig, run_config
 from kdbench.errors import UserError
 from kdbench.home import Home
+from kdbench.options import PREFIX
 from kdbench.progress import Progress
 from kdbench.record import SIDE_FOLDER, Problem, Record, SideFile
 from kdbench.schema import Verification
@@ -54,7 +55,7 @@ def config_of(record: Record) -> RunConfig:
     match = record.compute_match
     given = Match(match.method, match.ratio, match.spec_hash) if match else None
     name = record.method_name
-    overrides = _overrides(record.provenance.command) if record.custom else []
+    overrides = [word for word in _overrides(record.provenance.command) if record.custom or word.startswith(PREFIX)]
     config = run_config(name, record.task.name, overrides, smoke=record.smoke, match=given)
     if config.spec_hash != record.spec_hash:
         raise UserError(
@@ -121,6 +122,7 @@ def rescore(record: Record, weights: Path, home: Home, data: Path | None, progre
         raise UserError(f"{record.method_name} changes the student; its weights cannot be scored without the method")
     import torch
 
+    from kdbench.engine import arrange
     from kdbench.engine.prepare import Place, load_data
     from kdbench.engine.scoring import Scorer
     from kdbench.engine.task import Task, build_network
@@ -134,7 +136,8 @@ def rescore(record: Record, weights: Path, home: Home, data: Path | None, progre
     student = config.task.pair.student
     net = build_network(student.net, student.input, own)
     load_weights(net, str(weights))
-    task = Task(config.task, own, place.device, record.seed, no_keeper(home))
+    arrange.student(net, config.engine)
+    task = Task(config.task, own, place.device, record.seed, no_keeper(home), config.engine)
     primary = record.task.metric_primary
     delta = Scorer(task).primary(net)[primary] - record.metrics.last[primary]
     return Finding(2, abs(delta) <= SCORE_TOLERANCE, f"{primary} scored again differs by {delta:+.6g}", delta)

@@ -19,6 +19,7 @@ from kdbench import machine, nvml
 from kdbench.errors import UserError
 from kdbench.machine import contended, device_class, environment, pick_device
 from kdbench.nvml import Nvml
+from kdbench.options import EngineOptions
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -200,16 +201,16 @@ def test_what_a_board_does_not_offer_is_none():
 
 def test_device_class(gpu):
     assert device_class(CPU) == "cpu/fp32/x1"
-    assert device_class(CUDA, "bf16", compile=True) == "cuda:NVIDIA-H100-80GB-HBM3/bf16/x1/compile"
-    assert (
-        device_class(CUDA, "bf16", world_size=4, compile=True, channels_last=True)
-        == "cuda:NVIDIA-H100-80GB-HBM3/bf16/x4/compile/channels-last"
+    fast = EngineOptions(precision="bf16", compile=True, channels_last=True, fold_teacher=True, fused=True)
+    assert device_class(CUDA, fast, world_size=4) == (
+        "cuda:NVIDIA-H100-80GB-HBM3/bf16/x4/compile/channels-last/fold-teacher/fused"
     )
+    assert device_class(CPU, EngineOptions(teacher_dtype="bf16")) == "cpu/fp32/x1/teacher-bf16"
 
 
 def test_device_class_of_an_odd_name_is_safe(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: " Tesla/T4 (x16) ")
-    assert device_class(CUDA, "fp16") == "cuda:Tesla-T4-x16/fp16/x1"
+    assert device_class(CUDA) == "cuda:Tesla-T4-x16/fp32/x1"
 
 
 def test_pick_device_with_gpus(gpu):

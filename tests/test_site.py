@@ -197,7 +197,7 @@ def test_levels_gate_a_verified_board(tmp_path: Path) -> None:
 
 
 def test_devices_and_versions_never_meet(tmp_path: Path) -> None:
-    gpu = {"device_class": "cuda:X/bf16/x1", "overhead": {"mode": "off"}}
+    gpu = {"device_class": "cuda:X/bf16/x1", "protocol__amp": "bf16", "overhead": {"mode": "off"}}
     made = [*_three("kd"), *_three("alpha", scores=(90, 91, 93), task__version=2, **gpu)]
     made += _three("kd", scores=(50, 51, 52), task__version=2)
     site = make_site(tmp_path, made)

@@ -16,7 +16,8 @@ from kdbench.errors import UserError
 @app.command()
 def evaluate(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value: task keys as they are, the method's under method.")
+        list[str] | None,
+        typer.Argument(help="key=value: task keys as they are, the method's under method., engine's under engine."),
     ] = None,
     *,
     method: Annotated[str, typer.Option("--method", "-m", help="Method or variant; `kdbench list methods`.")],

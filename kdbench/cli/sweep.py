@@ -41,6 +41,7 @@ def sweep(
     data: DataFolder = None,
 ) -> None:
     """Run methods x tasks x seeds; what has a record is not run again."""
+    from kdbench.config import engine_options
     from kdbench.evaluate import ingest, parse_seeds
     from kdbench.home import data_folder
     from kdbench.sweep import launch, names, report, where
@@ -61,7 +62,7 @@ def sweep(
         retry=retry_failed,
         data=data_folder(data),
     )
-    place = where.find(launcher, device, jobs, jobs_per_device)
+    place = where.find(launcher, device, jobs, jobs_per_device, engine_options(asked.overrides))
     launch.check(launcher, launch.options(launcher, place.jobs, timeout, launcher_arg or []))
     planned = Sweep(asked, place, launcher, launcher_arg or [], timeout, Watch.stderr())
     if dry_run:

@@ -41,9 +41,11 @@ def settings(task: spec.Optimizer, changes: dict[str, Any]) -> tuple[str, dict[s
     return name, {**base, **extra}
 
 
-def build(group: Group, task: spec.Optimizer) -> Optimizer:
-    """The optimiser of a group."""
+def build(group: Group, task: spec.Optimizer, fused: bool = False) -> Optimizer:
+    """The optimiser of a group; ``fused`` updates in one kernel instead of several for each parameter."""
     name, kwargs = settings(task, dict(group.optimizer))
+    if fused:
+        kwargs["fused"] = True
     return OPTIMIZERS[name](list(group.params), **kwargs)
 
 

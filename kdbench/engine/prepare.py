@@ -14,7 +14,7 @@ from kdbench import ENGINE_VERSION, data
 from kdbench.config import INNER, MethodConfig, RunConfig
 from kdbench.contract import Method, Needs, Network, TaskInfo
 from kdbench.data.dataset import Dataset
-from kdbench.engine import offers, teachers
+from kdbench.engine import arrange, offers, teachers
 from kdbench.engine.task import Keeper, Task, seeded
 from kdbench.home import Home
 from kdbench.machine import device_class
@@ -132,22 +132,21 @@ def prepare(
         "rows": rows.drawn,
         "seed": seed,
         "smoke": config.smoke_budget(),
-        "device_class": device_class(place.device),
+        "device_class": device_class(place.device, config.engine),
         "engine_version": ENGINE_VERSION,
     }
     keeper = Keeper(place.folder, place.home.artefacts, key, place.progress.say)
-    task = Task(spec, rows, place.device, seed, keeper)
+    task = Task(spec, rows, place.device, seed, keeper, config.engine)
     students = [task.build_student() for _ in range(needs.students)]
     trained = {
         role: trained[role]
         if trained is not None
-        else teachers.get(spec, role, everything, place.device, place.home, config.smoke, place.progress)
+        else teachers.get(spec, role, everything, place.device, place.home, config.smoke, place.progress, config.engine)
         for role in roles
     }
+    offers.nets_and_data(needs, task, students[0], {role: teacher.net for role, teacher in trained.items()})
+    trained = {role: replace(t, net=arrange.teacher(t.net, needs, config.engine)) for role, t in trained.items()}
     nets = {role: teacher.net for role, teacher in trained.items()}
-    offers.nets_and_data(needs, task, students[0], nets)
-    for net in nets.values():
-        net.train(needs.teacher_batchnorm == "batch").requires_grad_(needs.trains_teacher)
     with seeded(seed, "method"):
         method = adapter(task, students, nets, hp)
     return Prepared(method.to(place.device), needs, task, rows, trained)

@@ -208,9 +208,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         "schedule": train.schedule.model_dump(mode="json"),
         "weight_decay": train.optimizer.weight_decay,
         "augment": list(config.task.data.augment),
-        "amp": "off",
-        "compile": False,
-        "channels_last": False,
+        "amp": "off" if config.engine.precision == "fp32" else config.engine.precision,
+        **config.engine.model_dump(exclude={"precision"}),
         "eval_every": 1,
         "selection": "last",
     }

@@ -17,7 +17,7 @@ from kdbench import record as records
 from kdbench.cache import clear
 from kdbench.config import RunConfig
 from kdbench.contract import Needs, NotApplicable
-from kdbench.engine import report
+from kdbench.engine import arrange, report
 from kdbench.engine.prepare import Place, Prepared, effective_task, hyper_parameters, prepare, threads
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
@@ -60,7 +60,7 @@ class Request:
     @property
     def device_class(self) -> str:
         """What must be equal for rows to be compared."""
-        return device_class(self.device)
+        return device_class(self.device, self.config.engine)
 
     @property
     def cell_key(self) -> str:
@@ -230,7 +230,7 @@ def _export(prepared: Prepared, path: Path) -> dict[str, Any]:
 def equals_plain(net: nn.Module, task: Task) -> bool:
     """Whether a fresh plain student that takes over the network's state has its outputs, bit for bit."""
     student = task.spec.pair.student
-    fresh = build_network(student.net, student.input, task.data).to(task.device)
+    fresh = arrange.student(build_network(student.net, student.input, task.data).to(task.device), task.options)
     try:
         fresh.load_state_dict(net.state_dict())
     except RuntimeError:

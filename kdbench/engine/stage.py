@@ -41,7 +41,8 @@ class StageRun:
         self.method, self.stage, self.task = method, stage, task
         self.loader = task.loader(stage, needs.min_batch)
         self._draw = draw or self.loader.draw
-        self.optimizers = {group.name: optim.build(group, task.spec.train.optimizer) for group in stage.groups}
+        own, fused = task.spec.train.optimizer, task.options.fused
+        self.optimizers = {group.name: optim.build(group, own, fused) for group in stage.groups}
         if len(self.optimizers) != len(stage.groups):
             raise ValueError(f"stage {stage.name!r}: two groups have one name")
         self._base_lr = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}

@@ -22,18 +22,20 @@ from kdbench.contract import Batch, Network, Out, Rows, Stage
 from kdbench.data.dataset import Dataset, take
 from kdbench.data.loader import InOrder, Loader
 from kdbench.data.stored import Stored
+from kdbench.engine import arrange
 from kdbench.files import canonical_json, sha256, sha256_file
+from kdbench.options import EAGER, EngineOptions
 from kdbench.seeds import derive, generator
 from kdbench.spec import TaskSpec
 
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module's own mode is restored after."""
+    """Eval mode without gradients, eager; every module's own mode is restored after."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), arrange.eager(net):
             yield
     finally:
         for module, mode in modes:
@@ -143,12 +145,21 @@ class Task:
         device: where training happens; rows are moved there.
         seed: the run's seed.
         keeper: stores what methods keep.
+        options: how the students compute.
     """
 
-    def __init__(self, spec: TaskSpec, data: Dataset, device: torch.device, seed: int, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        data: Dataset,
+        device: torch.device,
+        seed: int,
+        keeper: Keeper,
+        options: EngineOptions = EAGER,
+    ) -> None:
         read = {spec.pair.student.input, *(teacher.input for teacher in spec.pair.teachers.values())}
         self.data = data = data.only(read)
-        self.spec, self.device, self.seed = spec, device, seed
+        self.spec, self.device, self.seed, self.options = spec, device, seed, options
         self.kind: str = spec.kind
         self.classes = data.classes
         self.epochs, self.batch = spec.train.epochs, spec.train.batch
@@ -246,7 +257,8 @@ class Task:
         self._peers += 1
         student = self.spec.pair.student
         with seeded(self.seed, stream):
-            return build_network(student.net, student.input, self.data).to(self.device)
+            net = build_network(student.net, student.input, self.data).to(self.device)
+        return arrange.student(net, self.options)
 
     def loader(self, stage: Stage, drop_below: int) -> Loader:
         """The batches of a stage."""

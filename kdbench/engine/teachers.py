@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from kdbench import ENGINE_VERSION, registry
 from kdbench.cache import Damaged, build_once, clear
 from kdbench.contract import Network
 from kdbench.data.dataset import Dataset
+from kdbench.engine import arrange
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.trainer import Trainer
@@ -23,6 +25,7 @@ from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.home import Home
 from kdbench.machine import device_class
 from kdbench.models.weights import load_weights
+from kdbench.options import EAGER, EngineOptions
 from kdbench.progress import Progress
 from kdbench.spec import TaskSpec, Teacher
 
@@ -57,12 +60,20 @@ def teacher_spec(spec: TaskSpec, teacher: Teacher, smoke: bool) -> TaskSpec:
 
 
 def get(
-    spec: TaskSpec, role: str, data: Dataset, device: torch.device, home: Home, smoke: bool, progress: Progress
+    spec: TaskSpec,
+    role: str,
+    data: Dataset,
+    device: torch.device,
+    home: Home,
+    smoke: bool,
+    progress: Progress,
+    options: EngineOptions = EAGER,
 ) -> TrainedTeacher:
-    """The teacher in a role of a task's pair, trained now if nobody did.
+    """The teacher in a role of a task's pair, trained now if nobody did; its net as it is built, options apart.
 
     Args:
         data: all training rows (a subset is the student's).
+        options: those of the run; its teacher is trained with the ones that bear on plain.
 
     Raises:
         UserError: it scores worse than the task's ``min_score``, or its weights do not fit.
@@ -72,7 +83,8 @@ def get(
     with seeded(teacher.seed, "student-init"):
         net = build_network(teacher.net, teacher.input, data).to(device)
     if teacher.weights == "auto":
-        facts = _cached(own, teacher.seed, net, data, device, home, progress.labelled(f"teacher {teacher.net}"))
+        place = (device, home, progress.labelled(f"teacher {teacher.net}"))
+        facts = _cached(own, teacher.seed, net, data, *place, options.without_teacher())
         source = "kdbench"
     else:
         facts = {"weights_sha256": load_weights(net, teacher.weights), "seconds": None, "steps": None}
@@ -102,7 +114,14 @@ def _refuse_weak(spec: TaskSpec, role: str, teacher: Teacher, score: float, smok
 
 
 def _cached(
-    own: TaskSpec, seed: int, net: Network, data: Dataset, device: torch.device, home: Home, progress: Progress
+    own: TaskSpec,
+    seed: int,
+    net: Network,
+    data: Dataset,
+    device: torch.device,
+    home: Home,
+    progress: Progress,
+    options: EngineOptions,
 ) -> dict[str, Any]:
     """Loads the cached weights into ``net``, training them first if need be."""
     made_by = {
@@ -110,7 +129,7 @@ def _cached(
         "data": data.digest("train"),
         "seed": seed,
         # Another device rounds otherwise and takes other seconds: a record's teacher is of the record's device class.
-        "device_class": device_class(device),
+        "device_class": device_class(device, options),
         "engine_version": ENGINE_VERSION,
     }
     folder = home.teachers / sha256(canonical_json(made_by))[:32]
@@ -124,12 +143,13 @@ def _cached(
             raise Damaged(f"{FACTS} or {WEIGHTS} cannot be read") from error
 
     def build(path: Path) -> None:
-        task = Task(own, data, device, seed, no_keeper(home))
+        task = Task(own, data, device, seed, no_keeper(home), options)
         plain = registry.method(registry.PLAIN)
-        method = plain.adapter()(task, [net], {}, plain.card.typed(plain.card.defaults()))
+        student = arrange.student(copy.deepcopy(net), options)
+        method = plain.adapter()(task, [student], {}, plain.card.typed(plain.card.defaults()))
         checkpoints = path / "checkpoints"
         trained = Trainer(method.to(device), task, checkpoints, Scorer(task).primary, progress).run()
-        save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, path / WEIGHTS)
+        save_file({k: v.cpu().contiguous() for k, v in student.state_dict().items()}, path / WEIGHTS)
         facts = {
             "weights_sha256": sha256_file(path / WEIGHTS),
             "seconds": sum(stage.seconds for stage in trained.stages),

@@ -2,12 +2,14 @@
 
 What the counter cannot see is named rather than guessed: every dispatched computation without a formula is listed.
 Two things stay invisible, to the list too: an ``autograd.Function`` that computes outside torch, and the insides of a
-compiled graph (so count the uncompiled step). Some losses are counted in part: of ``cdist`` only the backward pass.
+compiled graph (so compiled networks are counted eager). Some losses are counted in part: of ``cdist``
+only the backward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,15 +84,17 @@ class _Uncounted(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def count_flops(call: Callable[[], object]) -> FlopCount:
+def count_flops(call: Callable[[], object], compiled: bool = False) -> FlopCount:
     """Counts one call: a forward pass, or a whole training step with every network it runs.
 
     The call runs once, about twice as slowly as usual, and changes what it changes: never count and time together.
 
     Args:
-        call: uncompiled work; divide the result by the labelled samples it takes.
+        call: the work; divide the result by the labelled samples it takes.
+        compiled: networks in it were compiled.
     """
-    with FlopCounterMode(display=False) as counter, _Uncounted() as uncounted:
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with eager, FlopCounterMode(display=False) as counter, _Uncounted() as uncounted:
         call()
     by_op = {str(op).removeprefix("aten."): n for op, n in counter.get_flop_counts().get("Global", {}).items()}
     return FlopCount(counter.get_total_flops(), dict(sorted(by_op.items())), tuple(sorted(uncounted.names)))

@@ -83,8 +83,9 @@ def _arms(config: RunConfig, request: dict[str, Any], build: int) -> tuple[Phase
 def _described(phase: Phase, request: dict[str, Any]) -> dict[str, Any]:
     """What one look at a phase gives: counts, memory, and in full mode the loader and energy."""
     device = torch.device(request["device"])
-    counted = count_flops(phase.step)
-    forward = count_flops(phase.forward) if phase.forward is not None else None
+    compiled = phase.run.task.options.compile
+    counted = count_flops(phase.step, compiled)
+    forward = count_flops(phase.forward, compiled) if phase.forward is not None else None
     found: dict[str, Any] = {
         "name": phase.stage.name,
         "steps": phase.steps,
@@ -179,8 +180,8 @@ def _sizes(
     teachers = {id(p): p for t in prepared.teachers.values() for p in t.net.parameters()}
     frozen = teachers | {id(p): p for p in prepared.method.parameters() if id(p) not in updated}
     return {
-        "plain_flops": count_flops(plain.step).flops,
-        "plain_flops_fwd": count_flops(plain.forward).flops,
+        "plain_flops": count_flops(plain.step, plain.run.task.options.compile).flops,
+        "plain_flops_fwd": count_flops(plain.forward, plain.run.task.options.compile).flops,
         "plain_rows": plain.rows,
         "plain_peak": asdict(peak_memory(plain.step, device)) if device.type == "cpu" else None,
         "train_only_params": sum(p.numel() for key, p in updated.items() if key not in kept),

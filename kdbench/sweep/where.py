@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdbench.errors import UserError
+from kdbench.options import EAGER, EngineOptions
 from kdbench.sweep.launch import LAUNCHERS
 
 
@@ -31,11 +32,12 @@ class Where:
         return 1 if self.here else self.jobs
 
 
-def find(launcher: str, device: str, jobs: int | None, per_device: int | None) -> Where:
+def find(launcher: str, device: str, jobs: int | None, per_device: int | None, options: EngineOptions = EAGER) -> Where:
     """The devices a launcher's jobs have.
 
     Args:
         device: ``auto`` and ``cuda`` stand for all cards of this machine; a cluster's are known to its jobs alone.
+        options: engine options of the runs; records of other options are not the sweep's.
         jobs, per_device: at most one of the two; neither means one run a device, and as many as fit on a cluster.
 
     Raises:
@@ -49,15 +51,20 @@ def find(launcher: str, device: str, jobs: int | None, per_device: int | None) -
         if per_device is not None:
             raise UserError(f"--jobs-per-device shares out this machine's devices, {launcher} has others; use --jobs")
         kind = "" if device == "auto" else device
-        return Where((device,), lambda found: found.startswith(kind), jobs or LAUNCHERS[launcher].limit or 1, False)
-    devices, classes = _here(device)
+
+        def belongs(found: str) -> bool:
+            model, _, marks = found.partition("/")
+            return model.startswith(kind) and marks == options.marks()
+
+        return Where((device,), belongs, jobs or LAUNCHERS[launcher].limit or 1, False)
+    devices, classes = _here(device, options)
     count = jobs or (per_device or 1) * len(devices)
     if launcher == "basic" and count > 1:
         raise UserError(f"--launcher basic does one run at a time, not {count}; --launcher joblib does several")
     return Where(devices, classes.__contains__, count)
 
 
-def _here(device: str) -> tuple[tuple[str, ...], set[str]]:
+def _here(device: str, options: EngineOptions) -> tuple[tuple[str, ...], set[str]]:
     """This machine's devices under a name, and their classes. Imports torch."""
     import torch
 
@@ -67,4 +74,4 @@ def _here(device: str) -> tuple[tuple[str, ...], set[str]]:
     named = [first]
     if first.type == "cuda" and device in ("auto", "cuda"):
         named = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-    return tuple(map(str, named)), {device_class(one) for one in named}
+    return tuple(map(str, named)), {device_class(one, options) for one in named}

@@ -1,0 +1,207 @@
+"""Engine options: what they are part of, that they change how and not what, and who keeps its batch norms."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from kdbench import models, registry
+from kdbench.checks.tiny import Tiny, method_config, tiny
+from kdbench.config import engine_options, run_config
+from kdbench.contract import Batch, Needs, Network
+from kdbench.engine import arrange
+from kdbench.engine.prepare import hyper_parameters
+from kdbench.engine.run import equals_plain
+from kdbench.engine.stage import StageRun
+from kdbench.engine.trainer import Trainer
+from kdbench.errors import UserError
+from kdbench.fields import DeviceClass
+from kdbench.options import EAGER, EngineOptions
+from kdbench.schema import Record
+from kdbench.sweep import where
+
+TASK = "digits/few-shot"
+FAST = EngineOptions(channels_last=True, fold_teacher=True, fused=True)
+OFFERED = {"resnet8x4": 10, "vgg8": 5, "shufflenetv2": 56, "wrn_16_1": 6, "convnet_w4": 3}
+"""Nets and how many of their batch norms follow a convolution."""
+
+
+def tiny_of(method: str, options: EngineOptions) -> Tiny:
+    ref = registry.method(method)
+    config = method_config(ref)
+    needs = ref.adapter().needs(hyper_parameters(config))
+    found = tiny(ref, config, needs, sorted(needs.kinds)[0])
+    return replace(found, config=replace(found.config, engine=options))
+
+
+def losses(task: Tiny, folder: Path, steps: int = 3) -> list[float]:
+    """Totals of the first steps of a method's first stage."""
+    prepared = task.prepare(folder)
+    torch.manual_seed(0)
+    run = StageRun(prepared.method.train(), next(prepared.method.stages()), prepared.task)
+    return [sum(float(term) for name, term in run.step().items() if name != "total") for _ in range(steps)]
+
+
+def used(net: str) -> tuple[Network, Batch]:
+    """A network whose norms have seen data, and a batch."""
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 3, 32, 32), torch.arange(6)
+    found, batch = models.build(net, (3, 32, 32), 10), Batch({"image": x}, y, y)
+    for _ in range(3):
+        found(batch)
+    for module in found.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, -1, 2)
+            torch.nn.init.uniform_(module.bias, -1, 1)
+    return found.eval(), batch
+
+
+# configuration
+
+
+def test_options_that_are_off_leave_hash_and_class_as_they_were():
+    plain = run_config("kd", TASK)
+    assert "engine" not in plain.spec()
+    same = run_config("kd", TASK, ["engine.compile=false", "engine.teacher_dtype=fp32"])
+    assert same.spec_hash == plain.spec_hash
+    assert EAGER.marks() == "fp32/x1"
+
+
+def test_options_are_hashed_and_leave_a_run_ranked():
+    fast = run_config("kd", TASK, ["engine.channels_last=true", "engine.teacher_dtype=bf16"])
+    assert fast.spec()["engine"] == {"channels_last": True, "teacher_dtype": "bf16"}
+    assert fast.spec_hash != run_config("kd", TASK).spec_hash
+    assert not fast.custom
+    assert run_config("kd", TASK, ["engine.fused=true", "train.epochs=3"]).custom
+    assert engine_options(["train.epochs=3", "engine.fused=true"]) == EngineOptions(fused=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("engine.channel_last=true", "no key 'engine.channel_last' here (did you mean 'engine.channels_last'"),
+        ("engine.precision=fp16", "override engine.precision: Input should be 'fp32' or 'bf16'"),
+        ("engine.compile=1", "override engine.compile: Input should be a valid boolean"),
+        ("engine=fast", "'engine' is a group; set one of engine.precision"),
+    ],
+)
+def test_a_wrong_option_is_one_line(override, message):
+    with pytest.raises(UserError) as error:
+        run_config("kd", TASK, [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_device_class_can_stand_in_a_record():
+    adapter = TypeAdapter(DeviceClass)
+    every = EngineOptions(
+        precision="bf16", compile=True, channels_last=True, fold_teacher=True, teacher_dtype="fp32", fused=True
+    )
+    for options in (EngineOptions(), FAST, every):
+        adapter.validate_python(f"cuda:H100/{options.marks(8)}")
+
+
+def test_a_record_whose_class_hides_an_option_is_refused(make_record):
+    made = make_record(device_class="cpu/fp32/x1/channels-last", protocol__channels_last=True)
+    Record.model_validate_json(json.dumps(made))
+    hidden = make_record(protocol__compile=True)
+    with pytest.raises(ValidationError, match="does not say what protocol says"):
+        Record.model_validate_json(json.dumps(hidden))
+
+
+def test_a_sweep_counts_records_of_its_options_alone():
+    here = where.find("basic", "cpu", None, None, FAST)
+    assert here.belongs("cpu/fp32/x1/channels-last/fold-teacher/fused")
+    assert not here.belongs("cpu/fp32/x1")
+    cluster = where.find("submitit_slurm", "cuda", None, None, FAST)
+    assert cluster.belongs("cuda:A100/fp32/x1/channels-last/fold-teacher/fused")
+    assert not cluster.belongs("cuda:A100/fp32/x1")
+    assert not cluster.belongs("cpu/fp32/x1/channels-last/fold-teacher/fused")
+
+
+# networks
+
+
+@pytest.mark.parametrize("net", OFFERED)
+def test_a_folded_teacher_gives_every_tap(net):
+    teacher, batch = used(net)
+    folded = arrange.teacher(teacher, Needs(), EngineOptions(fold_teacher=True, channels_last=True))
+    norms = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in n.modules()) for n in (teacher, folded)]
+    assert norms[0] - norms[1] == OFFERED[net]
+    for a, b in zip(teacher(batch), folded(batch), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        Needs(trains_teacher=True),
+        Needs(teacher_batchnorm="batch"),
+        Needs(teacher=frozenset({"norm"})),
+        Needs(teacher=frozenset({"tail"})),
+    ],
+    ids=["trained", "batch statistics", "norm", "tail"],
+)
+def test_who_reads_or_moves_norms_keeps_them(needs):
+    teacher, _ = used("resnet8x4")
+    kept = arrange.teacher(teacher, needs, EngineOptions(fold_teacher=True))
+    assert kept.state_dict().keys() == teacher.state_dict().keys()
+
+
+def test_a_teacher_in_bf16_gives_fp32_close_to_its_own():
+    teacher, batch = used("resnet8x4")
+    teacher.requires_grad_(False)
+    low = arrange.teacher(teacher, Needs(), EngineOptions(teacher_dtype="bf16"))
+    assert teacher.autocast is None
+    for a, b in zip(low(batch), teacher(batch), strict=True):
+        for mine, own in zip(a if isinstance(a, tuple) else (a,), b if isinstance(b, tuple) else (b,), strict=True):
+            assert mine.dtype is torch.float32
+            assert 0 < float((mine - own).abs().max()) < 0.1 * float(own.abs().max())
+
+
+# runs
+
+
+@pytest.mark.parametrize("method", sorted(registry.method_packages()))
+def test_every_method_trains_alike_with_what_changes_no_precision(method, tmp_path):
+    eager, fast = (losses(tiny_of(method, o), tmp_path / str(i)) for i, o in enumerate((EAGER, FAST)))
+    assert fast == pytest.approx(eager, rel=2e-3)
+
+
+@pytest.mark.parametrize("method", ["kd", "reviewkd", "crd"])
+def test_a_run_in_bf16_stays_near_fp32(method, tmp_path):
+    low = EngineOptions(precision="bf16")
+    exact, rough = (losses(tiny_of(method, o), tmp_path / str(i)) for i, o in enumerate((EAGER, low)))
+    assert rough == pytest.approx(exact, rel=0.1)
+    assert rough != exact
+
+
+def test_a_run_with_options_resumes_to_the_same_bits_and_keeps_the_plain_student(tmp_path):
+    def train(folder: Path, seconds: float):
+        task = tiny_of("kd", FAST.model_copy(update={"precision": "bf16"}))
+        prepared = task.prepare(folder)
+        return prepared, Trainer(prepared.method, prepared.task, folder / "run", None, None, seconds).run()
+
+    whole, told = train(tmp_path / "whole", 1e9)
+    train(tmp_path / "cut", 0.0)
+    for late in (tmp_path / "cut" / "run").glob("stage-*.pt"):
+        late.unlink()  # what is left is the checkpoint within the stage
+    again, retold = train(tmp_path / "cut", 1e9)
+    assert told.digest == retold.digest
+    for a, b in zip(whole.method.state_dict().values(), again.method.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert equals_plain(copy.deepcopy(whole.method.deployed), whole.task)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_gives_the_losses_of_an_eager_one(tmp_path):
+    options = EngineOptions(compile=True)
+    assert losses(tiny_of("kd", options), tmp_path / "a") == pytest.approx(
+        losses(tiny_of("kd", EAGER), tmp_path / "b"), rel=1e-4
+    )
