@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from kdbench.errors import UserError
+from kdbench.files import cannot_write
 
 
 class Damaged(Exception):
@@ -57,9 +57,7 @@ def build_once(
             work.rename(folder)
             return True
     except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or name another --out"
-        ) from error
+        raise cannot_write(folder, error) from error
 
 
 def clear(folder: Path) -> None:

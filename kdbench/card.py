@@ -31,7 +31,7 @@ ParamsSource = Literal["paper", "official_code", "tuned", "default"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class HyperParameter(_Model):
@@ -82,7 +82,10 @@ class HyperParameter(_Model):
         return self._one(value, self.kind)
 
     def _one(self, value: Any, kind: str) -> Any:
-        expected: Any = {"float": float, "int": int, "bool": bool, "str": str, "method": str}[kind]
+        types = {"float": float, "int": int, "bool": bool, "str": str, "method": str}
+        if kind not in types:
+            raise ValueError(f"a {kind} is no hyper-parameter; use {', '.join(types)} or a list of one of these")
+        expected: Any = types[kind]
         if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000
+"""Characters of a message; a longer one loses its middle."""
+
 
 class UserError(Exception):
     """Something the user gave is wrong. The message says what, where, the nearest right name and what to do.
@@ -13,6 +16,11 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        if len(message) > LONGEST:  # what was given may be of any length, a line on a terminal is not
+            message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
+        super().__init__(message)
 
 
 def nearest(word: str, known: Iterable[str], n: int = 3) -> str:

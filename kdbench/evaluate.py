@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kdbench import index
 from kdbench.config import RunConfig, run_config
 from kdbench.errors import UserError
 from kdbench.home import Home, data_folder
@@ -15,10 +16,11 @@ from kdbench.matching import match_of
 from kdbench.progress import Progress
 from kdbench.provenance import PUBLISHED
 from kdbench.record import Record
-from kdbench.store import Store, StoreLocked
+from kdbench.store_file import StoreLocked
 
 SEED_LIMIT = 2**31 - 1
-INDEX_WAIT_S = 60.0
+MOST_SEEDS = 10_000
+INDEX_WAIT_S = index.WAIT_S
 """How long a finished evaluation waits for an index that another process holds."""
 
 
@@ -29,16 +31,20 @@ def parse_seeds(text: str) -> list[int]:
         UserError: anything else.
     """
     seeds: list[int] = []
+
+    def is_seed(word: str) -> bool:
+        return word.isdecimal() and len(word) <= len(str(SEED_LIMIT)) and int(word) <= SEED_LIMIT
+
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last.isdecimal() if dash else True)) or int(last or first) > SEED_LIMIT:
+        if not (is_seed(first) and (is_seed(last) if dash else True)):
             raise UserError(f"--seeds {text!r}: {part.strip()!r} is not a number or a range; write 0-4, 3 or 0,2,5-7")
         if int(last or first) < int(first):
             raise UserError(
                 f"--seeds {text!r}: the range {part.strip()!r} runs backwards; write the smaller number first"
             )
-        if int(last or first) - int(first) >= 10_000:
-            raise UserError(f"--seeds {text!r}: more than 10,000 seeds; is that meant?")
+        if len(seeds) + int(last or first) - int(first) >= MOST_SEEDS:
+            raise UserError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds; is that meant?")
         seeds += range(int(first), int(last or first) + 1)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text!r}: a seed stands twice")
@@ -108,8 +114,7 @@ def evaluate(
 def ingest(home: Home) -> str | None:
     """Takes all records into the index; a warning when it stays locked (the records are safe)."""
     try:
-        with Store(home.index, wait_s=INDEX_WAIT_S) as store:
-            store.ingest(home.records)
+        index.use(home, lambda store: None, INDEX_WAIT_S)
     except StoreLocked as error:
         return f"{error}; the records are written, `kdbench records ingest` takes them in later"
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
@@ -20,10 +20,12 @@ def _time(text: str) -> str:
     return text
 
 
-def _tame(settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Free-form settings: finite numbers only, at most MAX_DEPTH levels."""
-    level: list[JsonValue] = [*settings.values()]
+def tame(settings: dict[str, Any]) -> dict[str, Any]:
+    """Free-form settings: JSON alone, finite numbers only, at most MAX_DEPTH levels."""
+    level: list[Any] = [*settings.values()]
     for _ in range(MAX_DEPTH):
+        if any(not isinstance(value, str | int | float | list | dict | None) for value in level):
+            raise ValueError("holds what is neither text, number, list nor mapping")
         if any(isinstance(value, float) and not math.isfinite(value) for value in level):
             raise ValueError("holds a number that is not finite")
         inner = [value for value in level if isinstance(value, dict | list)]
@@ -67,7 +69,7 @@ Amount = Annotated[float, Field(ge=0)]
 Above0 = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pair = tuple[Above0, Above0]
-Settings = Annotated[dict[Word, JsonValue], AfterValidator(_tame)]
+Settings = Annotated[dict[Word, JsonValue], AfterValidator(tame)]
 Basis = Literal["measured", "projected", "cited"]
 Ledger = Literal[
     "distill", "generator_train", "generate", "bank_init", "warmup_phase", "peer_students", "finetune",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether an error says that the disk is full or can only be read, which no fault of a method's is."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The error for a place that cannot be written."""
+    return UserError(f"cannot write {path}: {error.strerror or error}; free some space or name another --out")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -36,10 +50,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.close(folder)
     except OSError as error:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or name another --out"
-        ) from error
+            with contextlib.suppress(OSError):  # a folder that can only be read keeps it
+                Path(temporary).unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
 
 
 def canonical_json(value: Any) -> str:

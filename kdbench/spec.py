@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from kdbench.errors import nearest
+from kdbench.fields import tame
 from kdbench.metrics import METRICS
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
@@ -15,7 +16,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Subset(_Model):
@@ -39,7 +40,7 @@ class Data(_Model):
     """
 
     source: Word
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(tame)] = {}
     subset: Subset | None = None
     augment: list[Word] = []
 

@@ -7,15 +7,13 @@ import csv
 import io
 import json
 import os
-import random
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import duckdb
 
@@ -23,6 +21,7 @@ from kdbench import __version__
 from kdbench.errors import UserError, nearest
 from kdbench.files import sha256, write_atomic
 from kdbench.record import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text
+from kdbench.store_file import connect, hold, retry, telling
 from kdbench.store_sql import (
     INSERT_RUNS,
     INSERT_SIDES,
@@ -35,18 +34,6 @@ from kdbench.store_sql import (
 
 _BATCH = 1000
 """Records in memory at a time."""
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "storage_compatibility_version": "v1.4.0",  # files that DuckDB 1.4 opens too
-    "memory_limit": "512MB",
-    "threads": 2,
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-}
-_T = TypeVar("_T")
-
-
-class StoreLocked(UserError):
-    """Another process kept the index open for the whole wait. Nothing is lost: the records are files."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +73,19 @@ class Store:
 
     Raises:
         StoreLocked: it stayed open elsewhere.
-        UserError: no DuckDB file, another program's, one of another version, or missing although ``read_only``.
+        StoreDamaged: no DuckDB file, or one that cannot be read.
+        UserError: another program's, one of another version, or missing although ``read_only``.
     """
 
     def __init__(self, path: Path | None, *, read_only: bool = False, wait_s: float = 60.0) -> None:
         self.path = path
         self.wait_s = wait_s
         self.report = IngestReport()
-        self._connection = _connect(path, read_only, wait_s)
+        self._connection = connect(path, read_only, wait_s)
         try:
-            self._connection.execute("SET enable_progress_bar = false")  # no option of connect()
-            self._check_version(read_only)
+            with telling(path):
+                self._connection.execute("SET enable_progress_bar = false")  # no option of connect()
+                self._check_version(read_only)
         except BaseException:
             self._connection.close()
             raise
@@ -115,7 +104,7 @@ class Store:
         This is also how an index of another version is brought up to date.
         """
         fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
-        old = _hold(path, wait_s)
+        old = hold(path, wait_s)
         try:
             with cls(fresh) as store:
                 report = store.ingest(*sources)
@@ -155,14 +144,15 @@ class Store:
             UserError: a source does not exist, or the index cannot be written (disk full).
         """
         files = list(_files(sources))
-        self.report = _retry(lambda: self._ingest(files), self.path, self.wait_s)
+        self.report = retry(lambda: self._ingest(files), self.path, self.wait_s)
         return self.report
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Rows of any SELECT, as column to value."""
-        cursor = self._connection.execute(sql, list(parameters))
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        with telling(self.path):
+            cursor = self._connection.execute(sql, list(parameters))
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def runs(self, **where: Any) -> list[dict[str, Any]]:
         """Runs with level and withdrawal, without their JSON; ``where``: column = value, or a list of values."""
@@ -312,7 +302,7 @@ def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return f"'{value}"
     return value
 
@@ -386,71 +376,3 @@ class _transaction:
             return
         with contextlib.suppress(duckdb.Error):  # the first error is the one to tell
             self._connection.execute("ROLLBACK")
-
-
-def _connect(path: Path | None, read_only: bool, wait_s: float) -> duckdb.DuckDBPyConnection:
-    if path is None:
-        return duckdb.connect(":memory:", config=_CONFIG)
-    if read_only and not path.exists():
-        raise UserError(f"there is no index {path} yet; run an evaluation, or ingest a folder of records")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder of the index {path}: {error.strerror}") from error
-    return _retry(lambda: duckdb.connect(str(path), read_only=read_only, config=_CONFIG), path, wait_s)
-
-
-def _hold(path: Path, wait_s: float) -> duckdb.DuckDBPyConnection | None:
-    """The old index, kept open so that nobody writes to it while a new one is made; None where there is none."""
-    if not path.exists():
-        return None
-    try:
-        connection = _connect(path, False, wait_s)
-    except StoreLocked:
-        raise
-    except UserError:
-        return None  # no DuckDB file: replaced
-    connection.execute("CHECKPOINT")
-    return connection
-
-
-def _retry(action: Callable[[], _T], path: Path | None, wait_s: float) -> _T:
-    """``action()``, again while another process holds the file, with growing random pauses."""
-    deadline, pause = time.monotonic() + wait_s, 0.01
-    while True:
-        try:
-            return action()
-        except duckdb.Error as error:
-            busy = _is_busy(error, path)
-            late = time.monotonic() >= deadline
-            if not busy and (late or not _is_new(path)):
-                if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
-                    raise UserError(_refusal(error, path)) from error
-                raise
-            if late:
-                raise StoreLocked(
-                    f"the index {path} stayed open in another process for {wait_s:g} s; its records are safe,"
-                    " ingest them later"
-                ) from error
-        time.sleep(min(pause * random.uniform(0.5, 1.0), max(0.0, deadline - time.monotonic())))
-        pause = min(1.0, pause * 2)
-
-
-def _is_busy(error: duckdb.Error, path: Path | None) -> bool:
-    text = str(error).replace(str(path), "").lower()
-    return isinstance(error, duckdb.TransactionException) or "lock" in text or "different configuration" in text
-
-
-def _is_new(path: Path | None) -> bool:
-    """Whether another process has just made the file and not yet written to it."""
-    try:
-        return path is not None and path.stat().st_size == 0 and time.time() - path.stat().st_mtime < 2
-    except OSError:
-        return False
-
-
-def _refusal(error: duckdb.Error, path: Path | None) -> str:
-    text = str(error).splitlines()[0]
-    if "not a valid DuckDB" in text or "Is a directory" in text:
-        return f"{path} is no DuckDB file; name another, or rebuild the index from the records, which are untouched"
-    return f"the index {path} cannot be used: {text}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from kdbench.errors import UserError
 from kdbench.files import canonical_json, sha256
+from kdbench.privacy import strings
 from kdbench.record import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text, spec_hash
 from kdbench.schema_overhead import Measured
 
@@ -66,11 +68,11 @@ def _read(path: Path) -> tuple[Record | None, list[Problem]]:
     try:
         if path.parent.name == SIDE_FOLDER:
             load_side(path)
-            return None, _twins(path)
+            return None, [*_twins(path), *_unseen(path)]
         record = load(path)
     except RecordError as error:
         return None, list(error.problems)
-    return record, [*_twins(path), *_derived(record, file), *_implausible(record, file)]
+    return record, [*_twins(path), *_unseen(path), *_derived(record, file), *_implausible(record, file)]
 
 
 def _twins(path: Path) -> list[Problem]:
@@ -83,6 +85,18 @@ def _twins(path: Path) -> list[Problem]:
 
     json.loads(read_text(path), object_pairs_hook=keys)
     return [Problem(str(path), name, "stands twice in one object") for name in twice]
+
+
+def _unseen(path: Path) -> Iterator[Problem]:
+    """Characters that show nothing, or turn the text around them: a reader sees other words than are there."""
+    for field, text in strings(json.loads(read_text(path))):
+        marks = sorted({f"U+{ord(letter):04X}" for letter in text if letter not in "\n\t" and _hidden(letter)})
+        if marks:
+            yield Problem(str(path), field, f"holds {', '.join(marks)}, which a reader cannot see")
+
+
+def _hidden(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") and letter not in "\u200c\u200d"
 
 
 def _derived(record: Record, file: str) -> Iterator[Problem]:

@@ -21,6 +21,8 @@ _FLOAT = re.compile(
 )
 MAX_BYTES = 1 << 18
 """A card or a task is a page of text; anything larger is not one."""
+MAX_DEPTH = 20
+"""Levels of lists and mappings; the parser's own stack ends at some thousands, and the process with it."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -29,6 +31,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -54,23 +58,40 @@ def read(path: Path) -> dict[str, Any]:
         UserError: unreadable, not YAML, not a mapping, or larger than a page of text; names file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 10} KiB; a card or task is a page of text")
     try:
-        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)):
-            raise UserError(f"{path}: not valid here: YAML aliases (*name) can hide a bomb; write the value out")
+        if (bomb := _bomb(text)) is not None:
+            raise UserError(f"{path}: not valid here: {bomb}")
         data = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:  # constructors of tags raise what they like
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not valid YAML: {reason}") from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{path}:1: a mapping of keys to values is expected")
     return data
+
+
+def _bomb(text: str) -> str | None:
+    """What makes a small text a large value or a deep one, None if nothing does. Events take no stack."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.AliasEvent):
+            return "YAML aliases (*name) can hide a bomb; write the value out"
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                return f"line {event.start_mark.line + 1} is nested more than {MAX_DEPTH} deep"
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
 def read_as(model: type[Model], path: Path, **fixed: Any) -> Model:
@@ -117,7 +138,7 @@ def _fields_at(model: Any, loc: Sequence[int | str]) -> list[str]:
 
 def line_of(path: Path, loc: Sequence[int | str]) -> int:
     """Line of a key in a YAML file, or of its nearest parent that is there."""
-    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
     line = 1
     for part in loc:
         if isinstance(node, yaml.MappingNode):

@@ -182,13 +182,17 @@ def test_locked_index_costs_a_warning_and_nothing_else(run, tmp_path, monkeypatc
     assert run("records", "ingest", "--out", str(tmp_path)).code == 0
 
 
-def test_index_that_is_no_duckdb_file_is_refused_and_records_stay(run, tmp_path):
-    (tmp_path / "index.duckdb").write_text("not a database, whatever its name says" * 200)
+def test_index_that_is_no_duckdb_file_is_set_aside_and_made_again(run, tmp_path):
+    content = "not a database, whatever its name says" * 200
+    (tmp_path / "index.duckdb").write_text(content)
     ran = run(*SMOKE, "-m", "plain", "--seed", "0", "--out", str(tmp_path))
-    assert ran.code == 2
-    assert "index.duckdb" in ran.err
-    assert len(list((tmp_path / "records").glob("*.json"))) == 1
-    assert run("records", "rebuild", "--out", str(tmp_path)).code == 0
+    assert ran.code == 0
+    (said,) = [line for line in ran.err.splitlines() if "index.duckdb" in line]
+    assert "damaged, set aside as index.duckdb.damaged-" in said
+    assert "made again from the records" in said
+    (aside,) = tmp_path.glob("index.duckdb.damaged-*")
+    assert aside.read_text() == content
+    assert "plain" in run("results", "--out", str(tmp_path)).out
 
 
 def test_broken_records_are_named(run, tmp_path):

@@ -15,7 +15,8 @@ import pytest
 import records as factory
 
 from kdbench.errors import UserError
-from kdbench.store import Store, StoreLocked
+from kdbench.store import Store
+from kdbench.store_file import StoreLocked
 
 make: Callable[..., dict[str, Any]] = factory.make_record
 

@@ -12,49 +12,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sweeps import below, ended, records, sweep
 
 from kdbench.home import Home
-from kdbench.record import Record, load
 from kdbench.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 SMALL = ("-m", "plain,kd,reviewkd", "-t", "digits,digits/few-shot", "--seeds", "0-3", "--smoke", "--overhead", "off")
 JOBS = 24
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "KDBENCH_CHECKPOINT_SECONDS": "0.2"}
-
-
-def sweep(home: Home, *words: str, **env: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "kdbench", "sweep", *words, "--device", "cpu", "--out", str(home.root)]
-    return subprocess.Popen(
-        command, env={**ENV, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=1200)
-    return process.returncode, out, err
-
-
-def records(home: Home) -> list[Record]:
-    return [load(path) for path in sorted(home.records.glob("*.json"))]
-
-
-def below(pid: int) -> Iterator[tuple[int, str]]:
-    """Processes below one, with their command lines."""
-    parents: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with contextlib.suppress(OSError):
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                parents.setdefault(parent, []).append(int(folder.name))
-    for child in parents.get(pid, []):
-        with contextlib.suppress(OSError):
-            yield child, (Path("/proc") / str(child) / "cmdline").read_text().replace("\0", " ")
-        yield from below(child)
 
 
 def kill_one(process: subprocess.Popen[str], kind: str, rng: random.Random, within_s: float = 120.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from kdbench import __version__
 from kdbench.cli import look, new, publish, run, sweep
 from kdbench.cli.common import EXIT_INTERRUPTED, app, warn
 from kdbench.errors import UserError
+from kdbench.files import cannot_write, no_room
 
 __all__ = ["app", "look", "main", "new", "publish", "run", "sweep"]
 
@@ -36,16 +38,22 @@ def main() -> None:
         code = app(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer takes a keyboard interrupt itself
             raise KeyboardInterrupt
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except UsageProblem as error:
         warn(" ".join(error.format_message().split()))
         code = error.exit_code
     except UserError as error:
         warn(" ".join(str(error).split()))
         code = error.exit_code
+    except OSError as error:
+        if not no_room(error):
+            raise
+        line = cannot_write(Path(error.filename or "the output folder"), error)
+        warn(str(line))
+        code = line.exit_code
     except (KeyboardInterrupt, typer.Abort):
         warn("interrupted; the same command goes on where it stopped")
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code if isinstance(code, int) else 0)

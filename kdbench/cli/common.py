@@ -51,11 +51,8 @@ def warn(line: str) -> None:
 
 def rows_of(home: Any, **where: Any) -> list[Any]:
     """Current cells of the home folder, its index brought up to date first."""
-    from kdbench import summary
-    from kdbench.store import Store
+    from kdbench import index, summary
 
     if not home.records.is_dir():
         raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
-    with Store(home.index) as store:
-        store.ingest(home.records)
-        return summary.rows(store, **where)
+    return index.use(home, lambda store: summary.rows(store, **where))

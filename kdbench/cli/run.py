@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Json, Out, app, home_of, show, warn
+from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Json, Out, app, home_of, rows_of, show, warn
 from kdbench.errors import UserError
 
 
@@ -51,11 +51,13 @@ def evaluate(
         warn(done.warning)
     home = home_of(out)
     last = done.records[-1]
-    with Store.memory(home.records) if done.warning else Store(home.index) as store:
-        keys = {"task": last.task.name, "task_version": last.task.version, "device_class": last.device_class}
-        rows = [
-            row for row in summary.rows(store, **keys) if last.run_id in row.run_ids or row.method == last.method_name
-        ]
+    keys = {"task": last.task.name, "task_version": last.task.version, "device_class": last.device_class}
+    if done.warning:
+        with Store.memory(home.records) as store:
+            found = summary.rows(store, **keys)
+    else:
+        found = rows_of(home, **keys)
+    rows = [row for row in found if last.run_id in row.run_ids or row.method == last.method_name]
     paths = [str(home.records / f"{record.run_id}.json") for record in done.records]
     if as_json:
         print(json.dumps({"rows": [console.as_json(row) for row in rows], "records": paths}, indent=1))

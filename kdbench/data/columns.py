@@ -7,6 +7,8 @@ A column of numbers is ``<part>.<input>.npy``; a stored one is ``.bin`` (all fil
 from __future__ import annotations
 
 import io
+import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,9 @@ class Dense:
     def __init__(self, base: Path, rows: int, shape: tuple[int, ...], dtype: type) -> None:
         self.path = base.with_name(base.name + ".npy")
         self.array = np.lib.format.open_memmap(self.path, mode="w+", dtype=dtype, shape=(rows, *shape))
+        if hasattr(os, "posix_fallocate"):  # else a full disk ends the process with SIGBUS at some row
+            with self.path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         self.count = 0
 
     def add(self, values: NDArray[Any]) -> None:
@@ -113,14 +118,13 @@ class Writer:
             raise UserError(
                 f"{where}: a {channels}-channel picture ({picture.mode}), {given.channels} channels expected"
             )
+        if picture.size != (given.size, given.size):
+            width, height = picture.size
+            raise UserError(f"{where}: a picture of {width}x{height} pixels, {given.size}x{given.size} expected")
         try:
             pixels = np.asarray(picture.convert(mode))
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"{where}: the picture is cut off or damaged ({error}); get the file again") from error
-        if pixels.shape[:2] != (given.size, given.size):
-            raise UserError(
-                f"{where}: a picture of {pixels.shape[1]}x{pixels.shape[0]} pixels, {given.size}x{given.size} expected"
-            )
         return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), jpeg
 
     def _keep(self, value: Any, where: str) -> bytes:
@@ -195,8 +199,10 @@ def file_content(value: Any, where: str, what: str = "picture") -> bytes:
 def opened(file: bytes, where: str) -> tuple[Image.Image, bool]:
     """The picture, its pixels not read yet, and whether it is a JPEG file."""
     try:
-        picture = Image.open(io.BytesIO(file))
-    except (OSError, ValueError, SyntaxError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # a small file of very many pixels
+            picture = Image.open(io.BytesIO(file))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{where}: {len(file)} bytes that are no picture; get the file again") from error
     return picture, picture.format == "JPEG"
 
@@ -220,7 +226,10 @@ def samples(value: Any, rate: Any, given: SoundInput, where: str) -> NDArray[np.
     """A row's waveform."""
     if rate != given.rate:
         raise UserError(f"{where}: {rate} samples a second, {given.rate} expected")
-    wave = np.asarray(value if value is not None else [])
+    try:
+        wave = np.asarray(value if value is not None else [])
+    except ValueError as error:  # lists of different lengths
+        raise UserError(f"{where}: a list of int16 samples is expected") from error
     if wave.ndim != 1 or not len(wave) or wave.dtype.kind not in "iu":
         raise UserError(f"{where}: a list of int16 samples is expected, found {wave.size} of type {wave.dtype}")
     if wave.max() > 32767 or wave.min() < -32768:

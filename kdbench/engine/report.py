@@ -107,7 +107,7 @@ def _record(facts: Facts, needs: Needs, task: dict[str, Any] | None = None, **bl
         "custom": config.custom,
         "own_protocol": config.own_protocol,
         "smoke": config.smoke,
-        "finished_at": records.now(),
+        "finished_at": max(records.now(), facts.identity["created_at"]),  # a clock may be set back meanwhile
         "method": _method(config, needs),
         "task": _task(config, facts.device) | {"data": []} | (task or {}),
         "device_class": facts.device_class,

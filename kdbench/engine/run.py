@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import save_file
 from torch import nn
 
 from kdbench import record as records
@@ -18,12 +17,13 @@ from kdbench.cache import clear
 from kdbench.config import RunConfig
 from kdbench.contract import Needs, NotApplicable
 from kdbench.engine import arrange, report
+from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.prepare import Place, Prepared, effective_task, hyper_parameters, prepare, threads
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
 from kdbench.engine.trainer import CHECKPOINT_SECONDS, Diverged, Trainer
 from kdbench.errors import UserError
-from kdbench.files import sha256, sha256_file, write_atomic
+from kdbench.files import no_room, sha256, sha256_file, write_atomic
 from kdbench.home import Home
 from kdbench.machine import device_class
 from kdbench.overhead.measure import MeasurementFailed, Mode, Overhead, measure
@@ -188,6 +188,8 @@ def _train_and_score(request: Request, folder: Path, identity: dict[str, str]) -
     except NotApplicable as reason:
         return report.without_result(facts, _needs(request.config), "not_applicable", "NotApplicable", str(reason))
     except Exception as error:
+        if no_room(error):
+            raise
         return report.without_result(facts, _needs(request.config), _status(error), type(error).__name__, str(error))
     overhead = _overhead(request, place, len(trained.stages))
     return report.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
@@ -211,15 +213,7 @@ def _status(error: Exception) -> str:
 def _export(prepared: Prepared, path: Path) -> dict[str, Any]:
     """Writes the deployed network's weights; says whether it equals the plain student in graph and parameters."""
     net = prepared.method.deployed
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    partial = path.with_suffix(".part")
-    try:
-        save_file(tensors, partial)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space") from error
+    save_tensors(path, net.state_dict())
     return {
         "params": sum(p.numel() for p in net.parameters()),
         "equals_plain": equals_plain(net, prepared.task),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdbench import models
@@ -23,6 +23,7 @@ from kdbench.data.dataset import Dataset, take
 from kdbench.data.loader import InOrder, Loader
 from kdbench.data.stored import Stored
 from kdbench.engine import arrange
+from kdbench.engine.checkpoint import save_tensors
 from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.options import EAGER, EngineOptions
 from kdbench.seeds import derive, generator
@@ -84,8 +85,7 @@ class Keeper:
 
         def build(path: Path) -> None:
             begin = time.perf_counter()
-            tensors = {key: t.detach().cpu().contiguous() for key, t in make().items()}
-            save_file(tensors, path / "tensors.safetensors")
+            save_tensors(path / "tensors.safetensors", make())
             facts = {
                 "seconds": time.perf_counter() - begin,
                 "sha256": sha256_file(path / "tensors.safetensors"),

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from kdbench import ENGINE_VERSION, registry
 from kdbench.cache import Damaged, build_once, clear
 from kdbench.contract import Network
 from kdbench.data.dataset import Dataset
 from kdbench.engine import arrange
+from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.trainer import Trainer
@@ -149,7 +150,7 @@ def _cached(
         method = plain.adapter()(task, [student], {}, plain.card.typed(plain.card.defaults()))
         checkpoints = path / "checkpoints"
         trained = Trainer(method.to(device), task, checkpoints, Scorer(task).primary, progress).run()
-        save_file({k: v.cpu().contiguous() for k, v in student.state_dict().items()}, path / WEIGHTS)
+        save_tensors(path / WEIGHTS, student.state_dict())
         facts = {
             "weights_sha256": sha256_file(path / WEIGHTS),
             "seconds": sum(stage.seconds for stage in trained.stages),

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from kdbench import index
 from kdbench.home import Home
 from kdbench.registry import PLAIN
-from kdbench.store import Store, StoreLocked
+from kdbench.store import Store
+from kdbench.store_file import StoreLocked
 
 _RUNS = (
     "SELECT method, task, spec_hash, seed, device_class, status, error, run_id FROM runs ORDER BY created_at, run_id"
@@ -73,9 +75,7 @@ class Known:
         if not home.records.is_dir():
             return cls()
         try:
-            with Store(home.index) as store:
-                store.ingest(home.records)
-                return cls._of(store, smoke, belongs)
+            return index.use(home, lambda store: cls._of(store, smoke, belongs))
         except StoreLocked:
             with Store.memory(home.records) as store:
                 return cls._of(store, smoke, belongs)

@@ -91,9 +91,10 @@ class Sweep:
 
     def matched(self) -> list[Cell]:
         """The compute-matched cells, as far as the cost of their methods is known now."""
-        methods, known = list(filter(is_matched, self.asked.methods)), self.known()
+        methods = list(filter(is_matched, self.asked.methods))
         if not methods:
             return []
+        known = self.known()
         with recorded([self.asked.home.records, PUBLISHED]) as store:
             return [self._matched(store, known, method, task) for method in methods for task in self.asked.tasks]
 
