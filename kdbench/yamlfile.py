@@ -88,7 +88,8 @@ def _bomb(text: str) -> str | None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                return f"line {event.start_mark.line + 1} is nested more than {MAX_DEPTH} deep"
+                where = f"line {event.start_mark.line + 1} is " if event.start_mark is not None else ""
+                return f"{where}nested more than {MAX_DEPTH} deep"
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
     return None
