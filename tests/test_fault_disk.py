@@ -46,7 +46,7 @@ def refused(done: Ended) -> None:
     """It ended as an error of the user's does: exit code 2, and the last line says what to do."""
     assert done.code == 2, done
     assert "Traceback" not in done.err + done.out, done.err
-    assert re.match("kdbench: .*(No space left on device|Read-only file system|full)", done.line), done.err
+    assert re.match("kdbench: .*(No space left on device|Read-only file system|requested and)", done.line), done.err
 
 
 def test_a_disk_that_is_full_from_any_write_on(warm: Warm, data: Path, undisturbed: Home, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from kdbench.record import Record, load
 from kdbench.store import Store
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "KDBENCH_CHECKPOINT_SECONDS": "0.2"}
-CLOCKS = {"elapsed_s", "device_h", "created_at", "finished_at", "run_id"}
-"""Fields that differ between two runs of the same thing."""
+OTHERWISE = {"elapsed_s", "device_h", "created_at", "finished_at", "run_id", "git_commit", "dirty"}
+"""Fields that may differ between two runs of the same thing, the second of which may follow an edit of these tests."""
 
 
 def sweep(home: Home, *words: str, **env: str) -> subprocess.Popen[str]:
@@ -65,11 +65,11 @@ def kill_family(process: subprocess.Popen[str]) -> None:
 
 
 def result(record: Record) -> dict[str, Any]:
-    """What a record says of its run beside clocks and chance names."""
+    """What a record says of its run beside clocks, chance names and commits."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items() if key not in CLOCKS}
+            return {key: plain(item) for key, item in value.items() if key not in OTHERWISE}
         return [plain(item) for item in value] if isinstance(value, list) else value
 
     return plain(record.model_dump(mode="json"))  # type: ignore[no-any-return]
