@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from kdbench.config import run_config
@@ -24,6 +25,7 @@ from kdbench.overhead import measure, worker
 from kdbench.overhead.timing import QUICK
 from kdbench.progress import Progress
 from kdbench.record import Record, load
+from kdbench.remains import tidy
 
 CPU = torch.device("cpu")
 TASK = "digits/few-shot"
@@ -103,6 +105,35 @@ def test_a_diverged_run_is_recorded_as_such(home):
     assert record.status == "diverged"
     assert "not finite" in record.error.message
     assert record.metrics is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1125899906842624 bytes"),
+    ],
+)
+def test_a_run_without_enough_memory_is_recorded_as_such(home, monkeypatch, error):
+    def greedy(self, batch, at):
+        raise error
+
+    monkeypatch.setattr("kdbench.methods.kd.adapter.KD.losses", greedy)
+    record = evaluate(home, "kd")
+    assert (record.status, record.error.type) == ("oom", type(error).__name__)
+
+
+def test_a_full_disk_is_no_failure_of_the_method(home, monkeypatch):
+    def full(self, batch, at):
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("kdbench.methods.kd.adapter.KD.losses", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(home, "kd")
+    assert not home.records.exists()
+    monkeypatch.undo()
+    assert evaluate(home, "kd").status == "ok"
 
 
 def test_a_failure_is_recorded_without_paths(home, monkeypatch):
@@ -195,6 +226,23 @@ def test_kill_9_loses_nothing_and_changes_no_bit(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_a_run_left_that_was_killed_after_its_record_is_tidied_up(home):
+    record = evaluate(home, "plain")
+    (pointer,) = home.done.iterdir()
+    left, unfinished = home.runs / pointer.name, home.runs / ("0" * 32)
+    for folder, run_id in ((left, record.run_id), (unfinished, "1" * 32)):
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({"run_id": run_id, "created_at": record.created_at}))
+    pointer.unlink()
+    with FileLock(home.runs / f"{left.name}.lock"):
+        tidy(home)
+    assert left.is_dir(), "its own process lives"
+    tidy(home)
+    assert not left.exists()
+    assert pointer.read_text() == record.run_id
+    assert unfinished.is_dir(), "it has no record yet"
+
+
 def test_two_processes_train_a_teacher_once(tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = ["--out", str(tmp_path), "--overhead", "off", "--smoke", "-t", TASK, "--seed"]

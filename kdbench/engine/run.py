@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from kdbench import record as records
-from kdbench.cache import clear
 from kdbench.config import RunConfig
 from kdbench.contract import Needs, NotApplicable
 from kdbench.engine import arrange, report
@@ -29,6 +28,7 @@ from kdbench.machine import device_class
 from kdbench.overhead.measure import MeasurementFailed, Mode, Overhead, measure
 from kdbench.progress import Progress
 from kdbench.record import Record
+from kdbench.remains import cell_key, conclude
 
 
 class Busy(UserError):
@@ -65,7 +65,7 @@ class Request:
     @property
     def cell_key(self) -> str:
         """All seeds of one configuration on one device class."""
-        return sha256(f"{self.config.spec_hash}/{self.device_class}")[:32]
+        return cell_key(self.config.spec_hash, self.device_class)
 
     @property
     def key(self) -> str:
@@ -146,13 +146,7 @@ def _locked(request: Request, make: Callable[[Path, dict[str, str]], Record]) ->
     if record is None:
         record = make(folder, identity)
         records.dump(record, request.home.records)
-    ended = record.status in ("ok", "not_applicable")
-    write_atomic(request.home.done / (request.key if ended else f"{request.key}.failed"), record.run_id)
-    if record.status == "not_applicable":
-        write_atomic(request.home.done / f"{request.cell_key}.not_applicable", record.run_id)
-    if record.measured is not None and record.measured.measured_by == record.run_id:
-        write_atomic(request.home.done / f"{request.cell_key}.{record.measured.mode}", record.run_id)
-    clear(folder)
+    conclude(request.home, request.key, record)
     return record
 
 

@@ -24,6 +24,7 @@ from kdbench.files import write_atomic
 from kdbench.matching import match_in, recorded
 from kdbench.provenance import PUBLISHED
 from kdbench.record import new_run_id
+from kdbench.remains import tidy
 from kdbench.store import Store
 from kdbench.sweep import job, launch
 from kdbench.sweep.known import Known
@@ -125,6 +126,7 @@ class Sweep:
             self._cells(self.matched())
         finally:
             job.close()
+        tidy(self.asked.home)
         if self.outcome.refused or self.outcome.left or set(self.outcome.statuses) - {"ok", "not_applicable"}:
             self.outcome.logs = self.folder
         else:
