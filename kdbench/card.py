@@ -90,6 +90,8 @@ class HyperParameter(_Model):
             value = float(value)
         if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):
             raise ValueError(f"a {kind} is expected, given {value!r}")
+        if not isinstance(value, int | float) and {self.min, self.above, self.max} != {None}:
+            raise ValueError(f"min, above and max are for numbers, not for a {kind}")
         if self.min is not None and value < self.min:
             raise ValueError(f"must be at least {self.min:g}, given {value!r}")
         if self.above is not None and value <= self.above:

@@ -31,6 +31,8 @@ from kdbench.spec import TaskSpec
 from kdbench.yamlfile import describe
 
 ENGINE = PREFIX.removesuffix(".")
+LONGEST = 2000
+"""Characters of an override."""
 INNER = "inner"
 """The hyper-parameter of type ``method``: an inner method, whose own parameters stand below it."""
 
@@ -222,11 +224,13 @@ def _checked(overrides: Sequence[str]) -> list[Override]:
     parsed = []
     for text in overrides:
         plain = f"override {text!r}: "
+        if len(text) > LONGEST:
+            raise UserError(plain + f"longer than {LONGEST} characters")
         if "${" in text:
             raise UserError(plain + "'${' would read the environment; write the value itself")
         try:
             override = parser.parse_override(text)
-        except HydraException as error:
+        except (HydraException, ValueError, RecursionError) as error:
             raise UserError(plain + "not of the form key=value; quote values that hold , = ( or spaces") from error
         if override.type is not OverrideType.CHANGE:
             raise UserError(plain + "only key=value is taken; keys can be neither added (+) nor removed (~)")

@@ -31,6 +31,7 @@ __all__ = [  # noqa: RUF022
 ]  # fmt: skip
 
 MAX_BYTES = 1_000_000
+MAX_LINE = 500
 SIDE_FOLDER = "verifications"
 """Name of the folders that hold side files, anywhere among the records."""
 _CONSTANT = re.compile(r"[\s:,\[](NaN|-?Infinity)\b").search
@@ -49,6 +50,11 @@ class Problem:
     field: str
     message: str
     level: Literal["error", "warning"] = "error"
+
+    def __post_init__(self) -> None:
+        for name in ("field", "message"):  # a key of a stranger's may hold anything, a problem is one line
+            text = "".join(c if c.isprintable() else "\ufffd" for c in getattr(self, name))
+            object.__setattr__(self, name, text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]}…")
 
     def __str__(self) -> str:
         return f"{self.file}: {self.field + ': ' if self.field else ''}{self.message}"

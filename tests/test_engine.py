@@ -164,7 +164,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "ran",)
 
-    torch.save({"method": Evil()}, tmp_path / "current.pt")
+    checkpoint.save(tmp_path / "current.pt", {"method": Evil()})
     assert checkpoint.load(tmp_path / "current.pt", torch.device("cpu")) is None
     assert not (tmp_path / "ran").exists()
 

@@ -84,7 +84,10 @@ def test_kill_9_at_thirty_moments_loses_and_changes_nothing(tmp_path: Path, undi
             time.sleep(0.02)
         pause = rng.uniform(0, 0.3)
         time.sleep(pause)
-        assert process.poll() is None, f"it was done before {KILLS} kills: {told}, seed {seed}"
+        if process.poll() is not None:  # nothing was left to kill: once more from the beginning
+            check_equal(home, undisturbed)
+            home = Home(tmp_path / f"home-{len(told)}")
+            continue
         kill_family(process)
         told.append(f"{pause:.2f} s after the start")
     code, _, err = ended(start(home, undisturbed))

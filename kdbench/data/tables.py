@@ -74,7 +74,9 @@ def _arrow(files: Sequence[Path], block: int) -> Table:
         try:
             with pa.memory_map(str(path)) as source:
                 reader = pa.ipc.open_stream(source) if _is_stream(path) else pa.ipc.open_file(source)
-                tables.append(reader.read_all())
+                table = reader.read_all()
+                table.validate(full=True)  # a damaged file has offsets that end the process when they are followed
+                tables.append(table)
         except (OSError, pa.ArrowException) as error:
             raise _cannot(path, error) from error
     return _in_memory(files, tables, block)

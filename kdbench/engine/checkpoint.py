@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +12,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from kdbench.files import write_atomic
+from kdbench.files import sha256, write_atomic
+
+DIGEST = 64
+"""Bytes of a checkpoint's digest, in hex."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` atomically."""
+    """Write ``state`` atomically, its digest before it: torch reads a file with flipped bits as if it were whole."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, sha256(buffer.getvalue()).encode() + buffer.getvalue())
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -30,12 +34,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """The state in ``path``, tensors on ``device``; None when there is none or it cannot be read."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except Exception:  # a damaged file raises anything from EOFError to UnpicklingError
-        state = None
-    if isinstance(state, dict):
-        return state
+    digest, written = content[:DIGEST], content[DIGEST:]
+    if digest == sha256(written).encode():
+        with contextlib.suppress(Exception):  # torch raises anything from EOFError to UnpicklingError
+            state: dict[str, Any] = torch.load(io.BytesIO(written), map_location=device, weights_only=True)
+            return state
     path.rename(path.with_suffix(".damaged"))
     return None
