@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench import plugins
 from kdbench.errors import UserError
 from kdbench.files import sha256
 from kdbench.nvml import Nvml
@@ -21,7 +22,7 @@ PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "datasets", "safetensors", "pydantic",
     "hydra-core", "omegaconf", "duckdb", "nvidia-ml-py",
 )  # fmt: skip
-"""Distributions whose versions a record names; the others are in ``packages_sha256`` only."""
+"""Distributions whose versions a record names beside those of plugins; others are in ``packages_sha256`` only."""
 
 
 def _os() -> str:
@@ -53,12 +54,12 @@ def _ram_gib() -> float:
 
 
 def _packages() -> tuple[dict[str, str], str]:
-    """Versions of ``PACKAGES`` that are installed, and a digest of the names and versions of all distributions."""
+    """Versions of ``PACKAGES`` and of plugins, and a digest of the names and versions of all distributions."""
     installed: dict[str, str] = {}
     for found in metadata.distributions():  # as on import: the first of a name on the path is the one in use
         if name := found.metadata["Name"]:
             installed.setdefault(re.sub(r"[-_.]+", "-", name).lower(), found.version)
-    named = {name: installed[name] for name in PACKAGES if name in installed}
+    named = {name: installed[name] for name in (*PACKAGES, *sorted(plugins.distributions())) if name in installed}
     return named, sha256("\n".join(f"{name}=={version}" for name, version in sorted(installed.items())))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import importlib.util
 import re
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdbench import plugins
 from kdbench.card import Card, Kind, Variant
 from kdbench.errors import UserError, nearest
 from kdbench.spec import TaskSpec
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 PLAIN = "plain"
 """The reference of every ratio, and how teachers are trained."""
-METHOD_GROUP = "kdbench.methods"
-TASK_GROUP = "kdbench.tasks"
 SLUG = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -69,20 +66,6 @@ class MethodRef:
         return adapter
 
 
-def _package_folder(package: str) -> Path:
-    """Folder of a package. Only its parents are imported, never the package itself."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"package {package!r} is not installed or is a single file; a plugin is a package with a card.yaml"
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _plugins(group: str) -> dict[str, str]:
-    return {entry.name: entry.value.partition(":")[0] for entry in metadata.entry_points(group=group)}
-
-
 @functools.cache
 def method_packages() -> dict[str, str]:
     """Method name to package, built-in ones first.
@@ -90,9 +73,9 @@ def method_packages() -> dict[str, str]:
     Raises:
         UserError: a plugin takes the name of a built-in method.
     """
-    root = _package_folder("kdbench.methods")
+    root = plugins.package_folder("kdbench.methods")
     found = {p.parent.name: f"kdbench.methods.{p.parent.name}" for p in sorted(root.glob("*/card.yaml"))}
-    for name, package in _plugins(METHOD_GROUP).items():
+    for name, package in plugins.packages(plugins.METHODS).items():
         if name in found:
             raise UserError(
                 f"plugin {package!r} registers the method {name!r}, which kdbench has; rename the plugin's method"
@@ -104,7 +87,7 @@ def method_packages() -> dict[str, str]:
 @functools.cache
 def card(name: str) -> Card:
     """The card of a method folder."""
-    return read_as(Card, _package_folder(method_packages()[name]) / "card.yaml", name=name)
+    return read_as(Card, plugins.package_folder(method_packages()[name]) / "card.yaml", name=name)
 
 
 @functools.cache
@@ -151,7 +134,7 @@ def method(name: str) -> MethodRef:
 @functools.cache
 def task_files() -> dict[str, Path]:
     """Task name to file: its path under ``tasks/`` without ``.yaml``."""
-    folders = [_package_folder("kdbench.tasks"), *(_package_folder(p) for p in _plugins(TASK_GROUP).values())]
+    folders = [plugins.package_folder("kdbench.tasks"), *plugins.folders(plugins.TASKS)]
     found: dict[str, Path] = {}
     for folder in folders:
         for path in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]):

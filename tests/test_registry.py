@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdbench import models, registry, yamlfile
+from kdbench import models, plugins, registry, yamlfile
 from kdbench.card import Card
 from kdbench.checks.tiny import method_config
 from kdbench.engine.prepare import hyper_parameters
@@ -39,10 +39,12 @@ def plugin(tmp_path, monkeypatch):
         (folder / "__init__.py").write_text(marker)
         monkeypatch.syspath_prepend(str(tmp_path))
         entry = metadata.EntryPoint(name, package, group)
-        monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [entry] if group == entry.group else [])
+        monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: [entry] if group == entry.group else [])
         return folder
 
-    caches = (registry.method_packages, registry.card, registry.methods, registry.task_files, registry.task)
+    caches = (
+        registry.method_packages, registry.card, registry.methods, registry.task_files, registry.task, plugins.folders,
+    )  # fmt: skip
     for cached in caches:
         cached.cache_clear()
     yield install

@@ -9,32 +9,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from plugged import kdbench, metadata
 
 from kdbench import scaffold
 from kdbench.errors import UserError
+from kdbench.record import load
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A standalone package, registered as an installed one is."""
-    made = scaffold.new_method("my_own", standalone=True, to=tmp_path / "kdbench-my_own")
-    facts = made.folder / "kdbench_my_own-1.0.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: kdbench-my_own\nVersion: 1.0.0\n")
-    (facts / "entry_points.txt").write_text("[kdbench.methods]\nmy_own = kdbench_my_own\n")
-    return made.folder
+    return metadata(scaffold.new_method("my_own", standalone=True, to=tmp_path / "kdbench-my_own").folder)
 
 
 def run(package: Path, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {
-        "PYTHONPATH": paths,
-        "KDBENCH_HOME": str(home),
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "200",
-    }
-    command = [sys.executable, "-m", "kdbench", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return kdbench(home, *words, folders=(package,))
 
 
 def test_a_standalone_package_appears_where_built_in_methods_do(package: Path, tmp_path: Path) -> None:
@@ -47,16 +36,32 @@ def test_a_standalone_package_appears_where_built_in_methods_do(package: Path, t
 
 
 @pytest.mark.slow
-def test_it_runs_as_it_stands(package: Path, tmp_path: Path) -> None:
+def test_a_plugin_goes_everywhere_a_built_in_method_goes(package: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     checked = run(package, home, "check", "my_own")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    words = ("--method", "my_own", "--task", "digits/few-shot", "--seed", "0", "--overhead", "off", "--smoke")
-    done = run(package, home, "evaluate", *words)
-    assert done.returncode == 0, done.stderr
-    own = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "tests")]
+    assert "0 broken, 0 skipped" in checked.stdout
+    words = ("--task", "digits/few-shot", "--overhead", "off", "train.epochs=2")
+    for command in (
+        ("evaluate", "--method", "my_own", "--seed", "0", *words),
+        ("sweep", "--methods", "my_*,plain", "--tasks", "digits/few-shot", "--seeds", "0-1", *words[2:]),
+        ("overhead", "--method", "my_own", *words[:2], "--overhead", "quick", "train.epochs=2"),
+    ):
+        done = run(package, home, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "my_own" in run(package, home, "results").stdout
+    assert run(package, home, "compare", "plain", "my_own").returncode == 0
+    built = run(package, home, "site", "build", "--records", str(home / "records"))
+    assert built.returncode == 0, built.stderr
+    assert "The student&#39;s logits" in (home / "site" / "methods" / "my_own.html").read_text()
+    records = [load(path) for path in (home / "records").glob("*.json")]
+    own = [record for record in records if record.method_name == "my_own"]
+    assert [record.environment.packages.get("kdbench-my-own") for record in own] == ["1.0.0", "1.0.0"]
+    sent = run(package, home, "submit", "--to", str(tmp_path / "results"))
+    assert "my_own" in sent.stdout or "not committed" in sent.stdout, sent.stdout + sent.stderr
+    own_tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "tests")]
     environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    tested = subprocess.run(own, capture_output=True, text=True, env=environment, cwd=package, check=False)
+    tested = subprocess.run(own_tests, capture_output=True, text=True, env=environment, cwd=package, check=False)
     assert tested.returncode == 0, tested.stdout[-2000:]
     assert "passed" in tested.stdout
 
@@ -65,7 +70,7 @@ def test_in_a_checkout_it_writes_a_folder_and_a_parity_skeleton(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "methods").mkdir()
-    monkeypatch.setattr(scaffold, "ROOT", tmp_path)
+    monkeypatch.setattr(scaffold.method, "ROOT", tmp_path)
     made = scaffold.new_method("my_own")
     assert sorted(path.as_posix() for path in made.files) == [
         "methods/my_own/__init__.py",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdbench.cli.common import app
+from kdbench.errors import UserError
 
-new_app = typer.Typer(help="Start a method of your own.", rich_markup_mode=None)
+if TYPE_CHECKING:
+    from kdbench.scaffold import Made
+
+new_app = typer.Typer(help="Start a method or a task of your own.", rich_markup_mode=None)
 app.add_typer(new_app, name="new")
 
 
@@ -24,12 +28,50 @@ def new_method(
     ] = None,
 ) -> None:
     """Write a method that runs as it stands: card, adapter and parity-test skeleton."""
-    from kdbench.errors import UserError
     from kdbench.scaffold import new_method as write
 
     if to is not None and not standalone:
         raise UserError("--to belongs to --standalone; without it a method lies in methods/ of the checkout")
-    made = write(name, standalone=standalone, to=to)
+    _tell(write(name, standalone=standalone, to=to))
+
+
+@new_app.command("task")
+def new_task(
+    name: Annotated[str, typer.Argument(help="One or two parts, e.g. birds or birds/small.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Pictures: a folder a class, beneath train/ and test/ or not.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", help="A parquet file of pictures; test*.parquet beside it is found.")
+    ] = None,
+    hub: Annotated[str | None, typer.Option("--hub", help="A data set of the hub, e.g. owner/name.")] = None,
+    config: Annotated[str | None, typer.Option("--config", help="With --hub: which of its configurations.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Column of the classes, if it is not plain.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Column of a number to predict.")] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="A package of its own instead of files in this checkout.")
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="With --standalone: its folder [default: kdbench-NAME].")
+    ] = None,
+) -> None:
+    """Write a task on your own pictures that runs as it stands: its file, and one that describes the data."""
+    from kdbench.scaffold import new_task as write
+
+    if to is not None and not standalone:
+        raise UserError("--to belongs to --standalone; without it a task lies in tasks/ of the checkout")
+    given = {"folder": folder, "parquet": parquet, "hub": hub}
+    named = [(source, str(where)) for source, where in given.items() if where is not None]
+    if len(named) != 1:
+        raise UserError("name the data with one of --folder, --parquet and --hub")
+    source, where = named[0]
+    _tell(
+        write(name, source, where, config=config, label=label, target=target, standalone=standalone, to=to)  # type: ignore[arg-type]
+    )
+
+
+def _tell(made: Made) -> None:
+    """What was written, and what to type next."""
     for path in made.files:
         print(f"wrote {made.folder / path}")
     print("next:")

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from kdbench.data import effort
 from kdbench.data.identity import identify
 from kdbench.data.kept import peek, peek_hub
-from kdbench.data.place import find_folder
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, SoundInput, set_names, set_spec
 from kdbench.errors import UserError
 from kdbench.spec import TaskSpec
@@ -94,7 +93,7 @@ def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> Da
 
 
 def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | None) -> tuple[State, str]:
-    local = find_folder(folder, of.places(copy))
+    local = of.find(folder, copy)
     if local is None:
         if copy is None and of.hub is not None:
             if cache is not None and peek_hub(of, cache) is not None:
@@ -105,13 +104,17 @@ def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | Non
     try:
         found = peek(of, local, cache) if cache is not None else None
         if found is None:
-            return "found", f"{local.name}/ in the data folder, decoded at the first run"
+            return "found", f"{_where(local, folder)}, decoded at the first run"
         name, why_not = identify(of, copy, found)
     except UserError as error:
         return "other copy", str(error)
     if why_not is not None:
-        return "other copy", f"{name}, in {local.name}/ of the data folder: {why_not}"
-    return "here", f"{name}, in {local.name}/ of the data folder"
+        return "other copy", f"{name}, {_where(local, folder)}: {why_not}"
+    return "here", f"{name}, {_where(local, folder)}"
+
+
+def _where(local: Path, folder: Path | None) -> str:
+    return f"in {local.name}/ of the data folder" if local.parent == folder else f"in {local}"
 
 
 def _facts(of: SetSpec, options: dict[str, Any]) -> _Facts:

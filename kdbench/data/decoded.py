@@ -16,9 +16,9 @@ from kdbench.cache import Damaged, build_once
 from kdbench.data import kept, tables
 from kdbench.data.columns import Writer
 from kdbench.data.kept import FACTS, Decoded
-from kdbench.data.place import Place, find_folder
+from kdbench.data.place import Place
 from kdbench.data.setspec import PART_NAMES, Part, SetSpec, SoundInput
-from kdbench.data.table import Table
+from kdbench.data.table import Table, share
 from kdbench.errors import UserError, nearest
 from kdbench.files import sha256, write_atomic
 
@@ -29,7 +29,7 @@ def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
     Raises:
         UserError: the data are not at hand, or bad: names file and row.
     """
-    local = find_folder(place.folder, spec.places(copy))
+    local = spec.find(place.folder, copy)
     if local is not None:
         parts = {part: tables.open_part(spec, local, part) for part in PART_NAMES}
         return _made(spec, parts, place, str(local))
@@ -64,6 +64,8 @@ def _from_hub(spec: SetSpec, place: Place) -> Decoded:
 
 
 def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str) -> Decoded:
+    if spec.test_every is not None:
+        parts = {part: share(table, part, spec.test_every) for part, table in parts.items()}
     content = kept.content_key({part: table.files for part, table in parts.items()}, place.cache)
     folder = kept.place_of(spec, content, place.cache)
 

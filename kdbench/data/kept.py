@@ -106,7 +106,8 @@ def decoding(spec: SetSpec) -> dict[str, Any]:
     for given in body["inputs"].values():
         for key in ("mean", "std", "frame", "resize"):
             given.pop(key, None)
-    return {**body, "decoder": DECODER}
+    split = {"test_every": spec.test_every} if spec.test_every is not None else {}
+    return {**body, **split, "decoder": DECODER}
 
 
 def listing(files: Sequence[Path]) -> str:

@@ -1,4 +1,7 @@
-"""What a data set is, as data (``kdbench/data/sets/<name>.yaml``): columns, parts, hashes, copies. Needs no torch."""
+"""What a data set is, as data: columns, parts, hashes, copies (``kdbench/data/sets/<name>.yaml``, or a plugin's file).
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from kdbench import plugins
+from kdbench.data.place import find_folder
 from kdbench.errors import UserError, nearest
 from kdbench.yamlfile import read_as
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=80)]
+PartName = Annotated[str, StringConstraints(pattern=r"^(\.|[A-Za-z0-9][A-Za-z0-9_.-]*)$", max_length=64)]
+"""Beginning of the names of a part's files, or its folder's name; ``.`` is the data set's own folder."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Part = Literal["train", "test"]
 PART_NAMES: tuple[Part, ...] = ("train", "test")
@@ -171,7 +178,10 @@ class SetSpec(_Model):
 
     Attributes:
         folders: folder names below the user's data folder, the first that exists is read.
+        path: a folder of this machine, read where the data folder has none of ``folders``; never in a set that is
+            shared.
         parts: names that the training and the test part have on the hub and on disk.
+        test_every: where both parts have one name, so that it holds all rows: every n-th of them is a test row.
         inputs: input name to column.
         id: a column whose values must differ.
         identity: of the official data.
@@ -184,7 +194,9 @@ class SetSpec(_Model):
     title: Text
     hub: Hub | None = None
     folders: list[Slug] = Field(min_length=1)
-    parts: dict[Part, list[Slug]] = {"train": ["train"], "test": ["test"]}
+    path: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None
+    parts: dict[Part, list[PartName]] = {"train": ["train"], "test": ["test"]}
+    test_every: int | None = Field(default=None, ge=2)
     inputs: dict[Slug, Input] = Field(min_length=1)
     label: Label | None = None
     target: Target | None = None
@@ -203,6 +215,9 @@ class SetSpec(_Model):
             raise ValueError("a data set has either label or target")
         if set(self.parts) != set(PART_NAMES):
             raise ValueError("parts are train and test")
+        shared = set(self.parts["train"]) & set(self.parts["test"])
+        if bool(shared) != (self.test_every is not None):
+            raise ValueError("give test_every exactly where train and test are parts of one name")
         return self
 
     @property
@@ -234,18 +249,40 @@ class SetSpec(_Model):
         """Folder names of the official data or of a copy."""
         return self.folders if copy is None else self.copies[copy].folders
 
+    def find(self, folder: Path | None, copy: str | None) -> Path | None:
+        """Where the official data or a copy lie: in the user's data folder, else at ``path``; None if nowhere."""
+        found = find_folder(folder, self.places(copy))
+        if found is None and copy is None and self.path is not None and Path(self.path).is_dir():
+            return Path(self.path)
+        return found
+
     def check_copy(self, copy: str | None) -> None:
         """Raises: UserError: there is no such copy; names the nearest."""
         if copy is not None and copy not in self.copies:
             raise UserError(f"data.options.copy: {self.name} has no copy {copy!r}{nearest(copy, self.copies)}")
 
 
+def set_files() -> dict[str, Path]:
+    """Data set name to file: those described here, then those of plugins.
+
+    Raises:
+        UserError: a plugin's data set has a name that is taken.
+    """
+    found = {path.stem: path for path in sorted(SETS.glob("*.yaml"))}
+    for folder in plugins.folders(plugins.SETS):
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem in found:
+                raise UserError(f"{path}: the data set {path.stem!r} is there already ({found[path.stem]}); rename it")
+            found[path.stem] = path
+    return found
+
+
 def set_names() -> list[str]:
-    """Every data set described here."""
-    return sorted(path.stem for path in SETS.glob("*.yaml"))
+    """Every data set that is described."""
+    return sorted(set_files())
 
 
 @functools.cache
 def set_spec(name: str) -> SetSpec:
     """A data set by name, which must be one of :func:`set_names`."""
-    return read_as(SetSpec, SETS / f"{name}.yaml", name=name)
+    return read_as(SetSpec, set_files()[name], name=name)

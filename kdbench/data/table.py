@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,3 +31,18 @@ class Table:
     count: int
     read: Read
     schema: pa.Schema | None = None
+
+
+def share(table: Table, part: str, every: int) -> Table:
+    """The rows of one part where a table holds both: every n-th row is for tests, the others are to train on.
+
+    Rows of a folder a class stand class by class, so that both parts have all classes in one proportion.
+    """
+    tests = table.count // every
+
+    def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        for number, row in enumerate(table.read(columns), start=1):
+            if (number % every == 0) == (part == "test"):
+                yield row
+
+    return replace(table, count=tests if part == "test" else table.count - tests, read=read)

@@ -17,9 +17,19 @@ from kdbench.data.identity import identify
 from kdbench.data.kept import Decoded
 from kdbench.data.options import parse
 from kdbench.data.place import Place
-from kdbench.data.setspec import PART_NAMES, ClipInput, Input, PictureInput, SetSpec, VectorInput
+from kdbench.data.setspec import (
+    PART_NAMES,
+    ClipInput,
+    Input,
+    PictureInput,
+    SetSpec,
+    VectorInput,
+    set_names,
+    set_spec,
+)
 from kdbench.data.stored import Geometry, Stored
 from kdbench.errors import UserError
+from kdbench.spec import Data
 
 
 class First(BaseModel):
@@ -36,6 +46,14 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
     known_copy: str | None = Field(default=None, alias="copy")
     first: First | None = None
+
+
+def decoded_of(given: Data, place: Place) -> Decoded | None:
+    """The decoded rows behind a task's data, None for a source that is a module."""
+    if given.source not in set_names():
+        return None
+    spec = set_spec(given.source)
+    return decode(spec, parse(Options, given.options, spec.name).known_copy, place)
 
 
 def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:

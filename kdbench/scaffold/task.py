@@ -1,0 +1,133 @@
+"""``kdbench new task``: a task on someone's own pictures, and the file that describes the data."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from kdbench import __version__, registry
+from kdbench.data import sources
+from kdbench.data.setspec import set_names
+from kdbench.errors import UserError, nearest
+from kdbench.provenance import ROOT
+from kdbench.scaffold.files import Made, write
+
+BESIDE = {"tasks/{name}.yaml": "task.yaml", "kdbench/data/sets/{set}.yaml": "set.yaml"}
+"""Files of a task in a checkout, and their templates."""
+STANDALONE = {
+    "pyproject.toml": "task_pyproject.toml",
+    "README.md": "task_README.md",
+    "{package}/__init__.py": "",
+    "{package}/tasks/{name}.yaml": "task.yaml",
+    "{package}/sets/{set}.yaml": "set.yaml",
+}
+"""Files of a package of its own."""
+SHRUNK = 64
+"""Pixels of a side that pictures of several sizes are brought to, until their owner says otherwise."""
+PART = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+Source = Literal["folder", "parquet", "hub"]
+
+
+def new_task(
+    name: str,
+    source: Source,
+    where: str,
+    *,
+    config: str | None = None,
+    label: str | None = None,
+    target: str | None = None,
+    standalone: bool = False,
+    to: Path | None = None,
+) -> Made:
+    """Looks at the data and writes a task that runs as it stands: two small nets, 30 epochs, not ranked.
+
+    Args:
+        name: of the task, one or two parts; the first is the data set's name too.
+        source: what ``where`` is: a folder, a parquet file, an id of the hub.
+        config: of a data set of the hub that has several.
+        label, target: column of the classes, or of a number to predict.
+        standalone: a package with entry points instead of files in this checkout.
+        to: folder of the standalone package; ``kdbench-<data set>`` here when None.
+
+    Raises:
+        UserError: the name is taken or malformed, the data are not as expected, a file is there already, or this is no
+            checkout.
+    """
+    data_set = _checked(name)
+    if not standalone and not (ROOT / "tasks").is_dir():
+        raise UserError("kdbench runs outside a checkout; give --standalone for a package of your own")
+    if label is not None and target is not None:
+        raise UserError("give --label for classes or --target for a number, not both")
+    if source == "folder" and (label or target):
+        raise UserError("--label and --target name columns; in a folder of pictures the class is the folder's name")
+    if source != "hub" and config is not None:
+        raise UserError("--config belongs to --hub")
+    facts = {"name": name, "set": data_set, **_look(source, where, config, label, target)}
+    if standalone:
+        package = re.sub(r"\W", "_", f"kdbench_{data_set}")
+        folder, plan = (to or Path(f"kdbench-{data_set}")).absolute(), STANDALONE
+        facts |= {"package": package, "version": __version__, "nested": "/" in name}
+        first: tuple[str, ...] = (f"pip install -e {folder}",)
+    else:
+        folder, plan, first = ROOT, BESIDE, ()
+    then = (f"kdbench check {name}", f"kdbench evaluate --method plain --task {name} --smoke")
+    return Made(folder, write(folder, plan, facts), (*first, *then))
+
+
+def _checked(name: str) -> str:
+    """The data set's name, once both names are free and well-formed."""
+    parts = name.split("/")
+    if len(parts) > 2 or not all(PART.fullmatch(part) for part in parts) or "__" in name or len(name) > 60:
+        raise UserError(
+            f"{name!r} is no name for a task: one part, or two with a '/', of small letters, digits, '-', '_' and '.', "
+            "without '__', at most 60"
+        )
+    if name in registry.task_files():
+        raise UserError(f"there is a task {name!r} already; `kdbench show task {name}` shows it, choose another name")
+    data_set = parts[0]
+    built_in = [module.name.replace("_", "-") for module in pkgutil.iter_modules(sources.__path__)]
+    if data_set in set_names() or data_set in built_in:
+        like = next((task for task in registry.task_files() if task.partition("/")[0] == data_set), None)
+        model = f"; for another task on it copy the file of {like!r}" if like else ""
+        raise UserError(f"there is a data set {data_set!r} already{model}; choose another first part for your own data")
+    return data_set
+
+
+def _look(source: Source, where: str, config: str | None, label: str | None, target: str | None) -> dict[str, Any]:
+    """What the templates say about the data."""
+    from kdbench.scaffold import pictures  # imports numpy and pyarrow
+
+    path, hub, revision = None, None, None
+    if source == "hub":
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", where):
+            raise UserError(f"--hub {where!r} is no id of the hub; it has the form owner/name")
+        hub = where
+        revision, found = pictures.on_hub(where, config, label, target)
+    else:
+        given = Path(where).expanduser()
+        if not (given.is_dir() if source == "folder" else given.is_file()):
+            beside = [item.name for item in given.parent.iterdir()] if given.parent.is_dir() else []
+            raise UserError(f"--{source} {where}: there is no such {source}{nearest(given.name, beside)}")
+        if source == "folder":
+            path, found = given, pictures.in_folder(given)
+        else:
+            path, found = pictures.in_parquet(given, label, target)
+    size = found.size or SHRUNK
+    return {
+        **asdict(found),
+        "dense": found.size is not None,
+        "size": size,
+        "resize": size + size // 8,
+        "crop": max(1, size // 8),
+        "classes": found.aim.classes,
+        "low": found.aim.low,
+        "high": found.aim.high,
+        "aim_column": found.aim.column,
+        "path": str(path.absolute()) if path is not None else None,
+        "hub": hub,
+        "config": config,
+        "revision": revision,
+    }
