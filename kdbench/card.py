@@ -183,7 +183,7 @@ class Card(_Model):
     version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
     kinds: list[Kind]
     needs: list[Text] = []
-    parity: Literal["verified", "unverified", "exact"] = "verified"
+    parity: Literal["verified", "unverified", "exact"] = "unverified"
     hyper_parameters: dict[Slug, HyperParameter] = {}
     published: list[Published] = []
     variants: dict[VariantName, Variant] = {}

@@ -14,7 +14,7 @@ from rich.table import Table
 from kdbench.card import FAMILIES, Card
 
 if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch nor the index and the statistics
-    from kdbench.checks import CheckResult
+    from kdbench.checks.result import CheckResult
     from kdbench.claims import Claim, Comparison
     from kdbench.compare import Pairing
     from kdbench.data.catalogue import DataStatus
@@ -238,12 +238,13 @@ def _assigned(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def task(spec: TaskSpec) -> list[Any]:
-    """Everything a task file says."""
+def task(spec: TaskSpec, data: DataStatus) -> list[Any]:
+    """Everything a task file says, and where its data are."""
     lines: list[Any] = [
         f"[bold]{escape(spec.name)}@v{spec.version}[/bold]  {escape(spec.title)}",
         f"{spec.kind} task of suite {spec.suite}; baseline {spec.baseline}; seeds {', '.join(map(str, spec.seeds))}; "
         + ("ranked" if spec.ranked else f"not ranked: {escape(spec.unranked_because or '')}"),
+        escape(f"data {data.name}: {data.state}; {data.about}"),
     ]
     made = table("keys (KEY=VALUE)", "key", "value")
     body = spec.model_dump(mode="json", exclude={"name", "title", "notes"})
@@ -261,7 +262,7 @@ def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def checks(name: str, found: Sequence[CheckResult]) -> list[str]:
-    """One line on a method, and one on each rule it breaks."""
+    """One line on a method or task, and one on each rule it breaks."""
     count = {outcome: sum(r.outcome == outcome for r in found) for outcome in ("ok", "failed", "skipped")}
     state = "FAILED" if count["failed"] else "ok"
     lines = [f"{escape(name)}: {state}, {count['ok']} rules kept, {count['failed']} broken, {count['skipped']} skipped"]

@@ -1,6 +1,6 @@
 """``kdbench verify``: is a record what it says? Results are side files; records never change.
 
-The levels are the board's: 1 validated, 2 weights scored again, 3 run again.
+The levels are the board's: 1 validated, 2 weights scored again, 3 run again, 4 run again on another device class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kdbench.seeds import derive
 from kdbench.stats.cell import summarise, t_quantile
 from kdbench.validate import check_file, check_folder
 
-Level = Literal[1, 2, 3]
+Level = Literal[1, 2, 3, 4]
 SD_FLOOR = 0.1
 """Smallest spread over seeds a re-run is held against, in the metric's unit (site.md 6.6)."""
 SCORE_TOLERANCE = 1e-6
@@ -144,26 +144,36 @@ def rescore(record: Record, weights: Path, home: Home, data: Path | None, progre
 
 
 def rerun(
-    record: Record, seed: int | None, cell: Sequence[float], home: Home, data: Path | None, progress: Progress
+    record: Record,
+    seed: int | None,
+    cell: Sequence[float],
+    home: Home,
+    data: Path | None,
+    progress: Progress,
+    device: str = "auto",
 ) -> Finding:
-    """Runs the record's configuration again.
+    """Runs the record's configuration again; level 4 where that is on another device class.
 
     Args:
-        seed: None for the record's own: on a CPU the weights must then be the same bits. With another seed the new
-            score must lie in the prediction interval of the cell's, |x - mean| <= t(n-1) sd sqrt(1 + 1/n).
+        seed: None for the record's own: on a CPU of its device class the weights must then be the same bits. Otherwise
+            the new score must lie in the prediction interval of the cell's, |x - mean| <= t(n-1) sd sqrt(1 + 1/n).
         cell: scores of the cell's seeds.
+        device: where; ``auto`` is the record's own kind of device.
     """
     from kdbench.engine import run
     from kdbench.machine import pick_device
 
-    device = pick_device("cuda" if record.device_class.startswith("cuda") else "cpu")
+    own = "cuda" if record.device_class.startswith("cuda") else "cpu"
+    place = pick_device(own if device == "auto" else device)
     chosen = record.seed if seed is None else seed
-    request = run.Request(config_of(record), chosen, device, home, data, "off", force=True, progress=progress)
+    request = run.Request(config_of(record), chosen, place, home, data, "off", force=True, progress=progress)
     again = run.evaluate(request)
+    elsewhere = again.device_class != record.device_class
+    level: Level = 4 if elsewhere else 3
     if again.score is None or record.score is None or again.deploy is None or record.deploy is None:
-        return Finding(3, False, f"the run again ended as {again.status}", run_id=again.run_id)
+        return Finding(level, False, f"the run again ended as {again.status}", run_id=again.run_id)
     delta = again.score - record.score
-    if seed is None:
+    if seed is None and not elsewhere:
         same = again.deploy.export_sha256 == record.deploy.export_sha256
         what = "the weights are the same bits" if same else f"the weights differ, the score by {delta:+.4g}"
         return Finding(3, same, what, delta, again.run_id)
@@ -173,7 +183,7 @@ def rerun(
     bound = t_quantile(stat.n - 1) * max(stat.sd, SD_FLOOR) * math.sqrt(1 + 1 / stat.n)
     passed = abs(again.score - stat.mean) <= bound
     what = f"the new score lies {again.score - stat.mean:+.3g} from the cell's mean, allowed is ±{bound:.3g}"
-    return Finding(3, passed, what, again.score - stat.mean, again.run_id)
+    return Finding(level, passed, what, again.score - stat.mean, again.run_id)
 
 
 def keep(record: Record, findings: Sequence[Finding], folder: Path, by: str) -> Path:

@@ -92,6 +92,12 @@ def test_a_card_of_other_kinds_than_needs_fails(toys, checked):
     assert "needs() gives classification" in results[1].message
 
 
+def test_a_card_of_other_needs_than_the_adapter_fails(toys, checked):
+    failed = {r.rule: r.message for r in checked(toys.Toy, needs=["teacher", "row index"]) if r.outcome == "failed"}
+    assert failed.keys() == {"needs"}
+    assert "the card says needs: [teacher, row index]; needs() gives [teacher]; write those there" in failed["needs"]
+
+
 def test_an_accepted_unknown_hyper_parameter_fails(toys, checked, monkeypatch):
     monkeypatch.setattr("kdbench.checks.rules.run_config", lambda *args: None)
     assert "method.temperaturex=1 is accepted" in checked(toys.Toy)[0].message
@@ -124,7 +130,7 @@ def test_all_rules_are_reported_for_every_kind(toys, checked):
     from kdbench.checks.rules import RULES
 
     results = checked(toys.Adversary)
-    per_kind = list(RULES)[2:]
+    per_kind = list(RULES)[3:]
     assert [r.rule for r in results if r.task == "regression"] == per_kind
     assert {r.task for r in results} == {"", "classification", "regression"}
 

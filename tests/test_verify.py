@@ -83,6 +83,13 @@ def test_rerun_with_another_seed_is_held_against_the_prediction_interval(home, r
         verify.rerun(record, 1, [50.0], home, None, QUIET)
 
 
+def test_a_rerun_on_another_device_class_is_level_4_and_held_against_the_cell(home, record):
+    elsewhere = record.model_copy(update={"device_class": "cuda:A100/fp32/x1"})
+    finding = verify.rerun(elsewhere, None, [20.0, 50.0, 80.0], home, None, QUIET, "cpu")
+    assert (finding.level, finding.passed) == (4, True)
+    assert "from the cell's mean" in finding.what
+
+
 def test_findings_go_into_a_side_file_and_the_record_stays(home, record):
     path = home.records / f"{record.run_id}.json"
     before = path.read_bytes()

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.card import Card
+from kdbench.checks.tiny import method_config
 from kdbench.contract import At, Batch, Group, Method, Needs, Network, Out, Rows, Stage, Views
+from kdbench.engine.prepare import hyper_parameters
 from kdbench.registry import MethodRef
 
 
@@ -33,7 +35,9 @@ def toy_ref(cls: type[Method], **card: Any) -> ToyRef:
         "kinds": sorted(getattr(cls, "KINDS", {"classification"})),
     }  # fmt: skip
     made = Card.model_validate({**facts, "hyper_parameters": getattr(cls, "HYPER_PARAMETERS", {}), **card})
-    return ToyRef(name=made.name, card=made, package="toys", cls=cls)
+    ref = ToyRef(name=made.name, card=made, package="toys", cls=cls)
+    needs = card.get("needs", cls.needs(hyper_parameters(method_config(ref))).words())
+    return replace(ref, card=made.model_copy(update={"needs": needs}))
 
 
 class Toy(Method):

@@ -7,35 +7,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from kdbench import registry
 from kdbench.checks import rules
+from kdbench.checks.result import CheckResult
+from kdbench.checks.tasks import check_task
 from kdbench.checks.tiny import KINDS, method_config, tiny
 from kdbench.contract import NotApplicable
 from kdbench.engine.prepare import hyper_parameters
 from kdbench.errors import UserError, nearest
 from kdbench.registry import MethodRef
 
-__all__ = ["CheckResult", "check_method"]
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What came of one rule.
-
-    Attributes:
-        rule: a key of :data:`kdbench.checks.rules.RULES`.
-        task: kind of the tiny task it ran on; empty for rules about the card.
-        message: what is wrong and what to do, or why it was skipped; empty when ok.
-    """
-
-    rule: str
-    task: str
-    outcome: Literal["ok", "failed", "skipped"]
-    message: str = ""
+__all__ = ["CheckResult", "check_method", "check_task"]
 
 
 def check_method(name: str, *, tasks: Collection[str] | None = None) -> list[CheckResult]:
@@ -65,6 +49,7 @@ def _check(ref: MethodRef, tasks: Collection[str] | None) -> Iterator[CheckResul
         yield CheckResult("kinds", "", "failed", rules.crash("loading it", error))
         return
     yield _result("kinds", "", rules.kinds(ref, needs))
+    yield _result("needs", "", rules.needs_said(ref))
     for kind in KINDS:
         if kind in needs.kinds and (tasks is None or kind in tasks):
             try:

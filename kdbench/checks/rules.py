@@ -6,17 +6,17 @@ import contextlib
 import copy
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.checks.tiny import Tiny
+from kdbench.checks.tiny import Tiny, method_config
 from kdbench.checks.watch import Interrupted, Seen, Violation, Watch, first_difference, state_copy
 from kdbench.config import run_config
 from kdbench.contract import Batch, Needs, NotApplicable, Stage
-from kdbench.engine.prepare import Prepared
+from kdbench.engine.prepare import Prepared, hyper_parameters
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Task, evaluating
 from kdbench.engine.trainer import CHECKPOINT_SECONDS, Trainer
@@ -26,6 +26,7 @@ from kdbench.registry import MethodRef
 RULES = {
     "unknown hyper-parameter": "a mistyped hyper-parameter is refused with the right name",
     "kinds": "the card lists the task kinds that needs() gives",
+    "needs": "the card's needs are the words of needs() at the defaults",
     "runs": "all stages train on a tiny task of every kind it declares",
     "losses": "terms are named, finite and 0-d, and what is minimised depends on a parameter",
     "loss names": "a stage logs the same terms at every step",
@@ -94,6 +95,16 @@ def kinds(ref: MethodRef, needs: Needs) -> Verdict:
     )
 
 
+def needs_said(ref: MethodRef) -> Verdict:
+    """Rule ``needs``: at the defaults, not at the smoke values that the other rules run with."""
+    whole = replace(ref, card=ref.card.model_copy(update={"smoke": {}}))
+    found = whole.adapter().needs(hyper_parameters(method_config(whole))).words()
+    if list(ref.needs) == found:
+        return None
+    where = "its variant in the card" if ref.variant is not None else "the card"
+    return f"{where} says needs: [{', '.join(ref.needs)}]; needs() gives [{', '.join(found)}]; write those there"
+
+
 def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
     """All rules about training, on one tiny task.
 
@@ -111,7 +122,7 @@ def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
     except Exception as error:
         broken, found = ("losses", str(error)) if isinstance(error, Violation) else ("runs", crash("training", error))
         yield broken, found
-        yield from ((rule, Skipped(f"{broken} failed")) for rule in list(RULES)[2:] if rule != broken)
+        yield from ((rule, Skipped(f"{broken} failed")) for rule in list(RULES)[3:] if rule != broken)
         return
     run = Trained(first, watch.seen, state_copy(first.method))
     verdicts: dict[str, Verdict] = {}

@@ -10,7 +10,7 @@ import typer
 from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Out, app, home_of, rows_of, show
 from kdbench.errors import UserError
 
-list_app = typer.Typer(help="List what there is.", rich_markup_mode=None)
+list_app = typer.Typer(help="List methods or tasks.", rich_markup_mode=None)
 show_app = typer.Typer(help="Show one method or task whole.", rich_markup_mode=None)
 app.add_typer(list_app, name="list")
 app.add_typer(show_app, name="show")
@@ -62,7 +62,7 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
 
 
 @show_app.command("method")
-def show_method(name: str, as_json: Json = False) -> None:
+def show_method(name: Annotated[str, typer.Argument(help="Method or variant.")], as_json: Json = False) -> None:
     """A method's card: paper, hyper-parameters with sources, variants, quirks."""
     from kdbench import console, registry
 
@@ -80,15 +80,20 @@ def show_method(name: str, as_json: Json = False) -> None:
 
 
 @show_app.command("task")
-def show_task(name: str, as_json: Json = False) -> None:
-    """A task's specification."""
+def show_task(
+    name: Annotated[str, typer.Argument(help="Task.")], as_json: Json = False, out: Out = None, data: DataFolder = None
+) -> None:
+    """A task's specification, and whether its data are at hand."""
     from kdbench import console, registry
 
     spec = registry.task(name)
     if as_json:
         print(json.dumps(spec.model_dump(mode="json"), indent=1))
     else:
-        show(*console.task(spec))
+        from kdbench.data import catalogue
+        from kdbench.home import data_folder
+
+        show(*console.task(spec, catalogue.status(spec, data_folder(data), home_of(out).data)))
 
 
 @app.command()

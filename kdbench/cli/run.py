@@ -99,6 +99,9 @@ def verify(
     rescore: Annotated[Path | None, typer.Option("--rescore", help="Weights of the student to score again.")] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Run it again and compare.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="With --rerun: another seed.")] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="With --rerun: cpu, cuda or cuda:<i> [default: its own].")
+    ] = "auto",
     by: Annotated[str, typer.Option("--by", help="Who verifies, for the side file.")] = "local",
     out: Out = None,
     data: DataFolder = None,
@@ -111,6 +114,8 @@ def verify(
 
     if seed is not None and not rerun:
         raise UserError("--seed belongs to --rerun")
+    if device != "auto" and not rerun:
+        raise UserError("--device belongs to --rerun; the other checks take the record's own")
     if not record.is_file():
         raise UserError(f"{record} is no file; name a record, e.g. one below the home folder's records")
     home, folder = home_of(out), data_folder(data)
@@ -129,7 +134,7 @@ def verify(
             findings.append(checks.rescore(what, rescore, *place))
         if rerun:
             cell = [load(path).score for path in record.parent.glob("*.json") if load(path).spec_hash == what.spec_hash]
-            findings.append(checks.rerun(what, seed, [score for score in cell if score is not None], *place))
+            findings.append(checks.rerun(what, seed, [score for score in cell if score is not None], *place, device))
         checks.keep(what, findings, record.parent, by)
     for finding in findings:
         print(f"level {finding.level} {'passed' if finding.passed else 'FAILED'}: {finding.what}")
@@ -139,21 +144,36 @@ def verify(
 
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="Method or variant.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Method, variant or task.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every registered method and variant.")] = False,
+    out: Out = None,
+    data: DataFolder = None,
 ) -> None:
-    """Run the contract tests on an adapter and say what failed, and what to do."""
+    """Run the contract tests on a method, or a task's own checks, and say what failed and what to do."""
     from kdbench import console, registry
-    from kdbench.checks import check_method
+    from kdbench.errors import nearest
+    from kdbench.home import data_folder
     from kdbench.progress import Progress
 
     if (name is None) != everything:
-        raise UserError("name one method, or give --all")
-    names = sorted(registry.methods()) if name is None else [registry.method(name).name]
+        raise UserError("name one method or task, or give --all")
+    names = [name] if name is not None else sorted(registry.methods())
+    of_tasks = name in registry.task_files()
+    if not of_tasks and name is not None and name not in registry.methods() and "@" not in name:
+        known = [*registry.methods(), *registry.task_files()]
+        raise UserError(f"no method or task is called {name!r}{nearest(name, known)}; `kdbench list` shows all")
+    look_up = registry.task if of_tasks else registry.method
+    names = [look_up(one).name for one in names]  # a malformed file is said before torch is loaded
+    home, folder, progress = home_of(out), data_folder(data), Progress.terminal()
+    if of_tasks:
+        home.require_writable()
+    from kdbench.checks import check_method, check_task
+
     failed = False
-    with Progress.terminal().bar("checking", len(names)) as advance:
+    bars = Progress.silent() if of_tasks else progress  # a task draws its own
+    with bars.bar("checking", len(names)) as advance:
         for one in names:
-            found = check_method(one)
+            found = check_task(one, home, folder, progress) if of_tasks else check_method(one)
             failed |= any(result.outcome == "failed" for result in found)
             show(*console.checks(one, found))
             advance()
