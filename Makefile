@@ -6,7 +6,7 @@ HOME_DIR ?= .demo
 RUNS_DIR ?= .runs
 TEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-all lint site results clean
+.PHONY: help demo test test-all lint docs site results clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ lint: $(VENV)/.ready ## ruff and mypy on the package as it ships
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.ready ## docs/cli.md, from the command line itself
+	$(BIN)/python -m kdbench.cli.reference > docs/cli.md
 
 site: $(VENV)/.ready ## the board from the published records
 	$(BIN)/kdbench site build

@@ -7,12 +7,29 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from kdbench.errors import UserError
 
 EXIT_FAILED, EXIT_NOTHING_RAN, EXIT_INTERRUPTED = 1, 3, 130
 
+ORDER = (
+    "doctor", "list", "show", "evaluate", "results", "compare", "overhead", "sweep", "new", "check", "records",
+    "verify", "submit", "site",
+)  # fmt: skip
+"""Commands as people meet them: look, run, compare, contribute, publish."""
+
+
+class Ordered(TyperGroup):
+    """Lists the commands in the order of ``ORDER``."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
+    name="kdbench",
+    cls=Ordered,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -174,7 +174,9 @@ def site_build(
 
 
 @site_app.command("serve")
-def site_serve(port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000, out: Out = None) -> None:
+def site_serve(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where it listens.")] = 8000, out: Out = None
+) -> None:
     """Serve the built board on this machine."""
     from kdbench.leaderboard import serve
 
