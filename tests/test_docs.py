@@ -134,7 +134,7 @@ def test_every_block_is_run_or_says_why_not(name: str) -> None:
         if block.language in ("python", "yaml"):
             assert block.file or block.unrun, f"{at}: name the file that it is with <!-- file: PATH -->"
         if block.language == "python":
-            compile(block.text, at, "exec")
+            ast.parse(block.text, at)
         if block.language == "yaml":
             yaml.safe_load(block.text)
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from kdbench import registry, yamlfile
+from kdbench import plugins, registry, yamlfile
 from kdbench.card import Card
 from kdbench.config import run_config
 from kdbench.evaluate import parse_seeds
@@ -25,7 +25,7 @@ words = st.sampled_from(fuzzing.HOSTILE_TEXT) | st.text(max_size=40)
 def _files(kind: str) -> list[Path]:
     if kind == "card":
         return [
-            Path(str(registry._package_folder(package))) / "card.yaml"
+            Path(str(plugins.package_folder(package))) / "card.yaml"
             for package in registry.method_packages().values()
         ]
     return list(registry.task_files().values())
