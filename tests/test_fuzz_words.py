@@ -25,8 +25,7 @@ words = st.sampled_from(fuzzing.HOSTILE_TEXT) | st.text(max_size=40)
 def _files(kind: str) -> list[Path]:
     if kind == "card":
         return [
-            Path(str(plugins.package_folder(package))) / "card.yaml"
-            for package in registry.method_packages().values()
+            Path(str(plugins.package_folder(package))) / "card.yaml" for package in registry.method_packages().values()
         ]
     return list(registry.task_files().values())
 
