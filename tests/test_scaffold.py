@@ -41,11 +41,11 @@ def test_a_plugin_goes_everywhere_a_built_in_method_goes(package: Path, tmp_path
     checked = run(package, home, "check", "my_own")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "0 broken, 0 skipped" in checked.stdout
-    words = ("--task", "digits/few-shot", "--overhead", "off", "train.epochs=2")
+    words = ("--task", "digits/few-shot", "--overhead", "off")
     for command in (
         ("evaluate", "--method", "my_own", "--seed", "0", *words),
         ("sweep", "--methods", "my_*,plain", "--tasks", "digits/few-shot", "--seeds", "0-1", *words[2:]),
-        ("overhead", "--method", "my_own", *words[:2], "--overhead", "quick", "train.epochs=2"),
+        ("overhead", "--method", "my_own", *words[:2], "--overhead", "quick"),
     ):
         done = run(package, home, *command)
         assert done.returncode == 0, done.stdout + done.stderr
