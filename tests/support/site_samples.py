@@ -34,6 +34,7 @@ def card(name: str, **changes: Any) -> Card:
         "family": "logit",
         "summary": f"What {name} does.",
         "version": "1.0.0",
+        "parity": "verified",
         "kinds": ["classification"],
         "links": {"paper": "https://example.org/paper"},
         "hyper_parameters": {"weight": {"default": 0.9, "doc": "weight of the loss", "source": "table 2"}},
