@@ -32,6 +32,7 @@ STANDS_FOR = {ANY_TEACHER: (DEFAULT_ROLE,), ALL_TEACHERS: (DEFAULT_ROLE, SECOND_
 """Roles of a tiny task where a method names none."""
 FIT_STEPS = 60
 VECTOR_NET = "mlp_w16"
+CPU = torch.device("cpu")
 """Of a teacher whose input some rows lack; its embedding is as wide as those of the narrow nets."""
 SAME_INPUT = (("convnet_w4", "convnet_w8"), ("convnet_w4", "convnet_w4"), ("resnet8", "resnet14"))
 """Student and teacher nets to try in turn: a wider teacher, one of equal widths, one of more depth and a stem."""
@@ -83,10 +84,10 @@ class Tiny:
     data: Dataset
     teachers: Mapping[str, TrainedTeacher]
 
-    def prepare(self, folder: Path, seed: int = 0) -> Prepared:
-        """The method ready to train on the CPU; its run folder and home lie in ``folder``."""
-        trained = {role: replace(t, net=copy.deepcopy(t.net)) for role, t in self.teachers.items()}
-        place = Place(torch.device("cpu"), Home(folder), None, folder / "run")
+    def prepare(self, folder: Path, seed: int = 0, device: torch.device = CPU) -> Prepared:
+        """The method ready to train, on the CPU unless said otherwise; its run folder and home lie in ``folder``."""
+        trained = {role: replace(t, net=copy.deepcopy(t.net).to(device)) for role, t in self.teachers.items()}
+        place = Place(device, Home(folder), None, folder / "run")
         return prepare(self.config, seed, place, self.data, trained)
 
     def with_batch(self, batch: int) -> Tiny:
