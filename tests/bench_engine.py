@@ -152,7 +152,7 @@ def pixels(rows: Dataset) -> Any:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["RepDistiller", "torchdistill"])
+@pytest.mark.parametrize("name", ["RepDistiller"])
 @pytest.mark.parametrize("options", [(), EXACT], ids=["eager", "channels last, folded"])
 def test_losses_are_those_of_a_peer(
     name: str, options: tuple[str, ...], peers: ModuleType, engine: Callable[..., StageRun],
