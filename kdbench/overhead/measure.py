@@ -197,7 +197,8 @@ class _Asker:
         with tempfile.TemporaryDirectory() as folder:
             asked, answer = Path(folder) / "request.json", Path(folder) / "result.json"
             asked.write_text(json.dumps({**self.request, "part": part}))
-            command = [sys.executable, "-m", "kdbench.overhead.worker", str(asked), str(answer)]
+            # -P: this kdbench, not one that lies in the working directory
+            command = [sys.executable, "-P", "-m", "kdbench.overhead.worker", str(asked), str(answer)]
             done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
             if done.returncode or not answer.is_file():
                 last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -47,8 +47,8 @@ class Runner:
             if not visible:
                 del env["CUDA_VISIBLE_DEVICES"]
         with log.open("ab") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "kdbench.sweep.process", str(os.getpid())],
+            self._process = subprocess.Popen(  # -P: this kdbench, not one that lies in the working directory
+                [sys.executable, "-P", "-m", "kdbench.sweep.process", str(os.getpid())],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=env,
                 start_new_session=True,  # so that it can be killed with all it started
             )  # fmt: skip
