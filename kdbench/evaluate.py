@@ -22,6 +22,7 @@ from kdbench.store_file import StoreLocked
 
 if TYPE_CHECKING:
     from kdbench.engine import run
+    from kdbench.parallel.ranks import Ranks
 
 SEED_LIMIT = 2**31 - 1
 MOST_SEEDS = 10_000
@@ -118,12 +119,10 @@ def evaluate(
 
     wanted = config.task.seeds if seeds is None else seeds
     if not ranks.first:
-        _follow([request(seed, Progress.silent()) for seed in wanted])
+        _follow([request(seed, Progress.silent()) for seed in wanted], ranks)
         return None
     if ranks.several and overhead != "off":
-        Progress.terminal().say(
-            "the cost of a step is measured in runs of one process; this one is recorded without it"
-        )
+        Progress.terminal().say("step times are measured in runs of one process; this one is recorded without them")
     try:
         for seed in wanted:
             record = run.evaluate(request(seed, Progress.terminal(f"{method} on {task}, seed {seed}:")))
@@ -133,12 +132,14 @@ def evaluate(
                 break  # for a reason no seed changes
             if ranks.several and record.status != "ok":
                 break  # the other processes are gone, or about to go
+        else:
+            ranks.leave()
     finally:
         warning = ingest(home) if records else None
     return Evaluation(config, records, warning)
 
 
-def _follow(requests: Sequence[run.Request]) -> None:
+def _follow(requests: Sequence[run.Request], ranks: Ranks) -> None:
     """The part of a process that is not the first. What ends it is the first's to say: it goes without a word."""
     from kdbench.engine import run
 
@@ -146,10 +147,10 @@ def _follow(requests: Sequence[run.Request]) -> None:
     try:
         for request in requests:
             run.follow(request)
+        ranks.leave()
     except Exception as error:
-        raise SystemExit(
-            0
-        ) from error  # torchrun ends all at another code, the first before it has recorded the failure
+        # At another code torchrun would end the first too, before it has recorded the failure.
+        raise SystemExit(0) from error
 
 
 def ingest(home: Home) -> str | None:
