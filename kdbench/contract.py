@@ -345,12 +345,8 @@ class TaskInfo(Protocol):
         """The same task with ``extra`` raw rows behind its training rows (labels, size and steps follow)."""
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows of the joined batch from those of this process, with gradients; unchanged in a run of one process.
-
-        Args:
-            rows: (N*V, ...), one for each row of the batch, or equally many, view-major; so is the result. A loss of
-                gathered rows is computed alike by every process and counts once.
-        """
+        """Rows of the joined batch, view-major, from this process's (N*V, ...), with gradients; unchanged in a run of
+        one process. A loss of gathered rows is computed alike by every process and counts once."""
 
     def rng(self, name: str) -> torch.Generator:
         """A generator on the CPU, seeded by (run seed, method, name)."""
@@ -436,9 +432,7 @@ class Method(nn.Module):
 
     def after_step(self, batch: Batch, at: At) -> None:
         """After each optimiser step of a stage with ``losses``, without gradients: memory banks, moving averages.
-
-        What it writes must be equal on all processes of a run: rows that ``losses`` gathered, not those of ``batch``.
-        """
+        Of several processes each writes alike: rows that ``losses`` gathered, not those of ``batch``."""
 
     def groups(self) -> list[Group]:
         """Parameters by optimiser; one group of all of them unless overridden."""
