@@ -85,9 +85,7 @@ class Tiny:
     data: Dataset
     teachers: Mapping[str, TrainedTeacher]
 
-    def prepare(
-        self, folder: Path, seed: int = 0, device: torch.device = CPU, ranks: Ranks | None = None
-    ) -> Prepared:
+    def prepare(self, folder: Path, seed: int = 0, device: torch.device = CPU, ranks: Ranks | None = None) -> Prepared:
         """The method ready to train, on the CPU unless said otherwise; its run folder and home lie in ``folder``."""
         trained = {role: replace(t, net=copy.deepcopy(t.net).to(device)) for role, t in self.teachers.items()}
         place = Place(device, Home(folder), None, folder / "run", ranks=ranks or Ranks())
