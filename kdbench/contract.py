@@ -19,6 +19,8 @@ ANY_TEACHER = "*"
 """A teacher role in :attr:`Needs.teachers`: whichever teacher the task names first."""
 ALL_TEACHERS = "**"
 """In :attr:`Needs.teachers`: every teacher the task names, at least one."""
+UNSHOWN = "it has not been shown that several processes compute what one does"
+"""Why a method that does not say otherwise runs in one process."""
 
 
 class NotApplicable(Exception):
@@ -133,6 +135,9 @@ class Needs:
         teacher_batchnorm: ``batch`` if the teacher normalises with the statistics of the batch.
         trains_teacher: the method itself updates the teacher.
         changes_student: the deployed network is not the plain student (it keeps an extra module).
+        one_process: why a run cannot be shared by several processes, each with some rows of every batch; None for a
+            method whose losses are means over rows, or of rows from ``TaskInfo.gather``, whose stages have ``losses``,
+            and which draws for the rows of the joined batch.
     """
 
     kinds: frozenset[str] = frozenset({"classification", "crossmodal"})
@@ -147,6 +152,7 @@ class Needs:
     teacher_batchnorm: Literal["eval", "batch"] = "eval"
     trains_teacher: bool = False
     changes_student: bool = False
+    one_process: str | None = UNSHOWN
 
     def words(self) -> list[str]:
         """What it asks for beyond labels and the student's own output, in short words: the card's ``needs``."""
@@ -339,7 +345,8 @@ class TaskInfo(Protocol):
         """The same task with ``extra`` raw rows behind its training rows (labels, size and steps follow)."""
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows of all ranks, with gradients; the same tensor in a run of one process."""
+        """Rows of the joined batch, view-major, from this process's (N*V, ...), with gradients; unchanged in a run of
+        one process. A loss of gathered rows is computed alike by every process and counts once."""
 
     def rng(self, name: str) -> torch.Generator:
         """A generator on the CPU, seeded by (run seed, method, name)."""
@@ -355,7 +362,7 @@ class TaskInfo(Protocol):
         """``make()``, or what it gave before: of this run (``run``) or of any run of this task and configuration
         (``task``). What a generator computes between two yields goes through here, so that a resumed run repeats it.
         ``uses`` names the hyper-parameters that decide a ``task`` artefact, all of them when None: runs that differ in
-        others share it."""
+        others share it. Of several processes one alone makes it: ``make`` gathers nothing."""
 
     def recall(
         self, name: str, ledger: str = "generate", uses: Sequence[str] | None = None
@@ -424,7 +431,8 @@ class Method(nn.Module):
         raise NotApplicable(f"{type(self).__name__} defines neither losses nor stages")
 
     def after_step(self, batch: Batch, at: At) -> None:
-        """After each optimiser step of a stage with ``losses``, without gradients: memory banks, moving averages."""
+        """After each optimiser step of a stage with ``losses``, without gradients: memory banks, moving averages.
+        Of several processes each writes alike: rows that ``losses`` gathered, not those of ``batch``."""
 
     def groups(self) -> list[Group]:
         """Parameters by optimiser; one group of all of them unless overridden."""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdbench import index
 from kdbench.config import RunConfig, run_config
 from kdbench.errors import UserError
 from kdbench.home import Home, data_folder
 from kdbench.matching import match_of
+from kdbench.parallel.launch import launch
 from kdbench.progress import Progress
 from kdbench.provenance import PUBLISHED
 from kdbench.record import Record
 from kdbench.store_file import StoreLocked
+
+if TYPE_CHECKING:
+    from kdbench.engine import run
+    from kdbench.parallel.ranks import Ranks
 
 SEED_LIMIT = 2**31 - 1
 MOST_SEEDS = 10_000
@@ -73,42 +79,78 @@ def evaluate(
     overhead: str,
     force: bool,
     announce: Callable[[Record], None],
-) -> Evaluation:
-    """Runs a method on a task with each seed.
+) -> Evaluation | None:
+    """Runs a method on a task with each seed; where torchrun started several processes, together with the others.
 
     Args:
         seeds: the task's own when None.
         announce: told of each finished run.
 
+    Returns:
+        None in a process that is not torchrun's first.
+
     Raises:
         UserError: something the user gave is wrong. Finished runs are recorded.
     """
+    shared = launch()
     config = run_config(method, task, overrides, smoke=smoke)
     home = Home.find(out)
     home.require_writable()
     folder = data_folder(data)
 
     from kdbench.engine import run  # imports torch: only once all that was typed is known to be right
+    from kdbench.engine.prepare import require_shared
     from kdbench.machine import device_class, pick_device
+    from kdbench.parallel.ranks import Ranks
 
-    place = pick_device(device)
+    place = pick_device(device, shared)
     if config.method.ref.match is not None:
-        own = device_class(place, config.engine)
+        own = device_class(place, config.engine, shared.size if shared else 1)
         match = match_of(config.method.ref, task, config.task.version, own, [home.records, PUBLISHED])
         config = run_config(method, task, overrides, smoke=smoke, match=match)
+    ranks = Ranks()
+    if shared is not None:
+        require_shared(config, shared.size)
+        ranks = Ranks.join(place)
     records: list[Record] = []
+
+    def request(seed: int, progress: Progress) -> run.Request:
+        return run.Request(config, seed, place, home, folder, overhead, force, progress, ranks=ranks)  # type: ignore[arg-type]
+
+    wanted = config.task.seeds if seeds is None else seeds
+    if not ranks.first:
+        _follow([request(seed, Progress.silent()) for seed in wanted], ranks)
+        return None
+    if ranks.several and overhead != "off":
+        Progress.terminal().say("step times are measured in runs of one process; this one is recorded without them")
     try:
-        for seed in config.task.seeds if seeds is None else seeds:
-            progress = Progress.terminal(f"{method} on {task}, seed {seed}:")
-            request = run.Request(config, seed, place, home, folder, overhead, force, progress)  # type: ignore[arg-type]
-            record = run.evaluate(request)
+        for seed in wanted:
+            record = run.evaluate(request(seed, Progress.terminal(f"{method} on {task}, seed {seed}:")))
             records.append(record)
             announce(record)
             if record.status == "not_applicable":
                 break  # for a reason no seed changes
+            if ranks.several and record.status != "ok":
+                break  # the other processes are gone, or about to go
+        else:
+            ranks.leave()
     finally:
         warning = ingest(home) if records else None
     return Evaluation(config, records, warning)
+
+
+def _follow(requests: Sequence[run.Request], ranks: Ranks) -> None:
+    """The part of a process that is not the first. What ends it is the first's to say: it goes without a word."""
+    from kdbench.engine import run
+
+    warnings.simplefilter("ignore")
+    try:
+        for request in requests:
+            run.follow(request)
+        ranks.leave()
+    except Exception as error:
+        # At another code torchrun would end the first too, before it has recorded the failure.
+        raise SystemExit(0) from error
 
 
 def ingest(home: Home) -> str | None:

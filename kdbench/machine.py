@@ -14,6 +14,7 @@ from kdbench.errors import UserError
 from kdbench.files import sha256
 from kdbench.nvml import Nvml
 from kdbench.options import EAGER, EngineOptions
+from kdbench.parallel.launch import Launch
 
 if TYPE_CHECKING:
     import torch
@@ -141,8 +142,16 @@ def device_class(device: torch.device, options: EngineOptions = EAGER, world_siz
     return f"{kind}/{options.marks(world_size)}"
 
 
-def pick_device(text: str) -> torch.device:
+def processes(device_class: str) -> int:
+    """Processes of a run of a device class."""
+    return next(int(part[1:]) for part in device_class.split("/") if re.fullmatch(r"x\d+", part))
+
+
+def pick_device(text: str, shared: Launch | None = None) -> torch.device:
     """The device a user names: ``auto`` (the first GPU if there is one), ``cpu``, ``cuda`` or ``cuda:<i>``.
+
+    Args:
+        shared: this process's place among those of one run; each takes the GPU of its number.
 
     Raises:
         UserError: another word, no CUDA, or a number there is no GPU for.
@@ -157,6 +166,14 @@ def pick_device(text: str) -> torch.device:
         return torch.device("cpu")
     if not count:
         raise UserError(f"--device {text}: torch sees no CUDA device here; use --device cpu or --device auto")
+    if shared is not None:
+        if form[1] is not None or shared.local_size > count:
+            raise UserError(
+                f"--device {text}: {shared.local_size} processes take a CUDA device each, and there are {count}; use "
+                "--device cuda and as many processes as devices, or --device cpu"
+            )
+        torch.cuda.set_device(shared.local_rank)
+        return torch.device("cuda", shared.local_rank)
     index = int(form[1] or 0)
     if index >= count:
         raise UserError(f"--device {text}: there are {count} CUDA devices, counted from cuda:0; use --device cuda:0")

@@ -60,7 +60,8 @@ class Paper(Part):
 class MethodUsed(Part):
     """The method: ``name`` is the card's, ``variant`` its named parameter set; rows are ranked under the latter if any.
 
-    ``params`` are complete after defaults. ``needs`` holds the fields of :class:`kdbench.contract.Needs`, sets sorted.
+    ``params`` are complete after defaults. ``needs`` holds those fields of :class:`kdbench.contract.Needs` that are not
+    None, sets sorted.
     """
 
     name: MethodName

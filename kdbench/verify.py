@@ -81,10 +81,19 @@ def differences(record: Record, environment: dict[str, Any]) -> Iterator[str]:
             yield f"{name} was {version}, is {environment['packages'].get(name, 'not installed')}"
 
 
+def _require_one_process(record: Record) -> None:
+    """Raises UserError for a record of several processes, whose bits one process cannot give."""
+    from kdbench.machine import processes
+
+    if (several := processes(record.device_class)) > 1:
+        raise UserError(f"{record.run_id} is of {several} processes; --replay and --rerun compare runs of one")
+
+
 def replay(record: Record, home: Home, data: Path | None, progress: Progress) -> Finding:
     """Trains the first steps again and compares their losses with the record's digest: bit for bit on a CPU."""
     if record.digest is None:
         raise UserError(f"{record.run_id} has no loss digest; use --rerun")
+    _require_one_process(record)
     import tempfile
 
     import torch
@@ -160,6 +169,7 @@ def rerun(
         cell: scores of the cell's seeds.
         device: where; ``auto`` is the record's own kind of device.
     """
+    _require_one_process(record)
     from kdbench.engine import run
     from kdbench.machine import pick_device
 

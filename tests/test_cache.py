@@ -79,6 +79,61 @@ def test_processes_that_want_the_same_build_it_once(tmp_path):
     assert (tmp_path / "built").read_text() == "x"
 
 
+CROWD = """
+import os, signal, sys, time
+from pathlib import Path
+from kdbench.cache import Damaged, build_once
+from kdbench.files import write_atomic
+assert "torch" not in sys.modules
+root, processes, deaths = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+begin, go = os.pipe()
+
+def check(folder):
+    for name in ("facts", "weights"):
+        if not (folder / name).is_file() or (folder / name).read_text() != name * 1000:
+            raise Damaged(f"no sound {name}")
+
+def build(folder):
+    with (root / "builders").open("a") as log:
+        log.write("x")
+    builders = len((root / "builders").read_text())
+    assert (folder / "facts").exists() == (builders > 1), "the dead builder's part is there"
+    write_atomic(folder / "facts", "facts" * 1000)
+    if builders <= deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_atomic(folder / "weights", "weights" * 1000)
+
+def ask():
+    os.close(go)
+    os.read(begin, 1)  # until the parent lets all begin
+    made = build_once(root / "x", check, build, print)
+    check(root / "x")
+    return 1 if made else 0
+
+children = []
+for _ in range(processes):
+    child = os.fork()
+    if not child:
+        code = 99
+        try:
+            code = ask()
+        finally:
+            os._exit(code)
+    children.append(child)
+os.close(begin)
+os.close(go)
+print(*sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def test_fifty_processes_and_two_that_are_killed_build_it_once(tmp_path):
+    crowd = subprocess.run([sys.executable, "-c", CROWD, str(tmp_path), "50", "2"], capture_output=True, text=True)
+    codes = [int(code) for code in crowd.stdout.split()]
+    assert codes == [-9] * 2 + [0] * 47 + [1], crowd.stderr
+    assert (tmp_path / "builders").read_text() == "xxx"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["builders", "x", "x.lock"]
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")

@@ -35,7 +35,7 @@ def make(labels=None, batch=16, constant_teacher=False, **changes):
     task = SimpleNamespace(
         train_labels=labels, n_train=len(labels), batch=batch, classes=CLASSES, kind="classification",
         loss=lambda out, y: torch.nn.functional.cross_entropy(out.logits, y),
-        probe=lambda net: net.encode(x[:2]),
+        probe=lambda net: net.encode(x[:2]), gather=lambda rows: rows,
     )  # fmt: skip
     card = registry.card("hkd")
     hp = card.typed({**card.defaults(), "width": 6, "negatives": 10, **changes})

@@ -34,7 +34,7 @@ def test_each_device_class_has_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     here = teacher(home)
     assert teacher(home).facts == here.facts
     assert cached(home) == 1
-    monkeypatch.setattr(teachers, "device_class", lambda device, options: "cuda:Other/fp32/x1")
+    monkeypatch.setattr(teachers, "device_class", lambda *_: "cuda:Other/fp32/x1")
     elsewhere = teacher(home)
     assert cached(home) == 2
     assert elsewhere.facts["seconds"] != here.facts["seconds"]

@@ -20,6 +20,7 @@ from kdbench.engine.prepare import Place, Prepared, prepare
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.home import Home
+from kdbench.parallel.ranks import Ranks
 from kdbench.registry import MethodRef, method
 from kdbench.spec import TaskSpec
 
@@ -84,10 +85,10 @@ class Tiny:
     data: Dataset
     teachers: Mapping[str, TrainedTeacher]
 
-    def prepare(self, folder: Path, seed: int = 0, device: torch.device = CPU) -> Prepared:
+    def prepare(self, folder: Path, seed: int = 0, device: torch.device = CPU, ranks: Ranks | None = None) -> Prepared:
         """The method ready to train, on the CPU unless said otherwise; its run folder and home lie in ``folder``."""
         trained = {role: replace(t, net=copy.deepcopy(t.net).to(device)) for role, t in self.teachers.items()}
-        place = Place(device, Home(folder), None, folder / "run")
+        place = Place(device, Home(folder), None, folder / "run", ranks=ranks or Ranks())
         return prepare(self.config, seed, place, self.data, trained)
 
     def with_batch(self, batch: int) -> Tiny:

@@ -14,6 +14,7 @@ from kdbench.cli import look, new, publish, run, sweep
 from kdbench.cli.common import EXIT_INTERRUPTED, app, warn
 from kdbench.errors import UserError
 from kdbench.files import cannot_write, no_room
+from kdbench.parallel.launch import require_alone
 
 __all__ = ["app", "look", "main", "new", "publish", "run", "sweep"]
 
@@ -30,6 +31,8 @@ def _root(
         print(f"kdbench {__version__}")
     elif context.invoked_subcommand is None:
         print(context.get_help())
+    elif context.invoked_subcommand != "evaluate":
+        require_alone(context.invoked_subcommand)
 
 
 def main() -> None:

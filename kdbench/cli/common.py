@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from kdbench.errors import UserError
+from kdbench.parallel.launch import speaks
 
 EXIT_FAILED, EXIT_NOTHING_RAN, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -62,8 +63,9 @@ def show(*things: Any) -> None:
 
 
 def warn(line: str) -> None:
-    """One line on standard error."""
-    print(f"kdbench: {line}", file=sys.stderr)
+    """One line on standard error; of torchrun's processes the first speaks for all."""
+    if speaks():
+        print(f"kdbench: {line}", file=sys.stderr)
 
 
 def rows_of(home: Any, **where: Any) -> list[Any]:

@@ -47,6 +47,8 @@ def evaluate(
         method, task, overrides or [], seeds=wanted, device=device, smoke=smoke, out=out, data=data, overhead=overhead,
         force=force, announce=lambda record: print(console.run_line(record), file=sys.stderr, flush=True),
     )  # fmt: skip
+    if done is None:
+        return
     if done.warning:
         warn(done.warning)
     home = home_of(out)

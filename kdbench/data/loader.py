@@ -37,6 +37,10 @@ class Loader:
         views: several views of each row, or None.
         drop_below: a last partial batch of fewer rows is left out.
         workers: processes that read stored pictures and make host views; 0 does so in this one.
+
+    Attributes:
+        steps: batches of an epoch.
+        smallest: rows of its smallest batch.
     """
 
     def __init__(
@@ -58,7 +62,9 @@ class Loader:
         chosen = augmentation(augment)
         self.augment = chosen.without(views.replaces if views is not None else ())
         rest = len(rows.y) % self.batch
-        self.steps = len(rows.y) // self.batch + (1 if rest and rest >= drop_below else 0)
+        partial = rest if rest >= max(1, drop_below) else 0
+        self.steps = len(rows.y) // self.batch + bool(partial)
+        self.smallest = partial or self.batch
         self._order = Order(len(rows.y), self.batch, self.steps, seed, stage)
         self._placed: tuple[int, Tensor] | None = None
         self._host = self._on_host()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.dropout import _DropoutNd
 
 from kdbench import ENGINE_VERSION, data
 from kdbench.config import INNER, MethodConfig, RunConfig
@@ -16,8 +17,10 @@ from kdbench.contract import Method, Needs, Network, TaskInfo
 from kdbench.data.dataset import Dataset
 from kdbench.engine import arrange, offers, teachers
 from kdbench.engine.task import Keeper, Task, seeded
+from kdbench.errors import UserError
 from kdbench.home import Home
 from kdbench.machine import device_class
+from kdbench.parallel.ranks import Ranks
 from kdbench.progress import Progress
 from kdbench.spec import TaskSpec
 
@@ -29,6 +32,7 @@ class Place:
     Attributes:
         data: the user's data folder, None for the hub.
         folder: the run's own folder.
+        ranks: the processes of the run.
     """
 
     device: torch.device
@@ -36,6 +40,7 @@ class Place:
     data: Path | None
     folder: Path
     progress: Progress = field(default_factory=Progress.silent)
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,29 @@ def effective_task(config: RunConfig) -> RunConfig:
     return replace(config, task=task.model_copy(update={"train": train}))
 
 
+def require_shared(config: RunConfig, processes: int) -> None:
+    """Refuses to share a run among processes when its method or an engine option cannot be shared.
+
+    Raises:
+        UserError: naming it and the reason.
+    """
+    reason = config.method.ref.adapter().needs(hyper_parameters(config.method)).one_process
+    if processes > 1 and reason is not None:
+        raise UserError(f"{config.method.ref.name} runs in one process: {reason}; start it without torchrun")
+    if processes > 1 and config.engine.compile:
+        raise UserError("engine.compile=true is for runs of one process; leave it out, or start without torchrun")
+
+
+def _refuse_dropout(name: str, method: Method) -> None:
+    """Raises UserError when a module draws for the rows it sees: several processes would draw otherwise than one."""
+    for module in method.modules():
+        if isinstance(module, _DropoutNd) and module.p:
+            raise UserError(
+                f"{name} runs in one process here: its networks hold {type(module).__name__}, which draws for each "
+                "process's own rows; start it without torchrun"
+            )
+
+
 @contextmanager
 def threads(spec: TaskSpec, device: torch.device) -> Iterator[None]:
     """On a CPU, torch has the task's number of threads within the block."""
@@ -123,7 +151,9 @@ def prepare(
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)
     needs = adapter.needs(hp)
     roles = offers.kind_and_roles(needs, spec.kind, list(spec.pair.teachers))
-    everything = dataset if dataset is not None else load_data(config, place)
+    ranks = place.ranks
+    require_shared(config, ranks.size)
+    everything = dataset if dataset is not None else ranks.first_then_all(lambda: load_data(config, place))
     rows = everything if config.smoke else everything.subset(spec.data.subset, seed)
     key = {
         "method": config.method.ref.card.name,
@@ -132,16 +162,18 @@ def prepare(
         "rows": rows.drawn,
         "seed": seed,
         "smoke": config.smoke_budget(),
-        "device_class": device_class(place.device, config.engine),
+        "device_class": device_class(place.device, config.engine, ranks.size),
         "engine_version": ENGINE_VERSION,
     }
-    keeper = Keeper(place.folder, place.home.artefacts, key, place.progress.say)
-    task = Task(spec, rows, place.device, seed, keeper, config.engine)
+    keeper = Keeper(place.folder, place.home.artefacts, key, place.progress.say, ranks=ranks)
+    task = Task(spec, rows, place.device, seed, keeper, config.engine, ranks)
     students = [task.build_student() for _ in range(needs.students)]
     trained = {
         role: trained[role]
         if trained is not None
-        else teachers.get(spec, role, everything, place.device, place.home, config.smoke, place.progress, config.engine)
+        else teachers.get(
+            spec, role, everything, place.device, place.home, config.smoke, place.progress, config.engine, ranks
+        )
         for role in roles
     }
     offers.nets_and_data(needs, task, students[0], {role: teacher.net for role, teacher in trained.items()})
@@ -149,4 +181,6 @@ def prepare(
     nets = {role: teacher.net for role, teacher in trained.items()}
     with seeded(seed, "method"):
         method = adapter(task, students, nets, hp)
+    if ranks.several:
+        _refuse_dropout(config.method.ref.name, method)
     return Prepared(method.to(place.device), needs, task, rows, trained)

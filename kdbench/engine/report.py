@@ -17,7 +17,7 @@ from kdbench.contract import Needs
 from kdbench.engine.prepare import Prepared, effective_task
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.engine.trainer import Trained, digest_sha256
-from kdbench.machine import environment
+from kdbench.machine import environment, processes
 from kdbench.metrics import METRICS
 from kdbench.provenance import code
 from kdbench.record import Record
@@ -127,6 +127,7 @@ def _method(config: RunConfig, needs: Needs) -> dict[str, Any]:
     listed = {
         name: sorted(value) if isinstance(value, frozenset) else list(value) if isinstance(value, tuple) else value
         for name, value in dataclasses.asdict(needs).items()
+        if value is not None  # a reason there is none for
     }
     paper = {"title": card.title, "url": card.links.paper, "bibkey": card.bibkey} if card.links.paper else None
     return {
@@ -176,15 +177,18 @@ def _models(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "source": "kdbench",
         "params": sum(p.numel() for p in prepared.method.students[0].parameters()),
     }
-    teachers = [_teacher(teacher, config.task.pair.teachers[role].seed) for role, teacher in prepared.teachers.items()]
+    devices = prepared.task.ranks.size
+    teachers = [
+        _teacher(teacher, config.task.pair.teachers[role].seed, devices) for role, teacher in prepared.teachers.items()
+    ]
     return {"student": student, "teachers": teachers, "peers": [student] * (prepared.needs.students - 1)}
 
 
-def _teacher(teacher: TrainedTeacher, seed: int) -> dict[str, Any]:
+def _teacher(teacher: TrainedTeacher, seed: int, devices: int) -> dict[str, Any]:
     facts = teacher.facts
     training = None
     if facts["seconds"] is not None:
-        training = {"device_h": facts["seconds"] / 3600, "steps": facts["steps"], "basis": "measured"}
+        training = {"device_h": facts["seconds"] * devices / 3600, "steps": facts["steps"], "basis": "measured"}
     return {
         "role": teacher.role,
         "arch": facts["arch"],
@@ -234,6 +238,7 @@ def _block(overhead: CellOverhead | None, facts: Facts) -> dict[str, Any]:
 def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None) -> list[dict[str, Any]]:
     """The ledger: what each stage took, and what the method made between stages."""
     lines = []
+    devices = prepared.task.ranks.size  # all are held while one works
     cited = {made["name"]: made for entry in prepared.task.kept if entry["reused"] for made in entry["stages"]}
     for trained_stage in trained.stages:
         skipped = trained_stage.once and not trained_stage.steps and trained_stage.name in cited
@@ -243,7 +248,7 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
             {
                 "name": stage.name,
                 "ledger": stage.ledger,
-                "device_h": stage.seconds / 3600,
+                "device_h": stage.seconds * devices / 3600,
                 "steps": stage.steps,
                 "flops": None if per_step is None else float(per_step) * stage.steps,
                 "basis": "cited" if skipped else "measured",
@@ -255,7 +260,7 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
             {
                 "name": entry["name"],
                 "ledger": entry["ledger"],
-                "device_h": entry["seconds"] / 3600,
+                "device_h": entry["seconds"] * devices / 3600,
                 "steps": 0,
                 "basis": "cited" if entry["reused"] else "measured",
                 "artefact_sha256": entry["sha256"],
@@ -267,7 +272,9 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
 
 def _provenance(facts: Facts) -> dict[str, Any]:
     config, made_by = facts.config, code()
-    words = ["kdbench", "evaluate", "--method", config.method.ref.name, "--task", config.task.name]
+    ranks = processes(facts.device_class)
+    words = ["torchrun", "--nproc-per-node", str(ranks), "-m"] if ranks > 1 else []
+    words += ["kdbench", "evaluate", "--method", config.method.ref.name, "--task", config.task.name]
     words += ["--seed", str(facts.seed), *(["--smoke"] if config.smoke else []), *config.overrides]
     return {
         "kdbench_version": kdbench.__version__,

@@ -26,6 +26,7 @@ from kdbench.files import no_room, sha256, sha256_file, write_atomic
 from kdbench.home import Home
 from kdbench.machine import device_class
 from kdbench.overhead.measure import MeasurementFailed, Mode, Overhead, measure
+from kdbench.parallel.ranks import Ranks
 from kdbench.progress import Progress
 from kdbench.record import Record
 from kdbench.remains import cell_key, conclude
@@ -33,6 +34,12 @@ from kdbench.remains import cell_key, conclude
 
 class Busy(UserError):
     """Another process does this run now."""
+
+
+class Lost(UserError):
+    """Another process of this run is gone without a word; nothing is recorded, the run can go on."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Request:
         overhead: how the cell's overhead is measured, unless another seed has done so.
         force: run again although a record is there.
         retry: run again what failed before.
+        ranks: the processes that share the run.
     """
 
     config: RunConfig
@@ -56,11 +64,12 @@ class Request:
     retry: bool = True
     progress: Progress = field(default_factory=Progress.silent)
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def device_class(self) -> str:
         """What must be equal for rows to be compared."""
-        return device_class(self.device, self.config.engine)
+        return device_class(self.device, self.config.engine, self.ranks.size)
 
     @property
     def cell_key(self) -> str:
@@ -92,7 +101,7 @@ def _behind(request: Request, name: str) -> Record | None:
 
 
 def evaluate(request: Request) -> Record:
-    """Runs a configuration with one seed, or goes on where a killed run stopped.
+    """Runs a configuration with one seed, or goes on where a killed run stopped; of several processes the first's part.
 
     Returns:
         The record, written already; its status tells how the run ended.
@@ -101,7 +110,37 @@ def evaluate(request: Request) -> Record:
         Busy: another process does this run now.
         UserError: bad data or teacher, or no room to write. Nothing is recorded.
     """
-    return _once(request, lambda folder, identity: _run(request, folder, identity))
+    began = False
+
+    def begin(folder: Path, identity: dict[str, str]) -> Record:
+        nonlocal began
+        began = request.ranks.tell(True)
+        return _run(request, folder, identity)
+
+    record = _once(request, begin)
+    if not began:
+        request.ranks.tell(False)
+    return record
+
+
+def follow(request: Request) -> None:
+    """The part of a process other than the first: it trains on its rows and writes nothing.
+
+    Raises:
+        Exception: whatever ended training; the first process is told.
+    """
+    if not request.ranks.tell():
+        return  # the record is there
+    place = _place(request, request.home.runs / request.key)
+    try:
+        with threads(request.config.task, request.device):
+            prepared = prepare(request.config, request.seed, place)
+            Trainer(prepared.method, prepared.task, place.folder).run()
+    except (NotApplicable, Diverged):
+        return  # as on every process
+    except Exception as error:
+        request.ranks.report(_status(error), error)
+        raise
 
 
 def give_up(request: Request, status: str, kind: str, message: str) -> Record:
@@ -166,8 +205,12 @@ def _run(request: Request, folder: Path, identity: dict[str, str]) -> Record:
         return _train_and_score(request, folder, identity)
 
 
+def _place(request: Request, folder: Path) -> Place:
+    return Place(request.device, request.home, request.data, folder, request.progress, request.ranks)
+
+
 def _train_and_score(request: Request, folder: Path, identity: dict[str, str]) -> Record:
-    place = Place(request.device, request.home, request.data, folder, request.progress)
+    place = _place(request, folder)
     facts = _facts(request, identity)
     try:
         prepared = prepare(request.config, request.seed, place)
@@ -184,7 +227,7 @@ def _train_and_score(request: Request, folder: Path, identity: dict[str, str]) -
     except Exception as error:
         if no_room(error):
             raise
-        return report.without_result(facts, _needs(request.config), _status(error), type(error).__name__, str(error))
+        return report.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
     overhead = _overhead(request, place, len(trained.stages))
     return report.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
 
@@ -195,6 +238,19 @@ def _facts(request: Request, identity: dict[str, str]) -> report.Facts:
 
 def _needs(config: RunConfig) -> Needs:
     return config.method.ref.adapter().needs(hyper_parameters(config.method))
+
+
+def _cause(ranks: Ranks, error: Exception) -> tuple[str, str, str]:
+    """Status, kind and message of what ended a run: where another process failed first, of that failure.
+
+    Raises:
+        Lost: an exchange failed and no process said why.
+    """
+    if (other := ranks.reported()) is not None:
+        return other["status"], other["kind"], other["message"]
+    if ranks.is_break(error):
+        raise Lost("a process of the run is gone; the same command goes on where it stopped") from error
+    return _status(error), type(error).__name__, str(error)
 
 
 def _status(error: Exception) -> str:
@@ -230,7 +286,7 @@ def equals_plain(net: nn.Module, task: Task) -> bool:
 
 def _overhead(request: Request, place: Place, stages: int) -> report.CellOverhead | None:
     """The cell's overhead: what another seed measured in this mode or a better one, or measured now."""
-    if request.overhead == "off":
+    if request.overhead == "off" or request.ranks.several:
         return None
     better = ("full",) if request.overhead == "full" else ("full", "quick")
     for mode in better:

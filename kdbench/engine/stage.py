@@ -12,6 +12,7 @@ from kdbench.contract import At, Batch, Method, Stage
 from kdbench.engine import optim
 from kdbench.engine.task import Task
 from kdbench.errors import UserError
+from kdbench.parallel.norm import join_norms
 from kdbench.seeds import derive
 
 
@@ -39,7 +40,15 @@ class StageRun:
                 "raise train.batch or the number of training rows"
             )
         self.method, self.stage, self.task = method, stage, task
+        self.ranks = task.ranks
+        if self.ranks.several:
+            if stage.step is not None:
+                raise UserError(f"stage {stage.name!r} makes its own updates; start the run without torchrun")
+            for net in (method, *method.teachers.values()):
+                join_norms(net)
+            self.ranks.equalise(method)
         self.loader = task.loader(stage, needs.min_batch)
+        self.ranks.require_rows(self.loader.smallest)
         self._draw = draw or self.loader.draw
         own, fused = task.spec.train.optimizer, task.options.fused
         self.optimizers = {group.name: optim.build(group, own, fused) for group in stage.groups}
@@ -79,9 +88,9 @@ class StageRun:
         return self._base_lr[name] * self.lr_factor(self._schedules[name])
 
     def draw(self) -> Batch:
-        """The next batch."""
+        """The next batch; of several processes each has its own rows of it."""
         self.draws += 1
-        return self._draw(self.draws - 1)
+        return self.ranks.split(self._draw(self.draws - 1))
 
     def update(self, loss: Tensor, group: str | None = None) -> None:
         """Zero-grad, backward and step of one group, or of all. A parameter without a gradient is not stepped."""
@@ -89,7 +98,9 @@ class StageRun:
         self.bad |= ~torch.isfinite(loss.detach())
         for name in names:
             self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * self.ranks.share if self.ranks.several else loss).backward()
+        if self.ranks.several:
+            self.ranks.sum_gradients([p for n in names for g in self.optimizers[n].param_groups for p in g["params"]])
         for name in names:
             self.optimizers[name].step()
 
@@ -111,7 +122,7 @@ class StageRun:
             assert self.stage.step is not None
             terms = self.stage.step(self.draw, at, self.update)
         self.step_number += 1
-        return {name: term.detach() for name, term in terms.items()}
+        return self.ranks.sum_terms(terms)
 
     def state(self) -> dict[str, Any]:
         """All that the next steps depend on, as tensors and plain values."""

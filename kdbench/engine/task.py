@@ -26,6 +26,7 @@ from kdbench.engine import arrange
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.options import EAGER, EngineOptions
+from kdbench.parallel.ranks import Ranks
 from kdbench.seeds import derive, generator
 from kdbench.spec import TaskSpec
 
@@ -63,6 +64,7 @@ class Keeper:
         entries: ledger of what was made or reused: name, ledger line, seconds, scope, sha256, reused, and the ``once``
             stages that led to a shared artefact.
         stages: reports of the stages trained so far.
+        ranks: the processes of the run; the first alone makes what is kept, the others wait and read it.
     """
 
     run: Path
@@ -71,6 +73,7 @@ class Keeper:
     announce: Callable[[str], None] = print
     entries: list[dict[str, Any]] = field(default_factory=list)
     stages: Callable[[], Sequence[Any]] = tuple
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __call__(
         self,
@@ -95,17 +98,16 @@ class Keeper:
             self.run.mkdir(parents=True, exist_ok=True)
             self._mark(folder).touch()
 
-        build_once(folder, _check_artefact, build, self.announce)
+        if self.ranks.first:
+            build_once(folder, _check_artefact, build, self.announce)
+        self.ranks.tell()
         return self._read(folder, name, scope, ledger)
 
     def recall(self, name: str, ledger: str, uses: Sequence[str] | None = None) -> dict[str, Tensor] | None:
         """A shared artefact, None when no sound one is there."""
         folder = self._folder(name, "task", uses)
-        try:
-            _check_artefact(folder)
-        except Damaged:
-            return None
-        return self._read(folder, name, "task", ledger)
+        # Another run may finish it between the looks of two processes: the first one's counts.
+        return self._read(folder, name, "task", ledger) if self.ranks.tell(_is_sound(folder)) else None
 
     def _folder(self, name: str, scope: str, uses: Sequence[str] | None) -> Path:
         if scope == "run":
@@ -124,6 +126,15 @@ class Keeper:
         reused = scope == "task" and not self._mark(folder).exists()
         self.entries.append({"name": name, "ledger": ledger, "scope": scope, "reused": reused, **facts})
         return load_file(folder / "tensors.safetensors")
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether a kept artefact is there, whole."""
+    try:
+        _check_artefact(folder)
+    except Damaged:
+        return False
+    return True
 
 
 def _check_artefact(folder: Path) -> None:
@@ -146,6 +157,7 @@ class Task:
         seed: the run's seed.
         keeper: stores what methods keep.
         options: how the students compute.
+        ranks: the processes that share the run's batches.
     """
 
     def __init__(
@@ -156,10 +168,12 @@ class Task:
         seed: int,
         keeper: Keeper,
         options: EngineOptions = EAGER,
+        ranks: Ranks | None = None,
     ) -> None:
         read = {spec.pair.student.input, *(teacher.input for teacher in spec.pair.teachers.values())}
         self.data = data = data.only(read)
         self.spec, self.device, self.seed, self.options = spec, device, seed, options
+        self.ranks = ranks or Ranks()
         self.kind: str = spec.kind
         self.classes = data.classes
         self.epochs, self.batch = spec.train.epochs, spec.train.batch
@@ -217,7 +231,7 @@ class Task:
         return other
 
     def gather(self, rows: Tensor) -> Tensor:
-        return rows
+        return self.ranks.gather(rows)
 
     def rng(self, name: str) -> torch.Generator:
         return generator("cpu", self.seed, "method", name)

@@ -20,17 +20,18 @@ from kdbench.engine import arrange
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Keeper, Task, build_network, seeded
-from kdbench.engine.trainer import Trainer
+from kdbench.engine.trainer import Trained, Trainer
 from kdbench.errors import UserError
 from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.home import Home
 from kdbench.machine import device_class
 from kdbench.models.weights import load_weights
 from kdbench.options import EAGER, EngineOptions
+from kdbench.parallel.ranks import Ranks
 from kdbench.progress import Progress
 from kdbench.spec import TaskSpec, Teacher
 
-WEIGHTS, FACTS = "weights.safetensors", "facts.json"
+WEIGHTS, FACTS, CHECKPOINTS = "weights.safetensors", "facts.json", "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,14 @@ def get(
     smoke: bool,
     progress: Progress,
     options: EngineOptions = EAGER,
+    ranks: Ranks | None = None,
 ) -> TrainedTeacher:
     """The teacher in a role of a task's pair, trained now if nobody did; its net as it is built, options apart.
 
     Args:
         data: all training rows (a subset is the student's).
         options: those of the run; its teacher is trained with the ones that bear on plain.
+        ranks: processes that train it together if need be.
 
     Raises:
         UserError: it scores worse than the task's ``min_score``, or its weights do not fit.
@@ -83,15 +86,14 @@ def get(
     own = teacher_spec(spec, teacher, smoke)
     with seeded(teacher.seed, "student-init"):
         net = build_network(teacher.net, teacher.input, data).to(device)
+    task = Task(own, data, device, teacher.seed, no_keeper(home), options.without_teacher(), ranks)
     if teacher.weights == "auto":
-        place = (device, home, progress.labelled(f"teacher {teacher.net}"))
-        facts = _cached(own, teacher.seed, net, data, *place, options.without_teacher())
+        facts = _cached(task, data.digest("train"), net, home, progress.labelled(f"teacher {teacher.net}"))
         source = "kdbench"
     else:
         facts = {"weights_sha256": load_weights(net, teacher.weights), "seconds": None, "steps": None}
         source = teacher.weights
     net.to(device).eval().requires_grad_(False)
-    task = Task(own, data, device, teacher.seed, no_keeper(home))
     score = Scorer(task).primary(net)[spec.score.primary]
     _refuse_weak(spec, role, teacher, score, smoke)
     params = sum(p.numel() for p in net.parameters())
@@ -114,23 +116,15 @@ def _refuse_weak(spec: TaskSpec, role: str, teacher: Teacher, score: float, smok
         )
 
 
-def _cached(
-    own: TaskSpec,
-    seed: int,
-    net: Network,
-    data: Dataset,
-    device: torch.device,
-    home: Home,
-    progress: Progress,
-    options: EngineOptions,
-) -> dict[str, Any]:
-    """Loads the cached weights into ``net``, training them first if need be."""
+def _cached(task: Task, rows: str, net: Network, home: Home, progress: Progress) -> dict[str, Any]:
+    """Loads the cached weights into ``net``, training them first if need be; ``rows`` is the digest of all rows."""
+    own, ranks = task.spec, task.ranks
     made_by = {
         "protocol": own.model_dump(mode="json", include={"data", "pair", "train"}),
-        "data": data.digest("train"),
-        "seed": seed,
+        "data": rows,
+        "seed": task.seed,
         # Another device rounds otherwise and takes other seconds: a record's teacher is of the record's device class.
-        "device_class": device_class(device, options),
+        "device_class": device_class(task.device, task.options, ranks.size),
         "engine_version": ENGINE_VERSION,
     }
     folder = home.teachers / sha256(canonical_json(made_by))[:32]
@@ -143,13 +137,15 @@ def _cached(
         except (OSError, ValueError, KeyError) as error:
             raise Damaged(f"{FACTS} or {WEIGHTS} cannot be read") from error
 
-    def build(path: Path) -> None:
-        task = Task(own, data, device, seed, no_keeper(home), options)
+    def train(path: Path) -> tuple[Network, Trained]:
         plain = registry.method(registry.PLAIN)
-        student = arrange.student(copy.deepcopy(net), options)
-        method = plain.adapter()(task, [student], {}, plain.card.typed(plain.card.defaults()))
-        checkpoints = path / "checkpoints"
-        trained = Trainer(method.to(device), task, checkpoints, Scorer(task).primary, progress).run()
+        student = arrange.student(copy.deepcopy(net), task.options)
+        method = plain.adapter()(task, [student], {}, plain.card.typed(plain.card.defaults())).to(task.device)
+        return student, Trainer(method, task, path / CHECKPOINTS, Scorer(task).primary, progress).run()
+
+    def build(path: Path) -> None:
+        ranks.tell(str(path))
+        student, trained = train(path)
         save_tensors(path / WEIGHTS, student.state_dict())
         facts = {
             "weights_sha256": sha256_file(path / WEIGHTS),
@@ -159,9 +155,14 @@ def _cached(
             "curve": trained.curve,
         }
         (path / FACTS).write_text(json.dumps(facts, indent=1))
-        clear(checkpoints)
+        clear(path / CHECKPOINTS)
 
-    build_once(folder, check, build, progress.say)
+    if ranks.first:
+        build_once(folder, check, build, progress.say)
+        ranks.tell()
+    else:
+        while (path := ranks.tell()) is not None:
+            train(Path(path))
     try:
         net.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:

@@ -66,7 +66,7 @@ class Trainer:
 
     Args:
         method, task: as prepared.
-        folder: where checkpoints go; None trains without.
+        folder: where checkpoints go; None trains without. Of several processes the first alone writes them.
         score: test metrics of a network, for the curve; None leaves them out.
         progress: told of every step.
         checkpoint_seconds: time between checkpoints within a stage; 0 means after every step.
@@ -85,6 +85,7 @@ class Trainer:
         self.progress = progress or Progress.silent()
         self.checkpoint_seconds = checkpoint_seconds
         self.done = Trained()
+        self.ranks = task.ranks
         task.watch_stages(lambda: self.done.stages)
 
     def run(self) -> Trained:
@@ -122,7 +123,7 @@ class Trainer:
             seconds, begin_step = state["seconds"], run.step_number
             sums = _Sums(state["sums"], state["count"])
         points = _points(run.total, stage.epochs)
-        evaluates = _trains(stage, self.method.deployed) and self.score is not None
+        evaluates = _trains(stage, self.method.deployed) and self.score is not None and self.ranks.first
         digest: list[Tensor] = []
         wanted = DIGEST_STEPS if number == 0 else 0
         clock = saved = time.perf_counter()
@@ -171,10 +172,16 @@ class Trainer:
             self.done.curve = self.done.curve[::-1][::2][::-1]
 
     def _load(self, name: str) -> dict[str, Any] | None:
-        return checkpoint.load(self.folder / f"{name}.pt", self.task.device) if self.folder is not None else None
+        """A checkpoint, None without one; of several processes the first looks and the others read what it found."""
+        if self.folder is None:
+            return None
+        path = self.folder / f"{name}.pt"
+        state = checkpoint.load(path, self.task.device) if self.ranks.first else None
+        there = self.ranks.tell(state is not None)
+        return checkpoint.load(path, self.task.device) if there and not self.ranks.first else state
 
     def _save(self, name: str, number: int, state: dict[str, Any], seconds: float, sums: _Sums) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.ranks.first:
             return
         done = asdict(self.done)
         facts = {"number": number, "seconds": seconds, "done": done, "sums": sums.sums, "count": sums.count}

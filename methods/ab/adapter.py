@@ -34,6 +34,7 @@ class AB(StageWise, Initialisation):
     reads = frozenset({"preact"})
     field = "preact"
     min_batch = 2  # the connectors' batch norm, where maps are 1x1
+    one_process = None
 
     def build(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         self.connectors = nn.ModuleList(self._connector(s, t) for s, t in pairs)

@@ -30,6 +30,8 @@ def attention_loss(student: Tensor, teacher: Tensor, power: float = 2.0) -> Tens
 class AT(StageWise):
     """Attention maps of paired stages are alike."""
 
+    one_process = None
+
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
         losses = [attention_loss(s, t, self.hp.power) for s, t in self.pairs(out, target)]
         return {"attention": self.hp.attention_weight * torch.stack(losses).sum()}

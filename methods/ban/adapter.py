@@ -36,7 +36,7 @@ class BAN(Phased, ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(teachers=(), teacher=frozenset(), students=hp.generations + 1)
+        return Needs(teachers=(), teacher=frozenset(), students=hp.generations + 1, one_process=None)
 
     def first_losses(self, net: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
         """Terms of the plain generation."""

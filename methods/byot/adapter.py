@@ -71,7 +71,8 @@ class BYOT(ScoreMethod):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         fields = frozenset({"logits", "maps"})
-        return Needs(teachers=(), teacher=frozenset(), student=fields, min_batch=2)  # batch norm of 1x1 maps
+        least = 2  # batch norm of 1x1 maps
+        return Needs(teachers=(), teacher=frozenset(), student=fields, min_batch=least, one_process=None)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
@@ -86,10 +87,11 @@ class BYOT(ScoreMethod):
         hp = self.hp
         out = self.student(batch)
         features, logits = zip(*(leave(m) for leave, m in zip(self.exits, out.maps[:-1], strict=True)), strict=True)
+        joined = len(self.task.gather(batch.y)) / len(batch)  # a sum over rows is not a mean, by which processes share
         early = torch.stack([F.cross_entropy(z, batch.y) for z in logits]).sum()
         return {
             "task": (1 - hp.alpha) * self.task.loss(out, batch.y),
             "exits": (1 - hp.alpha) * early,
             "soft": hp.alpha * soft_loss(logits, out.logits, hp.temperature),
-            "feature": hp.feature_weight * feature_loss(features, out.maps[-1]),
+            "feature": hp.feature_weight * joined * feature_loss(features, out.maps[-1]),
         }

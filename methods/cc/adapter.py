@@ -31,6 +31,7 @@ class CC(Imitation):
 
     reads = frozenset({"emb"})
     min_batch = 2
+    one_process = None
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)

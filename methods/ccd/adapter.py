@@ -54,7 +54,7 @@ class CCD(Method):
     def needs(cls, hp: Any) -> Needs:
         inner: Inner | None = hp.inner
         if inner is None:
-            return Needs(kinds=KINDS, views=2)
+            return Needs(kinds=KINDS, views=2, one_process=None)
         of_inner = inner.needs()
         return replace(of_inner, kinds=KINDS & of_inner.kinds, views=2)
 

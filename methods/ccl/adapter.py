@@ -138,6 +138,7 @@ class CCL(Method):
             teacher=frozenset({"emb"}),
             batch=frozenset({"present"}),
             min_batch=2,
+            one_process=None,
         )
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
@@ -181,16 +182,15 @@ class CCL(Method):
     def _bridge(self, i: int, batch: Batch, out: Out) -> Bridge | None:
         """Losses of teacher ``i``; None where no row has its modality: nothing of it is stepped then."""
         teacher = list(self.teachers.values())[i]
+        gather = self.task.gather
         rows: Any = slice(None)
         if (present := batch.present.get(teacher.input)) is not None:
-            rows = present.nonzero().squeeze(1)  # waits for the device, in tasks with gaps alone
+            rows = gather(present).nonzero().squeeze(1)  # waits for the device, in tasks with gaps alone
             if not len(rows):
                 return None
-        student: Tensor = self.projections[i](out.emb)[rows]
-        target: Any = teacher(batch).emb
-        logits: Any = out.logits
-        of = (logits[rows], student, target[rows], batch.y[rows])
-        return bridge(self.compositions[i], *of, self.taus[i], self.hp.divergence_weight)
+        of: list[Any] = [out.logits, self.projections[i](out.emb), teacher(batch).emb, batch.y]
+        joined = [gather(values)[rows] for values in of]
+        return bridge(self.compositions[i], *joined, self.taus[i], self.hp.divergence_weight)
 
 
 def _warn_of_one_class(task: TaskInfo) -> None:

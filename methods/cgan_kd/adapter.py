@@ -57,7 +57,8 @@ class CGANKD(Method):
     def needs(cls, hp: Any) -> Needs:
         """Its own needs, joined with those of the inner method."""
         reads = {"logits"} | ({"emb"} if hp.subsample and hp.features == "teacher" else set())
-        own = Needs(kinds=OWN_KINDS, teacher=frozenset(reads), min_batch=MIN_BATCH)
+        why = "the stages of its generator make updates of their own"
+        own = Needs(kinds=OWN_KINDS, teacher=frozenset(reads), min_batch=MIN_BATCH, one_process=why)
         if hp.inner is None:
             return own
         inner = hp.inner.needs()
@@ -68,6 +69,7 @@ class CGANKD(Method):
             student=own.student | inner.student,
             teacher=own.teacher | inner.teacher,
             min_batch=max(own.min_batch, inner.min_batch),
+            one_process=why,
         )
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:

@@ -79,7 +79,7 @@ class CRD(Method):
     def needs(cls, hp: Any) -> Needs:
         student = frozenset({"logits", "emb"})
         teacher = student if hp.kd_weight else frozenset({"emb"})
-        return Needs(student=student, teacher=teacher, batch=frozenset({"index"}))
+        return Needs(student=student, teacher=teacher, batch=frozenset({"index"}), one_process=None)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
@@ -88,20 +88,22 @@ class CRD(Method):
         self.embeddings = nn.ModuleList(Embedding(width, hp.width) for width in widths)
         self.banks = nn.ModuleList(MemoryBank(task.n_train, hp.width) for _ in widths)
         self.contrasts = nn.ModuleList(Contrast() for _ in widths)
-        self._fresh: list[Tensor] = []
+        self._fresh: tuple[Tensor, list[Tensor]] | None = None
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp
         out, target = self.student(batch), self.teacher(batch)
         embeddings, banks, contrasts = (list[Any](m) for m in (self.embeddings, self.banks, self.contrasts))
-        rows = [embed(of.emb) for embed, of in zip(embeddings, (out, target), strict=True)]
-        counts = multiplicity(self.negatives.draw(batch.y, at.rng), len(banks[0].rows))
+        gather = self.task.gather
+        rows = [gather(embed(of.emb)) for embed, of in zip(embeddings, (out, target), strict=True)]
+        y, index = gather(batch.y), gather(batch.index)
+        counts = multiplicity(self.negatives.draw(y, at.rng), len(banks[0].rows))
         # The student's rows meet the teacher's memory and the other way round.
         own, other = (
-            contrast(row, bank.rows, batch.index, counts, hp.contrast_temperature)
+            contrast(row, bank.rows, index, counts, hp.contrast_temperature)
             for contrast, row, bank in zip(contrasts, rows, banks[::-1], strict=True)
         )
-        self._fresh = [row.detach() for row in rows]
+        self._fresh = index, [row.detach() for row in rows]
         terms = {
             "task": hp.ce_weight * self.task.loss(out, batch.y),
             "contrast": hp.contrast_weight * (own + other),
@@ -111,5 +113,7 @@ class CRD(Method):
         return terms
 
     def after_step(self, batch: Batch, at: At) -> None:
-        for bank, rows in zip(list[Any](self.banks), self._fresh, strict=True):
-            bank.update(batch.index, rows, self.hp.momentum, batch.views)
+        assert self._fresh is not None
+        index, fresh = self._fresh
+        for bank, rows in zip(list[Any](self.banks), fresh, strict=True):
+            bank.update(index, rows, self.hp.momentum, batch.views)

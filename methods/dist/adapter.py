@@ -46,12 +46,13 @@ class DIST(ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(min_batch=2)  # one row has no correlation within a class
+        return Needs(min_batch=2, one_process=None)  # one row has no correlation within a class
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp
         out = self.student(batch)
-        inter, intra = relations(out.logits, self.teacher(batch).logits, hp.temperature)
+        student, teacher = (self.task.gather(of.logits) for of in (out, self.teacher(batch)))
+        inter, intra = relations(student, teacher, hp.temperature)
         return {
             "ce": hp.ce_weight * self.task.loss(out, batch.y),
             "inter": hp.inter_weight * inter,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Network, TaskInfo
+from kdbench.contract import At, Batch, Needs, Network, TaskInfo
 from kdbench.methods.shared.logits import ScoreMethod, linear_ramp, others, require_same_shape, row_divergence
 
 
@@ -62,6 +62,10 @@ def _two_classes(logits: Tensor, y: Tensor) -> Tensor:
 
 class DKD(ScoreMethod):
     """Cross-entropy, and the softened divergence split at the target class, each part with a weight of its own."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        return Needs(one_process=None)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)

@@ -28,7 +28,7 @@ class DML(ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(teachers=(), teacher=frozenset(), students=hp.peers)
+        return Needs(teachers=(), teacher=frozenset(), students=hp.peers, one_process=None)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         outs = [peer(batch) for peer in self.students]

@@ -86,7 +86,9 @@ class EnergyKD(ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(min_batch=ALWAYS_MIXED if hp.form == "heda" else 1)
+        if hp.form == "heda":
+            return Needs(min_batch=ALWAYS_MIXED, one_process="it mixes rows with others of the whole batch")
+        return Needs(one_process=None)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)

@@ -140,7 +140,13 @@ class FFSD(Method):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(teachers=(), teacher=frozenset(), students=hp.commons + 1, student=frozenset({"logits", "maps"}))
+        return Needs(
+            teachers=(),
+            teacher=frozenset(),
+            students=hp.commons + 1,
+            student=frozenset({"logits", "maps"}),
+            one_process=None,
+        )
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)

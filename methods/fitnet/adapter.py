@@ -28,6 +28,7 @@ class FitNet(Imitation):
 
     reads = frozenset({"maps"})
     min_batch = 2  # the regressor's batch norm, where maps are 1x1
+    one_process = None
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)

@@ -45,6 +45,7 @@ class FSP(Initialisation):
     """In the first phase the student's flow matrices, from stem to last stage, become the teacher's."""
 
     reads = frozenset({"maps"})
+    one_process = None
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)

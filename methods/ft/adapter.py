@@ -78,6 +78,7 @@ class FT(Imitation):
     """The paraphraser learns the teacher's factors, is frozen, and the student's translator learns to match them."""
 
     reads = frozenset({"maps"})
+    one_process = None
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)

@@ -88,7 +88,7 @@ class HKD(Method):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         fields = frozenset({"logits", "emb"})
-        return Needs(student=fields, teacher=fields, batch=frozenset({"index"}))
+        return Needs(student=fields, teacher=fields, batch=frozenset({"index"}), one_process=None)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
@@ -97,7 +97,7 @@ class HKD(Method):
         widths = [out.emb.shape[1] for out in probed]
         self.embeddings = nn.ModuleList(Embedding(width, hp.width) for width in widths)
         self.banks = nn.ModuleList(MemoryBank(task.n_train, hp.width) for _ in widths)
-        self._nodes: list[Tensor] = []
+        self._fresh: tuple[Tensor, list[Tensor]] | None = None
         rows = min(task.batch, task.n_train)
         if rows < hp.neighbours:
             warnings.warn(
@@ -114,19 +114,21 @@ class HKD(Method):
         hp = self.hp
         sides: list[Any] = list(self.embeddings)
         outs = (self.student(batch), self.teacher(batch))
-        nodes = [side.nodes(out.emb) for side, out in zip(sides, outs, strict=True)]
+        gather = self.task.gather
+        nodes = [gather(side.nodes(out.emb)) for side, out in zip(sides, outs, strict=True)]
+        y, index = gather(batch.y), gather(batch.index)
         banks: list[Any] = [bank.rows for bank in self.banks]
-        stored = [bank[batch.index] for bank in banks]
-        log_counts = multiplicity(self.negatives.draw(batch.y, at.rng), len(banks[0])).log()
+        stored = [bank[index] for bank in banks]
+        log_counts = multiplicity(self.negatives.draw(y, at.rng), len(banks[0])).log()
         terms = {
             "task": hp.ce_weight * self.task.loss(outs[0], batch.y),
             "individual": hp.hkd_weight * contrasts(nodes, stored, banks, log_counts, hp.tau, hp.negatives_of).sum(),
             "graph": nodes[0].new_zeros(()),
         }
-        self._nodes = []
-        if len(batch) >= hp.neighbours:
-            self._nodes = [node.detach() for node in nodes]
-            nearest = [neighbours(out.logits, hp.neighbours) for out in outs]
+        self._fresh = None
+        if len(y) >= hp.neighbours:
+            self._fresh = index, [node.detach() for node in nodes]
+            nearest = [neighbours(gather(out.logits), hp.neighbours) for out in outs]
             mixed = [side.mixed(node, near) for side, node, near in zip(sides, nodes, nearest, strict=True)]
             targets = [smoothed(old, new, hp.smoothing) for old, new in zip(stored, mixed, strict=True)]
             graph = contrasts(mixed, targets, banks, log_counts, hp.tau, hp.negatives_of).sum()
@@ -136,6 +138,8 @@ class HKD(Method):
         return terms
 
     def after_step(self, batch: Batch, at: At) -> None:
-        banks: list[Any] = list(self.banks)
-        for bank, nodes in zip(banks, self._nodes, strict=False):  # no nodes where no graph was built
-            bank.update(batch.index, nodes, self.hp.momentum, batch.views)
+        if self._fresh is None:  # no graph was built
+            return
+        index, fresh = self._fresh
+        for bank, nodes in zip(list[Any](self.banks), fresh, strict=True):
+            bank.update(index, nodes, self.hp.momentum, batch.views)

@@ -76,6 +76,7 @@ class HSAKD(Phased):
             views=ROTATIONS,
             min_batch=2,  # a batch norm in a head, where maps are 1x1
             trains_teacher=not online and hp.teacher_stage == "joint",
+            one_process=None,
         )
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdbench.contract import At, Batch
+from kdbench.contract import At, Batch, Needs
 from kdbench.methods.shared.logits import ScoreMethod, row_divergence
 
 
@@ -24,6 +24,10 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 class KD(ScoreMethod):
     """Cross-entropy with the labels and the softened divergence from the teacher."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        return Needs(one_process=None)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Network, TaskInfo
+from kdbench.contract import At, Batch, Needs, Network, TaskInfo
 from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.logits import ScoreMethod, linear_ramp
@@ -25,6 +25,10 @@ def standardized(logits: Tensor) -> Tensor:
 
 class LSKD(ScoreMethod):
     """Cross-entropy of the logits as they are, and kd's or dkd's divergence of standardized ones."""
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        return Needs(one_process=None)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)

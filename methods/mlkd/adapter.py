@@ -79,7 +79,7 @@ class MLKD(ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(kinds=frozenset({"classification"}), views=2, min_batch=2)
+        return Needs(kinds=frozenset({"classification"}), views=2, min_batch=2, one_process=None)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
@@ -89,7 +89,9 @@ class MLKD(ScoreMethod):
         hp = self.hp
         views = [batch.view(v) for v in range(batch.views)]
         outs = [self.student(view) for view in views]  # apart: batch norm sees one view at a time
-        student, teacher = [out.logits for out in outs], list(batch.unview(self.teacher(batch).logits))
+        gather = self.task.gather
+        student = [gather(out.logits) for out in outs]
+        teacher = [gather(logits) for logits in batch.unview(self.teacher(batch).logits)]
         temperatures = (hp.temperature, *hp.more_temperatures)
         rows, classes = masks(teacher[0], hp.official_code)
         by_class, by_row = correlation_losses(student[0], teacher[0], temperatures, rows, classes)

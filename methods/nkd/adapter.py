@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch
+from kdbench.contract import At, Batch, Needs
 from kdbench.methods.shared.logits import ScoreMethod, others, require_same_shape
 
 
@@ -40,6 +40,10 @@ class NKD(ScoreMethod):
     """Cross-entropy, the same weighted by the teacher's confidence, and the normalised non-target term."""
 
     min_classes = 3  # of two, one other class is left and has nothing to be normalised with
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        return Needs(one_process=None)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp

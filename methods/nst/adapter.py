@@ -29,6 +29,8 @@ def selectivity_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class NST(StageWise):
     """Channels of paired stages are selective for the same positions."""
 
+    one_process = None
+
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
         losses = [selectivity_loss(s, t) for s, t in self.pairs(out, target)]
         return {"selectivity": self.hp.selectivity_weight * torch.stack(losses).sum()}

@@ -71,6 +71,7 @@ class OFD(StageWise):
     field = "preact"
     reads = frozenset({"preact"})
     min_batch = 2  # the connectors' batch norm, where maps are 1x1
+    one_process = None
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:

@@ -33,6 +33,7 @@ class PKT(Imitation):
 
     reads = frozenset({"emb"})
     min_batch = 2
+    one_process = None
 
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
         assert out.emb is not None

@@ -20,7 +20,7 @@ class Plain(Method):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         kinds = {"classification", "crossmodal"} | ({"regression"} if not hp.label_smoothing else set())
-        return Needs(kinds=frozenset(kinds), teachers=(), teacher=frozenset())
+        return Needs(kinds=frozenset(kinds), teachers=(), teacher=frozenset(), one_process=None)
 
     def stages(self) -> Iterator[Stage]:
         if self.hp.length == 1.0:

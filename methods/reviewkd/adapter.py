@@ -99,6 +99,7 @@ class ReviewKD(Method):
             teacher=frozenset({hp.teacher_features, "emb"} | ({"logits"} if hp.kl_weight else set())),
             min_batch=NORM_ROWS,
             teacher_batchnorm=hp.teacher_batchnorm,
+            one_process=None,
         )
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:

@@ -55,6 +55,7 @@ class RKD(Imitation):
 
     reads = frozenset({"emb"})
     min_batch = 3  # two rows have one distance, 1 after scaling, and no angle
+    one_process = None
 
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
         assert out.emb is not None

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Group, Method, Needs, Network, Out, Stage, TaskInfo
+from kdbench.contract import UNSHOWN, At, Batch, Group, Method, Needs, Network, Out, Stage, TaskInfo
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.matching import pair_stages
 
@@ -23,11 +23,12 @@ class Imitation(Method, ABC):
 
     Attributes:
         reads: fields of :class:`Out` that both networks must fill.
-        min_batch: see :class:`Needs`.
+        min_batch, one_process: see :class:`Needs`.
     """
 
     reads: ClassVar[frozenset[str]]
     min_batch: ClassVar[int] = 1
+    one_process: ClassVar[str | None] = UNSHOWN
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
@@ -37,6 +38,7 @@ class Imitation(Method, ABC):
             student=cls.reads | {"logits"},
             teacher=cls.reads | ({"logits"} if softened else set()),
             min_batch=cls.min_batch,
+            one_process=cls.one_process,
         )
 
     @abstractmethod

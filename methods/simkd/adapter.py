@@ -98,6 +98,7 @@ class SimKD(Method):
             teacher=frozenset({"maps", "emb", "classifier"}),
             min_batch=2,  # the projector's batch norm, where maps are 1x1
             changes_student=True,
+            one_process=None,
         )
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:

@@ -29,6 +29,7 @@ class SP(Imitation):
 
     reads = frozenset({"maps"})
     min_batch = 2
+    one_process = None
 
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
         student, teacher = self.task.gather(out.maps[-1]), self.task.gather(target.maps[-1])

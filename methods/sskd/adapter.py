@@ -96,6 +96,7 @@ class SSKD(Method):
             data=frozenset({"rotation_safe"}),
             views=ROTATIONS,
             min_batch=2,  # a row of likeness needs another image
+            one_process=None,
         )
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
@@ -104,19 +105,23 @@ class SSKD(Method):
         widths = [task.probe(net).emb.shape[1] for net in (self.student, self.teacher)]  # type: ignore[union-attr]
         self.student_head, self.teacher_head = (ProjectionHead(width) for width in widths)
 
+    def _joined(self, batch: Batch, rows: Tensor) -> Tensor:
+        """(4, N, ...) of the joined batch's rows: which of them are kept is decided among all."""
+        return self.task.gather(rows).unflatten(0, (batch.views, -1))
+
     def head_losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         """Terms of the teacher head's stage."""
         embeddings = self.teacher_head(self.teacher(batch).emb.detach())
-        return {"head": head_loss(similarity(batch.unview(embeddings)))}
+        return {"head": head_loss(similarity(self._joined(batch, embeddings)))}
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp
         outs = self.student(batch), self.teacher(batch)
-        y = batch.unview(batch.y)
-        student, teacher = (batch.unview(out.logits) for out in outs)
+        y = self._joined(batch, batch.y)
+        student, teacher = (self._joined(batch, out.logits) for out in outs)
         with torch.no_grad():
-            like_teacher = similarity(batch.unview(self.teacher_head(outs[1].emb)))
-        like_student = similarity(batch.unview(self.student_head(outs[0].emb)))
+            like_teacher = similarity(self._joined(batch, self.teacher_head(outs[1].emb)))
+        like_student = similarity(self._joined(batch, self.student_head(outs[0].emb)))
         keep_scores = kept(turned(teacher), turned(y), hp.rotation_share)
         keep_likeness = kept(like_teacher, own_image(y.shape[1], y.device), hp.similarity_share)
         rotation = kept_divergence(turned(student), turned(teacher), hp.rotation_temperature, keep_scores)

@@ -47,7 +47,7 @@ class TFKD(Phased, ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(teachers=(), teacher=frozenset(), students=2 if hp.form == "self" else 1)
+        return Needs(teachers=(), teacher=frozenset(), students=2 if hp.form == "self" else 1, one_process=None)
 
     def teacher_losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         """The plain training of the copy."""

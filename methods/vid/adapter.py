@@ -64,6 +64,8 @@ def information_loss(gaussian: nn.Module, student: Tensor, teacher: Tensor) -> T
 class VID(StageWise):
     """The student's maps of paired stages predict the teacher's."""
 
+    one_process = None
+
     def build(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         start = self.hp.initial_variance
         self.gaussians = nn.ModuleList(Gaussian(s.shape[1], t.shape[1], start, s.ndim - 2) for s, t in pairs)
