@@ -155,10 +155,12 @@ _walls: list[Path] = []
 """Folders that may be written now; none: everything may."""
 _broken: list[str] = []
 _listening = False
-_WRITES = {
-    "os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,), "os.link": (1,), "os.symlink": (1,),
-    "os.truncate": (0,), "os.chmod": (0,), "shutil.rmtree": (0,), "shutil.copyfile": (1,), "shutil.move": (0, 1),
+_WRITES: dict[str, tuple[tuple[int, int | None], ...]] = {
+    "os.rename": ((0, 2), (1, 3)), "os.remove": ((0, 1),), "os.mkdir": ((0, 2),), "os.rmdir": ((0, 1),),
+    "os.link": ((1, 3),), "os.symlink": ((1, 2),), "os.truncate": ((0, None),), "os.chmod": ((0, 2),),
+    "shutil.copyfile": ((1, None),), "shutil.move": ((0, None), (1, None)),
 }  # fmt: skip
+"""Audit event to the places of a path in its arguments and of the open folder that the path is relative to."""
 _FORBIDDEN = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "os.fork"}
 
 
@@ -172,14 +174,15 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
             _within(event, path)
     elif event in _WRITES:
-        for place in _WRITES[event]:
-            _within(event, arguments[place])
+        for place, folder in _WRITES[event]:
+            _within(event, arguments[place], -1 if folder is None else arguments[folder])
 
 
-def _within(event: str, path: Any) -> None:
+def _within(event: str, path: Any, folder: int = -1) -> None:
     if not isinstance(path, str | bytes | os.PathLike):
         return  # an open file
-    whole = Path(os.path.realpath(os.fsdecode(path)))
+    start = os.getcwd() if folder < 0 else f"/proc/self/fd/{folder}"
+    whole = Path(os.path.realpath(os.path.join(start, os.fsdecode(path))))
     if str(whole).startswith("/dev/") or "__pycache__" in whole.parts:
         return
     if not any(whole.is_relative_to(wall) for wall in _walls):
