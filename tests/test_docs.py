@@ -62,6 +62,7 @@ def checkout(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     scripts = {
         "python": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n',
         "kdbench": f'#!/bin/sh\nexec "{sys.executable}" -m kdbench "$@"\n',
+        "torchrun": f'#!/bin/sh\nexec "{sys.executable}" -m torch.distributed.run "$@"\n',
         "pytest": f'#!/bin/sh\nexec "{sys.executable}" -m pytest -p no:cacheprovider "$@"\n',
         "pip": PIP.format(python=sys.executable, support=support, site=str(site)),
     }
