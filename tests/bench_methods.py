@@ -65,6 +65,15 @@ def main_phase(method: str, folder: Path) -> Phase:
     return max(found, key=lambda phase: phase.steps)
 
 
+def timed(benchmark: Callable[..., object], phase: Phase) -> None:
+    """Times steps of a phase, which have to train: the time of anything else says nothing."""
+    params = [param for group in phase.stage.groups for param in group.params]
+    before = [param.detach().clone() for param in params]
+    benchmark.pedantic(phase.step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]
+    assert all(param.isfinite().all() for param in params)
+    assert any(not torch.equal(param, old) for param, old in zip(params, before, strict=True))
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("method", sorted(registry.method_packages(), key=lambda name: (name != registry.PLAIN, name)))
 def test_bench_step(benchmark: Callable[..., object], method: str, tmp_path: Path) -> None:
@@ -72,10 +81,10 @@ def test_bench_step(benchmark: Callable[..., object], method: str, tmp_path: Pat
         pytest.skip(MAKES_FIRST[method])
     torch.set_num_threads(1)
     try:
-        step = main_phase(method, tmp_path).step
+        phase = main_phase(method, tmp_path)
     except (NotApplicable, UserError) as reason:
         pytest.skip(str(reason))
-    benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]
+    timed(benchmark, phase)
 
 
 def test_bench_contrast_with_banks_of_all_of_cifar100(benchmark: Callable[..., object]) -> None:
@@ -86,12 +95,13 @@ def test_bench_contrast_with_banks_of_all_of_cifar100(benchmark: Callable[..., o
     banks = [MemoryBank(len(labels), 128).rows for _ in range(2)]
     anchors = [torch.nn.functional.normalize(torch.randn(64, 128), dim=1).requires_grad_() for _ in range(2)]
 
-    def step() -> None:
+    def step() -> torch.Tensor:
         log_counts = multiplicity(negatives.draw(labels[:64], rng), len(labels)).log()
         total = sum(contrasts(anchors, anchors, banks, log_counts, 0.07).sum() for _ in range(2))
         total.backward()  # type: ignore[union-attr]
+        return total.detach()  # type: ignore[union-attr]
 
-    benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]
+    assert benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1).isfinite()  # type: ignore[attr-defined]
 
 
 def test_bench_bridges_to_two_teachers(benchmark: Callable[..., object]) -> None:
@@ -102,12 +112,14 @@ def test_bench_bridges_to_two_teachers(benchmark: Callable[..., object]) -> None
     logits, y = torch.randn(64, CLASSES).requires_grad_(), torch.arange(64) % CLASSES
     student.requires_grad_()
 
-    def step() -> None:
+    def step() -> torch.Tensor:
         of = zip(compositions, teachers, (0.5, 0.1), strict=True)
         total = [term for c, t, tau in of for term in bridge(c, logits, student, t, y, tau, 0.5)]
-        torch.stack(total).sum().backward()
+        loss = torch.stack(total).sum()
+        loss.backward()
+        return loss.detach()
 
-    benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]
+    assert benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1).isfinite()  # type: ignore[attr-defined]
 
 
 @pytest.mark.timeout(600)
@@ -120,4 +132,4 @@ def test_bench_step_of_a_generator(benchmark: Callable[..., object], stage: str,
     place = Place(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
     prepared = prepare(config, 0, place, rows(), {"image": teacher()})
     found = next(phase for phase in phases(prepared) if phase.stage.name == stage)
-    benchmark.pedantic(found.step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]
+    timed(benchmark, found)

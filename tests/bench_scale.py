@@ -47,4 +47,5 @@ def test_step(benchmark, tmp_path: Path, task: str, method: str) -> None:
     place = Place(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
     prepared = prepare(config, 0, place, rows(), {"image": teacher})
     run = StageRun(prepared.method.train(), next(iter(prepared.method.stages())), prepared.task)
-    benchmark.pedantic(run.step, rounds=ROUNDS, warmup_rounds=1)
+    terms = benchmark.pedantic(run.step, rounds=ROUNDS, warmup_rounds=1)
+    assert all(term.isfinite() for term in terms.values())

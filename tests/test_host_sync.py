@@ -141,6 +141,7 @@ def test_cuda_sees_no_step_wait(method, tmp_path):
         run.step()  # first steps build what the rest use
         torch.cuda.set_sync_debug_mode("error")
         try:
-            run.step()
+            terms = run.step()  # raises where it waits
         finally:
             torch.cuda.set_sync_debug_mode("default")
+        assert all(term.isfinite().all() for term in terms.values())

@@ -104,7 +104,8 @@ def test_every_device_class_can_stand_in_a_record():
         precision="bf16", compile=True, channels_last=True, fold_teacher=True, teacher_dtype="fp32", fused=True
     )
     for options in (EngineOptions(), FAST, every):
-        adapter.validate_python(f"cuda:H100/{options.marks(8)}")
+        name = f"cuda:H100/{options.marks(8)}"
+        assert adapter.validate_python(name) == name
 
 
 def test_a_record_whose_class_hides_an_option_is_refused(make_record):

@@ -13,6 +13,11 @@ from kdbench.errors import UserError
 if TYPE_CHECKING:
     from kdbench.scaffold import Made
 
+Standalone = Annotated[
+    bool, typer.Option("--standalone", help="A package of its own instead of files in this checkout.")
+]
+To = Annotated[Path | None, typer.Option("--to", help="With --standalone: its folder [default: kdbench-NAME].")]
+
 new_app = typer.Typer(help="Start a method or a task of your own.", rich_markup_mode=None)
 app.add_typer(new_app, name="new")
 
@@ -20,18 +25,13 @@ app.add_typer(new_app, name="new")
 @new_app.command("method")
 def new_method(
     name: Annotated[str, typer.Argument(help="Small letters, digits and '_'.")],
-    standalone: Annotated[
-        bool, typer.Option("--standalone", help="A package of its own instead of a folder in this checkout.")
-    ] = False,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="With --standalone: its folder [default: kdbench-NAME].")
-    ] = None,
+    standalone: Standalone = False,
+    to: To = None,
 ) -> None:
     """Write a method that runs as it stands: card, adapter and parity-test skeleton."""
     from kdbench.scaffold import new_method as write
 
-    if to is not None and not standalone:
-        raise UserError("--to belongs to --standalone; without it a method lies in methods/ of the checkout")
+    _require_standalone(to, standalone, "a method lies in methods/")
     _tell(write(name, standalone=standalone, to=to))
 
 
@@ -48,18 +48,13 @@ def new_task(
     config: Annotated[str | None, typer.Option("--config", help="With --hub: which of its configurations.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Column of the classes, if it is not plain.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Column of a number to predict.")] = None,
-    standalone: Annotated[
-        bool, typer.Option("--standalone", help="A package of its own instead of files in this checkout.")
-    ] = False,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="With --standalone: its folder [default: kdbench-NAME].")
-    ] = None,
+    standalone: Standalone = False,
+    to: To = None,
 ) -> None:
     """Write a task on your own pictures that runs as it stands: its file, and one that describes the data."""
     from kdbench.scaffold import new_task as write
 
-    if to is not None and not standalone:
-        raise UserError("--to belongs to --standalone; without it a task lies in tasks/ of the checkout")
+    _require_standalone(to, standalone, "a task lies in tasks/")
     given = {"folder": folder, "parquet": parquet, "hub": hub}
     named = [(source, str(where)) for source, where in given.items() if where is not None]
     if len(named) != 1:
@@ -77,3 +72,8 @@ def _tell(made: Made) -> None:
     print("next:")
     for line in made.next:
         print(f"  {line}")
+
+
+def _require_standalone(to: Path | None, standalone: bool, otherwise: str) -> None:
+    if to is not None and not standalone:
+        raise UserError(f"--to belongs to --standalone; without it {otherwise} of the checkout")
