@@ -107,6 +107,14 @@ class RunConfig:
         """sha256 of the canonical JSON of :meth:`spec`: equal for runs that may be compared seed by seed."""
         return sha256(canonical_json(self.spec()))
 
+    @property
+    def step_hash(self) -> str:
+        """:attr:`spec_hash` of the configuration whose steps these are: a compute-matched run takes its base's."""
+        if self.match is None:
+            return self.spec_hash
+        base = run_config(self.method.ref.card.name, self.task.name, self.overrides, smoke=self.smoke)
+        return base.spec_hash
+
 
 def run_config(
     method: str, task: str, overrides: Sequence[str] = (), *, smoke: bool = False, match: Match | None = None

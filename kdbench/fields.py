@@ -55,7 +55,7 @@ DeviceClass = Annotated[
     str,
     StringConstraints(
         pattern=r"^(cpu|cuda|mps)(:[A-Za-z0-9][A-Za-z0-9_.-]*)?/(fp64|fp32|tf32|bf16|fp16)"
-        r"/x[1-9]\d*(/compile)?(/channels-last)?(/fold-teacher)?(/teacher-(fp32|bf16))?(/fused)?$"
+        r"/x[1-9]\d*(/compile)?(/cuda-graphs)?(/channels-last)?(/fold-teacher)?(/teacher-(fp32|bf16))?(/fused)?$"
     ),
 ]
 Time = Annotated[

@@ -24,6 +24,7 @@ class EngineOptions(Part):
     Attributes:
         precision: type of the arithmetic inside the networks; bf16 is autocast, their outputs come back as fp32.
         compile: the networks' forward is compiled (torch.compile); scoring stays eager.
+        cuda_graphs: passes of the compiled networks, forward and backward, are replayed as CUDA graphs.
         channels_last: 4-D weights lie channels last, and so do the maps that follow.
         fold_teacher: batch norms of frozen teachers in eval mode are folded into the convolutions before them. A
             teacher that is trained, that normalises by the batch, or whose norms or tails the method reads keeps them.
@@ -33,6 +34,7 @@ class EngineOptions(Part):
 
     precision: Dtype = "fp32"
     compile: bool = False
+    cuda_graphs: bool = False
     channels_last: bool = False
     fold_teacher: bool = False
     teacher_dtype: Dtype | None = None
@@ -46,6 +48,12 @@ class EngineOptions(Part):
             return {**given, "teacher_dtype": None}
         return given
 
+    @model_validator(mode="after")
+    def _graphs_of_what_is_compiled(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs replays what is compiled; set engine.compile=true as well")
+        return self
+
     def changed(self) -> dict[str, Any]:
         """The options that are not off, as JSON data."""
         return self.model_dump(mode="json", exclude_defaults=True)
@@ -58,6 +66,7 @@ class EngineOptions(Part):
         """The part of a device class behind the device, e.g. ``bf16/x1/compile/channels-last``."""
         named = {
             "compile": self.compile,
+            "cuda-graphs": self.cuda_graphs,
             "channels-last": self.channels_last,
             "fold-teacher": self.fold_teacher,
             f"teacher-{self.teacher_dtype}": self.teacher_dtype is not None,

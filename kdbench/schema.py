@@ -156,6 +156,7 @@ class Protocol(Part):
     augment: tuple[Word, ...]
     amp: Literal["off", "bf16", "fp16"]
     compile: bool
+    cuda_graphs: bool = False
     channels_last: bool
     fold_teacher: bool = False
     teacher_dtype: Literal["fp32", "bf16"] | None = None

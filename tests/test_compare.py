@@ -95,7 +95,9 @@ def test_plain_at_m_takes_the_recipe_ratio_of_m(folder):
     assert match.ratio == pytest.approx(3.2, rel=0.02)
     config = run_config("plain@reviewkd", "digits/few-shot", match=match)
     assert config.method.params["length"] == match.ratio
-    assert config.spec_hash != run_config("plain", "digits/few-shot").spec_hash
+    plain = run_config("plain", "digits/few-shot")
+    assert config.spec_hash != plain.spec_hash
+    assert config.step_hash == plain.step_hash == plain.spec_hash
 
 
 def test_plain_at_m_waits_for_m(folder):

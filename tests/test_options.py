@@ -40,9 +40,9 @@ def tiny_of(method: str, options: EngineOptions) -> Tiny:
     return replace(found, config=replace(found.config, engine=options))
 
 
-def losses(task: Tiny, folder: Path, steps: int = 3) -> list[float]:
+def losses(task: Tiny, folder: Path, steps: int = 3, device: torch.device | None = None) -> list[float]:
     """Totals of the first steps of a method's first stage."""
-    prepared = task.prepare(folder)
+    prepared = task.prepare(folder, device=device or torch.device("cpu"))
     torch.manual_seed(0)
     run = StageRun(prepared.method.train(), next(prepared.method.stages()), prepared.task)
     return [sum(float(term) for name, term in run.step().items() if name != "total") for _ in range(steps)]
@@ -89,6 +89,7 @@ def test_options_are_hashed_and_leave_a_run_ranked():
         ("engine.precision=fp16", "override engine.precision: Input should be 'fp32' or 'bf16'"),
         ("engine.compile=1", "override engine.compile: Input should be a valid boolean"),
         ("engine=fast", "'engine' is a group; set one of engine.precision"),
+        ("engine.cuda_graphs=true", "cuda_graphs replays what is compiled; set engine.compile=true as well"),
     ],
 )
 def test_a_wrong_option_is_one_line(override, message):
@@ -101,8 +102,9 @@ def test_a_wrong_option_is_one_line(override, message):
 def test_every_device_class_can_stand_in_a_record():
     adapter = TypeAdapter(DeviceClass)
     every = EngineOptions(
-        precision="bf16", compile=True, channels_last=True, fold_teacher=True, teacher_dtype="fp32", fused=True
-    )
+        precision="bf16", compile=True, cuda_graphs=True, channels_last=True, fold_teacher=True, teacher_dtype="fp32",
+        fused=True,
+    )  # fmt: skip
     for options in (EngineOptions(), FAST, every):
         name = f"cuda:H100/{options.marks(8)}"
         assert adapter.validate_python(name) == name
@@ -198,6 +200,21 @@ def test_a_run_with_options_resumes_to_the_same_bits_and_keeps_the_plain_student
     for a, b in zip(whole.method.state_dict().values(), again.method.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert equals_plain(copy.deepcopy(whole.method.deployed), whole.task)
+
+
+def test_cuda_graphs_are_refused_where_there_are_none():
+    net, _ = used("convnet_w4")
+    with pytest.raises(UserError, match="cuda_graphs=true: there are none on cpu"):
+        arrange.student(net, EngineOptions(compile=True, cuda_graphs=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["kd", "reviewkd", "crd", "ccd", "dml"])
+def test_a_run_of_cuda_graphs_gives_the_losses_of_an_eager_one(method, tmp_path):
+    device = torch.device("cuda")
+    graphs = tiny_of(method, EngineOptions(compile=True, cuda_graphs=True, fused=True))
+    replayed = losses(graphs, tmp_path / "a", steps=8, device=device)
+    assert replayed == pytest.approx(losses(tiny_of(method, EAGER), tmp_path / "b", steps=8, device=device), rel=1e-3)
 
 
 @pytest.mark.slow

@@ -279,9 +279,11 @@ def command(*words: str, home: Home) -> str:
 @pytest.mark.timeout(900)
 def test_compute_matched_plain_trains_as_long_as_the_method_costs(home):
     command("evaluate", "-m", "kd", "-t", TASK, "--seed", "0", "--overhead", "quick", home=home)
-    command("evaluate", "-m", "plain@kd", "-t", TASK, "--seed", "0", "--overhead", "off", home=home)
+    for method in ("plain", "plain@kd"):
+        command("evaluate", "-m", method, "-t", TASK, "--seed", "0", "--overhead", "quick", home=home)
     found = {record.method_name: record for record in map(load, home.records.glob("*.json"))}
-    matched, kd = found["plain@kd"], found["kd"]
+    plain, matched, kd = found["plain"], found["plain@kd"], found["kd"]
+    assert matched.measured.measured_by == plain.run_id  # the same step, only more of them
     assert matched.compute_match.method == "kd"
     assert matched.compute_match.spec_hash == kd.spec_hash
     (stage,) = matched.stages

@@ -230,6 +230,11 @@ def test_matched_runs_wait_for_the_cost_of_their_method(home, recorded, monkeypa
     assert cell.match.method == "kd"
     assert cell.match.ratio > 0
     assert cell.spec_hash != run_config("plain", TASK).spec_hash
+    (cell,) = sweep(asked(home, "plain@kd", overhead="full")).matched()
+    assert not cell.measured
+    recorded("plain", 0)  # whose steps a compute-matched run takes
+    (cell,) = sweep(asked(home, "plain@kd", overhead="full")).matched()
+    assert cell.measured
 
 
 # the command line

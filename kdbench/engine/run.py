@@ -285,13 +285,14 @@ def equals_plain(net: nn.Module, task: Task) -> bool:
 
 
 def _overhead(request: Request, place: Place, stages: int) -> report.CellOverhead | None:
-    """The cell's overhead: what another seed measured in this mode or a better one, or measured now."""
+    """The cell's overhead: what was measured of its steps in this mode or a better one, or measured now."""
     if request.overhead == "off" or request.ranks.several:
         return None
     better = ("full",) if request.overhead == "full" else ("full", "quick")
-    for mode in better:
-        if (measured := _behind(request, f"{request.cell_key}.{mode}")) is not None:
-            return report.CellOverhead.of(measured)
+    for spec_hash in dict.fromkeys((request.config.step_hash, request.config.spec_hash)):
+        for mode in better:
+            if (measured := _behind(request, f"{cell_key(spec_hash, request.device_class)}.{mode}")) is not None:
+                return report.CellOverhead.of(measured)
     request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
     try:
         found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)

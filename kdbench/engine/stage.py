@@ -106,6 +106,8 @@ class StageRun:
 
     def step(self) -> dict[str, Tensor]:
         """One update; returns the detached terms, ``total`` among them for a stage with losses."""
+        if self.task.options.cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs returned may be overwritten
         for name, optimizer in self.optimizers.items():
             for param_group in optimizer.param_groups:
                 param_group["lr"] = self._base_lr[name] * self.lr_factor(self._schedules[name])

@@ -140,7 +140,8 @@ def _cell(asked: Asked, known: Known, method: str, task: str, absent: str | None
     cell = Cell(
         method, task, spec_hash,
         hours=None if asked.overrides else known.hours_of(method, task),
-        measured=asked.overhead != "off" and known.is_measured(spec_hash, asked.overhead),
+        measured=asked.overhead != "off"
+        and any(known.is_measured(one, asked.overhead) for one in (spec_hash, config.step_hash)),
         match=match,
     )  # fmt: skip
     wanted: list[int] = []
