@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from markupsafe import Markup
 
-from kdbench.leaderboard.charts import strip
+from kdbench.leaderboard.charts import shown, strip
 from kdbench.leaderboard.entries import Entry
 from kdbench.leaderboard.numbers import (
     NONE,
@@ -22,7 +23,7 @@ from kdbench.leaderboard.numbers import (
 )
 from kdbench.leaderboard.ranking import TaskBoard, best_word, step_ratio
 from kdbench.registry import PLAIN
-from kdbench.stats import PairedDelta, PooledDelta
+from kdbench.stats import CellStat, PairedDelta, PooledDelta
 
 LEVELS = ("self-reported", "validated", "checkpoint re-evaluated", "re-run", "re-run on another device class")
 LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
@@ -61,7 +62,8 @@ def context(board: TaskBoard) -> Context:
     """What the cells of a task's table share."""
     values = [value for row in board.comparable for value in row.scores.values()]
     digits = digits_for(board.task.unit, values)
-    return Context(board, digits, min(values, default=0.0), max(values, default=1.0))
+    rows = [list(row.scores.values()) for row in board.comparable]
+    return Context(board, digits, *shown([(fmean(scores), min(scores), max(scores)) for scores in rows]))
 
 
 def metric_word(metric: str) -> str:
@@ -95,19 +97,23 @@ def pair_cell(row: Entry, ctx: Context) -> Cell:
     return Cell(f"{row.student} ← {row.teacher or 'no teacher'}", row.student)
 
 
+def with_half(stat: CellStat, digits: int) -> str:
+    """Mean and half of its interval, e.g. ``87.30 ± 3.03``; the mean alone where there is no interval."""
+    return fixed(stat.mean, digits) + (f" ± {fixed(stat.hi - stat.mean, digits)}" if stat.hi is not None else "")
+
+
 def score_cell(row: Entry, ctx: Context) -> Cell:
-    """Score, interval and a dot a seed."""
+    """Score, interval and a dot for each seed."""
     stat, best = row.stat, "" if row.apart else best_word(ctx.board.ties, row.method)
-    half = f" ± {fixed(stat.hi - stat.mean, ctx.digits)}" if stat.hi is not None else ""
     dots = list(row.scores.values())
     tied = best == "tied" and ctx.board.ties is not None and ctx.board.ties.split
     return Cell(
-        f"{fixed(stat.mean, ctx.digits)}{half}",
+        with_half(stat, ctx.digits),
         stat.mean,
         sub=f"n = {stat.n}" if not stat.note else ("1 seed" if stat.n == 1 else f"n = {stat.n}, {stat.note}"),
         title="seeds " + ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.scores.items()),
         mark="best" if best == "best" else "≈ best" if tied else "",
-        art=strip(dots, ctx.lo, ctx.hi, stat.mean) if ctx.lo <= min(dots) and max(dots) <= ctx.hi else None,
+        art=strip(dots, ctx.lo, ctx.hi, stat.mean),
     )
 
 
@@ -148,7 +154,8 @@ def vs_matched_cell(row: Entry, ctx: Context) -> Cell:
     if row.matched is None:
         return Cell(NONE, None)
     cell = _delta(row.vs_matched, ctx, False)
-    return replace(cell, title=f"compute-matched plain reaches {fixed(row.matched.mean, ctx.digits)}")
+    reached = f"plain@{row.method} reaches {with_half(row.matched, ctx.digits)}"
+    return replace(cell, title=reached, links=_links(row.matched_runs))
 
 
 def gap_cell(row: Entry, ctx: Context) -> Cell:
@@ -266,5 +273,8 @@ def verified_cell(row: Entry, ctx: Context) -> Cell:
 
 def runs_cell(row: Entry, ctx: Context) -> Cell:
     """A link a seed."""
-    links = tuple((f"seed {seed}", run) for seed, run in row.runs.items())
-    return Cell("", None, links=links)
+    return Cell("", None, links=_links(row.runs))
+
+
+def _links(runs: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((f"seed {seed}", run) for seed, run in runs.items())

@@ -58,7 +58,7 @@ def pareto(
     width, height = (400.0, 380.0) if narrow else (760.0, 440.0)
     left, right, top, bottom = (48.0 if narrow else 58.0), 24.0, 34.0, 54.0
     x_of, x_ticks = _log_axis([v for p in points for v in p.x], left, width - right)
-    lo, hi = _shown(points)
+    lo, hi = shown([p.y for p in points], 0.0)
     y_on, y_ticks = _linear_axis([lo, hi], height - bottom, top)
 
     def y_of(value: float) -> float:
@@ -105,6 +105,8 @@ def forest(
 ) -> Markup:
     """Differences with their intervals, one line a method, the zero line being the baseline.
 
+    Methods far off the rest stand on the edge; their values are written beside them as all are.
+
     Args:
         rows: name, and (value, lo, hi) or None for the reference itself.
     """
@@ -113,8 +115,12 @@ def forest(
     left = name_width + 20.0
     width, floor = left + plot + right, top + row_height * len(rows)
     height = floor + 44
-    values = [0.0, *(v for _, interval in rows if interval for v in interval)]
-    x_of, ticks = _linear_axis(values, left, left + plot, 3 if narrow else 5)
+    least, most = shown([interval for _, interval in rows if interval], 0.0)
+    x_on, ticks = _linear_axis([least, most], left, left + plot, 3 if narrow else 5)
+
+    def x_of(value: float) -> float:
+        return x_on(min(max(value, least), most))
+
     parts = [line(x_of(t), top - 6, x_of(t), floor, "zero" if t == 0 else "grid") for t in ticks]
     parts += [text(x_of(t), floor + 17, signed(t, _places(ticks)), "tick", "middle") for t in ticks]
     parts.append(text(left + plot / 2, height - 6, label, "axis-label", "middle"))
@@ -206,15 +212,23 @@ def curve(
 
 
 def strip(values: Sequence[float], lo: float, hi: float, mean: float) -> Markup:
-    """A dot per seed on the scale all rows of a table share. Decoration beside the number: hidden from readers."""
+    """A dot per seed on the scale all rows of a table share. Decoration beside the number: hidden from readers.
+
+    A row off the scale has an arrow at the end it lies beyond.
+    """
     width, height = 86.0, 14.0
     span = (hi - lo) or 1.0
 
     def x_of(value: float) -> float:
-        return 4 + (width - 8) * (value - lo) / span if hi > lo else width / 2
+        return 4 + (width - 8) * (min(max(value, lo), hi) - lo) / span if hi > lo else width / 2
 
-    parts = [line(2, 7, width - 2, 7, "rail"), line(x_of(mean), 1, x_of(mean), 13, "mean")]
-    parts += [element("circle", cx=x_of(v), cy=7.0, r=2.4, class_="seed") for v in values]
+    parts = [line(2, 7, width - 2, 7, "rail")]
+    if lo <= mean <= hi:
+        parts.append(line(x_of(mean), 1, x_of(mean), 13, "mean"))
+        parts += [element("circle", cx=x_of(v), cy=7.0, r=2.4, class_="seed") for v in values]
+    else:
+        end, base = (1, 8) if mean < lo else (width - 1, width - 8)
+        parts.append(element("path", d=f"M{number(end)} 7L{number(base)} 3V11Z", class_="seed"))
     return element(
         "svg",
         *parts,
@@ -240,25 +254,27 @@ def _front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def _shown(points: Sequence[Point]) -> tuple[float, float]:
-    """Ends of the quality axis: the means, 0, and intervals as far as fits.
+def shown(intervals: Sequence[Interval], *always: float) -> tuple[float, float]:
+    """Ends of a scale of quality: the means, the values ``always`` on it, and intervals as far as fits.
 
-    Means beyond Tukey's outer fences are left out where the others would get less than half of the axis.
+    Means beyond Tukey's outer fences are left out where the others would get less than half of the scale. (0, 1)
+    where there is nothing.
     """
-    means = sorted(p.y[0] for p in points)
+    means = sorted(mean for mean, _, _ in intervals)
+    if not means:
+        return min(always, default=0.0), max(always, default=1.0)
     first, third = (means[round((len(means) - 1) * share)] for share in (0.25, 0.75))
     fence = 3 * (third - first)
-    inner = [p for p in points if first - fence <= p.y[0] <= third + fence]
-    (lo, hi), (least, most) = _span(inner), _span(points)
-    if len(points) < FEW or most - least <= 2 * (hi - lo):
-        inner, lo, hi = list(points), least, most
+    inner = [one for one in intervals if first - fence <= one[0] <= third + fence]
+    near, every = [*always, *(one[0] for one in inner)], [*always, *means]
+    if len(intervals) < FEW or max(every) - min(every) <= 2 * (max(near) - min(near)):
+        inner, near = list(intervals), every
+    lo, hi = min(near), max(near)
     room = (hi - lo) or math.inf
-    return max(min(lo, *(p.y[1] for p in inner)), lo - room), min(max(hi, *(p.y[2] for p in inner)), hi + room)
-
-
-def _span(points: Sequence[Point]) -> tuple[float, float]:
-    """Least and largest mean, 0 among them."""
-    return min(0.0, *(p.y[0] for p in points)), max(0.0, *(p.y[0] for p in points))
+    return (
+        max(min(lo, *(one[1] for one in inner)), lo - room),
+        min(max(hi, *(one[2] for one in inner)), hi + room),
+    )
 
 
 def _linear_axis(

@@ -77,16 +77,15 @@ def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str
 
 
 def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
-    """The teacher, and plain trained for as long as each method's recipe takes."""
+    """The teacher, and plain trained for as long as the baseline's recipe takes; that of others is on their rows."""
     blank = {column.key: Cell("") for column in COLUMNS}
     lines, taught = [], next((row for row in rows if row.teacher_score is not None), None)
     if taught is not None and taught.teacher_score is not None:
         score = Cell(fixed(taught.teacher_score, ctx.digits), taught.teacher_score, sub="one teacher for all seeds")
         lines.append(Line("", {**blank, "method": Cell(f"teacher {taught.teacher}"), "score": score}, role="teacher"))
     for row in rows:
-        if row.matched is not None:
-            half = f" ± {fixed(row.matched.hi - row.matched.mean, ctx.digits)}" if row.matched.hi is not None else ""
-            score = Cell(f"{fixed(row.matched.mean, ctx.digits)}{half}", row.matched.mean, sub=f"n = {row.matched.n}")
+        if row.matched is not None and row.is_baseline:
+            score = Cell(cells.with_half(row.matched, ctx.digits), row.matched.mean, sub=f"n = {row.matched.n}")
             recipe = Cell("", sub=f"as long as {row.method}")
             lines.append(
                 Line(

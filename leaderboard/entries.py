@@ -87,7 +87,7 @@ class Entry:
         runs: run ids by seed, in the order of ``scores``.
         vs_baseline, vs_plain, vs_matched: paired differences, positive is better; None where there is no partner or
             the cell is the reference itself.
-        matched: score of plain trained for the same recipe cost, mean over its seeds.
+        matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
         overhead: row of the overhead table that the cell quotes, None where none was measured.
         apart: why it is not ranked, "" where nothing forbids it.
     """
@@ -118,6 +118,7 @@ class Entry:
     failed_check: bool
     matched_method: str | None
     matched: CellStat | None
+    matched_runs: Mapping[int, str]
     vs_matched: PairedDelta | None
     apart: str
 
@@ -245,6 +246,7 @@ def _entry(
         failed_check=cell["verification_failed"],
         matched_method=cell["matched_method"],
         matched=summarise(matched_scores) if matched_scores else None,
+        matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
         vs_matched=_paired(scores, matched_scores, task),
         apart=_apart(cell, catalogue, verified),
     )

@@ -100,7 +100,8 @@ def difference_chart(board: TaskBoard, key: str) -> Chart | None:
         for size in ("", "n")
     ]
     caption = (
-        "Seed-paired differences with 95 % intervals; those that exclude 0 are drawn in colour. Positive is better."
+        "Seed-paired differences with 95 % intervals; those that exclude 0 are drawn in colour. Positive is better. "
+        "A mark on the edge is off the scale."
     )
     return Chart("", drawings[0], drawings[1], caption)
 

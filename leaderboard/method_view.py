@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdbench.card import FAMILIES, Card, Claim
-from kdbench.leaderboard.cells import LEVEL_MARKS, LEVELS
+from kdbench.leaderboard.cells import LEVEL_MARKS, LEVELS, with_half
 from kdbench.leaderboard.entries import CUSTOM, MATCHED, SMOKE, Entry
 from kdbench.leaderboard.numbers import NONE, between, digits_for, fixed, range_of, signed, significant, times
 from kdbench.leaderboard.ranking import Board, step_ratio
@@ -180,7 +180,6 @@ def _results(board: Board, name: str) -> list[Result]:
             if row.method != name:
                 continue
             stat, delta, ratio = row.stat, row.vs_baseline, step_ratio(row)
-            half = f" ± {fixed(stat.hi - stat.mean, digits)}" if stat.hi is not None else ""
             shown = NONE
             if delta is not None:
                 ends = (
@@ -195,7 +194,7 @@ def _results(board: Board, name: str) -> list[Result]:
                     one.task.slug,
                     one.device,
                     range_of(one.ranks.get(name, "")) if not row.apart else NONE,
-                    f"{fixed(stat.mean, digits)}{half} {one.task.unit}, n = {stat.n}",
+                    f"{with_half(stat, digits)} {one.task.unit}, n = {stat.n}",
                     "reference" if row.is_baseline else shown,
                     f"{times(ratio[0])} {between(ratio[1], ratio[2], 2)}"
                     if ratio and ratio[2] > ratio[1]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdbench.leaderboard.cells import Cell, verdict_word
+from kdbench.leaderboard.cells import Cell, verdict_word, with_half
 from kdbench.leaderboard.columns import Head, Line, Table
 from kdbench.leaderboard.entries import Task
 from kdbench.leaderboard.figures import Chart, key_of, suite_charts
-from kdbench.leaderboard.numbers import NONE, between, digits_for, fixed, range_of, signed, significant, times
+from kdbench.leaderboard.numbers import NONE, between, digits_for, range_of, signed, significant, times
 from kdbench.leaderboard.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word
 from kdbench.registry import PLAIN
 
@@ -161,8 +161,7 @@ def _score_cell(board: TaskBoard, method: str) -> Cell:
     if row is None:
         return Cell(NONE, None)
     digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.scores.values()])
-    half = f" ± {fixed(row.stat.hi - row.stat.mean, digits)}" if row.stat.hi is not None else ""
-    return Cell(f"{fixed(row.stat.mean, digits)}{half}", row.stat.mean)
+    return Cell(with_half(row.stat, digits), row.stat.mean)
 
 
 def separation_word(board: TaskBoard) -> str:

@@ -241,7 +241,9 @@ def test_compute_matched_plain_is_a_reference_row(tmp_path: Path) -> None:
     page = make_site(tmp_path, made).page("tasks/golden__a@v1.html")
     table = page.one("table", id=f"golden-a-v1-{DEVICE}-table")
     assert [row.one("th").text for row in table.one("tfoot").all("tr")] == ["teacher w8", "plain@kd"]
-    assert cells(page, f"golden-a-v1-{DEVICE}-table", "vs_matched")["kd"] == ["▲ better +5.00 [+2.52, +7.48]"]
+    assert cells(page, f"golden-a-v1-{DEVICE}-table", "vs_matched")["kd"] == [
+        "▲ better +5.00 [+2.52, +7.48] seed 0 seed 1 seed 2"
+    ]
     assert "plain@kd" not in cells(page, f"golden-a-v1-{DEVICE}-table", "rank")
 
 

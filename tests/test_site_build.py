@@ -23,7 +23,7 @@ from kdbench.errors import UserError
 from kdbench.leaderboard import numbers
 from kdbench.leaderboard.builder import MARKER, build
 from kdbench.leaderboard.catalogue import Catalogue
-from kdbench.leaderboard.charts import Point, pareto
+from kdbench.leaderboard.charts import Point, forest, pareto, shown, strip
 from kdbench.leaderboard.exports import tex
 from kdbench.leaderboard.ranking import geometric
 from kdbench.leaderboard.schema_docs import schema_rows
@@ -323,6 +323,21 @@ def test_a_method_far_off_stands_on_the_edge_with_its_value_and_does_not_flatten
     assert max(heights) == heights[-1]
     few = str(pareto("k", [*near[:3], far], title="t", x_label="cost", y_label="gain", unit="pt"))
     assert ">far<" in few, "among four methods none is called far off"
+
+
+def test_a_method_far_off_leaves_the_others_room_in_every_chart() -> None:
+    near = [(gain, gain - 1, gain + 1) for gain in (-4.0, -3.0, -2.0, -1.0, 0.5, 1.0, 2.0, 3.0)]
+    assert shown(near, 0.0) == (-5.0, 4.0)
+    assert shown([*near, (-60.0, -80.0, -40.0)], 0.0) == (-5.0, 4.0)
+    assert shown([*near[:3], (-60.0, -80.0, -40.0)], 0.0)[0] == -80.0  # few rows: none is called far off
+    assert shown([]) == (0.0, 1.0)
+
+    rows = [(f"m{i}", one) for i, one in enumerate([*near, (-60.0, -80.0, -40.0)])]
+    drawn = str(forest("k", rows, title="t", label="gain", unit="pt", digits=1))
+    assert "\N{MINUS SIGN}60.0 pt" in drawn  # its number is not cut
+    assert all(float(x) >= 0 for x in re.findall(r'cx="([-0-9.]+)"', drawn))
+    assert str(strip([-61.0, -59.0], -5.0, 4.0, -60.0)).count("<circle") == 0  # an arrow in the place of dots
+    assert str(strip([-6.0, -1.0], -5.0, 4.0, -3.5)).count("<circle") == 2
 
 
 def test_a_name_without_room_is_left_out_unless_it_is_on_the_front() -> None:
