@@ -118,11 +118,16 @@ class CoverageCell:
 
 @dataclass(frozen=True)
 class CoverageTable:
-    """Methods by tasks on one device class."""
+    """Methods by tasks on one device class.
+
+    Attributes:
+        tasks: those with records first; of these there are ``begun``.
+    """
 
     key: str
     device: str
     tasks: tuple[Task, ...]
+    begun: int
     rows: tuple[tuple[str, tuple[CoverageCell, ...]], ...]
 
 
@@ -133,8 +138,10 @@ def coverage_tables(board: Board) -> list[CoverageTable]:
     tables = []
     for device in sorted({one.device for one in board.task_boards}):
         places = {one.task: one for one in board.task_boards if one.device == device}
-        rows = tuple((method, tuple(_coverage(places.get(task), method) for task in current)) for method in methods)
-        tables.append(CoverageTable(key_of("coverage", device), device, current, rows))
+        listed = tuple(sorted(current, key=lambda task: task not in places))
+        rows = tuple((method, tuple(_coverage(places.get(task), method) for task in listed)) for method in methods)
+        begun = sum(task in places for task in listed)
+        tables.append(CoverageTable(key_of("coverage", device), device, listed, begun, rows))
     return tables
 
 

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import site_samples as samples
 
+from kdbench import registry
+from kdbench.leaderboard.catalogue import Catalogue
+
 make_site, golden, record, cells, card, catalogue = (
     samples.make_site,
     samples.golden,
@@ -114,6 +117,15 @@ def test_golden_coverage_has_four_kinds(tmp_path: Path) -> None:
     }
     assert "Withdrawn on 2026-02-01: wrong split" in site.page(f"runs/{taken['run_id']}.html").text
     assert "wrong split" in site.page("changelog.html").text
+
+
+def test_coverage_names_the_tasks_without_a_run_beneath_the_table(tmp_path: Path) -> None:
+    known = Catalogue(catalogue("kd").methods, {"digits/few-shot": registry.task("digits/few-shot")})
+    page = make_site(tmp_path, [record("kd", "a", 0, 80.0)], known).page("coverage.html")
+    heads = [cell.text for cell in page.one("table", id=f"coverage-{DEVICE}").one("thead").all("th")]
+    assert heads == ["Method", "golden/a@v1"]
+    beneath = next(line.text for line in page.all("p") if line.text.startswith("No run on this device class yet"))
+    assert "digits/few-shot@v1" in beneath
 
 
 def test_compare_all_pairs(site: Any) -> None:
