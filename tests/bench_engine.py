@@ -1,8 +1,9 @@
 """The engine beside a bare loop and beside the peers: KD, resnet32x4 -> resnet8x4, CIFAR shapes, batch 64, one thread.
 
-``KDBENCH_PEERS=DIR pytest tests/bench_engine.py -n0 --benchmark-only``; without the folder of checkouts the peers are
-skipped. Arms take turns in one process, processor time is what counts; the medians and quartiles of every arm are
-printed and stand in ``--benchmark-json`` as ``extra_info``. ``tests/bench_engine_cuda.py`` is for a GPU.
+``KDBENCH_PEERS=DIR pytest tests/bench_engine.py -n0 --benchmark-only``; ``tests/support/peers.py`` says what DIR holds,
+without it the peers are skipped. Arms take turns in one process, processor time is what counts; the medians and
+quartiles of every arm are printed and stand in ``--benchmark-json`` as ``extra_info``. ``tests/bench_engine_cuda.py``
+is for a GPU.
 """
 
 from __future__ import annotations
@@ -11,30 +12,27 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from statistics import median, quantiles
-from types import ModuleType
 from typing import Any
 
+import peers
 import pytest
 import torch
 import torch.nn.functional as F
+from bench_kd import BATCH, Pair, networks, pixels, random_rows
+from bench_kd import engine as bench_engine
 
-from kdbench.config import run_config
-from kdbench.contract import Batch, Network, Rows
-from kdbench.data.dataset import Dataset, Transform
-from kdbench.engine.prepare import Place, prepare
+from kdbench.contract import Batch
+from kdbench.data.dataset import Dataset
 from kdbench.engine.stage import StageRun
-from kdbench.engine.task import build_network
-from kdbench.engine.teachers import TrainedTeacher
-from kdbench.home import Home
 
-TASK = "cifar100/resnet32x4-resnet8x4"
 EXACT = ("engine.channels_last=true", "engine.fold_teacher=true")
 BF16 = (*EXACT, "engine.teacher_dtype=bf16")
-ROWS, CLASSES = 640, 100
+PEERS = ("RepDistiller", "mdistiller", "torchdistill")
+ROWS = 640
 ROUNDS = int(os.environ.get("KDBENCH_BENCH_ROUNDS", "10"))
 MOST_OVER_BARE = 1.03
 LEAST_OVER_REPDISTILLER = 1.15
@@ -42,48 +40,36 @@ FIRST_STEP_S = 8.0
 Arm = Callable[[], object]
 
 
-@pytest.fixture(scope="module")
-def peers(load: Callable[[str], ModuleType]) -> ModuleType:
-    return load("support/peers.py")
+@pytest.fixture(autouse=True)
+def _kernels_of_a_run() -> Iterator[None]:
+    """Neither kdbench's runs nor the peers' ask for deterministic algorithms, as the tests do."""
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(True)
 
 
 @pytest.fixture(scope="module")
 def rows() -> Dataset:
-    """Random rows of CIFAR-100's shape."""
-    rng = torch.Generator().manual_seed(0)
-    part = Rows(
-        {"image": torch.randint(256, (ROWS, 3, 32, 32), generator=rng, dtype=torch.uint8)}, torch.arange(ROWS) % CLASSES
-    )
-    norm = {"image": Transform((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))}
-    return Dataset("random", part, part, CLASSES, norm, properties=frozenset({"rgb"}))
+    return random_rows(ROWS)
 
 
 @pytest.fixture(scope="module")
-def nets(rows: Dataset) -> tuple[Network, Network]:
-    """A student and a teacher as they are initialised; speed does not depend on weights."""
-    torch.manual_seed(0)
-    student, teacher = (build_network(net, "image", rows) for net in ("resnet8x4", "resnet32x4"))
-    return student, teacher.eval().requires_grad_(False)
+def nets(rows: Dataset) -> Pair:
+    return networks(rows)
 
 
 @pytest.fixture
-def engine(rows: Dataset, nets: tuple[Network, Network], tmp_path: Path) -> Callable[..., StageRun]:
+def engine(rows: Dataset, nets: Pair, tmp_path: Path) -> Callable[..., StageRun]:
     """The engine's KD with given options and, for a comparison of losses, given batches."""
 
     def build(*overrides: str, draw: Callable[[int], Batch] | None = None) -> StageRun:
-        facts = {"arch": "resnet32x4", "source": "random"}
-        trained = {"image": TrainedTeacher("image", deepcopy(nets[1]), 0.0, facts)}
-        place = Place(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
-        prepared = prepare(run_config("kd", TASK, overrides), 0, place, rows, trained)
-        prepared.method.student.load_state_dict(nets[0].state_dict())
-        stage = next(prepared.method.stages())
-        return StageRun(prepared.method.train(), stage, prepared.task, draw)
+        return bench_engine(rows, nets, tmp_path, overrides, draw=draw).run
 
     return build
 
 
 @pytest.fixture
-def bare(nets: tuple[Network, Network], engine: Callable[..., StageRun]) -> Arm:
+def bare(nets: Pair, engine: Callable[..., StageRun]) -> Arm:
     """The same networks and batches in the loop anyone would write."""
     student, teacher = deepcopy(nets)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
@@ -122,7 +108,7 @@ def in_turns(benchmark: Any, arms: dict[str, Arm]) -> dict[str, list[float]]:
     counted = {name: values[2:] for name, values in seconds.items()}
     for name, values in counted.items():
         low, middle, high = quantiles(values, n=4)
-        rate = 64 / middle
+        rate = BATCH / middle
         benchmark.extra_info[name] = {
             "ms": middle * 1e3,
             "quartiles_ms": [low * 1e3, high * 1e3],
@@ -147,19 +133,15 @@ def test_bench_engine_beside_a_bare_loop(benchmark: Any, engine: Callable[..., S
     assert over <= MOST_OVER_BARE
 
 
-def pixels(rows: Dataset) -> Any:
-    return rows.train.x["image"].permute(0, 2, 3, 1).contiguous().numpy()
-
-
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["RepDistiller"])
+@pytest.mark.parametrize("name", PEERS)
 @pytest.mark.parametrize("options", [(), EXACT], ids=["eager", "channels last, folded"])
 def test_losses_are_those_of_a_peer(
-    name: str, options: tuple[str, ...], peers: ModuleType, engine: Callable[..., StageRun],
-    nets: tuple[Network, Network], rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str, options: tuple[str, ...], engine: Callable[..., StageRun],
+    nets: Pair, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    peer = peers.build(name, *nets, pixels(rows), rows.train.y.tolist())
+    peer = peers.build(name, *nets, *pixels(rows))
     loader = engine()
     batches = [loader.draw() for _ in range(3)]
     run = engine(*options, draw=lambda number: batches[number])
@@ -169,13 +151,13 @@ def test_losses_are_those_of_a_peer(
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["RepDistiller", "torchdistill"])
+@pytest.mark.parametrize("name", PEERS)
 def test_bench_engine_beside_a_peer(
-    benchmark: Any, name: str, peers: ModuleType, engine: Callable[..., StageRun],
-    nets: tuple[Network, Network], rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    benchmark: Any, name: str, engine: Callable[..., StageRun],
+    nets: Pair, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    peer = peers.build(name, *nets, pixels(rows), rows.train.y.tolist())
+    peer = peers.build(name, *nets, *pixels(rows))
     arms: dict[str, Arm] = {
         name: peer.step,
         "kdbench": engine().step,
