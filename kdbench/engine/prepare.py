@@ -15,7 +15,7 @@ from kdbench import ENGINE_VERSION, data
 from kdbench.config import INNER, MethodConfig, RunConfig
 from kdbench.contract import Method, Needs, Network, TaskInfo
 from kdbench.data.dataset import Dataset
-from kdbench.engine import arrange, offers, teachers
+from kdbench.engine import arrange, heap, offers, teachers
 from kdbench.engine.task import Keeper, Task, seeded
 from kdbench.errors import UserError
 from kdbench.home import Home
@@ -146,6 +146,8 @@ def prepare(
         NotApplicable: the method cannot run on this task; nothing was trained but its teachers.
         UserError: the data or a teacher cannot be had.
     """
+    if place.device.type == "cpu":
+        heap.keep_freed()
     config = effective_task(config)
     spec = config.task
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)

@@ -12,8 +12,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.profiler import ProfilerActivity, profile, record_function
 
 PASS, OPTIMIZER, REST = "pass:", "Optimizer.step#", "the rest"
-BACKWARD = 1
-"""Scope of an event that is a backward function."""
+BACKWARD = "autograd::engine::evaluate_function: "
+"""What the profiler puts before the name of a node of the graph when its gradient is computed."""
 
 
 class Spent(NamedTuple):
@@ -75,7 +75,7 @@ def _shared_out(events: list[FunctionEvent]) -> Spent:
     # A node of the graph has the sequence number of the last forward operator that began with it.
     source: dict[int, str] = {}
     for event in sorted(events, key=lambda event: event.time_range.start):
-        if event.scope != BACKWARD and event.sequence_nr >= 0:
+        if _node(event) is None and event.sequence_nr >= 0:
             source[event.sequence_nr] = _within(event)
     for event in events:
         seconds, label = event.self_cpu_time_total / 1e6, _within(event)
@@ -104,5 +104,5 @@ def _within(event: FunctionEvent) -> str:
 
 
 def _node(event: FunctionEvent) -> FunctionEvent | None:
-    """The backward function that holds an event."""
-    return next((e for e in _ancestors(event) if e.scope == BACKWARD), None)
+    """The node of the graph whose gradient an event is part of."""
+    return next((e for e in _ancestors(event) if e.name.startswith(BACKWARD)), None)
