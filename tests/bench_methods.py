@@ -2,20 +2,22 @@
 
 ``pytest tests/bench_methods.py --benchmark-only``: a slow adapter shows at once. Times are this machine's; the ratio
 to the row ``plain`` is what to read. Random rows and random teachers: speed does not depend on them.
+``-k spent -s`` says where a step's time goes.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from profiled import spent
 
 from kdbench import registry
 from kdbench.config import run_config
-from kdbench.contract import NotApplicable, Rows
+from kdbench.contract import Method, NotApplicable, Rows
 from kdbench.data.dataset import Dataset, Transform
 from kdbench.engine.prepare import Place, prepare
 from kdbench.engine.task import build_network, seeded
@@ -30,6 +32,7 @@ from kdbench.overhead.arms import Phase, phases
 TASK = "cifar100/resnet32x4-resnet8x4"
 ROWS, CLASSES = 640, 100
 ROUNDS = 3
+LEAST_IN_PASSES = 0.97
 MAKES_FIRST = {"cgan_kd": "its student steps are the inner method's; what it trains first is measured by itself below"}
 
 
@@ -85,6 +88,34 @@ def test_bench_step(benchmark: Callable[..., object], method: str, tmp_path: Pat
     except (NotApplicable, UserError) as reason:
         pytest.skip(str(reason))
     timed(benchmark, phase)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", ["ccd", "sskd", "hsakd"])
+def test_bench_what_a_step_is_spent_on(benchmark: Callable[..., object], method: str, tmp_path: Path) -> None:
+    """The three slowest: passes through the networks their formulas name, and next to nothing else."""
+    torch.set_num_threads(1)
+    phase = main_phase(method, tmp_path)
+    adapter = phase.run.method
+    modules = {f"{kind} {name}": net for kind in ("students", "teachers") for name, net in named(adapter, kind)}
+    modules |= {f"heads {name}": head for name, head in named(adapter, "heads")}
+    timed(benchmark, phase)
+    found = spent(phase.step, modules)
+    benchmark.extra_info.update(  # type: ignore[attr-defined]
+        passes=found.passes, forward=found.forward, backward=found.backward, optimizer=found.optimizer
+    )
+    shares = {
+        name: (found.forward.get(name, 0.0) / found.total, found.backward.get(name, 0.0) / found.total)
+        for name in modules
+    }
+    print(f"{method}: passes {found.passes:.1%}", *(f"{n} {f:.1%} + {b:.1%}" for n, (f, b) in shares.items()), sep=", ")
+    assert found.passes >= LEAST_IN_PASSES
+
+
+def named(method: Method, kind: str) -> list[tuple[str, torch.nn.Module]]:
+    """A method's modules of a kind, such as its students, by name."""
+    held = getattr(method, kind, {})
+    return list(held.items() if isinstance(held, Mapping) else ((str(i), net) for i, net in enumerate(held)))
 
 
 def test_bench_contrast_with_banks_of_all_of_cifar100(benchmark: Callable[..., object]) -> None:
