@@ -48,7 +48,7 @@ def test_golden_task(site: Any) -> None:
     }
     assert list(found) == ["alpha", "kd", "plain"]
     assert "could each be the best: they are not separated from each other" in page.text
-    assert "Methods 1.7 points or less apart share ranks (studentized range, 1 task, n = 3)" in page.text
+    assert "the half-width of each, is 1.4 to 1.9 points (moderated variances, 1 task, n = 3)" in page.text
 
 
 def test_golden_costs(site: Any) -> None:

@@ -228,7 +228,7 @@ def test_differences_to_a_reference() -> None:
     centred = table.against("m2")
     assert all((v[2] == 0).all() for v in centred.values)
     assert centred.values[1][0] == pytest.approx(table.values[1][0] - table.values[1][2])
-    assert tie_groups(centred).margin == pytest.approx(tie_groups(table).margin)
+    assert tie_groups(centred).half_widths == pytest.approx(tie_groups(table).half_widths)
     with pytest.raises(UserError, match="no method"):
         table.against("m9")
 

@@ -1,4 +1,4 @@
-"""Tie groups: boards of equal methods stay whole, better methods are found, a noisy one is noticed."""
+"""Tie groups: boards of equal methods stay whole however unequal their noise, and better methods are found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
 from kdbench.stats import Layout, tie_groups
-from kdbench.stats.ties import holm, tie_runs
+from kdbench.stats.ties import tie_runs
 
 
 def board(x: NDArray[np.float64], names: tuple[str, ...] | None = None) -> Layout:
@@ -31,88 +31,94 @@ def split_share(x: NDArray[np.float64]) -> float:
     return float(np.mean([tie_groups(board(b)).split for b in x]))
 
 
-@pytest.mark.parametrize("k", [6, 12, 34])
-def test_equal_methods_split_at_most_6_percent_of_boards(k: int) -> None:
-    assert split_share(boards(np.random.default_rng(k), 1000, k, 2, 5)) <= 0.06
+def noises(rng: np.random.Generator, kind: str, k: int) -> NDArray[np.float64]:
+    """(k,) standard deviations."""
+    if kind == "mixture":  # a fifth ten times noisier
+        return np.where(np.arange(k) < k / 5, 10.0, 1.0)
+    if kind == "log-uniform":
+        return np.exp(rng.uniform(0, math.log(10), k))
+    one = float(kind.removeprefix("one "))
+    return np.array([one] + [1.0] * (k - 1))
+
+
+KINDS = ("one 1", "one 3", "one 10", "mixture", "log-uniform")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [6, 34])
+def test_equal_methods_split_at_most_6_percent_of_boards_whatever_the_noise(k: int, kind: str) -> None:
+    """Tukey's studentized range, which takes one noise for all, splits up to 60 % of these boards."""
+    rng = np.random.default_rng(k)
+    x = np.concatenate([boards(rng, 1, k, 1, 5, noises(rng, kind, k)) for _ in range(300)])
+    assert split_share(x) <= 0.06
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("k", [6, 12, 34])
-@pytest.mark.parametrize(("tasks", "n"), [(1, 3), (1, 5), (2, 5), (3, 3)])
-def test_equal_methods_split_at_most_6_percent_of_boards_everywhere(k: int, tasks: int, n: int) -> None:
-    assert 0.035 <= split_share(boards(np.random.default_rng(100 * k + tasks), 4000, k, tasks, n)) <= 0.06
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("k", "tasks", "n", "most"),
+    [(3, 1, 5, 0.06), (6, 1, 3, 0.09), (12, 2, 3, 0.06), (12, 2, 5, 0.06), (34, 1, 3, 0.075), (46, 1, 5, 0.06)],
+)
+def test_equal_methods_split_few_boards_everywhere(k: int, tasks: int, n: int, most: float, kind: str) -> None:
+    """One task of 3 seeds tells the noise poorly; what the rule's docstring says of it."""
+    rng = np.random.default_rng(100 * k + tasks)
+    x = np.concatenate([boards(rng, 1, k, tasks, n, noises(rng, kind, k)) for _ in range(1500)])
+    assert split_share(x) <= most
 
 
 def test_tasks_of_unequal_noise_split_at_most_6_percent_of_boards() -> None:
     """One task ten times noisier: its degrees of freedom are nearly all there are."""
-    x = boards(np.random.default_rng(5), 1000, 6, 2, 5)
+    x = boards(np.random.default_rng(5), 500, 6, 2, 5)
     x[:, 1] *= 10
     assert split_share(x) <= 0.06
 
 
-@pytest.mark.parametrize("noise", [1.0, 10.0])
-def test_one_far_noisier_method_is_noticed_and_splits_little(noise: float) -> None:
-    """At 10 x the noise the range rule alone splits 23 % of such boards, the fallback about 3 %."""
-    x = boards(np.random.default_rng(11), 400, 12, 2, 5, [noise] + [1.0] * 11)
-    groups = [tie_groups(board(b)) for b in x]
-    fallback = np.mean([g.rule == "per-pair t, Holm" for g in groups])
-    assert np.mean([g.split for g in groups]) <= 0.07
-    if noise == 1.0:
-        assert fallback <= 0.06
-    else:
-        assert fallback >= 0.98
-        assert all(g.noisiest == "m0" for g in groups)
-        assert "m0 is far noisier" in groups[0].note
+def test_a_noisy_method_leaves_the_others_apart() -> None:
+    """Four methods 8 of their own sd apart, a fifth a hundred times noisier: the four keep their ranks."""
+    x = boards(np.random.default_rng(3), 100, 5, 1, 5, [100, 1, 1, 1, 1]) + 8 * np.arange(5)[:, None]
+    apart = [all(g.separated(f"m{i}", f"m{i + 1}") for i in (1, 2, 3)) for g in map(tie_groups, map(board, x))]
+    assert np.mean(apart) >= 0.8
+
+
+def test_a_method_far_below_is_separated_where_paired_tests_of_all_pairs_cannot() -> None:
+    """30 methods, 5 seeds, one ten times noisier and 30 of its sd below: t(4) with Holm over 435 pairs needs t > 15."""
+    x = boards(np.random.default_rng(9), 100, 30, 1, 5, [10.0] + [1.0] * 29)
+    x[:, :, 0] -= 60
+    least = scipy_stats.t.ppf(1 - 0.025 / 435, 4)
+    new = old = 0
+    for one in x:
+        got = tie_groups(board(one))
+        new += got.labels[-1] == "30"
+        old += all(abs(scipy_stats.ttest_rel(one[0, 0], one[0, i]).statistic) > least for i in range(1, 30))
+    assert new >= 80
+    assert old <= 40
 
 
 def test_a_clearly_better_method_is_separated() -> None:
-    """3 own-noise sd above 33 equals, 2 tasks, 5 seeds: alone in front on at least 90 % of boards (simulated: 94 %)."""
-    x = boards(np.random.default_rng(2), 200, 34, 2, 5)
-    x[:, :, 7] += 3.0
+    """3.6 own-noise sd above 33 equals, 2 tasks, 5 seeds: alone in front on at least 90 % of boards."""
+    x = boards(np.random.default_rng(2), 100, 34, 2, 5)
+    x[:, :, 7] += 3.6
     groups = [tie_groups(board(b)) for b in x]
     assert np.mean([g.methods[0] == "m7" and g.labels[0] == "1" for g in groups]) >= 0.9
 
 
-def test_smallest_gap_separated_by_34_methods() -> None:
-    """1.7 own-noise sd with 2 tasks and 5 seeds."""
-    x = boards(np.random.default_rng(8), 200, 34, 2, 5)
-    margins = [g.margin / g.residual_sd for g in map(tie_groups, map(board, x)) if g.margin]
-    assert np.median(margins) == pytest.approx(
-        scipy_stats.studentized_range.ppf(0.95, 34, 264) / math.sqrt(10), rel=0.01
-    )
-    assert np.median(margins) == pytest.approx(1.7, abs=0.05)
-
-
-def test_margin_by_hand() -> None:
-    """Two methods: r = +-(d - mean d) / 2, and the range rule is the paired t-test."""
-    x = np.array([[[3.0, 5.0, 7.0], [1.0, 4.0, 4.0]]])  # d = 2, 1, 3
-    got = tie_groups(board(x))
-    assert got.df == 2
-    assert got.residual_sd == pytest.approx(math.sqrt(0.5))  # sum r^2 = 2 * (0 + .25 + .25) over df 2
-    assert got.margin == pytest.approx(scipy_stats.studentized_range.ppf(0.95, 2, 2) * math.sqrt(0.5 / 3))
-    assert got.margin == pytest.approx(scipy_stats.t.ppf(0.975, 2) * 1 / math.sqrt(3), rel=1e-4)
+def test_two_methods_are_judged_by_the_paired_t_test() -> None:
+    """d = 2, 1, 3: mean 2, sd 1, and h is the same for both."""
+    got = tie_groups(board(np.array([[[3.0, 5.0, 7.0], [1.0, 4.0, 4.0]]])))
+    assert math.hypot(*got.half_widths) == pytest.approx(scipy_stats.t.ppf(0.975, 2) / math.sqrt(3))
     assert got.means == pytest.approx((5.0, 3.0))
     assert got.labels == ("1-2", "1-2")
-
-
-def test_residuals_agree_with_a_two_way_analysis_of_variance() -> None:
-    """Against least squares on dummy variables, and the stated degrees of freedom for tasks of equal noise."""
-    rng = np.random.default_rng(4)
-    k, n = 5, 4
-    x = rng.normal(size=(1, k, n)) + rng.normal(size=(1, 1, n))
-    rows, columns = np.repeat(np.arange(k), n), np.tile(np.arange(n), k)
-    design = np.column_stack([np.eye(k)[rows], np.eye(n)[columns][:, 1:]])
-    left = x[0].ravel() - design @ np.linalg.lstsq(design, x[0].ravel(), rcond=None)[0]
-    got = tie_groups(board(x))
-    assert got.df == (n - 1) * (k - 1)
-    assert got.residual_sd == pytest.approx(math.sqrt((left**2).sum() / got.df))
+    assert got.note == "methods 2.5 points or less apart share ranks (paired t-test, 1 task, n = 3)"
 
 
 def test_labels_and_overlapping_groups() -> None:
-    """Means 9, 6, 3 with a margin between 3 and 6: neighbours tie, the ends do not."""
+    """Means 9, 6, 3; equal noise of variance 3 / 2 by 4 degrees of freedom: h = 4.131 sqrt(1 / 2).
+
+    Neighbours, 3 < sqrt(2) h = 4.13 apart, tie; the ends, 6 apart, do not.
+    """
     noise = np.array([[0.0, 1.0, -1.0], [1.0, -1.0, 0.0], [-1.0, 0.0, 1.0]])
     got = tie_groups(board(np.array([[9.0], [6.0], [3.0]])[None] + noise[None], ("a", "b", "c")))
-    assert 3 < got.margin < 6
+    assert got.half_widths == pytest.approx([4.131 * math.sqrt(0.5)] * 3, abs=1e-3)
     assert got.labels == ("1-2", "1-3", "2-3")
     assert got.groups == (("a", "b"), ("b", "c"))
     assert got.better == {("a", "c")}
@@ -126,7 +132,7 @@ def test_labels_and_overlapping_groups() -> None:
 def test_more_shared_noise_changes_nothing() -> None:
     x = boards(np.random.default_rng(0), 1, 6, 2, 5)[0]
     plain, shifted = tie_groups(board(x)), tie_groups(board(x + np.random.default_rng(1).normal(0, 50, (2, 1, 5))))
-    assert shifted.margin == pytest.approx(plain.margin)
+    assert shifted.half_widths == pytest.approx(plain.half_widths)
     assert shifted.methods == plain.methods
 
 
@@ -149,35 +155,8 @@ def test_tasks_may_differ_in_seeds() -> None:
     rng = np.random.default_rng(3)
     layout = Layout(("a", "b", "c"), ("t", "u"), (rng.normal(size=(3, 3)), rng.normal(size=(3, 6))), "%")
     got = tie_groups(layout)
-    assert 4 <= got.df <= 4 + 10
+    assert all(h > 0 for h in got.half_widths)
     assert "n = 3 to 6" in got.note
-
-
-def test_fallback_pairs_are_holm_corrected_paired_t_tests() -> None:
-    """One task: every pair against scipy's paired t-test and a hand-run Holm rule."""
-    rng = np.random.default_rng(6)
-    x = rng.normal(size=(1, 4, 8)) + np.array([0.0, 0.0, 3.0, 6.0])[:, None]
-    x[0, 0] += 40 * rng.normal(size=8)
-    got = tie_groups(board(x))
-    assert got.rule == "per-pair t, Holm"
-    assert got.noisiest == "m0"
-    assert got.margin is None
-    pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
-    p = [scipy_stats.ttest_rel(x[0, i], x[0, j]).pvalue for i, j in pairs]
-    want, level = set(), 6
-    for at in np.argsort(p):
-        if p[at] > 0.05 / level:
-            break
-        want.add(frozenset(f"m{i}" for i in pairs[at]))
-        level -= 1
-    assert {frozenset(pair) for pair in got.better} == want
-    assert len(want) >= 2
-
-
-def test_holm_by_hand() -> None:
-    assert holm(np.array([0.01, 0.04, 0.03])).tolist() == [True, False, False]  # .01 <= .05/3, .03 > .05/2
-    assert holm(np.array([0.01, 0.04, 0.02])).tolist() == [True, True, True]
-    assert holm(np.array([0.2])).tolist() == [False]
 
 
 def test_runs_by_hand() -> None:
@@ -193,7 +172,6 @@ def test_order_of_methods_does_not_matter(seed: int, order: list[int], noise: fl
     plain, moved = tie_groups(board(x, names)), tie_groups(board(x[:, order], tuple(names[i] for i in order)))
     assert moved.better == plain.better
     assert dict(zip(moved.methods, moved.labels, strict=True)) == dict(zip(plain.methods, plain.labels, strict=True))
-    assert moved.rule == plain.rule
 
 
 @settings(deadline=None, max_examples=40)

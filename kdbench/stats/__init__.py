@@ -26,7 +26,7 @@ from kdbench.stats.paired import PairedDelta, paired_delta, verdict
 from kdbench.stats.pooled import PooledDelta, pooled_delta
 from kdbench.stats.ties import TieGroups, tie_groups
 
-STATISTICS_VERSION = 1
+STATISTICS_VERSION = 2
 """Bumped whenever the same records would give other numbers, groups or words; printed by the board."""
 
 __all__ = [

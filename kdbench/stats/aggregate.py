@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kdbench.errors import UserError
 from kdbench.stats.layout import Layout, Suite
 from kdbench.stats.missing import Missing
-from kdbench.stats.ties import range_quantile, tie_runs
+from kdbench.stats.ties import tie_runs
 
 BOOTSTRAP_WARNING = "bootstrap over few seeds: intervals are too narrow, secondary to the paired t-interval"
 
@@ -201,7 +201,10 @@ def nemenyi_cd(methods: int, tasks: int, alpha: float = 0.05) -> float:
     """
     if methods < 2 or tasks < 1:
         raise UserError(f"a critical difference needs 2 or more methods and a task, got {methods} and {tasks}")
-    return range_quantile(methods, math.inf, alpha) / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * tasks))
+    from scipy.stats import studentized_range  # imported late: half a second
+
+    quantile = float(studentized_range.ppf(1 - alpha, methods, math.inf))
+    return quantile / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * tasks))
 
 
 def critical_difference(layout: Layout, alpha: float = 0.05) -> CriticalDifference:
