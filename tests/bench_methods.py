@@ -1,4 +1,4 @@
-"""A step of each method beside a plain step, CIFAR-100 shapes, resnet32x4 -> resnet8x4, batch 64, one CPU thread.
+"""A step of each method beside a plain step, CIFAR-100 shapes, resnet32x4 -> resnet8x4, batch 64: one thread, or a GPU.
 
 ``pytest tests/bench_methods.py --benchmark-only``: a slow adapter shows at once. Times are this machine's; the ratio
 to the row ``plain`` is what to read. Random rows and random teachers: speed does not depend on them.
@@ -7,8 +7,10 @@ to the row ``plain`` is what to read. Random rows and random teachers: speed doe
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ from kdbench.overhead.arms import Phase, phases
 
 TASK = "cifar100/resnet32x4-resnet8x4"
 ROWS, CLASSES = 640, 100
-ROUNDS = 3
+ROUNDS = {"cpu": 3, "cuda": 50}
 LEAST_IN_PASSES = 0.97
 MAKES_FIRST = {"cgan_kd": "its student steps are the inner method's; what it trains first is measured by itself below"}
 
@@ -56,10 +58,11 @@ def teacher() -> TrainedTeacher:
     return TrainedTeacher("image", net.eval().requires_grad_(False), 0.0, {**facts, "seconds": None, "steps": None})
 
 
-def main_phase(method: str, folder: Path) -> Phase:
+def main_phase(method: str, folder: Path, device: str = "cpu") -> Phase:
     """The phase a student spends most steps in."""
-    place = Place(torch.device("cpu"), Home(folder), None, folder / "run")
-    prepared = prepare(run_config(method, TASK), 0, place, rows(), {"image": teacher()})
+    place = Place(torch.device(device), Home(folder), None, folder / "run")
+    trained = replace(teacher(), net=copy.deepcopy(teacher().net).to(device))
+    prepared = prepare(run_config(method, TASK), 0, place, rows(), {"image": trained})
     found = []
     for phase in phases(prepared):
         found.append(phase)
@@ -72,19 +75,26 @@ def timed(benchmark: Callable[..., object], phase: Phase) -> None:
     """Times steps of a phase, which have to train: the time of anything else says nothing."""
     params = [param for group in phase.stage.groups for param in group.params]
     before = [param.detach().clone() for param in params]
-    benchmark.pedantic(phase.step, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[attr-defined]
+
+    def step() -> None:
+        phase.step()
+        if params[0].is_cuda:
+            torch.cuda.synchronize()
+
+    benchmark.pedantic(step, rounds=ROUNDS[params[0].device.type], warmup_rounds=1)  # type: ignore[attr-defined]
     assert all(param.isfinite().all() for param in params)
     assert any(not torch.equal(param, old) for param, old in zip(params, before, strict=True))
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("method", sorted(registry.method_packages(), key=lambda name: (name != registry.PLAIN, name)))
-def test_bench_step(benchmark: Callable[..., object], method: str, tmp_path: Path) -> None:
+def test_bench_step(benchmark: Callable[..., object], method: str, device: str, tmp_path: Path) -> None:
     if method in MAKES_FIRST:
         pytest.skip(MAKES_FIRST[method])
     torch.set_num_threads(1)
     try:
-        phase = main_phase(method, tmp_path)
+        phase = main_phase(method, tmp_path, device)
     except (NotApplicable, UserError) as reason:
         pytest.skip(str(reason))
     timed(benchmark, phase)
@@ -132,7 +142,7 @@ def test_bench_contrast_with_banks_of_all_of_cifar100(benchmark: Callable[..., o
         total.backward()  # type: ignore[union-attr]
         return total.detach()  # type: ignore[union-attr]
 
-    assert benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1).isfinite()  # type: ignore[attr-defined]
+    assert benchmark.pedantic(step, rounds=ROUNDS["cpu"], warmup_rounds=1).isfinite()  # type: ignore[attr-defined]
 
 
 def test_bench_bridges_to_two_teachers(benchmark: Callable[..., object]) -> None:
@@ -150,7 +160,7 @@ def test_bench_bridges_to_two_teachers(benchmark: Callable[..., object]) -> None
         loss.backward()
         return loss.detach()
 
-    assert benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1).isfinite()  # type: ignore[attr-defined]
+    assert benchmark.pedantic(step, rounds=ROUNDS["cpu"], warmup_rounds=1).isfinite()  # type: ignore[attr-defined]
 
 
 @pytest.mark.timeout(600)
