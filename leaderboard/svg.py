@@ -70,20 +70,22 @@ def figure(
 
 
 def marker(x: float, y: float, group: int, class_: str, size: float = 5.0) -> Markup:
-    """A mark whose shape tells the tie group: circle, square, triangle, diamond, downward triangle, plus."""
+    """A mark whose shape tells the tie group: circle, square, triangle, diamond, downward triangle, x."""
     shape = min(group, GROUPS - 1)
     if shape == 0:
         return element("circle", cx=float(x), cy=float(y), r=float(size), class_=class_)
     if shape == 1:
         half = size * 0.9
         return element("rect", x=x - half, y=y - half, width=2 * half, height=2 * half, class_=class_)
-    s = size * 1.25
+    s, arm = size * 1.25, size * 0.55
     corners = {
         2: [(0, -s), (s, s * 0.8), (-s, s * 0.8)],
         3: [(0, -s), (s, 0), (0, s), (-s, 0)],
         4: [(0, s), (s, -s * 0.8), (-s, -s * 0.8)],
-        5: [(-s, -1), (-1, -1), (-1, -s), (1, -s), (1, -1), (s, -1), (s, 1), (1, 1), (1, s), (-1, s), (-1, 1), (-s, 1)],
-    }[shape]
+        # Upright, it would be lost in the cross of its intervals.
+        5: [(-s, arm - s), (arm - s, -s), (0, -arm), (s - arm, -s), (s, arm - s), (arm, 0),
+            (s, s - arm), (s - arm, s), (0, arm), (arm - s, s), (-s, s - arm), (-arm, 0)],
+    }[shape]  # fmt: skip
     points = " ".join(f"{number(x + dx)},{number(y + dy)}" for dx, dy in corners)
     return element("polygon", points=points, class_=class_)
 
