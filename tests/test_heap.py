@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,34 @@ from kdbench.engine import heap
 from kdbench.engine.prepare import Place, prepare
 from kdbench.home import Home
 
-MAP = 64 * 2**20
-"""Bytes of a map that glibc would give back whenever it is freed."""
-PAGE = resource.getpagesize()
+FAULTS = """
+import resource
+import torch
+from kdbench.engine import heap
 
-
-def faults(size: int) -> int:
-    """Pages that the system brings for one map, which is used and freed."""
+def faults(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(size, dtype=torch.uint8).fill_(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
+MAP = 64 * 2**20
+faults(2 * MAP)
+given_back = faults(MAP)
+print(heap.keep_freed(), given_back, faults(2 * MAP), faults(MAP))
+"""
+"""Pages that the system brings for one map, used and freed, of a size that glibc would give back whenever it is freed.
+
+In a process of its own: in one that did other work before, the hole may be taken in parts.
+"""
+
 
 def test_a_map_takes_the_place_of_a_freed_one() -> None:
-    if not heap.keep_freed():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120)
+    kept, *counts = done.stdout.split()
+    if kept == "False":
         pytest.skip("this C library has no such settings")
-    faults(2 * MAP)
-    assert faults(MAP) < MAP / PAGE / 100
+    given_back, _, kept_faults = map(int, counts)
+    assert 10 * kept_faults < given_back
 
 
 @pytest.mark.parametrize(("device", "asked"), [("cpu", 1), ("meta", 0)])
