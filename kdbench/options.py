@@ -24,7 +24,8 @@ class EngineOptions(Part):
     Attributes:
         precision: type of the arithmetic inside the networks; bf16 is autocast, their outputs come back as fp32.
         compile: the networks' forward is compiled (torch.compile); scoring stays eager.
-        cuda_graphs: passes of the compiled networks, forward and backward, are replayed as CUDA graphs.
+        cuda_graphs: what follows a batch (losses, gradients, update, banks) is replayed as one CUDA graph. Stages that
+            make updates of their own are not.
         channels_last: 4-D weights lie channels last, and so do the maps that follow.
         fold_teacher: batch norms of frozen teachers in eval mode are folded into the convolutions before them. A
             teacher that is trained, that normalises by the batch, or whose norms or tails the method reads keeps them.
@@ -49,9 +50,9 @@ class EngineOptions(Part):
         return given
 
     @model_validator(mode="after")
-    def _graphs_of_what_is_compiled(self) -> Self:
-        if self.cuda_graphs and not self.compile:
-            raise ValueError("cuda_graphs replays what is compiled; set engine.compile=true as well")
+    def _graphs_of_a_fused_update(self) -> Self:
+        if self.cuda_graphs and not self.fused:
+            raise ValueError("cuda_graphs replays the update too, which must be fused; set engine.fused=true as well")
         return self
 
     def changed(self) -> dict[str, Any]:

@@ -31,7 +31,8 @@ OPTIONS: dict[str, Sequence[str]] = {
     "exact": EXACT,
     "compiled": (*EXACT, "engine.compile=true"),
     "bf16": (*EXACT, "engine.compile=true", "engine.precision=bf16"),
-    "graphs": (*EXACT, "engine.compile=true", "engine.precision=bf16", "engine.cuda_graphs=true"),
+    "graphs": (*EXACT, "engine.cuda_graphs=true"),
+    "all": (*EXACT, "engine.compile=true", "engine.precision=bf16", "engine.cuda_graphs=true"),
 }
 ROWS = 50_000
 WINDOW, WARMUP, PROFILED, ROUNDS, RING = 200, 20, 20, 5, 8

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from tinies import tiny_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdbench import registry
-from kdbench.checks.tiny import method_config, tiny
-from kdbench.engine.prepare import hyper_parameters
 from kdbench.engine.stage import StageRun
 
 STEPS = 2
@@ -79,10 +78,7 @@ class Waits(TorchDispatchMode):
 
 def stages(method: str, folder: Path, device: torch.device) -> Iterator[StageRun]:
     """A method's stages on a tiny task, each ready to step."""
-    ref = registry.method(method)
-    config = method_config(ref)
-    needs = ref.adapter().needs(hyper_parameters(config))
-    prepared = tiny(ref, config, needs, sorted(needs.kinds)[0]).prepare(folder, device=device)
+    prepared = tiny_of(method).prepare(folder, device=device)
     for stage in prepared.method.stages():
         prepared.method.to(prepared.task.device).train()
         yield StageRun(prepared.method, stage, prepared.task)

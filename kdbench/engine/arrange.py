@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kdbench.contract import Needs, Network
+from kdbench.engine.replay import require_graphs
 from kdbench.errors import UserError
 from kdbench.models.fold import fold_norms
 from kdbench.options import Dtype, EngineOptions
@@ -53,18 +54,19 @@ def _arranged(net: Network, dtype: Dtype, options: EngineOptions) -> Network:
     net.autocast = AUTOCAST[dtype]
     if options.channels_last:
         net.to(memory_format=torch.channels_last)
+    device = next(net.parameters()).device
+    if options.cuda_graphs:
+        require_graphs(device)
     if options.compile:
-        _require_compiler(next(net.parameters()).device, options.cuda_graphs)
+        _require_compiler(device)
         torch._dynamo.config.recompile_limit = RECOMPILATIONS
         # Static shapes: a ragged last batch gets kernels of its own instead of slower ones for all.
-        net.compile(dynamic=False, mode="reduce-overhead" if options.cuda_graphs else None)
+        net.compile(dynamic=False)
     return net
 
 
-def _require_compiler(device: torch.device, graphs: bool) -> None:
-    """Raises :class:`UserError` where nothing here can compile for a device, or replay ``graphs`` on it."""
-    if graphs and device.type != "cuda":
-        raise UserError(f"engine.cuda_graphs=true: there are none on {device.type}; leave it out or add --device cuda")
+def _require_compiler(device: torch.device) -> None:
+    """Raises :class:`UserError` where nothing here can compile for a device."""
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise UserError("engine.compile=true: no C++ compiler is on the PATH; install g++ or clang, or leave it out")
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:

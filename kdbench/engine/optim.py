@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from kdbench import spec
 from kdbench.contract import Group
+from kdbench.options import EAGER, EngineOptions
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -21,6 +22,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 1e-3, "weight_decay": 0.0, "betas": (0.9, 0.999)},
     "adamw": {"lr": 1e-3, "weight_decay": 0.01, "betas": (0.9, 0.999)},
 }
+
+COUNTING = ("adam", "adamw")
+"""Optimisers that count their steps; torch asks whether they shall do so where a graph can."""
 
 
 def settings(task: spec.Optimizer, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -41,12 +45,26 @@ def settings(task: spec.Optimizer, changes: dict[str, Any]) -> tuple[str, dict[s
     return name, {**base, **extra}
 
 
-def build(group: Group, task: spec.Optimizer, fused: bool = False) -> Optimizer:
-    """The optimiser of a group; ``fused`` updates in one kernel instead of several for each parameter."""
+def build(group: Group, task: spec.Optimizer, options: EngineOptions = EAGER) -> Optimizer:
+    """The optimiser of a group."""
     name, kwargs = settings(task, dict(group.optimizer))
-    if fused:
+    params = list(group.params)
+    if options.fused:
         kwargs["fused"] = True
-    return OPTIMIZERS[name](list(group.params), **kwargs)
+    if options.cuda_graphs:
+        kwargs["lr"] = torch.tensor(kwargs["lr"], device=params[0].device)  # a number would be frozen with the step
+        if name in COUNTING:
+            kwargs["capturable"] = True
+    return OPTIMIZERS[name](params, **kwargs)
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """The learning rate of the next step."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def factor(schedule: spec.Schedule, epoch: float, epochs: int) -> float:

@@ -103,8 +103,9 @@ def require_shared(config: RunConfig, processes: int) -> None:
     reason = config.method.ref.adapter().needs(hyper_parameters(config.method)).one_process
     if processes > 1 and reason is not None:
         raise UserError(f"{config.method.ref.name} runs in one process: {reason}; start it without torchrun")
-    if processes > 1 and config.engine.compile:
-        raise UserError("engine.compile=true is for runs of one process; leave it out, or start without torchrun")
+    for option in ("compile", "cuda_graphs"):
+        if processes > 1 and getattr(config.engine, option):
+            raise UserError(f"engine.{option}=true is for runs of one process; leave it out, or start without torchrun")
 
 
 def _refuse_dropout(name: str, method: Method) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdbench.contract import At, Batch, Method, Stage
 from kdbench.engine import optim
+from kdbench.engine.replay import Replay
 from kdbench.engine.task import Task
 from kdbench.errors import UserError
 from kdbench.parallel.norm import join_norms
@@ -50,17 +51,20 @@ class StageRun:
         self.loader = task.loader(stage, needs.min_batch)
         self.ranks.require_rows(self.loader.smallest)
         self._draw = draw or self.loader.draw
-        own, fused = task.spec.train.optimizer, task.options.fused
-        self.optimizers = {group.name: optim.build(group, own, fused) for group in stage.groups}
+        own = task.spec.train.optimizer
+        self.optimizers = {group.name: optim.build(group, own, task.options) for group in stage.groups}
         if len(self.optimizers) != len(stage.groups):
             raise ValueError(f"stage {stage.name!r}: two groups have one name")
-        self._base_lr = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
+        self._base_lr = {name: float(o.param_groups[0]["lr"]) for name, o in self.optimizers.items()}
         self._schedules = {group.name: group.schedule for group in stage.groups}
         self.total = stage.steps if stage.steps is not None else (stage.epochs or 0) * self.loader.steps
         self.step_number = 0
         self.draws = 0
         self.bad = torch.zeros((), dtype=torch.bool, device=task.device)
         self._rng = torch.Generator(task.device)
+        self._replay: Replay | None = None
+        if task.options.cuda_graphs and stage.losses is not None:
+            self._replay = Replay(stage.name, self._whole, task.device, self._rng)
 
     def at(self) -> At:
         """Where the stage stands before its next step."""
@@ -104,27 +108,32 @@ class StageRun:
         for name in names:
             self.optimizers[name].step()
 
-    def step(self) -> dict[str, Tensor]:
-        """One update; returns the detached terms, ``total`` among them for a stage with losses."""
-        if self.task.options.cuda_graphs:
-            torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs returned may be overwritten
+    def step(self, *, eagerly: bool = False) -> dict[str, Tensor]:
+        """One update; returns the detached terms, ``total`` among them for a stage with losses.
+
+        ``eagerly``: every operator is launched, even where a graph of the step could be replayed.
+        """
         for name, optimizer in self.optimizers.items():
-            for param_group in optimizer.param_groups:
-                param_group["lr"] = self._base_lr[name] * self.lr_factor(self._schedules[name])
+            optim.set_lr(optimizer, self._base_lr[name] * self.lr_factor(self._schedules[name]))
         at = self.at()
-        if self.stage.losses is not None:
-            batch = self.draw()
-            terms = self.stage.losses(batch, at)
-            total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
-            self.update(total)
-            with torch.no_grad():
-                self.method.after_step(batch, at)
-            terms = {**terms, "total": total}
-        else:
-            assert self.stage.step is not None
+        if self.stage.step is not None:
             terms = self.stage.step(self.draw, at, self.update)
+        elif self._replay is None or eagerly:
+            terms = self._whole(self.draw(), at)
+        else:
+            terms = self._replay(self.draw(), at)
         self.step_number += 1
         return self.ranks.sum_terms(terms)
+
+    def _whole(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        """All of a step with losses that follows the batch."""
+        assert self.stage.losses is not None
+        terms = self.stage.losses(batch, at)
+        total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
+        self.update(total)
+        with torch.no_grad():
+            self.method.after_step(batch, at)
+        return {name: term.detach() for name, term in {**terms, "total": total}.items()}
 
     def state(self) -> dict[str, Any]:
         """All that the next steps depend on, as tensors and plain values."""

@@ -24,6 +24,7 @@ class Phase:
         steps: optimiser steps the stage has in a whole run.
         rows: labelled rows of a step; a row seen in several views counts once.
         step: one step on the next batch of the ring.
+        counted: the same with every operator launched, for what counts operators or their memory.
         forward: the losses of one batch without backward, None for a stage that is one whole update.
         fed: one step on the given batch, for a measurement with the real loader.
     """
@@ -33,6 +34,7 @@ class Phase:
     steps: int
     rows: int
     step: Callable[[], None]
+    counted: Callable[[], None]
     forward: Callable[[], None] | None
     fed: Callable[[Batch], None]
 
@@ -53,10 +55,13 @@ def _phase(prepared: Prepared, stage: Stage) -> Phase:
         prepared.method, stage, prepared.task, draw=lambda number: fed_batch[0] if fed_batch else ring(number)
     )
 
-    def step() -> None:
+    def step(eagerly: bool = False) -> None:
         if run.step_number >= run.total:  # a measurement may be longer than the stage: schedules start again
             run.step_number = 0
-        run.step()
+        run.step(eagerly=eagerly)
+
+    def counted() -> None:
+        step(eagerly=True)
 
     def fed(batch: Batch) -> None:
         fed_batch[:] = [batch]
@@ -68,7 +73,7 @@ def _phase(prepared: Prepared, stage: Stage) -> Phase:
         stage.losses(ring(0), run.at())
 
     return Phase(
-        stage, run, run.total, run.loader.batch, step, forward if stage.losses is not None else None, fed
+        stage, run, run.total, run.loader.batch, step, counted, forward if stage.losses is not None else None, fed
     )  # fmt: skip
 
 

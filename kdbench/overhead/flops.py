@@ -2,8 +2,8 @@
 
 What the counter cannot see is named rather than guessed: every dispatched computation without a formula is listed.
 Two things stay invisible, to the list too: an ``autograd.Function`` that computes outside torch, and the insides of a
-compiled graph (so compiled networks are counted eager). Some losses are counted in part: of ``cdist``
-only the backward pass.
+compiled or replayed graph (so steps are counted eager). Some losses are counted in part: of ``cdist`` only the backward
+pass.
 """
 
 from __future__ import annotations

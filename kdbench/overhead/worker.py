@@ -84,7 +84,7 @@ def _described(phase: Phase, request: dict[str, Any]) -> dict[str, Any]:
     """What one look at a phase gives: counts, memory, and in full mode the loader and energy."""
     device = torch.device(request["device"])
     compiled = phase.run.task.options.compile
-    counted = count_flops(phase.step, compiled)
+    counted = count_flops(phase.counted, compiled)
     forward = count_flops(phase.forward, compiled) if phase.forward is not None else None
     found: dict[str, Any] = {
         "name": phase.stage.name,
@@ -97,7 +97,7 @@ def _described(phase: Phase, request: dict[str, Any]) -> dict[str, Any]:
         "flop_counter": counted.counter,
     }
     if device.type == "cpu":
-        found["peak"] = asdict(peak_memory(phase.step, device))
+        found["peak"] = asdict(peak_memory(phase.counted, device))
     if request["mode"] == "full":
         numbers = iter(range(10**9))
         waited = data_wait(
@@ -180,10 +180,10 @@ def _sizes(
     teachers = {id(p): p for t in prepared.teachers.values() for p in t.net.parameters()}
     frozen = teachers | {id(p): p for p in prepared.method.parameters() if id(p) not in updated}
     return {
-        "plain_flops": count_flops(plain.step, plain.run.task.options.compile).flops,
+        "plain_flops": count_flops(plain.counted, plain.run.task.options.compile).flops,
         "plain_flops_fwd": count_flops(plain.forward, plain.run.task.options.compile).flops,
         "plain_rows": plain.rows,
-        "plain_peak": asdict(peak_memory(plain.step, device)) if device.type == "cpu" else None,
+        "plain_peak": asdict(peak_memory(plain.counted, device)) if device.type == "cpu" else None,
         "train_only_params": sum(p.numel() for key, p in updated.items() if key not in kept),
         "frozen_params_loaded": sum(p.numel() for key, p in frozen.items() if key not in kept),
         "extra_state_mib": tensor_mib([b for b in prepared.method.buffers() if id(b) not in students]),
@@ -197,8 +197,8 @@ def memory(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
     peaks = []
     for phase in phases(_build(config, request)):
         for _ in range(MEMORY_WARMUP):
-            phase.step()
-        peaks.append(peak_memory(phase.step, torch.device(request["device"])))
+            phase.counted()
+        peaks.append(peak_memory(phase.counted, torch.device(request["device"])))
     highest = max(peaks, key=lambda peak: peak.alloc_mib)
     return asdict(highest)
 

@@ -1,0 +1,19 @@
+"""Tiny tasks for methods under engine options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kdbench import registry
+from kdbench.checks.tiny import Tiny, method_config, tiny
+from kdbench.engine.prepare import hyper_parameters
+from kdbench.options import EAGER, EngineOptions
+
+
+def tiny_of(method: str, options: EngineOptions = EAGER) -> Tiny:
+    """A tiny task of the first kind that a method runs on."""
+    ref = registry.method(method)
+    config = method_config(ref)
+    needs = ref.adapter().needs(hyper_parameters(config))
+    found = tiny(ref, config, needs, sorted(needs.kinds)[0])
+    return replace(found, config=replace(found.config, engine=options))
