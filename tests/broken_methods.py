@@ -152,6 +152,18 @@ class ForgetsStage(Adversary):
         return {name: term * self.told for name, term in super().distill(batch, at).items()}
 
 
+class Rebinds(Toy):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("mean", torch.zeros(10))
+
+    def losses(self, batch, at):
+        return {"task": super().losses(batch, at)["task"] * (1 + self.mean.square().mean())}
+
+    def after_step(self, batch, at):
+        self.mean = 0.9 * self.mean + 0.1 * self.student(batch).logits.mean(0)
+
+
 class NeedsMore(Toy):
     def losses(self, batch, at):
         logits = self.student(batch).logits

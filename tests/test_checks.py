@@ -73,9 +73,13 @@ BROKEN = [
     ("same seed", "Unseeded", "two runs of one seed differ: term task"),
     ("resume", "Forgets", "a run that was stopped and went on differs from one that was not: term task"),
     ("resume", "ForgetsStage", "at step 0 of stage 'distill'"),
+    ("replay", "Rebinds", "change buffers in place (copy_, index_copy_) instead of binding new tensors"),
     ("smallest batch", "NeedsMore", "three rows at least"),
 ]
-ALSO = {"MovesTeacher": {"resume"}, "WakesTeacher": {"teachers", "resume"}, "TakesTeacher": {"gradients"}}
+ALSO = {
+    "MovesTeacher": {"resume"}, "WakesTeacher": {"teachers", "resume"}, "TakesTeacher": {"gradients"},
+    "Forgets": {"replay"},
+}  # fmt: skip
 """What else a break brings with it."""
 
 
@@ -115,6 +119,18 @@ def test_more_rows_than_the_declared_minimum_are_no_reason_to_fail(toys, checked
         NEEDS = {"min_batch": 4}  # noqa: RUF012
 
     assert not [r for r in checked(Careful) if r.outcome != "ok"]
+
+
+def test_a_step_that_looks_at_a_result_is_not_replayed(toys, checked):
+    class Looks(toys.Toy):
+        def losses(self, batch, at):
+            terms = super().losses(batch, at)
+            return {"task": terms["task"] * (1.0 if terms["task"].item() > 1 else 0.5)}
+
+    not_ok = [r for r in checked(Looks) if r.outcome != "ok"]
+    assert {(r.rule, r.outcome) for r in not_ok} == {("replay", "skipped")}
+    assert "engine.cuda_graphs refuses the method" in not_ok[0].message
+    assert "_local_scalar_dense" in not_ok[0].message
 
 
 def test_a_term_that_starts_at_zero_and_rises_passes(toys, broken, checked):

@@ -1,6 +1,7 @@
-"""A replayed step is the step: every method and variant, every stage with losses, over epochs and ragged batches.
+"""A replayed step is the step: what a graph holds, when it is captured, what is refused.
 
-There is no CUDA graph on a CPU; ``tests/support/cpu_graphs.py`` stands in for it and freezes what one would freeze.
+There is no CUDA graph on a CPU; :class:`kdbench.checks.replayed.CpuGraphs` stands in for it and freezes what one would.
+That every step of every method may be replayed is a rule of the contract (``tests/test_contract.py``).
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from cpu_graphs import CpuGraphs
 from tinies import tiny_of
 from torch import Tensor
 
 from kdbench import registry
+from kdbench.checks.replayed import STEPS, CpuGraphs, on_a_cpu
 from kdbench.config import run_config
 from kdbench.contract import At, Batch, Group
-from kdbench.engine import optim, replay
+from kdbench.engine import optim
 from kdbench.engine.prepare import require_shared
 from kdbench.engine.replay import Replay
 from kdbench.engine.stage import StageRun
@@ -27,20 +28,17 @@ from kdbench.options import EAGER, EngineOptions
 from kdbench.spec import Optimizer
 
 GRAPHS = EngineOptions(fused=True, cuda_graphs=True)
-STEPS = 9
-"""Of four to an epoch: warm, captured, replayed, and all again where a loss changes with the epoch."""
 LOOKS = ("ccl", "energykd-heda")
 """The host looks at a result within a step, as ``tests/test_host_sync.py`` excuses: nothing to capture."""
 CAPTURED = [name for name in registry.methods() if name not in LOOKS]
-SLOW = set(CAPTURED) - set(registry.method_packages())
-"""Variants."""
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _graphs_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(replay.GRAPHS, "cpu", CpuGraphs)
-    CpuGraphs.forget()
+def _graphs_of_a_cpu() -> Iterator[None]:
+    CpuGraphs.captures = CpuGraphs.replays = 0
+    with on_a_cpu():
+        yield
 
 
 # methods
@@ -48,30 +46,15 @@ def _graphs_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(
     method: str, folder: Path, options: EngineOptions = GRAPHS, device: torch.device = CPU
-) -> Iterator[tuple[list[float], list[Tensor]]]:
-    """Terms of the first steps and state after them, of each stage with losses."""
+) -> Iterator[list[float]]:
+    """Terms of the first steps of each stage with losses."""
     prepared = tiny_of(method, options).prepare(folder, device=device)
     for number, stage in enumerate(prepared.method.stages()):
         torch.manual_seed(number)
         prepared.method.to(prepared.task.device).train()
         run = StageRun(prepared.method, stage, prepared.task)
         if stage.losses is not None:
-            terms = [run.step() for _ in range(STEPS)]
-            told = [float(value) for step in terms for value in step.values()]
-            yield told, [t.clone() for t in prepared.method.state_dict().values()]
-
-
-@pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * (m in SLOW)) for m in CAPTURED])
-def test_a_replayed_step_is_the_step(method, tmp_path, monkeypatch):
-    replayed = list(trained(method, tmp_path / "replayed"))
-    assert CpuGraphs.replays > len(replayed)
-    monkeypatch.setattr(replay, "WARM_STEPS", 10**9)
-    CpuGraphs.forget()
-    eager = list(trained(method, tmp_path / "eager"))
-    assert CpuGraphs.replays == 0
-    for (terms, state), (own_terms, own_state) in zip(replayed, eager, strict=True):
-        assert terms == own_terms
-        assert all(map(torch.equal, state, own_state))
+            yield [float(value) for step in range(STEPS) for value in run.step().values()]
 
 
 @pytest.mark.gpu
@@ -80,7 +63,7 @@ def test_cuda_replays_the_step(method, tmp_path):
     cuda = torch.device("cuda")
     replayed = list(trained(method, tmp_path / "replayed", GRAPHS, cuda))
     eager = list(trained(method, tmp_path / "eager", EngineOptions(fused=True), cuda))
-    for (terms, _), (own_terms, _) in zip(replayed, eager, strict=True):
+    for terms, own_terms in zip(replayed, eager, strict=True):
         assert terms == pytest.approx(own_terms, rel=1e-3, abs=1e-5)
 
 
@@ -90,7 +73,7 @@ def test_cuda_replays_compiled_networks(method, tmp_path):
     cuda, compiled = torch.device("cuda"), GRAPHS.model_copy(update={"compile": True})
     replayed = list(trained(method, tmp_path / "replayed", compiled, cuda))
     eager = list(trained(method, tmp_path / "eager", EAGER, cuda))
-    for (terms, _), (own_terms, _) in zip(replayed, eager, strict=True):
+    for terms, own_terms in zip(replayed, eager, strict=True):
         assert terms == pytest.approx(own_terms, rel=1e-2, abs=1e-4)
 
 
@@ -110,7 +93,6 @@ def test_a_replayed_run_resumes_to_the_same_bits(tmp_path):
     train(tmp_path / "cut", 0.0)
     for late in (tmp_path / "cut" / "run").glob("stage-*.pt"):
         late.unlink()  # what is left is the checkpoint within the stage
-    CpuGraphs.forget()
     assert train(tmp_path / "cut", 1e9) == whole
 
 

@@ -311,8 +311,8 @@ class Gaps(TwoRoles):
         there, out = batch.present["audio"], self.student(batch)
         assert "image" not in batch.present
         assert there.dtype is torch.bool
-        far = (out.logits - self.teachers["audio"](batch).logits)[there]
-        return {"task": self.task.loss(out, batch.y), "near": 0.01 * far.square().sum() / len(there)}
+        far = (out.logits - self.teachers["audio"](batch).logits).square().sum(1)
+        return {"task": self.task.loss(out, batch.y), "near": 0.01 * torch.where(there, far, 0).sum() / len(there)}
 
 
 class BatchStatistics(Toy):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdbench import registry
 from kdbench.checks import rules
-from kdbench.checks.result import CheckResult
+from kdbench.checks.result import CheckResult, Skipped, Verdict
 from kdbench.checks.tasks import check_task
 from kdbench.checks.tiny import KINDS, method_config, tiny
 from kdbench.contract import NotApplicable
@@ -66,7 +66,7 @@ def _check(ref: MethodRef, tasks: Collection[str] | None) -> Iterator[CheckResul
                     yield _result(rule, kind, verdict)
 
 
-def _result(rule: str, task: str, verdict: rules.Verdict) -> CheckResult:
-    if isinstance(verdict, rules.Skipped):
+def _result(rule: str, task: str, verdict: Verdict) -> CheckResult:
+    if isinstance(verdict, Skipped):
         return CheckResult(rule, task, "skipped", verdict.reason)
     return CheckResult(rule, task, "failed" if verdict else "ok", verdict or "")

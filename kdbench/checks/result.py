@@ -20,3 +20,14 @@ class CheckResult:
     task: str
     outcome: Literal["ok", "failed", "skipped"]
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A rule that could not be judged, and why."""
+
+    reason: str
+
+
+Verdict = str | Skipped | None
+"""What is wrong, why it was not judged, or None."""

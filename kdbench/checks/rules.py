@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdbench.checks.replayed import replayed
+from kdbench.checks.result import Skipped, Verdict
 from kdbench.checks.tiny import Tiny, method_config
 from kdbench.checks.watch import Interrupted, Seen, Violation, Watch, first_difference, state_copy
 from kdbench.config import run_config
@@ -37,21 +39,11 @@ RULES = {
     "deployment": "the deployed network gives the same outputs without the method",
     "same seed": "the same seed gives the same terms, bit for bit",
     "resume": "training stopped in the middle of any stage goes on to the same bits",
+    "replay": "a step done again without Python, as a CUDA graph does it, is the step",
     "smallest batch": "the smallest batch it declares works, a smaller one is refused",
 }
 """Rule to what it says."""
 FEW_STEPS = 2
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A rule that could not be judged, and why."""
-
-    reason: str
-
-
-Verdict = str | Skipped | None
-"""What is wrong, why it was not judged, or None."""
 
 
 @dataclass
@@ -139,6 +131,7 @@ def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
         "resume": lambda: (
             Skipped("same seed failed") if verdicts["same seed"] else resume(tiny, run, folder / "resume")
         ),
+        "replay": lambda: Skipped("same seed failed") if verdicts["same seed"] else replayed(tiny, folder / "replay"),
         "smallest batch": lambda: smallest_batch(tiny, first.needs, folder / "smallest"),
     }
     for rule, judge in judges.items():

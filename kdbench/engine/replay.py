@@ -69,6 +69,16 @@ GRAPHS: dict[str, type[Graphs]] = {"cuda": CudaGraphs}
 """Device type to its graphs."""
 
 
+class NotCaptured(UserError):
+    """A step that no graph can hold; ``reason`` is the library's."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(
+            f"engine.cuda_graphs=true: no step of stage {stage!r} can be captured ({reason}); leave it out"
+        )
+        self.reason = reason
+
+
 def require_graphs(device: torch.device) -> None:
     """Raises :class:`UserError` on a device that has none."""
     if device.type not in GRAPHS:
@@ -174,9 +184,7 @@ class Replay:
             while first.__context__ is not None:  # ending a broken capture raises once more
                 first = first.__context__
             reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
-            raise UserError(
-                f"engine.cuda_graphs=true: no step of stage {self.name!r} can be captured ({reason}); leave it out"
-            ) from error
+            raise NotCaptured(self.name, reason) from error
         return _Captured(again, own, terms, _reads(watched))
 
 
