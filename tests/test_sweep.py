@@ -178,6 +178,10 @@ def test_hours_come_from_the_cell_or_from_plain_and_the_ratio(home, recorded):
     assert known.hours_of("reviewkd", TASK) == pytest.approx(3.0 * known.ratios["reviewkd"])
     assert known.ratios["reviewkd"] == pytest.approx(4.0, rel=0.02)
     assert known.hours_of("crd", TASK) is None
+    several = Known(
+        hours={("plain", TASK): 2.0, ("plain", "here"): 5.0, ("cgan_kd", TASK): 24.0}, ratios={"cgan_kd": 1.0}
+    )
+    assert several.hours_of("cgan_kd", "here") == 60.0  # all its stages, not the step of one
     assert Known.read(home, True, CPU.__eq__).hours_of("kd", TASK) is None  # a whole run tells nothing of a smoke run
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Self
 
 from kdbench import index
@@ -105,5 +106,11 @@ class Known:
         """Hours of one run: those of the cell, or plain's on the task times the method's ratio elsewhere."""
         if (method, task) in self.hours:
             return self.hours[method, task]
-        plain, ratio = self.hours.get((PLAIN, task)), self.ratios.get(method)
+        plain, ratio = self.hours.get((PLAIN, task)), self._ratio(method)
         return None if plain is None or ratio is None else plain * ratio
+
+    def _ratio(self, method: str) -> float | None:
+        """A whole run over plain's, all stages, where a task has both; else the step over plain's step."""
+        pairs = ((h, self.hours.get((PLAIN, on))) for (name, on), h in self.hours.items() if name == method)
+        found = [own / plain for own, plain in pairs if plain]
+        return median(found) if found else self.ratios.get(method)
