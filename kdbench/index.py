@@ -23,8 +23,8 @@ WAIT_S = 60.0
 def use(home: Home, action: Callable[[Store], _T], wait_s: float = WAIT_S) -> _T:
     """What ``action`` gives on the index with all records taken in.
 
-    A damaged index is set aside, which is said in a line, and made again from the records. In a folder that can only
-    be read the index is made in memory.
+    A damaged index is set aside, which is said in a line, and made again from the records; so is, quietly, one of
+    records that are no longer there. In a folder that can only be read the index is made in memory.
 
     Raises:
         StoreLocked: another process held it all the time.
@@ -43,7 +43,10 @@ def use(home: Home, action: Callable[[Store], _T], wait_s: float = WAIT_S) -> _T
 
 def _once(home: Home, action: Callable[[Store], _T], wait_s: float) -> _T:
     with Store(home.index, wait_s=wait_s) as store:
-        store.ingest(home.records)
+        if not store.ingest(home.records).gone:
+            return action(store)
+    Store.rebuild(home.index, home.records, wait_s=wait_s)
+    with Store(home.index, wait_s=wait_s) as store:
         return action(store)
 
 

@@ -38,10 +38,14 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest did: how many files were ``new`` or ``unchanged``, and which were ``bad`` and why."""
+    """What an ingest did: how many files were ``new`` or ``unchanged``, and which were ``bad`` and why.
+
+    ``gone``: how many of those taken in earlier are not among the sources.
+    """
 
     new: int = 0
     unchanged: int = 0
+    gone: int = 0
     bad: tuple[Problem, ...] = ()
 
 
@@ -248,6 +252,7 @@ class Store:
             if known.get(key, ())[:2] != (file.size, file.mtime_ns):
                 fresh.append(file)
         new, unchanged = 0, len(seen) - len(fresh)
+        gone = self.query("SELECT count(*) AS n FROM sources")[0]["n"] - len(known.keys() & seen.keys())
         touched: list[_File] = []
         with _transaction(self._connection):
             for kind, stage, insert in (("run", STAGE_RUNS, INSERT_RUNS), ("side", STAGE_SIDES, INSERT_SIDES)):
@@ -259,7 +264,7 @@ class Store:
                         self._load(lines, stage, insert)
                     new += len(lines)
             self._remember(touched)
-        return IngestReport(new, unchanged + len(touched), tuple(bad))
+        return IngestReport(new, unchanged + len(touched), gone, tuple(bad))
 
     def _known(self, files: Sequence[_File]) -> dict[tuple[str, str], tuple[int, int, str]]:
         """(size, mtime, hash) of those of the files that are in."""

@@ -158,6 +158,16 @@ def test_tasks_without_data_are_left_out(home):
     assert cell.skipped[0].why.startswith("no data: put it into")
 
 
+def test_a_run_whose_record_was_removed_is_done_again(home, recorded):
+    recorded("kd", 0)
+    removed = recorded("kd", 1)
+    (cell,) = cells(asked(home, "kd"))
+    assert cell.seeds == (2,)
+    (home.records / f"{removed}.json").unlink()
+    (cell,) = cells(asked(home, "kd"))
+    assert cell.seeds == (1, 2)
+
+
 def test_an_override_makes_other_runs(home, recorded):
     recorded("kd", 0)
     (cell,) = cells(asked(home, "kd", overrides=("train.epochs=2",)))
