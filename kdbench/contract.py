@@ -225,8 +225,7 @@ class Stage:
 
     Attributes:
         name: unique within the method, a slug.
-        losses: named terms, already weighted, summed by the engine; what changes from step to step lies in tensors or
-            is read of ``at``, so that a step can be replayed without Python (``engine.cuda_graphs``); or
+        losses: named terms, already weighted, summed by the engine; what varies by step lies in tensors or ``at``; or
         step: the whole update, when one sum is not enough. Exactly one of the two.
         groups: parameters it trains.
         epochs, steps: its length; exactly one of the two.
