@@ -235,6 +235,9 @@ def test_matched_runs_wait_for_the_cost_of_their_method(home, recorded, monkeypa
     assert "1 run, 5 left out" in shown  # kd does not apply, so its cost will never be known
     (cell,) = sweep(asked(home, "plain@kd")).matched()
     assert "has no result here" in cell.skipped[0].why
+    recorded("kd", 0, "digits/angle", status="not_applicable", error={"type": "NotApplicable", "message": "of no use"})
+    (cell,) = sweep(asked(home, "plain@kd", "digits/angle")).matched()
+    assert cell.skipped[0].why == "kd does not apply"
     recorded("kd", 0, overhead={"mode": "off"})
     (cell,) = sweep(asked(home, "plain@kd")).matched()
     assert "needs the measured cost" in cell.skipped[0].why

@@ -103,8 +103,10 @@ class Sweep:
         """The cell of a compute-matched variant, by its method's cost on the sweep's own device class."""
         ref = registry.method(method)
         entries = [entry for entries in known.runs.values() for entry in entries]
-        results = [e for e in entries if (e.method, e.task, e.status) == (ref.match, task, "ok")]
-        classes = sorted({entry.device_class for entry in results})
+        own = [entry for entry in entries if (entry.method, entry.task) == (ref.match, task)]
+        classes = sorted({entry.device_class for entry in own if entry.status == "ok"})
+        if not classes and any(entry.status == "not_applicable" for entry in own):
+            return left_out(self.asked, method, task, f"{ref.match} does not apply")
         if len(classes) != 1:
             found = f"results on {', '.join(classes)}: name one --device" if classes else "no result here"
             return left_out(self.asked, method, task, f"needs the measured cost of {ref.match}, which has {found}")
