@@ -27,7 +27,7 @@ from kdbench.files import canonical_json, sha256
 from kdbench.options import EAGER, PREFIX, EngineOptions
 from kdbench.privacy import scrub_values
 from kdbench.registry import MethodRef
-from kdbench.spec import TaskSpec
+from kdbench.spec import ALL_KEYS, TaskSpec
 from kdbench.yamlfile import describe
 
 ENGINE = PREFIX.removesuffix(".")
@@ -145,7 +145,7 @@ def run_config(
         inner_ref = registry.method(values[INNER])
         node[INNER] = _resolve(inner_ref, spec, smoke)[0]
     own = ref.variant.own_protocol if ref.variant else {}
-    body = spec.model_dump(mode="json", exclude={"name"})
+    body = spec.model_dump(mode="json", exclude={"name"}, context=ALL_KEYS)
     composed = _compose({"method": node, ENGINE: EAGER.model_dump(), **body}, parsed)
     composed_method, engine = composed.pop("method"), _options(composed.pop(ENGINE))
     for key, value in own.items():

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench.card import FAMILIES, Card
+from kdbench.spec import ALL_KEYS
 
 if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch nor the index and the statistics
     from kdbench.checks.result import CheckResult
@@ -247,7 +248,7 @@ def task(spec: TaskSpec, data: DataStatus) -> list[Any]:
         escape(f"data {data.name}: {data.state}; {data.about}"),
     ]
     made = table("keys (KEY=VALUE)", "key", "value")
-    body = spec.model_dump(mode="json", exclude={"name", "title", "notes"})
+    body = spec.model_dump(mode="json", exclude={"name", "title", "notes"}, context=ALL_KEYS)
     for key, value in _leaves(body):
         made.add_row(escape(key), escape(str(value)))
     lines.append(made)

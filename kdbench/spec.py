@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from kdbench.errors import nearest
 from kdbench.fields import tame
@@ -13,10 +23,32 @@ from kdbench.metrics import METRICS
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Weights = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+AUTO = "auto"
+"""Teacher's weights: trained here."""
+ALL_KEYS = {"all_keys": True}
+"""The ``context`` of a dump that holds every key; others leave out the unset ones of a model's ``LATER``."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Grown(_Model):
+    """A model that got keys after the first records: where they are unset, what is hashed of a task is as before.
+
+    Attributes:
+        LATER: the keys that came later; None is unset.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_hashed(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        body: dict[str, Any] = dump(self)
+        if info.context == ALL_KEYS:
+            return body
+        return {key: value for key, value in body.items() if value is not None or key not in self.LATER}
 
 
 class Subset(_Model):
@@ -91,29 +123,55 @@ class TrainChange(_Model):
     schedule: Schedule | None = None
 
 
-class Student(_Model):
+class Student(_Grown):
+    """The student of the pair. ``weights``: what its training starts from, random weights if unset."""
+
+    LATER = ("weights",)
     net: Word
     input: Word = "image"
+    weights: Weights | None = None
 
 
-class Teacher(_Model):
+class Teacher(_Grown):
     """A teacher of the pair.
 
     ``weights``: ``auto`` trains it here with the task's protocol (changed by ``train``) on all rows, or names a file
-    or a hub id. ``min_score``: below it the run is refused.
+    or a hub id. ``init``: weights that this training starts from. ``min_score``: below it the run is refused.
     """
 
+    LATER = ("init",)
     net: Word
     input: Word = "image"
-    weights: Annotated[str, StringConstraints(min_length=1, max_length=300)] = "auto"
+    weights: Weights = AUTO
+    init: Weights | None = None
     seed: int = Field(default=0, ge=0)
     min_score: float | None = None
     train: TrainChange = TrainChange()
 
+    @model_validator(mode="after")
+    def _init_is_trained(self) -> Teacher:
+        if self.init is not None and self.weights != AUTO:
+            raise ValueError("init is what training starts from: it goes with weights auto, not with weights given")
+        return self
 
-class Pair(_Model):
+
+class Pair(_Grown):
+    """Student and teachers.
+
+    ``ensemble``: what a method for one teacher reads where there are several: ``mean`` is one network whose logits are
+    the mean of theirs; unset, it reads the first.
+    """
+
+    LATER = ("ensemble",)
     student: Student
     teachers: dict[Word, Teacher] = {}
+    ensemble: Literal["mean"] | None = None
+
+    @model_validator(mode="after")
+    def _of_several(self) -> Pair:
+        if self.ensemble is not None and len(self.teachers) < 2:
+            raise ValueError(f"ensemble: {self.ensemble} needs at least two teachers")
+        return self
 
 
 class Score(_Model):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from kdbench import registry
 from kdbench.card import Card
 from kdbench.config import run_config
+from kdbench.engine.teachers import teacher_spec
 from kdbench.errors import UserError
+from kdbench.models.origin import weight_files
+from kdbench.spec import TaskSpec
 
 
 def with_card(monkeypatch, name: str, **changes: object) -> None:
@@ -98,3 +103,49 @@ def test_odd_values_end_in_one_line(value):
     with pytest.raises(UserError) as caught:
         run_config("kd", "digits", [f"train.epochs={value}"])
     assert "\n" not in str(caught.value)
+
+
+def test_keys_that_came_later_leave_every_published_hash_as_it_is():
+    """What is hashed of a task is that of the published records, key by key; so is what a teacher is cached under."""
+    hashed = {"data", "pair", "train", "score"}
+    seen: dict[str, tuple[str, dict]] = {}
+    for path in Path("leaderboard/results").glob("*/*/*.json"):
+        record = json.loads(path.read_text())
+        seen[record["spec_hash"]] = (record["task"]["name"], record["provenance"]["config_resolved"]["protocol"])
+    assert len(seen) > 300
+    for name, protocol in seen.values():
+        task = registry.task(name)
+        spec = TaskSpec.model_validate({**task.model_dump(exclude=hashed), **protocol})
+        assert spec.model_dump(mode="json", include=hashed) == protocol
+    assert run_config("kd", "digits/few-shot").spec_hash in seen
+    few = run_config("kd", "digits/few-shot").task
+    own = teacher_spec(few, few.pair.teachers["image"], False)
+    assert own.model_dump(mode="json")["pair"] == {"student": {"net": "convnet_w32", "input": "image"}, "teachers": {}}
+
+
+def test_a_later_key_is_hashed_once_it_is_set():
+    plain = run_config("kd", "digits/few-shot")
+    for key in ("pair.student.weights=a.safetensors", "pair.teachers.image.init=timm"):
+        changed = run_config("kd", "digits/few-shot", [key])
+        assert changed.custom
+        assert changed.spec_hash != plain.spec_hash
+        assert run_config("kd", "digits/few-shot", [key.partition("=")[0] + "=null"]).spec_hash == plain.spec_hash
+
+
+def test_init_goes_with_a_teacher_that_is_trained_and_an_ensemble_with_several():
+    with pytest.raises(UserError, match="init is what training starts from"):
+        run_config("kd", "digits", ["pair.teachers.image.init=a.pt", "pair.teachers.image.weights=b.pt"])
+    with pytest.raises(UserError, match="needs at least two teachers"):
+        run_config("kd", "digits", ["pair.ensemble=mean"])
+
+
+def test_every_weights_file_that_a_task_names_is_listed():
+    overrides = ["pair.student.weights=/a/s.pt#features", "pair.teachers.image.init=~/i.pt"]
+    spec = run_config("kd", "digits", [f"{key}={value!r}" for key, value in (o.split("=") for o in overrides)]).task
+    assert weight_files(spec) == {
+        "pair.student.weights": Path("/a/s.pt"),
+        "pair.teachers.image.init": Path("~/i.pt").expanduser(),
+    }
+    given = run_config("kd", "digits", ["pair.teachers.image.weights=t.pt", "pair.student.weights=hub:a/b@v1"]).task
+    assert weight_files(given) == {"pair.teachers.image.weights": Path("t.pt")}
+    assert weight_files(registry.task("digits")) == {}

@@ -172,16 +172,15 @@ def _data(prepared: Prepared) -> list[dict[str, Any]]:
 
 
 def _models(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
-    student = {
-        "arch": config.task.pair.student.net,
-        "source": "kdbench",
-        "params": sum(p.numel() for p in prepared.method.students[0].parameters()),
-    }
+    params = sum(p.numel() for p in prepared.method.students[0].parameters())
+    given = config.task.pair.student
+    student = {"arch": given.net, "source": records.scrub(given.weights or "kdbench"), "params": params}
+    started = {"weights_sha256": digest} if (digest := prepared.task.started_from) is not None else {}
     devices = prepared.task.ranks.size
     teachers = [
         _teacher(teacher, config.task.pair.teachers[role].seed, devices) for role, teacher in prepared.teachers.items()
     ]
-    return {"student": student, "teachers": teachers, "peers": [student] * (prepared.needs.students - 1)}
+    return {"student": student | started, "teachers": teachers, "peers": [student] * (prepared.needs.students - 1)}
 
 
 def _teacher(teacher: TrainedTeacher, seed: int, devices: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from kdbench.data.stored import Stored
 from kdbench.engine import arrange
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.files import canonical_json, sha256, sha256_file
+from kdbench.models.weights import load_weights
 from kdbench.options import EAGER, EngineOptions
 from kdbench.parallel.ranks import Ranks
 from kdbench.seeds import derive, generator
@@ -158,6 +159,9 @@ class Task:
         keeper: stores what methods keep.
         options: how the students compute.
         ranks: the processes that share the run's batches.
+
+    Attributes:
+        started_from: sha256 of the weights that the task gives the student to start from, None without any.
     """
 
     def __init__(
@@ -180,6 +184,7 @@ class Task:
         self.optimizer: Mapping[str, Any] = spec.train.optimizer.model_dump()
         self._keeper = keeper
         self._peers = 0
+        self.started_from: str | None = None
         train_y = data.train.y
         # Regression targets are standardised on the training rows; scores are computed after the inverse.
         self.offset = float(train_y.double().mean()) if self.kind == "regression" else 0.0
@@ -266,13 +271,21 @@ class Task:
         return self._keeper.entries
 
     def build_student(self) -> Network:
-        """The student from stream ``student-init``; each further call a peer from ``student-init-k``."""
-        stream = "student-init" if self._peers == 0 else f"student-init-{self._peers}"
+        """The student from stream ``student-init``; each further call a peer from ``student-init-k``.
+
+        Where the task names the student's weights, a peer takes their features alone: its classifier is one of its own,
+        or peers of equal weights would have nothing to teach each other.
+        """
+        first = self._peers == 0
+        stream = "student-init" if first else f"student-init-{self._peers}"
         self._peers += 1
         student = self.spec.pair.student
         with seeded(self.seed, stream):
-            net = build_network(student.net, student.input, self.data).to(self.device)
-        return arrange.student(net, self.options)
+            net = build_network(student.net, student.input, self.data)
+            if student.weights is not None:
+                digest = load_weights(net, student.weights, features=not first)
+                self.started_from = digest if first else self.started_from
+        return arrange.student(net.to(self.device), self.options)
 
     def loader(self, stage: Stage, drop_below: int) -> Loader:
         """The batches of a stage."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from kdbench import ENGINE_VERSION, registry
 from kdbench.cache import Damaged, build_once, clear
 from kdbench.contract import Network
 from kdbench.data.dataset import Dataset
-from kdbench.engine import arrange
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Keeper, Task, build_network, seeded
@@ -57,7 +55,7 @@ def teacher_spec(spec: TaskSpec, teacher: Teacher, smoke: bool) -> TaskSpec:
     body = spec.model_dump()
     body["train"] |= changes
     body["data"]["subset"] = None
-    body["pair"] = {"student": {"net": teacher.net, "input": teacher.input}, "teachers": {}}
+    body["pair"] = {"student": {"net": teacher.net, "input": teacher.input, "weights": teacher.init}, "teachers": {}}
     return TaskSpec.model_validate(body)
 
 
@@ -139,7 +137,7 @@ def _cached(task: Task, rows: str, net: Network, home: Home, progress: Progress)
 
     def train(path: Path) -> tuple[Network, Trained]:
         plain = registry.method(registry.PLAIN)
-        student = arrange.student(copy.deepcopy(net), task.options)
+        student = task.build_student()
         method = plain.adapter()(task, [student], {}, plain.card.typed(plain.card.defaults())).to(task.device)
         return student, Trainer(method, task, path / CHECKPOINTS, Scorer(task).primary, progress).run()
 

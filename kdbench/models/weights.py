@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from kdbench.contract import Network
 from kdbench.errors import UserError
 from kdbench.files import sha256
+from kdbench.models.origin import TIMM, Origin
 
 HUB = re.compile(r"hub:(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 HUB_FILE = "model.safetensors"
-FEATURES = "#features"
 SHOWN = 4
 """Keys named of each kind of mismatch."""
 
 
-def load_weights(net: Network, spec: str | Path) -> str:
+def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> str:
     """Load every weight and buffer of ``net``.
 
     Args:
@@ -31,6 +31,7 @@ def load_weights(net: Network, spec: str | Path) -> str:
             ``hub:<owner>/<name>`` or ``hub:<owner>/<name>@<revision>``; ``timm``, for the weights timm ships with a
             ``timm:`` net. With ``#features`` behind any of these the classifier stays as it is: for a teacher that only
             lends its features, or to start training from weights for other classes.
+        features: as if ``#features`` stood there.
 
     Returns:
         The SHA-256 of ``net``'s state as a safetensors file: one and the same for equal weights of any origin.
@@ -38,11 +39,11 @@ def load_weights(net: Network, spec: str | Path) -> str:
     Raises:
         UserError: nothing to read there, or keys or shapes that do not fit, which are named. ``net`` is unchanged then.
     """
-    source, mark, _ = str(spec).partition(FEATURES)
-    state = _read(net, source)
+    origin = Origin.of(str(spec))
+    state = _read(net, origin)
     target = _target(net, state)
     expected = target.state_dict()
-    if mark:
+    if origin.features or features:
         own = _prefix(target, net.classifier)
         state = {key: value for key, value in state.items() if not key.startswith(own)}
         state |= {key: value for key, value in expected.items() if key.startswith(own)}
@@ -52,12 +53,10 @@ def load_weights(net: Network, spec: str | Path) -> str:
     return sha256(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
 
 
-def _read(net: Network, spec: str) -> dict[str, Tensor]:
-    if spec == "timm":
+def _read(net: Network, origin: Origin) -> dict[str, Tensor]:
+    if origin.source == TIMM:
         return _from_timm(net)
-    if spec.startswith("hub:"):
-        return _from_file(_from_hub(spec), spec)
-    return _from_file(Path(spec), spec)
+    return _from_file(origin.path or _from_hub(origin.source), origin.source)
 
 
 def _from_timm(net: Network) -> dict[str, Tensor]:

@@ -1,0 +1,57 @@
+"""Where weights come from, as a task names it: a file, the model hub, or timm. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.spec import AUTO, TaskSpec
+
+TIMM, HUB, FEATURES = "timm", "hub:", "#features"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Weights by name.
+
+    Attributes:
+        text: as it was written.
+        source: without ``#features``.
+        features: the classifier is left as it is.
+    """
+
+    text: str
+    source: str
+    features: bool
+
+    @classmethod
+    def of(cls, text: str) -> Origin:
+        """What a key such as ``pair.student.weights`` names."""
+        source, mark, _ = text.partition(FEATURES)
+        return cls(text, source, bool(mark))
+
+    @property
+    def path(self) -> Path | None:
+        """The file, ``~`` resolved; None for weights of the hub or of timm, and for ``auto``."""
+        named = self.source in (TIMM, AUTO) or self.source.startswith(HUB)
+        return None if named else Path(self.source).expanduser()
+
+
+def weights_of(spec: TaskSpec) -> dict[str, Origin]:
+    """Task key to the weights it names: the student's, each teacher's, and those that a teacher's training starts from.
+
+    A teacher that is trained here (``weights: auto``) names none of its own.
+    """
+    named = {"pair.student.weights": spec.pair.student.weights}
+    for role, teacher in spec.pair.teachers.items():
+        named[f"pair.teachers.{role}.weights"] = None if teacher.weights == AUTO else teacher.weights
+        named[f"pair.teachers.{role}.init"] = teacher.init
+    return {key: Origin.of(text) for key, text in named.items() if text is not None}
+
+
+def weight_files(spec: TaskSpec) -> dict[str, Path]:
+    """Task key to the file it names: every file of weights that decides what a run of the task gives.
+
+    Files need not exist. Weights of the hub and of timm are known by their names.
+    """
+    return {key: origin.path for key, origin in weights_of(spec).items() if origin.path is not None}
