@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 """Bumped with any change below; an index of another version is rebuilt from the records."""
 
 _OVERHEAD = {
@@ -110,6 +110,7 @@ CREATE TABLE runs(
     method VARCHAR NOT NULL, device VARCHAR, dtype VARCHAR, teacher VARCHAR, teacher_sha256 VARCHAR NOT NULL,
     teacher_metric DOUBLE, score DOUBLE CHECK(isfinite(score)), error VARCHAR, created_at TIMESTAMP NOT NULL,
     finished_at TIMESTAMP NOT NULL, record_sha256 VARCHAR NOT NULL,
+    protocol VARCHAR NOT NULL, student_protocol VARCHAR NOT NULL, own_params BOOLEAN NOT NULL,
     record JSON NOT NULL USING COMPRESSION zstd,  -- the default spends most of an ingest on compressing it worse
     PRIMARY KEY(run_id));
 CREATE TABLE metrics(run_id VARCHAR, selection VARCHAR, name VARCHAR, value DOUBLE NOT NULL CHECK(isfinite(value)),
@@ -125,7 +126,17 @@ CREATE TABLE verifications(run_id VARCHAR, ord INTEGER, level INTEGER, "by" VARC
 CREATE TABLE withdrawn(run_id VARCHAR, date TIMESTAMP, reason VARCHAR);
 """
 
-VIEWS = """
+COMPARABLE = """
+    b.seed = r.seed AND b.task = r.task AND b.task_version = r.task_version AND b.device_class = r.device_class
+    AND b.engine_version = r.engine_version AND b.smoke = r.smoke
+    AND ((b.teacher_sha256 = r.teacher_sha256 AND b.protocol = r.protocol)
+         OR ((b.teacher_sha256 = '' OR r.teacher_sha256 = '') AND b.student_protocol = r.student_protocol))"""
+"""Which two runs, ``b`` and ``r``, a difference is taken between: one seed of one protocol (data, pair, train, score).
+
+Of a run that reads no teacher the teachers of the pair decide nothing.
+"""
+
+VIEWS = f"""
 CREATE VIEW v_runs AS
 SELECT r.*, coalesce(v.level, 0) AS level, coalesce(v.failed, false) AS verification_failed,
        w.run_id IS NOT NULL AS is_withdrawn
@@ -176,7 +187,7 @@ QUALIFY row_number() OVER (
 CREATE VIEW v_cell AS
 SELECT *, list_avg(scores) AS mean, CASE WHEN n > 1 THEN list_stddev_samp(scores) END AS sd,
        row_number() OVER (
-           PARTITION BY method, task, task_version, device_class, custom, smoke
+           PARTITION BY method, task, task_version, device_class, custom, CASE WHEN custom THEN spec_hash END, smoke
            ORDER BY engine_version DESC, string_split(adapter_version, '.')::INTEGER[] DESC, n DESC, last_at DESC,
                     spec_hash, teacher_sha256) = 1 AS current
 FROM (
@@ -186,7 +197,8 @@ FROM (
            engine_version, adapter_version, teacher_sha256, any_value(teacher) AS teacher,
            any_value(student) AS student,
            custom, smoke, bool_or(own_protocol) AS own_protocol, any_value(params_source) AS params_source,
-           any_value(matched_method) AS matched_method, count(*) AS n, list(seed ORDER BY seed) AS seeds,
+           any_value(matched_method) AS matched_method, any_value(protocol) AS protocol,
+           any_value(student_protocol) AS student_protocol, count(*) AS n, list(seed ORDER BY seed) AS seeds,
            list(score ORDER BY seed) AS scores, list(run_id ORDER BY seed) AS run_ids, min(level) AS level,
            bool_or(verification_failed) AS verification_failed, max(created_at) AS last_at,
            first(run_id ORDER BY mode = 'full' DESC, measured_by = run_id DESC, created_at, run_id)
@@ -195,20 +207,20 @@ FROM (
     GROUP BY method, task, task_version, device_class, spec_hash, engine_version, adapter_version, teacher_sha256,
              custom, smoke);
 
--- Seed-paired difference to the task's baseline and to plain. A reference without teachers pairs with any teacher.
+-- Seed-paired difference to the task's baseline and to plain, by the rule of COMPARABLE. An overridden protocol has its
+-- own reference: one that overrides the same and no hyper-parameter.
 CREATE VIEW v_delta AS
 SELECT r.run_id, r.method, r.task, r.task_version, r.device_class, r.spec_hash, r.adapter_version, r.teacher_sha256,
        r.engine_version, r.custom, r.smoke, r.seed, r.reference, r.reference = r.baseline AS is_baseline,
        b.run_id AS reference_run_id, r.score, b.score AS reference_score, r.score - b.score AS delta,
        CASE WHEN r.higher_is_better THEN r.score - b.score ELSE b.score - r.score END AS gain
 FROM (SELECT *, unnest(list_distinct([baseline, 'plain'])) AS reference FROM v_counted) r
-JOIN v_counted b ON b.method = r.reference AND b.task = r.task AND b.task_version = r.task_version
-    AND b.device_class = r.device_class AND b.engine_version = r.engine_version AND b.seed = r.seed
-    AND b.smoke = r.smoke AND NOT b.custom AND NOT b.own_protocol
-    AND (b.teacher_sha256 = r.teacher_sha256 OR b.teacher_sha256 = '' OR r.teacher_sha256 = '')
+JOIN v_counted b ON b.method = r.reference AND {COMPARABLE} AND NOT b.own_protocol
+    AND (NOT b.custom OR (r.custom AND NOT b.own_params))
 QUALIFY row_number() OVER (
     PARTITION BY r.run_id, r.reference
-    ORDER BY string_split(b.adapter_version, '.')::INTEGER[] DESC, b.created_at, b.run_id) = 1;
+    ORDER BY b.protocol = r.protocol DESC, b.custom, string_split(b.adapter_version, '.')::INTEGER[] DESC,
+             b.created_at, b.run_id) = 1;
 
 CREATE VIEW v_coverage AS
 SELECT method, task, task_version, device_class, count(DISTINCT seed) FILTER (status = 'ok' AND NOT is_withdrawn) AS ok,
@@ -238,7 +250,8 @@ WHERE c.current AND c.ranked AND NOT c.custom AND NOT c.smoke;
 
 _SPOOLED = (
     "read_json(?, format='newline_delimited', maximum_object_size=4194304, columns="
-    "{sha256: 'VARCHAR', size: 'BIGINT', mtime_ns: 'BIGINT', doc: 'JSON'})"
+    "{sha256: 'VARCHAR', size: 'BIGINT', mtime_ns: 'BIGINT', protocol: 'VARCHAR', student_protocol: 'VARCHAR', "
+    "own_params: 'BOOLEAN', doc: 'JSON'})"
 )
 _NAMED = ", ".join(f"r.{path} AS {name}" for name, (_, path) in _COLUMNS.items())
 
@@ -249,7 +262,8 @@ def _fields(prefix: str, columns: dict[str, str], rename: str = "") -> str:
 
 STAGE_RUNS = f"""
 CREATE OR REPLACE TEMP TABLE staged AS
-SELECT sha256, size, mtime_ns, doc, from_json(doc, '{_structure()}') AS r FROM {_SPOOLED}
+SELECT sha256, size, mtime_ns, protocol, student_protocol, own_params, doc,
+       from_json(doc, '{_structure()}') AS r FROM {_SPOOLED}
 """
 
 INSERT_RUNS = f"""
@@ -263,7 +277,7 @@ SELECT {_NAMED}, coalesce(r.method.variant, r.method.name) AS method,
        CASE WHEN r.protocol.selection = 'best_on_val' THEN r.metrics.best ELSE r.metrics.last END[r.task.metric_primary]
            AS score,
        r.error.type || ': ' || r.error.message AS error, r.created_at AS created_at, r.finished_at AS finished_at,
-       sha256 AS record_sha256, doc AS record
+       sha256 AS record_sha256, protocol, student_protocol, own_params, doc AS record
 FROM staged;
 INSERT INTO metrics
 SELECT run_id, selection, entry.key, entry.value FROM (

@@ -1,0 +1,99 @@
+"""No number that is not that run's: which runs are compared, whose rows are shown, and what their costs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdbench import record as records
+from kdbench.store import Store
+
+TEACHER = {"role": "image", "arch": "resnet32x4", "source": "auto", "weights_sha256": "a" * 64, "val_metric": 80.0}
+
+
+@pytest.fixture
+def keep(tmp_path: Path, make_record: Any) -> Any:
+    """Writes a record of given fields; a ``protocol`` of full form replaces the resolved one."""
+
+    def write(protocol: dict[str, Any] | None = None, **fields: Any) -> records.Record:
+        raw = make_record(**fields)
+        if protocol is not None:
+            raw["provenance"]["config_resolved"]["protocol"] = protocol
+            raw["spec_hash"] = records.spec_hash(raw["provenance"]["config_resolved"])
+        record = records.parse(raw)
+        records.dump(record, tmp_path / "records")
+        return record
+
+    return write
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    return lambda: Store.memory(tmp_path / "records")
+
+
+def protocol(epochs: int = 60, teacher: str = "auto", **changed: Any) -> dict[str, Any]:
+    pair = {"student": {"net": "s", "input": "image"}, "teachers": {"image": {"net": "t", "weights": teacher}}}
+    whole = {"data": {"source": "digits"}, "pair": pair, "train": {"epochs": epochs}, "score": {"primary": "top1"}}
+    return whole | changed
+
+
+def pairs(store: Any) -> set[tuple[str, str, float]]:
+    with store() as opened:
+        return {(row["method"], row["reference"], row["gain"]) for row in opened.deltas() if row["delta"]}
+
+
+def plain(**fields: Any) -> dict[str, Any]:
+    return {"method__name": "plain", "models__teachers": [], **fields}
+
+
+@pytest.mark.parametrize("block", ["data", "train", "score"])
+def test_no_difference_between_two_protocols(keep: Any, store: Any, block: str) -> None:
+    keep(protocol(), **plain(score=70.0))
+    keep(protocol(**{block: {"changed": 1}}), score=75.0, custom=True)
+    assert pairs(store) == set()
+
+
+def test_another_student_is_another_protocol(keep: Any, store: Any) -> None:
+    keep(protocol(), **plain(score=70.0))
+    keep(protocol(pair={"student": {"net": "wide", "input": "image"}, "teachers": {}}), score=75.0, custom=True)
+    assert pairs(store) == set()
+
+
+def test_plain_reads_no_teacher_so_any_teacher_pairs_with_it_and_none_with_another_of_kd(keep: Any, store: Any) -> None:
+    keep(protocol(), **plain(score=70.0))
+    keep(protocol(), score=75.0)
+    other = [{**TEACHER, "weights_sha256": "b" * 64}]
+    keep(protocol(teacher="file"), method__name="x", score=76.0, custom=True, models__teachers=other)
+    assert pairs(store) == {("kd", "plain", 5.0), ("plain", "kd", -5.0), ("x", "plain", 6.0)}
+
+
+def test_an_overridden_protocol_has_its_own_reference(keep: Any, store: Any) -> None:
+    short = {"custom": True, "provenance__command": "kdbench evaluate --method m --task t --seed 0 train.epochs=1"}
+    tuned = {**short, "provenance__command": short["provenance__command"] + " method.length=2"}
+    keep(protocol(), **plain(score=80.0))
+    keep(protocol(1), **plain(score=50.0), **short)
+    keep(protocol(1), **plain(score=10.0, method__params={"length": 2}), **tuned)
+    keep(protocol(1), score=53.0, **short)
+    assert {found for found in pairs(store) if found[0] == "kd"} == {("kd", "plain", 3.0)}
+
+
+def test_each_overridden_configuration_is_a_current_cell(keep: Any, store: Any) -> None:
+    for temperature in (1.0, 2.0):
+        keep(protocol(), custom=True, method__params={"temperature": temperature})
+    with store() as opened:
+        assert [cell["current"] for cell in opened.cells(method="kd")] == [True, True]
+
+
+def test_pairs_of_two_cells_follow_the_same_rule(keep: Any, store: Any) -> None:
+    first = keep(protocol(), score=70.0)
+    same = keep(protocol(), method__name="x", score=71.0)
+    older = keep(protocol(), method__name="y", score=72.0, engine_version=2)
+    taught = [{**TEACHER, "weights_sha256": "b" * 64}]
+    other = keep(protocol(), method__name="z", score=73.0, models__teachers=taught)
+    with store() as opened:
+        assert opened.pairs([first.run_id], [same.run_id]) == [(0, 70.0, 71.0)]
+        assert opened.pairs([first.run_id], [older.run_id]) == []
+        assert opened.pairs([first.run_id], [other.run_id]) == []
