@@ -373,14 +373,14 @@ def critical_difference_diagram(key: str, found: CriticalDifference, *, title: s
     for i, names in enumerate(found.bars):
         y = axis + 10 + 9 * i
         parts.append(line(x_of(places[names[0]]) - 4, y, x_of(places[names[-1]]) + 4, y, "ci thick"))
-    for i, (name, rank) in enumerate(places.items()):
+    for i, (name, mean) in enumerate(places.items()):
         start = i < half
         y = first + 22 * (i if start else len(found.methods) - 1 - i) + 12
         end = left - 10 if start else right + 10
-        path = f"M{number(x_of(rank))} {number(axis)}V{number(y)}H{number(end)}"
+        path = f"M{number(x_of(mean))} {number(axis)}V{number(y)}H{number(end)}"
         parts.append(element("path", d=path, class_="leader"))
         parts.append(
-            text(end + (-6 if start else 6), y + 4, f"{name} {fixed(rank, 2)}", "lbl", "end" if start else "start")
+            text(end + (-6 if start else 6), y + 4, f"{name} {fixed(mean, 2)}", "lbl", "end" if start else "start")
         )
     about = (
         f"Mean ranks of {most} methods over {found.tasks} tasks; the numbers are in the table of secondary statistics."

@@ -225,7 +225,7 @@ def _stages(source: Source, row: Entry) -> list[tuple[str, ...]]:
     for run in row.runs.values():
         for stage in source.stages.get(run, []):
             found[stage["name"], stage["ledger"], stage["reusable"]].append(stage)
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for (name, ledger, reusable), stages in found.items():
         hours = sum(stage["device_h"] for stage in stages) / len(row.runs)
         steps = sum(stage["steps"] for stage in stages) / len(stages)

@@ -20,7 +20,8 @@ from kdbench.leaderboard.run_view import run_view
 from kdbench.leaderboard.schema_docs import schema_rows
 from kdbench.leaderboard.suite_view import suite_view
 from kdbench.leaderboard.task_view import task_view
-from kdbench.store import SIDE_FOLDER, Store
+from kdbench.record import SIDE_FOLDER
+from kdbench.store import Store
 
 CHANGES_SHOWN = 1000
 _BATCH = 250

@@ -145,6 +145,7 @@ def _number(value: float | None) -> str:
 def _overhead(over: dict[str, Any] | None) -> Pairs:
     if over is None:
         return []
+    low, high = over["ci95"]
     flags = [
         word
         for word, on in (
@@ -156,7 +157,7 @@ def _overhead(over: dict[str, Any] | None) -> Pairs:
         if on
     ]
     pairs = [
-        ("Step-time ratio", f"{times(over['step_ratio'])} {between(*over['ci95'], 3)}"),
+        ("Step-time ratio", f"{times(over['step_ratio'])} {between(low, high, 3)}"),
         ("Step", f"{significant(over['step_ms'])} ms, plain {significant(over['plain_step_ms'])} ms"),
         ("Throughput", f"{si(over['throughput_samples_s'])} samples/s, {over['views_per_sample']} view(s) a sample"),
         (
@@ -197,7 +198,7 @@ def _board(states: list[dict[str, int | None]]) -> str:
     """Range of clock and temperature over the builds."""
 
     def span(field: str, unit: str) -> str:
-        told = [state[field] for state in states if state[field] is not None]
+        told = [value for state in states if (value := state[field]) is not None]
         return f"{min(told)} to {max(told)} {unit}" if told else NONE
 
     return f"{span('sm_clock_mhz', 'MHz')}, {span('temperature_c', '°C')}"
@@ -226,7 +227,7 @@ def _timing(over: dict[str, Any] | None) -> Markup | None:
 
 
 def _timing_pairs(over: dict[str, Any] | None) -> list[tuple[int, tuple[str, ...]]]:
-    every = [(name, build, *pair) for name, build, pairs in _builds(over) for pair in pairs]
+    every = [(name, build, plain, method) for name, build, pairs in _builds(over) for plain, method in pairs]
     return [
         (i, (name, str(build), significant(plain, 4), significant(method, 4), significant(method / plain, 4)))
         for i, (name, build, plain, method) in enumerate(every, 1)

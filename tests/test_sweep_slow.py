@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import random
@@ -208,8 +207,8 @@ def test_slurm(tmp_path):
     assert {"#SBATCH --array=0-3%2", "#SBATCH --partition=gpu"} <= set(script.read_text().splitlines())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="ray is not installed")
 def test_ray(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     home = Home(tmp_path)
     code, _, err = ended(sweep(home, *SMALL, "--launcher", "ray", "--jobs", "2"))
     assert code == 0, err

@@ -189,8 +189,9 @@ class CCL(Method):
             if not len(rows):
                 return None
         of: list[Any] = [out.logits, self.projections[i](out.emb), teacher(batch).emb, batch.y]
-        joined = [gather(values)[rows] for values in of]
-        return bridge(self.compositions[i], *joined, self.taus[i], self.hp.divergence_weight)
+        logits, student, embedding, y = (gather(values)[rows] for values in of)
+        tau, divergence = self.taus[i], self.hp.divergence_weight
+        return bridge(self.compositions[i], logits, student, embedding, y, tau, divergence)
 
 
 def _warn_of_one_class(task: TaskInfo) -> None:

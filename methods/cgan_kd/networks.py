@@ -28,7 +28,7 @@ class Condition(NamedTuple):
     size: int
     classes: bool
 
-    def map(self, width: int) -> nn.Module:
+    def map(self, width: int) -> nn.Embedding | nn.Linear:
         """From the condition to (N, width)."""
         return nn.Embedding(self.size, width) if self.classes else nn.Linear(self.size, width, bias=False)
 

@@ -207,6 +207,7 @@ class FFSD(Method):
 
     def _leader(self, leader: Out, scores: Tensor, fused: Tensor, joined: Tensor, weight: float) -> dict[str, Tensor]:
         guide: Any = self.guides[0]
+        assert leader.logits is not None
         kd = kd_loss(leader.logits, scores, self.hp.temperature)
         targets = guide.targets(fused.detach())
         return {"kd": kd, **leader_losses(leader, self.expansion(leader.maps[-1]), fused, joined, targets, weight)}

@@ -65,8 +65,8 @@ def hcl(student: Tensor, teacher: Tensor, levels: Sequence[int] = (4, 2, 1)) -> 
     for level in levels:
         if level < student.shape[2]:
             weight /= 2
-            pooled = (F.adaptive_avg_pool2d(m, level) for m in (student, teacher))
-            total = total + weight * F.mse_loss(*pooled)
+            own, target = (F.adaptive_avg_pool2d(m, level) for m in (student, teacher))
+            total = total + weight * F.mse_loss(own, target)
             weights += weight
     return total / weights
 

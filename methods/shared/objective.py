@@ -50,7 +50,9 @@ class Imitation(Method, ABC):
         hp = self.hp
         terms = {"task": hp.ce_weight * self.task.loss(out, batch.y)}
         if hp.kd_weight:
+            assert out.logits is not None
             assert target is not None
+            assert target.logits is not None
             terms["kd"] = hp.kd_weight * kd_loss(out.logits, target.logits, hp.temperature)
         return terms
 
