@@ -1,11 +1,14 @@
-"""Metrics: direction, unit, and the function of test-set predictions behind each."""
+"""Metrics: direction, unit, range, noise, and the function of test-set predictions behind each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the table below is read by `list` and `show`, which must not import torch
     from torch import Tensor
@@ -36,8 +39,14 @@ class Predictions:
 class Metric:
     """A metric.
 
-    ``unit`` None means the task's own unit. ``teacher`` marks those that need a teacher's predictions, ``retrieval``
-    those that need embeddings of test and training rows.
+    Attributes:
+        unit: None means the task's own unit.
+        teacher: needs a teacher's predictions.
+        retrieval: needs embeddings of test and training rows.
+        high: the largest value there is, None without one; the smallest is 0.
+        share: a share of the test items in percent, so that their number alone tells its noise.
+        chance: of the test rows' targets the value of the best answer that ignores the input; None where that has no
+            meaning.
     """
 
     higher_is_better: bool
@@ -47,6 +56,38 @@ class Metric:
     fn: Callable[[Predictions], Tensor]
     teacher: bool = False
     retrieval: bool = False
+    high: float | None = None
+    share: bool = False
+    chance: Callable[[Sequence[float]], float] | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float | None]:
+        """The smallest and the largest value."""
+        return (0.0, self.high)
+
+    def noise(self, value: float, items: int | None) -> float | None:
+        """Standard deviation of a value measured on so many test items; None where the items alone do not tell."""
+        from kdbench.stats import item_noise
+
+        return item_noise(value, items) if self.share and items else None
+
+    def at_chance(self, value: float, chance: float, items: int | None) -> bool:
+        """Whether a value is not told from, or worse than, that of an answer which ignores the input."""
+        allowed = 2 * (self.noise(chance, items) or 0.0)
+        return value <= chance + allowed if self.higher_is_better else value >= chance - allowed
+
+
+def _most_frequent(y: Sequence[float], k: int) -> float:
+    return 100 * sum(count for _, count in Counter(y).most_common(k)) / len(y)
+
+
+def _entropy(y: Sequence[float]) -> float:
+    return -sum(count / len(y) * math.log(count / len(y)) for count in Counter(y).values())
+
+
+def _around_median(y: Sequence[float]) -> float:
+    middle = statistics.median(y)
+    return statistics.fmean(abs(value - middle) for value in y)
 
 
 def _topk(p: Predictions, k: int) -> Tensor:
@@ -108,29 +149,32 @@ def _recall(p: Predictions, k: int) -> Tensor:
     return 100 * hits.double() / len(p.y)
 
 
+def _percent(about: str, fn: Callable[[Predictions], Tensor], **more: Any) -> Metric:
+    """A share of the test items."""
+    return Metric(True, "%", about, CLASSES, fn, high=100.0, share=True, **more)
+
+
+def _topk_metric(k: int, about: str) -> Metric:
+    return _percent(about, partial(_topk, k=k), chance=partial(_most_frequent, k=k))
+
+
 METRICS: dict[str, Metric] = {
-    "top1": Metric(True, "%", "test items whose highest score is the label", CLASSES, lambda p: _topk(p, 1)),
-    "top5": Metric(
-        True, "%", "test items whose label is among the five highest scores", CLASSES, lambda p: _topk(p, 5)
-    ),
-    "nll": Metric(False, "nat", "mean negative log-likelihood of the label", CLASSES, _nll),
-    "ece": Metric(False, "%", "expected calibration error, 15 bins", CLASSES, _ece),
-    "mae": Metric(False, None, "mean absolute error", ("regression",), _mae),
-    "rmse": Metric(False, None, "root of the mean squared error", ("regression",), _rmse),
+    "top1": _topk_metric(1, "test items whose highest score is the label"),
+    "top5": _topk_metric(5, "test items whose label is among the five highest scores"),
+    "nll": Metric(False, "nat", "mean negative log-likelihood of the label", CLASSES, _nll, chance=_entropy),
+    "ece": Metric(False, "%", "expected calibration error, 15 bins", CLASSES, _ece, high=100.0),
+    "mae": Metric(False, None, "mean absolute error", ("regression",), _mae, chance=_around_median),
+    "rmse": Metric(False, None, "root of the mean squared error", ("regression",), _rmse, chance=statistics.pstdev),
     **{
-        f"recall{k}": Metric(
-            True,
-            "%",
-            f"test items with a training item of their label among the {k} nearest",
-            CLASSES,
-            partial(_recall, k=k),
+        f"recall{k}": _percent(
+            f"test items with a training item of their label among the {k} nearest", partial(_recall, k=k),
             retrieval=True,
         )
         for k in (1, 5, 10)
     },
-    "teacher_agreement": Metric(True, "%", "test items on which student and teacher agree", CLASSES, _agreement, True),
+    "teacher_agreement": _percent("test items on which student and teacher agree", _agreement, teacher=True),
     "teacher_kl": Metric(False, "nat", "mean KL(teacher || student) on test items", CLASSES, _teacher_kl, True),
-}
+}  # fmt: skip
 
 
 def score(names: list[str], predictions: Predictions) -> dict[str, float]:

@@ -84,7 +84,10 @@ class DataUsed(Part):
 
 
 class TaskUsed(Part):
-    """The task as it was. ``metric_min`` and ``metric_max`` bound the primary metric, null where it has no bound."""
+    """The task as it was. ``metric_min`` and ``metric_max`` bound the primary metric, null where it has no bound.
+
+    ``chance``: what the best answer that ignores the input scores on the test rows; null where that is not known.
+    """
 
     name: TaskName
     version: Positive
@@ -97,6 +100,7 @@ class TaskUsed(Part):
     unit: Unit = ""
     metric_min: float | None = None
     metric_max: float | None = None
+    chance: float | None = None
     data: tuple[DataUsed, ...]
 
     @property

@@ -17,15 +17,15 @@ def known_by(record: Record) -> dict[str, Any]:
     """What the index keeps of a record's settings, to tell which runs may be compared.
 
     Returns:
-        ``protocol``: hash of the data, pair, training and score; ``student_protocol``: the same without the pair's
-        teachers; ``own_params``: whether a hyper-parameter was overridden.
+        ``protocol``: hash of the data, pair, training and score; ``student_protocol``: the same with the pair's
+        student alone; ``own_params``: whether a hyper-parameter was overridden.
     """
     protocol = record.provenance.config_resolved.get("protocol")
     whole: Mapping[str, Any] = protocol if isinstance(protocol, Mapping) else {}
     pair = whole.get("pair")
     alone = dict(whole)
     if isinstance(pair, Mapping):
-        alone["pair"] = {key: value for key, value in pair.items() if key != "teachers"}
+        alone["pair"] = pair.get("student")
     return {
         "protocol": sha256(canonical_json(whole)),
         "student_protocol": sha256(canonical_json(alone)),

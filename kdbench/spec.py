@@ -175,12 +175,23 @@ class Pair(_Grown):
 
 
 class Score(_Model):
-    """What is reported. ``primary`` ranks; ``unit`` is that of the primary metric."""
+    """What is reported. ``primary`` ranks.
+
+    ``unit``: that of the targets, for metrics in the targets' own unit; the others have theirs and need none.
+    """
 
     primary: str
-    unit: Annotated[str, StringConstraints(max_length=12)] = "%"
+    unit: Annotated[str, StringConstraints(max_length=12)] = ""
     report: Literal["last"] = "last"
     also: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unit_of_the_metric(cls, given: Any) -> Any:
+        """The metric's own unit where it has one. `kdbench check` refuses a stated one that differs, runs ignore it."""
+        primary = given.get("primary") if isinstance(given, dict) else None
+        metric = METRICS.get(primary) if isinstance(primary, str) else None
+        return given if metric is None or metric.unit is None else {"unit": metric.unit, **given}
 
     @model_validator(mode="after")
     def _known(self) -> Score:

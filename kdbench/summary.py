@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from kdbench.errors import UserError
 from kdbench.ledger import Totals, totals
+from kdbench.metrics import METRICS
 from kdbench.record import Record
 from kdbench.registry import PLAIN
-from kdbench.stats import CellStat, PairedDelta, item_noise, paired_delta, summarise
+from kdbench.stats import CellStat, PairedDelta, paired_delta, summarise
 from kdbench.store import Store
 
 
@@ -120,7 +121,7 @@ def _row(
         run_ids=tuple(cell["run_ids"]),
         scores=own,
         totals=totals(record) if record is not None else None,
-        item_noise=item_noise(stat.mean, items) if items and cell["unit"] == "%" else None,
+        item_noise=METRICS[cell["metric"]].noise(stat.mean, items) if cell["metric"] in METRICS else None,
         marks=tuple(marks),
     )
 

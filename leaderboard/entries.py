@@ -8,6 +8,7 @@ from typing import Any
 
 from kdbench.leaderboard.catalogue import Catalogue
 from kdbench.leaderboard.source import Row, Source
+from kdbench.metrics import METRICS
 from kdbench.registry import PLAIN
 from kdbench.spec import TaskSpec
 from kdbench.stats import CellStat, Direction, Gap, PairedDelta, gap_recovered, paired_delta, summarise
@@ -155,7 +156,8 @@ def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: 
     else:
         assert spec is not None
         kind, suite, ranked, baseline = spec.kind, spec.suite, spec.ranked, spec.baseline
-        metric, higher, unit = spec.score.primary, spec.score.higher_is_better, spec.score.unit
+        metric, higher = spec.score.primary, spec.score.higher_is_better
+        unit = METRICS[metric].unit or spec.score.unit
     return Task(
         name=key[0],
         version=key[1],

@@ -11,6 +11,7 @@ from kdbench.leaderboard.entries import Task
 from kdbench.leaderboard.figures import Chart, key_of, suite_charts
 from kdbench.leaderboard.numbers import NONE, between, digits_for, range_of, signed, significant, times
 from kdbench.leaderboard.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word
+from kdbench.metrics import METRICS
 from kdbench.registry import PLAIN
 
 SMALL_ROWS = 10_000
@@ -176,10 +177,9 @@ def separation_word(board: TaskBoard) -> str:
     return f"{', '.join(leaders)} could each be the best: they are not separated from each other."
 
 
-def noise_word(percent: float, items: int) -> str:
-    """Noise of the test set beside the seeds' interval."""
-    from kdbench.stats import item_noise
-
-    return (
-        f"the test set itself is uncertain by {significant(item_noise(percent, items), 2)} pt (binomial, {items} items)"
-    )
+def noise_word(metric: str, value: float, items: int) -> str:
+    """Noise of the test set beside the seeds' interval, "" where the items alone do not tell it."""
+    noise = METRICS[metric].noise(value, items) if metric in METRICS else None
+    if noise is None:
+        return ""
+    return f"the test set itself is uncertain by {significant(noise, 2)} pt (binomial, {items} items)"

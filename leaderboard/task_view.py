@@ -120,8 +120,8 @@ def _headroom(one: TaskBoard) -> str:
     if plain is not None:
         words.append(f"plain {fixed(plain.stat.mean, 2)} {one.task.unit}")
     leader = one.ranked[0] if one.ranked else None
-    if leader is not None and one.task.metric == "top1":
-        words.append(noise_word(leader.stat.mean, leader.test_items))
+    if leader is not None and (word := noise_word(one.task.metric, leader.stat.mean, leader.test_items)):
+        words.append(word)
     return f"For scale: {'; '.join(words)}. One teacher for all seeds: its own noise is left out." if words else ""
 
 

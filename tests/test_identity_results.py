@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 
 from kdbench import record as records
+from kdbench.checks import tasks as task_checks
+from kdbench.config import run_config
+from kdbench.metrics import METRICS
+from kdbench.spec import Score
 from kdbench.store import Store
 
 TEACHER = {"role": "image", "arch": "resnet32x4", "source": "auto", "weights_sha256": "a" * 64, "val_metric": 80.0}
@@ -97,3 +101,36 @@ def test_pairs_of_two_cells_follow_the_same_rule(keep: Any, store: Any) -> None:
         assert opened.pairs([first.run_id], [same.run_id]) == [(0, 70.0, 71.0)]
         assert opened.pairs([first.run_id], [older.run_id]) == []
         assert opened.pairs([first.run_id], [other.run_id]) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "bounds", "noise"),
+    [("top1", "%", (0.0, 100.0), 5.0), ("nll", "nat", (0.0, None), None), ("ece", "%", (0.0, 100.0), None),
+     ("recall5", "%", (0.0, 100.0), 5.0), ("mae", None, (0.0, None), None)],
+)  # fmt: skip
+def test_a_metric_owns_its_unit_bounds_and_noise(metric: str, unit: str | None, bounds: Any, noise: Any) -> None:
+    found = METRICS[metric]
+    assert (found.unit, found.bounds, found.noise(50.0, 100)) == (unit, bounds, noise)
+
+
+def test_a_score_has_the_unit_of_its_metric() -> None:
+    assert [Score(primary=name).unit for name in ("top1", "nll", "mae")] == ["%", "nat", ""]
+    assert Score(primary="mae", unit="years").unit == "years"
+
+
+def test_an_overridden_metric_brings_its_unit() -> None:
+    config = run_config("plain", "digits/few-shot", ["score.primary=nll"])
+    assert config.task.score.unit == "nat"
+    assert task_checks.unit(config.task) is None
+
+
+def test_a_score_at_chance_is_that_of_an_answer_which_ignores_the_input() -> None:
+    labels = [0] * 60 + [1] * 25 + [2] * 15
+    assert METRICS["top1"].chance(labels) == 60.0
+    assert METRICS["top5"].chance(labels) == 100.0
+    assert METRICS["nll"].chance([0, 1]) == pytest.approx(0.6931, abs=1e-4)
+    assert METRICS["mae"].chance([0.0, 1.0, 5.0]) == pytest.approx(5 / 3)
+    assert METRICS["top1"].at_chance(15.0, 10.0, 100)  # within twice the noise of 100 items, 3 points
+    assert not METRICS["top1"].at_chance(15.0, 10.0, 1000)
+    assert METRICS["rmse"].at_chance(2.0, 2.0, 100)
+    assert not METRICS["nll"].at_chance(0.6, 0.69, 100)

@@ -23,6 +23,7 @@ from kdbench.engine.task import build_network
 from kdbench.engine.trainer import Trainer
 from kdbench.errors import UserError
 from kdbench.home import Home
+from kdbench.metrics import METRICS
 from kdbench.progress import Progress
 from kdbench.registry import PLAIN
 from kdbench.spec import TaskSpec
@@ -125,11 +126,10 @@ def augmented(spec: TaskSpec) -> Verdict:
 
 def unit(spec: TaskSpec) -> Verdict:
     """Rule ``score``."""
-    if spec.kind == "regression" and not spec.score.unit:
-        return "score.unit is empty; name the target's unit, e.g. years"
-    if spec.kind != "regression" and spec.score.unit != "%":
-        return f"score.unit is {spec.score.unit!r}; {spec.score.primary} is in %"
-    return None
+    own = METRICS[spec.score.primary].unit
+    if own is not None and spec.score.unit != own:
+        return f"score.unit is {spec.score.unit!r}; {spec.score.primary} is in {own}: leave unit out"
+    return None if spec.score.unit else "score.unit is empty; name the target's unit, e.g. years"
 
 
 def schedule(spec: TaskSpec) -> Verdict:

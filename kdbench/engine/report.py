@@ -22,8 +22,6 @@ from kdbench.metrics import METRICS
 from kdbench.provenance import code
 from kdbench.record import Record
 
-PERCENT_RANGE = {"%": (0.0, 100.0)}
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -79,7 +77,11 @@ def with_result(
         prepared.needs,
         status="ok",
         # Rows that are not those the task's name stands for are kept and shown, never ranked.
-        task={"data": _data(prepared), "ranked": facts.config.task.ranked and prepared.data.official},
+        task={
+            "data": _data(prepared),
+            "ranked": facts.config.task.ranked and prepared.data.official,
+            "chance": _chance(facts.config, prepared),
+        },
         models=_models(facts.config, prepared),
         metrics={"last": metrics, **_best(facts.config, trained, primary), "test_items": test_items},
         curve=[{k: v for k, v in point.items() if k != "stage"} for point in trained.curve],
@@ -144,7 +146,7 @@ def _method(config: RunConfig, needs: Needs) -> dict[str, Any]:
 def _task(config: RunConfig, device: torch.device) -> dict[str, Any]:
     spec = config.task
     metric = METRICS[spec.score.primary]
-    low, high = PERCENT_RANGE.get(metric.unit or "", (0.0, None))
+    low, high = metric.bounds
     return {
         "name": spec.name,
         "version": spec.version,
@@ -169,6 +171,12 @@ def _data(prepared: Prepared) -> list[dict[str, Any]]:
         {"name": name, "split": part, "n": len(getattr(data, part).y), "sha256": digest, "source": data.source or name}
         for part, digest in parts.items()
     ]
+
+
+def _chance(config: RunConfig, prepared: Prepared) -> float | None:
+    """The primary metric of the best answer that ignores the input, on the rows scored."""
+    chance = METRICS[config.task.score.primary].chance
+    return None if chance is None else chance(prepared.data.test.y.tolist())
 
 
 def _models(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
