@@ -185,6 +185,106 @@ def test_other_inputs_are_repeated_for_each_view() -> None:
     assert len(batch.x["profiles"]) == len(batch.x["image"]) == len(batch.y) == 24
 
 
+# ---- inputs of one picture ------------------------------------------------------------------------------------------
+
+
+def twins(n: int = 64, sizes: tuple[int, int] = (8, 8), **more: object) -> Dataset:
+    """Two inputs of one column of pictures, in pixels, the second at a multiple of the first's size."""
+    first = numbered(n, sizes[0])
+    times = sizes[1] // sizes[0]
+    second = first.repeat_interleave(times, -1).repeat_interleave(times, -2)
+    other = numbered(n, sizes[0]).flip(0)
+    rows = Rows({"other": other, "image": first, "image_t": second}, torch.arange(n) % 4)
+    shades = {"other": PLAIN, "image": Transform((0.5,), (0.25,)), "image_t": PLAIN}
+    shows = {"other": "depth", "image": "picture", "image_t": "picture"}
+    return replace(Dataset("toy", rows, rows, 4, shades, shows=shows), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", [("image", "image_t"), ("image_t", "image")])
+@pytest.mark.parametrize("sizes", [(8, 8), (8, 16), (8, 24)])
+def test_inputs_of_one_picture_show_the_same_crop_at_their_own_size_and_shade(
+    names: tuple[str, str], sizes: tuple[int, int]
+) -> None:
+    data = twins(sizes=sizes).only([*names, "other"])
+    times = sizes[1] // sizes[0]
+    amount = 2 if names[0] == "image" else 2 * times  # in pixels of the first
+    batch = Loader(data, data.train, [f"crop{amount}", "flip"], 32, 0, "s").draw(0)
+    small, large = batch.x["image"] * 0.25 + 0.5, batch.x["image_t"]
+    if names[0] == "image":
+        assert torch.allclose(small.repeat_interleave(times, -1).repeat_interleave(times, -2), large)
+    else:  # the first crops by its own, smaller pixels: the other follows to the nearest of its own
+        near = torch.nn.functional.avg_pool2d(large, times)
+        assert torch.corrcoef(torch.stack([near.flatten(), small.flatten()]))[0, 1] > 0.7
+    assert not torch.equal(batch.x["other"].flip(0), small)
+    still = (small - data.train.x["image"][batch.index] / 255).abs().flatten(1).amax(1) < 1e-3
+    assert int(still.sum()) < 8  # one in 50 is neither moved nor mirrored
+
+
+def test_a_second_view_of_a_picture_leaves_the_draws_of_the_first_alone() -> None:
+    both, alone = twins(), twins().only(["other", "image"])
+    for more in ({}, {"views": Views(2, doubled, "raw")}):
+        one = Loader(alone, alone.train, ["crop2", "flip"], 32, 0, "s", **more).draw(1)  # type: ignore[arg-type]
+        two = Loader(both, both.train, ["crop2", "flip"], 32, 0, "s", **more).draw(1)  # type: ignore[arg-type]
+        assert all(torch.equal(one.x[name], two.x[name]) for name in ("other", "image"))
+
+
+@pytest.mark.parametrize("where", ["raw", "final"])
+@pytest.mark.parametrize("host", [False, True])
+def test_views_of_a_picture_are_of_all_its_inputs(where: str, host: bool) -> None:
+    if host and where == "final":
+        return
+    data = twins(transforms=dict.fromkeys(("other", "image", "image_t"), PLAIN))
+    views = Views(2, pil_views if host else doubled, where, host=host)  # type: ignore[arg-type]
+    batch = Loader(data, data.train, ["crop2"], 32, 0, "s", views, workers=0).draw(0)
+    assert torch.equal(batch.x["image"], batch.x["image_t"])
+    assert not torch.equal(*batch.unview(batch.x["image_t"]))
+
+
+def alike(small: Tensor, large: Tensor) -> float:
+    """Least correlation of pictures with the same pictures at a larger size."""
+    near = torch.nn.functional.interpolate(large.flatten(0, -4).float(), small.shape[-1], mode="area").flatten(1)
+    return min(
+        float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+        for a, b in zip(small.flatten(0, -4).float().flatten(1), near, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stored_inputs_of_one_picture_show_the_same_crop_at_their_own_size(workers: int) -> None:
+    pictures = [[smooth(40 + number, 50, number)] for number in range(24)]
+    x = {name: stored(pictures, None, size, size) for name, size in (("image", 16), ("image_t", 32))}
+    x = {name: column.append(column[torch.arange(4)]) for name, column in x.items()}  # rows made in training too
+    rows = Rows(x, torch.arange(28) % 4)  # type: ignore[arg-type]
+    shade = Transform((0.5,) * 3, (0.25,) * 3)
+    data = Dataset("toy", rows, rows, 4, dict.fromkeys(x, shade), shows=dict.fromkeys(x, "picture"))
+    loader = Loader(data, rows, ["resized_crop25", "flip"], 14, 0, "s", workers=workers)
+    for number in range(3):
+        batch = loader.draw(number)
+        assert alike(batch.x["image"], batch.x["image_t"]) > 0.97
+    apart = replace(data, shows={})
+    batch = Loader(apart, rows, ["resized_crop25", "flip"], 14, 0, "s", workers=0).draw(0)
+    assert alike(batch.x["image"], batch.x["image_t"]) < 0.8
+
+
+def test_clips_of_one_video_show_the_same_frames_and_crop() -> None:
+    videos = [[smooth(40, 30, 10 * v + f) for f in range(count)] for v, count in enumerate([6, 4, 2, 9, 5, 7])]
+    sizes = {"clip": (4, 8), "large": (4, 16), "short": (2, 8)}
+    x = {name: stored(videos, frames, size, size) for name, (frames, size) in sizes.items()}
+    rows = Rows(x, torch.arange(6) % 3)  # type: ignore[arg-type]
+    shade = Transform((0.5,) * 3, (0.25,) * 3)
+    derived = {"frame": Derived("clip", one_frame), "frame_t": Derived("large", one_frame)}
+    shades = dict.fromkeys([*x, *derived], shade)
+    data = Dataset("toy", rows, rows, 3, shades, derived, dict.fromkeys(x, "video"))
+    loader = Loader(data, rows, ["resized_crop25", "flip"], 6, 0, "s", workers=0)
+    for number in range(4):
+        batch = loader.draw(number)
+        frames = {name: value.transpose(1, 2) for name, value in batch.x.items() if value.ndim == 5}
+        assert alike(frames["clip"], frames["large"]) > 0.95
+        assert alike(batch.x["frame"], batch.x["frame_t"]) > 0.95
+        long = batch.index != 2  # of two frames, looped
+        assert torch.equal(frames["short"][long], frames["clip"][long][:, 1:3])
+
+
 # ---- worker processes -----------------------------------------------------------------------------------------------
 
 

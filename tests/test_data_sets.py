@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kdbench.data import Place, kept, tabular
+from kdbench.data.loader import Loader
 from kdbench.errors import UserError
 
 _found = importlib.util.spec_from_file_location("kdbench_data_samples", Path(__file__).with_name("data_samples.py"))
@@ -95,6 +96,26 @@ def test_arrow_files_and_folders_hold_the_same_data(place: Place, put: Callable[
     order = expected.train.y.argsort(stable=True) if put is as_folder else slice(None)
     assert torch.equal(found.train.x["image"], expected.train.x["image"][order])
     assert torch.equal(found.train.y, expected.train.y[order])
+
+
+@pytest.mark.parametrize("put", [as_arrow, as_folder])
+def test_a_column_read_at_two_sizes_gives_one_crop_in_files_and_folders(
+    place: Place, put: Callable[[Path, str, Rows], None]
+) -> None:
+    assert place.folder is not None
+    (place.folder / "toy").mkdir(parents=True)
+    for part in ("train", "test"):
+        put(place.folder / "toy", part, image_rows(12, size=16))
+    shades = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    at = {name: {"kind": "picture", "column": "img", "size": n, "resize": n} for name, n in (("small", 8), ("big", 16))}
+    about = spec({"small": at["small"] | shades, "big": at["big"] | shades | {"mean": [0.0] * 3}})
+    data = tabular.load(about, {}, place).only(["small", "big"])
+    batch = Loader(data, data.train, ["resized_crop25", "flip"], 12, 0, "s", workers=0).draw(0)
+    assert batch.x["big"].shape == (12, 3, 16, 16)
+    small, big = batch.x["small"] + 2.0, torch.nn.functional.avg_pool2d(batch.x["big"], 2)
+    assert float(torch.corrcoef(torch.stack([small.flatten(), big.flatten()]))[0, 1]) > 0.8
+    assert abs(float(small.mean() - big.mean())) < 0.1
+    assert data.only(["big"]).shows == {}
 
 
 def test_absent_data_say_where_they_belong(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -58,6 +59,8 @@ class Dataset:
         classes: number of classes, 1 for a regression.
         transforms: input name to its normalisation, derived inputs among them.
         derived: inputs that are not held but made from others.
+        shows: input to the column of pictures it is made from: inputs of one picture are cropped and mirrored alike in
+            training, each at its own size. Where an augmentation counts pixels, they are those of the first.
         optional: inputs that some rows lack; such a row holds NaN there.
         label_range: (min, max) of regression targets, None for classes.
         properties: what methods may rely on, e.g. ``rgb``, ``rotation_safe``.
@@ -73,6 +76,7 @@ class Dataset:
     classes: int
     transforms: Mapping[str, Transform]
     derived: Mapping[str, Derived] = field(default_factory=dict)
+    shows: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     label_range: tuple[float, float] | None = None
     properties: frozenset[str] = frozenset()
@@ -97,18 +101,25 @@ class Dataset:
         raise UserError(f"data set {self.name!r} has no input {input_name!r}; its inputs are {', '.join(known)}")
 
     def only(self, names: Iterable[str]) -> Dataset:
-        """The same rows with no other inputs than ``names`` and those they are made from.
+        """The same rows with no other inputs than ``names``, most important first, and those they are made from.
 
         Raises:
             UserError: there is no such input.
         """
-        wanted = set(names)
+        wanted = dict.fromkeys(names)
         for name in wanted:
             self.shape(name)
         derived = {name: made for name, made in self.derived.items() if name in wanted}
-        kept = wanted | {made.base for made in derived.values()}
+        kept = {*wanted, *(made.base for made in derived.values())}
+        raw = dict.fromkeys(derived[name].base if name in derived else name for name in wanted)
+        pictures = Counter(self.shows[name] for name in raw if name in self.shows)
+        shows = {name: picture for name in raw if pictures[picture := self.shows.get(name, "")] > 1}
         train, test = (Rows({n: x for n, x in r.x.items() if n in kept}, r.y) for r in (self.train, self.test))
-        return replace(self, train=train, test=test, derived=derived)
+        return replace(self, train=train, test=test, derived=derived, shows=shows)
+
+    def leader(self, name: str) -> str:
+        """The first input of the picture that an input shows: the others take its draws; itself where it is alone."""
+        return next((first for first, picture in self.shows.items() if picture == self.shows.get(name)), name)
 
     def finish(
         self, raw: Mapping[str, Tensor], rng: torch.Generator | None = None
@@ -122,7 +133,9 @@ class Dataset:
         Returns:
             Input name to (N, ...) float32, and optional input name to (N,) bool, False where a row lacks it.
         """
-        held = dict(raw) | {name: d.fn(raw[d.base], rng) for name, d in self.derived.items() if d.base in raw}
+        alike = Alike(self, rng)
+        made = {name: d for name, d in self.derived.items() if d.base in raw}
+        held = dict(raw) | {name: d.fn(raw[d.base], alike.draws(d.base)) for name, d in made.items()}
         present = {}
         for name in self.optional & held.keys():
             gaps = held[name].isnan()
@@ -188,6 +201,30 @@ class Dataset:
             return select(part, torch.arange(count) * len(part.y) // count)
 
         return replace(self, train=some(self.train), test=some(self.test), digests={})
+
+
+class Alike:
+    """Draws that are equal for all inputs of one picture: the first of them draws, the others from the same state.
+
+    Args:
+        rng: moves on as if each picture had one input; None where nothing is drawn.
+    """
+
+    def __init__(self, data: Dataset, rng: torch.Generator | None) -> None:
+        self._data, self._rng = data, rng
+        self._states: dict[str, Tensor] = {}
+
+    def draws(self, name: str) -> torch.Generator | None:
+        """The generator for an input, in turn for each."""
+        rng, leader = self._rng, self._data.leader(name)
+        if rng is None or name not in self._data.shows:
+            return rng
+        if leader not in self._states:
+            self._states[leader] = rng.get_state()
+            return rng
+        again = torch.Generator(rng.device)
+        again.set_state(self._states[leader])
+        return again
 
 
 def take(rows: Rows, index: Tensor) -> Rows:

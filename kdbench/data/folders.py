@@ -57,7 +57,8 @@ def _inputs(spec: SetSpec, folder: Path) -> tuple[str, VectorInput | None]:
     """Column of the pictures or videos, and the stored features beside them."""
     shown = [given for given in spec.inputs.values() if isinstance(given, ImageInput | PictureInput | ClipInput)]
     stored = [given for given in spec.inputs.values() if isinstance(given, VectorInput)]
-    if len(shown) != 1 or len(stored) > 1 or len(shown) + len(stored) != len(spec.inputs):
+    columns = {(given.column, given.kind == "clip") for given in shown}  # one picture may be read at several sizes
+    if len(columns) != 1 or len(stored) > 1 or len(shown) + len(stored) != len(spec.inputs):
         raise UserError(f"{folder}: a folder of files cannot hold {', '.join(spec.columns)}; give parquet files")
     return shown[0].column, stored[0] if stored else None
 

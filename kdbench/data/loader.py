@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdbench.contract import Batch, Rows, Views
 from kdbench.data.augment import augmentation
-from kdbench.data.dataset import Dataset, take
+from kdbench.data.dataset import Alike, Dataset, take
 from kdbench.data.stored import Stored
 from kdbench.data.stream import HostDraw, Order, Stream, default_workers
 from kdbench.errors import UserError
@@ -70,7 +70,8 @@ class Loader:
         self._host = self._on_host()
         if chosen.least is not None and any(_is_pixels(x) for x in rows.x.values()):
             raise UserError("data.augment: resized_crop needs pictures that are read from disk; use crop<pixels> here")
-        draw = HostDraw({name: rows.x[name] for name in self._host}, self._order, chosen.least, self._host_views)
+        columns = {name: rows.x[name] for name in self._host}
+        draw = HostDraw(columns, self._order, chosen.least, self._host_views, {n: data.leader(n) for n in columns})
         self._stream = Stream(draw, default_workers() if workers is None else workers) if self._host else None
         # Rows that no augmentation touches are normalised once instead of at every draw.
         still = {name: x for name, x in rows.x.items() if not self._is_touched(name)}
@@ -82,12 +83,16 @@ class Loader:
 
     def _on_host(self) -> list[str]:
         """Inputs that worker processes make."""
-        of_views = self._host_views.input if self._host_views is not None else None
-        return [name for name, x in self.rows.x.items() if isinstance(x, Stored) or name == of_views]
+        made = self._host_views is not None
+        return [name for name, x in self.rows.x.items() if isinstance(x, Stored) or (made and self._is_viewed(name))]
+
+    def _is_viewed(self, name: str) -> bool:
+        """Whether a stage's views are of this input, or of another that shows the same picture."""
+        return self.views is not None and self.data.leader(self.views.input) == self.data.leader(name)
 
     def _is_touched(self, name: str) -> bool:
-        viewed = self.views is not None and self.views.input == name
-        return name in self._host or viewed or (_is_pixels(self.rows.x[name]) and bool(self.augment))
+        drawn = _is_pixels(self.rows.x[name]) and bool(self.augment)
+        return name in self._host or self._is_viewed(name) or drawn
 
     def _index(self, number: int) -> Tensor:
         epoch, place = divmod(number, self.steps)
@@ -103,10 +108,13 @@ class Loader:
         if self._stream is not None:
             raw |= {name: x.to(self.device, non_blocking=True) for name, x in self._stream.get(number).items()}
         rng = generator(self.device, self.seed, "augment", self.stage, number) if raw else _NO_DRAWS
-        moved = {name: self._augmented(name, values, rng) for name, values in raw.items()}
+        alike = Alike(self.data, rng)
+        moved = {name: self._augmented(name, values, alike.draws(name) or rng) for name, values in raw.items()}
         x, present = self.data.finish(moved, rng)
-        if self.views is not None and self.views.where == "final" and self.views.input in x:
-            x[self.views.input] = self.views.fn(x[self.views.input], rng).flatten(0, 1)
+        if self.views is not None and self.views.where == "final":
+            alike = Alike(self.data, rng)
+            for name in [name for name in x if self._is_viewed(name)]:
+                x[name] = self.views.fn(x[name], alike.draws(name) or rng).flatten(0, 1)
         for name, values in self._still.items():
             x[name] = _repeat(values[index], n_views)
         for name, mask in self._still_present.items():
@@ -116,16 +124,17 @@ class Loader:
         return Batch(x, self.rows.y[index].repeat(n_views), index.repeat(n_views), n_views, present)
 
     def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
-        """Raw rows after views of raw pixels and augmentation; inputs of the same shape get draws of their own."""
-        views = self.views
-        if views is not None and not (views.input == name and views.where == "final"):
-            if views.input != name:
+        """Raw rows after views of raw pixels and augmentation; inputs of different pictures get draws of their own."""
+        views, viewed = self.views, self._is_viewed(name)
+        if views is not None and not (viewed and views.where == "final"):
+            if not viewed:
                 raw = _repeat(raw, views.n)
             elif not views.host:
                 raw = views.fn(raw, rng).flatten(0, 1)
         if _is_pixels(raw):
+            base = tuple(self.rows.x[self.data.leader(name)].shape[-2:])
             for fn in self.augment:
-                raw = fn(raw, rng)
+                raw = fn(raw, rng, base=base)
         return raw
 
 

@@ -124,26 +124,27 @@ class Stored:
         """Rows in test geometry: centre crop, the middle frames."""
         return self.read(index, None, 1.0)
 
-    def read(self, index: Tensor, rng: np.random.Generator | None, least: float) -> Tensor:
+    def read(self, index: Tensor, rng: np.random.Generator | None, least: float, like: Stored | None = None) -> Tensor:
         """Rows by number.
 
         Args:
             rng: draws a crop and, of a clip, a window of frames for each row; None takes the centre of both.
             least: smallest share of the area that a drawn crop keeps.
+            like: another column of the same pictures, whose draws these are; ``rng`` is in the state it began with.
 
         Raises:
             UserError: a picture cannot be decoded; names its row.
         """
-        rows = [self._row(int(self.rows[i]), rng, least) for i in index.tolist()]
+        rows = [self._row(int(self.rows[i]), rng, least, like or self) for i in index.tolist()]
         return torch.from_numpy(np.ascontiguousarray(np.stack(rows)))  # layout decides the last bits of a convolution
 
-    def _row(self, row: int, rng: np.random.Generator | None, least: float) -> NDArray[np.uint8]:
+    def _row(self, row: int, rng: np.random.Generator | None, least: float, like: Stored) -> NDArray[np.uint8]:
         held = row - (len(self.first) - 1)
         if held >= 0:
-            return self._held(held, rng, least)
+            return self._held(held, rng, least, like)
         files = np.arange(self.first[row], self.first[row + 1])
         if self.frames is not None:
-            files = self._window(files, rng)
+            files = self._window(files, rng, like)
         pictures = [self._open(int(file), row) for file in files]
         width, height = pictures[0].size
         box = self.geometry.centre(width, height) if rng is None else random_box(width, height, least, rng)
@@ -156,13 +157,15 @@ class Stored:
         clip = np.stack(pixels).transpose(3, 0, 1, 2)
         return clip[:, 0] if self.frames is None else clip
 
-    def _held(self, row: int, rng: np.random.Generator | None, least: float) -> NDArray[np.uint8]:
+    def _held(self, row: int, rng: np.random.Generator | None, least: float, like: Stored) -> NDArray[np.uint8]:
         """A row in memory; a crop is drawn for it as for a stored one."""
         assert self.behind is not None
         pixels = self.behind[row]
         if rng is None:
             return pixels
-        box = random_box(self.geometry.size, self.geometry.size, least, rng)
+        scale = self.geometry.size / like.geometry.size
+        left, top, right, bottom = random_box(like.geometry.size, like.geometry.size, least, rng)
+        box = (left * scale, top * scale, right * scale, bottom * scale)
         clip = pixels[:, None] if self.frames is None else pixels
         frames = [self._resized(Image.fromarray(frame), box) for frame in clip.transpose(1, 2, 3, 0)]
         resized = np.stack(frames).transpose(3, 0, 1, 2)
@@ -172,11 +175,15 @@ class Stored:
         size = (self.geometry.size, self.geometry.size)
         return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box))
 
-    def _window(self, files: NDArray[np.int64], rng: np.random.Generator | None) -> NDArray[np.int64]:
-        """``frames`` consecutive files; a short video is looped."""
+    def _window(self, files: NDArray[np.int64], rng: np.random.Generator | None, like: Stored) -> NDArray[np.int64]:
+        """``frames`` consecutive files, about the middle of the window that ``like`` draws; a short video is looped."""
         assert self.frames is not None
-        spare = max(0, len(files) - self.frames)
-        begin = spare // 2 if rng is None else int(rng.integers(spare + 1))
+        assert like.frames is not None
+        spare, drawn = (max(0, len(files) - frames) for frames in (self.frames, like.frames))
+        begin = spare // 2
+        if rng is not None:
+            shift = (like.frames - self.frames) // 2 if like.frames != self.frames else 0
+            begin = min(spare, max(0, int(rng.integers(drawn + 1)) + shift))
         return files[(begin + np.arange(self.frames)) % len(files)]
 
     def _open(self, file: int, row: int) -> Image.Image:

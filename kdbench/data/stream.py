@@ -59,9 +59,18 @@ class HostDraw(TorchDataset[dict[str, Tensor]]):
         order: which rows a batch holds.
         least: smallest share of a picture that a random crop keeps, None for the centre.
         views: views computed here from raw pixels, view-major rows.
+        leaders: input to the one whose draws it takes, where another shows the same picture.
     """
 
-    def __init__(self, columns: Mapping[str, Any], order: Order, least: float | None, views: Views | None) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        order: Order,
+        least: float | None,
+        views: Views | None,
+        leaders: Mapping[str, str] | None = None,
+    ) -> None:
+        self._leaders = leaders or {}
         self.columns = {name: x if isinstance(x, Stored) else x.cpu() for name, x in columns.items()}
         self.order, self.least, self.views = order, least, views
         self._epoch: tuple[int, Tensor] | None = None
@@ -74,14 +83,16 @@ class HostDraw(TorchDataset[dict[str, Tensor]]):
         index = self._epoch[1][place * order.batch : (place + 1) * order.batch]
         found = {}
         for name, column in self.columns.items():
+            first = self._leaders.get(name, name)
             if isinstance(column, Stored):
                 rng = None
                 if self.least is not None:
-                    rng = np.random.default_rng(derive(order.seed or 0, "decode", order.stage, number, name))
-                pixels = column.read(index, rng, self.least or 1.0)
+                    rng = np.random.default_rng(derive(order.seed or 0, "decode", order.stage, number, first))
+                like = self.columns.get(first)
+                pixels = column.read(index, rng, self.least or 1.0, like if isinstance(like, Stored) else None)
             else:
                 pixels = column[index]
-            if self.views is not None and self.views.input == name:
+            if self.views is not None and self._leaders.get(self.views.input) == first:
                 draws = generator("cpu", order.seed or 0, "views", order.stage, number)
                 pixels = self.views.fn(pixels, draws).flatten(0, 1)
             found[name] = pixels

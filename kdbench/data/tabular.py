@@ -20,6 +20,7 @@ from kdbench.data.place import Place
 from kdbench.data.setspec import (
     PART_NAMES,
     ClipInput,
+    ImageInput,
     Input,
     PictureInput,
     SetSpec,
@@ -71,9 +72,11 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
         place.progress.say(
             f"{decoded.origin}: not known as {spec.copy_name(copy)} ({why_not}); recorded as {name}, and not ranked"
         )
-    transforms, derived = {}, {}
+    transforms, derived, shows = {}, {}, {}
     for input_name, column in spec.inputs.items():
         transforms[input_name] = transform(column)
+        if isinstance(column, ImageInput | PictureInput | ClipInput):
+            shows[input_name] = column.column
         if isinstance(column, ClipInput) and column.frame is not None:
             transforms[column.frame] = transforms[input_name]
             derived[column.frame] = Derived(input_name, one_frame)
@@ -84,6 +87,7 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
         classes=spec.label.classes if spec.label is not None else 1,
         transforms=transforms,
         derived=derived,
+        shows=shows,
         optional=frozenset(n for n, g in spec.inputs.items() if isinstance(g, VectorInput) and g.optional),
         label_range=spec.target.range if spec.target is not None else None,
         properties=frozenset(spec.properties),

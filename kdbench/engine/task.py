@@ -174,7 +174,7 @@ class Task:
         options: EngineOptions = EAGER,
         ranks: Ranks | None = None,
     ) -> None:
-        read = {spec.pair.student.input, *(teacher.input for teacher in spec.pair.teachers.values())}
+        read = [spec.pair.student.input, *(teacher.input for teacher in spec.pair.teachers.values())]
         self.data = data = data.only(read)
         self.spec, self.device, self.seed, self.options = spec, device, seed, options
         self.ranks = ranks or Ranks()
