@@ -22,12 +22,12 @@ from kdbench.errors import UserError
 from kdbench.fields import Part
 from kdbench.files import canonical_json, sha256, write_atomic
 from kdbench.privacy import privacy_problems, scrub, scrub_values, strings
-from kdbench.schema import SCHEMA_VERSION, Record, SideFile
+from kdbench.schema import SCHEMA_VERSION, Record, SideFile, Withdrawn
 
 __all__ = [  # noqa: RUF022
     "MAX_BYTES", "Problem", "Record", "RecordError", "SIDE_FOLDER", "SideFile", "UPGRADES", "dump", "dump_side",
     "json_schema", "load", "load_side", "new_run_id", "now", "parse", "privacy_problems", "read_text", "scrub",
-    "scrub_values", "spec_hash", "to_json",
+    "scrub_values", "side_of", "spec_hash", "to_json", "withdraw",
 ]  # fmt: skip
 
 MAX_BYTES = 1_000_000
@@ -135,6 +135,32 @@ def to_json(model: Record | SideFile) -> str:
     return (
         json.dumps(model.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     )
+
+
+def side_of(path: Path) -> SideFile | None:
+    """The side file of a record's file, None without a sound one beside it."""
+    side = path.parent / SIDE_FOLDER / path.name
+    try:
+        return load_side(side) if side.is_file() else None
+    except RecordError:
+        return None
+
+
+def withdraw(path: Path, reason: str) -> Path:
+    """Takes a record back, in its side file; the record itself stays as it is.
+
+    Returns:
+        The side file.
+
+    Raises:
+        UserError: it was withdrawn before, or the record cannot be read.
+    """
+    record = load(path)
+    folder = path.parent / SIDE_FOLDER
+    before = load_side(folder / path.name) if (folder / path.name).is_file() else SideFile(run_id=record.run_id)
+    if before.withdrawn is not None:
+        raise UserError(f"{record.run_id} was withdrawn on {before.withdrawn.date}: {before.withdrawn.reason}")
+    return dump_side(before.model_copy(update={"withdrawn": Withdrawn(date=now(), reason=scrub(reason))}), folder)
 
 
 def dump(record: Record, folder: Path) -> Path:

@@ -10,13 +10,24 @@ import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError
 from kdbench.files import canonical_json, sha256
 from kdbench.privacy import strings
-from kdbench.record import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text, spec_hash
+from kdbench.record import (
+    SIDE_FOLDER,
+    Problem,
+    Record,
+    RecordError,
+    load,
+    load_side,
+    read_text,
+    side_of,
+    spec_hash,
+)
 from kdbench.schema_overhead import Measured
 
 TOLERANCE = 1e-6
@@ -56,8 +67,10 @@ def check_folder(folder: Path) -> list[Problem]:
     if not records and not problems:
         raise UserError(f"{folder} holds no record; name a folder with <run_id>.json files in it")
     problems += _duplicates(records)
-    problems += _cells(records)
-    problems += _unpaired(records)
+    standing = [(file, record) for file, record in records if not _withdrawn(Path(file))]
+    problems += _repeats(standing)
+    problems += _cells(standing)
+    problems += _unpaired(standing)
     ids = {record.run_id for _, record in records}
     problems += [Problem(str(path), "run_id", "no such record in the folder") for path in sides if path.stem not in ids]
     return problems
@@ -72,7 +85,16 @@ def _read(path: Path) -> tuple[Record | None, list[Problem]]:
         record = load(path)
     except RecordError as error:
         return None, list(error.problems)
-    return record, [*_twins(path), *_unseen(path), *_derived(record, file), *_implausible(record, file)]
+    derived = [*_derived(record, file), *_skipped(record, file)]
+    if derived and _withdrawn(path):
+        derived = [replace(problem, level="warning", message=f"{problem.message} (withdrawn)") for problem in derived]
+    return record, [*_twins(path), *_unseen(path), *derived, *_implausible(record, file)]
+
+
+def _withdrawn(path: Path) -> bool:
+    """Whether a record was taken back: what is wrong with it is known, and it counts for nothing."""
+    side = side_of(path)
+    return side is not None and side.withdrawn is not None
 
 
 def _twins(path: Path) -> list[Problem]:
@@ -120,6 +142,14 @@ def _derived(record: Record, file: str) -> Iterator[Problem]:
         for field, stored, derived in _overhead_figures(record.measured):
             if not math.isclose(stored, derived, rel_tol=TOLERANCE):
                 yield Problem(file, f"overhead.{field}", f"is {stored!r}, but the pairs give {derived!r}")
+
+
+def _skipped(record: Record, file: str) -> Iterator[Problem]:
+    """Stages that trained nothing and call that measured: their cost is that of the run which trained them."""
+    for number, stage in enumerate(record.stages):
+        if not stage.steps and stage.basis == "measured" and stage.artefact_sha256 is None:
+            what = f"stage {stage.name!r} has no step and no artefact, so its cost was not measured"
+            yield Problem(file, f"stages.{number}.basis", what)
 
 
 def _overhead_figures(block: Measured) -> Iterator[tuple[str, float, float]]:
@@ -175,7 +205,6 @@ def _implausible(record: Record, file: str) -> Iterator[Problem]:
 def _duplicates(records: Iterable[tuple[str, Record]]) -> Iterator[Problem]:
     by_id: dict[str, str] = {}
     by_content: dict[str, str] = {}
-    by_run: dict[tuple[Any, ...], str] = {}
     for file, record in records:
         if record.run_id in by_id:
             yield Problem(file, "run_id", f"is that of {by_id[record.run_id]} too; one of the two files must go")
@@ -186,13 +215,19 @@ def _duplicates(records: Iterable[tuple[str, Record]]) -> Iterator[Problem]:
         content = _content(record)
         if content in by_content:
             yield Problem(file, "", f"has the same content as {by_content[content]}: a run counts once")
+        by_content.setdefault(content, file)
+
+
+def _repeats(records: Iterable[tuple[str, Record]]) -> Iterator[Problem]:
+    """Seeds that were run twice. A copy is no repeat: :func:`_duplicates` tells of it."""
+    by_run: dict[tuple[Any, ...], tuple[str, Record]] = {}
+    for file, record in records:
+        if record.status != "ok":
             continue
-        by_content[content] = file
-        run = (*_cell(record), record.seed)
-        if run in by_run:
-            what = f"seed {record.seed} of this cell is in {by_run[run]} too: only the earlier run counts"
+        before, first = by_run.setdefault((*_cell(record), record.seed), (file, record))
+        if before != file and _content(first) != _content(record):
+            what = f"seed {record.seed} of this cell is in {before} too: only the earlier run counts"
             yield Problem(file, "seed", what, "warning")
-        by_run.setdefault(run, file)
 
 
 def _content(record: Record) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from kdbench import record as records
 from kdbench.checks import tasks as task_checks
 from kdbench.config import run_config
+from kdbench.engine.report import _stages
+from kdbench.engine.task import Keeper
+from kdbench.engine.trainer import StageReport, Trained
+from kdbench.errors import UserError
 from kdbench.metrics import METRICS
 from kdbench.spec import Score
 from kdbench.store import Store
+from kdbench.validate import check_file, check_folder
 
 TEACHER = {"role": "image", "arch": "resnet32x4", "source": "auto", "weights_sha256": "a" * 64, "val_metric": 80.0}
 
@@ -134,3 +141,59 @@ def test_a_score_at_chance_is_that_of_an_answer_which_ignores_the_input() -> Non
     assert not METRICS["top1"].at_chance(15.0, 10.0, 1000)
     assert METRICS["rmse"].at_chance(2.0, 2.0, 100)
     assert not METRICS["nll"].at_chance(0.6, 0.69, 100)
+
+
+def skipped(root: Path, run: str) -> tuple[Keeper, StageReport]:
+    """A run that finds the GAN it needs: its stage has no step left."""
+    folder = root / run
+    folder.mkdir(exist_ok=True)
+    return Keeper(folder, root / "shared", {"params": {}}), StageReport("gan", "generator_train", 0, 0, 0.0, True)
+
+
+@pytest.mark.parametrize(("run", "basis"), [("a", "measured"), ("b", "cited")])
+def test_a_stage_without_a_step_is_priced_by_the_run_that_trained_it(tmp_path: Path, run: str, basis: str) -> None:
+    """Run ``a`` trained the GAN and was killed; it is taken up again without its checkpoints, or run ``b`` comes."""
+    first = skipped(tmp_path, "a")[0]
+    first.stages = lambda: [StageReport("gan", "generator_train", 800, 51200, 36.0, True)]
+    first("gan", lambda: {"x": torch.arange(3)}, "task", "generate")
+    keeper, report = skipped(tmp_path, run)
+    assert keeper.recall("gan", "generate") is not None
+    task = SimpleNamespace(kept=keeper.entries, ranks=SimpleNamespace(size=1))
+    trained = Trained([report, StageReport("unused", "generator_train", 0, 0, 0.0, False)])
+    gan, kept = _stages(SimpleNamespace(task=task), trained, None)  # type: ignore[arg-type]
+    assert (gan["name"], gan["steps"], gan["device_h"], gan["basis"]) == ("gan", 800, 0.01, basis)
+    assert (kept["basis"], kept["artefact_sha256"]) == (basis, keeper.entries[0]["sha256"])
+
+
+def test_the_next_artefact_does_not_cite_a_stage_that_was_skipped(tmp_path: Path) -> None:
+    keeper, report = skipped(tmp_path, "a")
+    keeper.stages = lambda: [report, StageReport("ratio", "generator_train", 5, 5, 1.0, True)]
+    keeper("ratio", lambda: {"x": torch.arange(3)}, "task", "generate")
+    assert [stage["name"] for stage in keeper.entries[0]["stages"]] == ["ratio"]
+
+
+def test_the_validator_refuses_a_measured_stage_without_a_step_until_the_record_is_withdrawn(
+    keep: Any, make_record: Any, tmp_path: Path
+) -> None:
+    gan = make_record()["stages"][0] | {"name": "gan", "ledger": "generator_train", "steps": 0, "reusable": True}
+    record = keep(stages=[gan, *make_record()["stages"]])
+    keep(stages=[gan | {"artefact_sha256": "c" * 64}, *make_record()["stages"]], seed=1)
+    path = tmp_path / "records" / f"{record.run_id}.json"
+
+    def errors() -> list[tuple[str, str]]:
+        found = [*check_folder(tmp_path / "records"), *check_file(path)]
+        return [(problem.file, problem.field) for problem in found if problem.level == "error"]
+
+    assert errors() == [(str(path), "stages.0.basis")] * 2
+    records.withdraw(path, "no step")
+    assert errors() == []
+    with pytest.raises(UserError, match=r"was withdrawn on .*: no step"):
+        records.withdraw(path, "again")
+
+
+def test_a_repeat_of_a_withdrawn_run_is_none(keep: Any, tmp_path: Path) -> None:
+    first, _ = keep(score=70.0), keep(score=71.0)
+    folder = tmp_path / "records"
+    assert any("only the earlier run counts" in problem.message for problem in check_folder(folder))
+    records.withdraw(folder / f"{first.run_id}.json", "wrong split")
+    assert not any("only the earlier run counts" in problem.message for problem in check_folder(folder))

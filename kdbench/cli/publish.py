@@ -10,6 +10,7 @@ import typer
 
 from kdbench.cli.common import EXIT_FAILED, Out, app, home_of, warn
 from kdbench.errors import UserError
+from kdbench.record import SIDE_FOLDER
 
 records_app = typer.Typer(help="Check, index and export result records.", rich_markup_mode=None)
 site_app = typer.Typer(help="Build and look at the board.", rich_markup_mode=None)
@@ -94,6 +95,28 @@ def records_accept(
     print(f"{accepted} records accepted, {errors} problems")
     if errors:
         raise typer.Exit(EXIT_FAILED)
+
+
+@records_app.command("withdraw")
+def records_withdraw(
+    run: Annotated[str, typer.Argument(help="A record's file, or its run id or the beginning of it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is shown beside the record.")],
+    folder: Annotated[
+        Path | None, typer.Option("--records", help="Where the run id is looked for [default: the home folder's].")
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Take a record back, with a reason: it stays where it is, and counts no more."""
+    from kdbench.record import withdraw
+
+    path = Path(run)
+    if not path.is_file():
+        source = folder or home_of(out).records
+        found = [file for file in sorted(source.rglob(f"{run}*.json")) if file.parent.name != SIDE_FOLDER]
+        if len(found) != 1:
+            raise UserError(f"{len(found) or 'no'} records in {source} begin with {run!r}; give a whole run id")
+        path = found[0]
+    print(f"withdrawn: {path}, as {withdraw(path, reason)} says")
 
 
 @records_app.command("ingest")

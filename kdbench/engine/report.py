@@ -246,10 +246,15 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
     """The ledger: what each stage took, and what the method made between stages."""
     lines = []
     devices = prepared.task.ranks.size  # all are held while one works
-    cited = {made["name"]: made for entry in prepared.task.kept if entry["reused"] for made in entry["stages"]}
-    for trained_stage in trained.stages:
-        skipped = trained_stage.once and not trained_stage.steps and trained_stage.name in cited
-        stage = dataclasses.replace(trained_stage, **cited[trained_stage.name]) if skipped else trained_stage
+    made = {stage["name"]: (stage, entry["reused"]) for entry in prepared.task.kept for stage in entry["stages"]}
+    for stage in trained.stages:
+        cited = False
+        if not stage.steps:
+            # What it would have trained was kept: by another run, or by this one before it was killed.
+            if stage.name not in made:
+                continue
+            facts, cited = made[stage.name]
+            stage = dataclasses.replace(stage, **facts)
         per_step = overhead.flops_per_step.get(stage.name) if overhead else None
         lines.append(
             {
@@ -258,7 +263,7 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
                 "device_h": stage.seconds * devices / 3600,
                 "steps": stage.steps,
                 "flops": None if per_step is None else float(per_step) * stage.steps,
-                "basis": "cited" if skipped else "measured",
+                "basis": "cited" if cited else "measured",
                 "reusable": stage.once,
             }
         )

@@ -94,10 +94,13 @@ def not_applicable(request: Request) -> Record | None:
 
 
 def _behind(request: Request, name: str) -> Record | None:
-    """The record a pointer leads to."""
+    """The record a pointer leads to, unless it was withdrawn."""
     marker = request.home.done / name
     path = request.home.records / f"{marker.read_text().strip()}.json" if marker.is_file() else None
-    return records.load(path) if path is not None and path.is_file() else None
+    if path is None or not path.is_file():
+        return None
+    side = records.side_of(path)
+    return records.load(path) if side is None or side.withdrawn is None else None
 
 
 def evaluate(request: Request) -> Record:

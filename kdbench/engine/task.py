@@ -93,7 +93,7 @@ class Keeper:
             facts = {
                 "seconds": time.perf_counter() - begin,
                 "sha256": sha256_file(path / "tensors.safetensors"),
-                "stages": [asdict(stage) for stage in self.stages() if stage.once],
+                "stages": [asdict(stage) for stage in self.stages() if stage.once and stage.steps],
             }
             (path / "facts.json").write_text(json.dumps(facts))
             self.run.mkdir(parents=True, exist_ok=True)
@@ -125,6 +125,7 @@ class Keeper:
     def _read(self, folder: Path, name: str, scope: str, ledger: str) -> dict[str, Tensor]:
         facts = json.loads((folder / "facts.json").read_text())
         reused = scope == "task" and not self._mark(folder).exists()
+        facts["stages"] = [stage for stage in facts["stages"] if stage["steps"]]
         self.entries.append({"name": name, "ledger": ledger, "scope": scope, "reused": reused, **facts})
         return load_file(folder / "tensors.safetensors")
 
