@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from kdbench.card import FAMILIES, Card
+from kdbench.sheet import Screen, Sheet
 from kdbench.spec import ALL_KEYS
 
 if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch nor the index and the statistics
@@ -31,16 +31,16 @@ PIPE_WIDTH = 200
 
 def console() -> Console:
     """Standard output: as wide as the terminal, or wide enough in a pipe."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    found = Screen(highlight=False)
+    return found if found.is_terminal else Screen(highlight=False, width=PIPE_WIDTH)
 
 
 def table(title: str, *columns: str) -> Table:
-    """An empty table; a column whose heading starts with ``>`` is right-aligned."""
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(columns):
+    """An empty table; a column whose heading starts with ``>`` is right-aligned, and of numbers that stay whole."""
+    made = Sheet(title=title)
+    for column in columns:
         justify: Literal["right", "left"] = "right" if column.startswith(">") else "left"
-        made.add_column(escape(column.lstrip(">")), justify=justify, no_wrap=place == 0)  # names stay whole
+        made.add_column(escape(column.lstrip(">")), justify=justify)
     return made
 
 

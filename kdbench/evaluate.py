@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdbench import index
 from kdbench.config import RunConfig, run_config
 from kdbench.errors import UserError
-from kdbench.home import Home, data_folder
+from kdbench.home import Home, checkpoint_seconds, data_folder
 from kdbench.matching import match_of
 from kdbench.parallel.launch import launch
 from kdbench.progress import Progress
 from kdbench.provenance import PUBLISHED
 from kdbench.record import Record
+from kdbench.remains import scratch
 from kdbench.store_file import StoreLocked
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def evaluate(
     home = Home.find(out)
     home.require_writable()
     folder = data_folder(data)
+    checkpoint_seconds()
 
     from kdbench.engine import run  # imports torch: only once all that was typed is known to be right
     from kdbench.engine.prepare import require_shared
@@ -187,9 +188,8 @@ def measure_only(
     from kdbench.machine import pick_device
     from kdbench.overhead.measure import measure
 
-    home.runs.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="overhead-", dir=home.runs) as scratch:
-        place = Place(pick_device(device), home, folder, Path(scratch), Progress.terminal(f"{method} on {task}:"))
+    with scratch(home) as own:
+        place = Place(pick_device(device), home, folder, own, Progress.terminal(f"{method} on {task}:"))
         try:
             with threads(config.task, place.device):
                 prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar

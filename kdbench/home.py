@@ -1,12 +1,19 @@
-"""Where things lie: kdbench's home folder and the user's data folder."""
+"""What the environment decides: kdbench's home folder, the user's data folder, how often a run is checkpointed."""
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import UserError
+
+CHECKPOINT_SECONDS = "KDBENCH_CHECKPOINT_SECONDS"
+
+
+class NoHome(UserError):
+    """No folder is named, and the system knows none of this user's."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +24,21 @@ class Home:
 
     @classmethod
     def find(cls, out: Path | None = None) -> Home:
-        """``out``, else ``KDBENCH_HOME``, else ``~/.cache/kdbench``."""
-        chosen = out or Path(os.environ.get("KDBENCH_HOME") or Path.home() / ".cache" / "kdbench")
-        return cls(chosen.expanduser().absolute())
+        """``out``, else ``KDBENCH_HOME``, else ``~/.cache/kdbench``.
+
+        Raises:
+            NoHome: none is given and this user has no home, or one that is given lies below an unknown user's.
+        """
+        chosen = out or Path(os.environ.get("KDBENCH_HOME") or "~/.cache/kdbench")
+        try:
+            return cls(chosen.expanduser().absolute())
+        except RuntimeError as error:
+            raise NoHome(_no_home(chosen.parts[0])) from error
+
+    @classmethod
+    def nowhere(cls) -> Home:
+        """A home that holds nothing and takes nothing, for those who only look."""
+        return cls(Path(os.devnull) / "kdbench")
 
     def require_writable(self) -> None:
         """Make the folder.
@@ -27,6 +46,8 @@ class Home:
         Raises:
             UserError: it cannot be made or written.
         """
+        if self == self.nowhere():
+            raise NoHome(_no_home("~"))
         probe = self.root / f".probe-{os.getpid()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -88,6 +109,11 @@ class Home:
         return self.root / "site"
 
 
+def _no_home(user: str) -> str:
+    whose = "this user" if user == "~" else user.removeprefix("~")
+    return f"the system knows no home folder of {whose}; name a folder with --out or KDBENCH_HOME"
+
+
 def data_folder(data: Path | None = None) -> Path | None:
     """``data``, else ``KDBENCH_DATA``, else None (the hub).
 
@@ -98,3 +124,21 @@ def data_folder(data: Path | None = None) -> Path | None:
     if named is not None and not named.is_dir():
         raise UserError(f"data folder {named} does not exist; name it with --data or KDBENCH_DATA")
     return named
+
+
+def checkpoint_seconds() -> float:
+    """Seconds between two checkpoints within a stage, what a killed run repeats at most; 0 means after every step.
+
+    Raises:
+        UserError: ``KDBENCH_CHECKPOINT_SECONDS`` is no such number.
+    """
+    text = os.environ.get(CHECKPOINT_SECONDS) or "60"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UserError(
+            f"{CHECKPOINT_SECONDS} is {text!r}; give a number of seconds, 0 or more, or leave it out for 60"
+        )
+    return seconds

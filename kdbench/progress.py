@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from kdbench import interrupt
+
 
 class Progress:
     """Where long work shows how far it is.
@@ -43,9 +45,9 @@ class Progress:
 
     @contextmanager
     def bar(self, name: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-        """A bar of ``total`` steps; yields what advances it by one."""
+        """A bar of ``total`` steps; yields what advances it by one, and raises an interrupt that was swallowed."""
         if self.console is None:
-            yield lambda: None
+            yield interrupt.check
             return
         columns = (
             TextColumn("{task.description}"),
@@ -55,4 +57,9 @@ class Progress:
         )
         with RichProgress(*columns, console=self.console, transient=True, refresh_per_second=4) as bars:
             task = bars.add_task(f"{self.label} {name}".strip(), total=total, completed=done)
-            yield lambda: bars.advance(task)
+
+            def advance() -> None:
+                interrupt.check()
+                bars.advance(task)
+
+            yield advance

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -11,6 +15,9 @@ from kdbench.cache import clear
 from kdbench.files import sha256, write_atomic
 from kdbench.home import Home
 from kdbench.record import Record
+
+SCRATCH = "overhead-"
+"""Folders below ``runs`` that live as long as the process that measures with them."""
 
 
 def cell_key(spec_hash: str, device_class: str) -> str:
@@ -46,3 +53,30 @@ def tidy(home: Home) -> None:
                     conclude(home, key, records.load(path))
         except (Timeout, FileNotFoundError, ValueError):
             continue  # under way, just concluded by its own process, or cut off: its next attempt sees to it
+
+
+@contextmanager
+def scratch(home: Home) -> Iterator[Path]:
+    """A folder for one measurement; what killed ones left behind is removed with it."""
+    home.runs.mkdir(exist_ok=True)
+    clear_scratch(home)
+    with ExitStack() as stack:
+        with FileLock(_scratch_lock(home)):  # nobody clears the folder between its making and its lock
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=SCRATCH, dir=home.runs)))
+            stack.enter_context(FileLock(folder / ".lock"))
+        yield folder
+
+
+def clear_scratch(home: Home) -> None:
+    """Removes the scratch folders of processes that live no more."""
+    with FileLock(_scratch_lock(home)):
+        for folder in home.runs.glob(f"{SCRATCH}*/"):
+            try:
+                with FileLock(folder / ".lock", timeout=0):
+                    clear(folder)
+            except Timeout:
+                continue  # a measurement under way
+
+
+def _scratch_lock(home: Home) -> Path:
+    return home.runs / "scratch.lock"

@@ -21,7 +21,7 @@ from kdbench.contract import Batch, Needs, NotApplicable, Stage
 from kdbench.engine.prepare import Prepared, hyper_parameters
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Task, evaluating
-from kdbench.engine.trainer import CHECKPOINT_SECONDS, Trainer
+from kdbench.engine.trainer import Trainer
 from kdbench.errors import UserError
 from kdbench.registry import MethodRef
 
@@ -269,7 +269,7 @@ def resume(tiny: Tiny, run: Trained, folder: Path) -> Verdict:
     for stop in [*stops, None]:
         prepared = tiny.prepare(folder)
         watch = Watch(prepared, stop)
-        every_step = 0.0 if stop else CHECKPOINT_SECONDS
+        every_step = 0.0 if stop else None
         with contextlib.suppress(Interrupted):
             Trainer(prepared.method, prepared.task, folder / "run", checkpoint_seconds=every_step).run()
         problem = _first_other_term(run.seen, watch.seen)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench import __version__
+from kdbench import __version__, interrupt, streams
 from kdbench.cli import look, new, publish, run, sweep
 from kdbench.cli.common import EXIT_INTERRUPTED, app, warn
 from kdbench.errors import UserError
@@ -37,6 +37,8 @@ def _root(
 
 def main() -> None:
     """Entry point: user errors are one line on stderr and exit code 2."""
+    streams.say_anything()
+    interrupt.listen()
     try:
         code = app(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer takes a keyboard interrupt itself

@@ -46,11 +46,16 @@ DataFolder = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def home_of(out: Path | None) -> Any:
-    """The home folder."""
-    from kdbench.home import Home
+def home_of(out: Path | None, *, needed: bool = True) -> Any:
+    """The home folder; for a verb that answers without one, an empty one where this user has none."""
+    from kdbench.home import Home, NoHome
 
-    return Home.find(out)
+    try:
+        return Home.find(out)
+    except NoHome:
+        if needed or out is not None:
+            raise
+        return Home.nowhere()
 
 
 def show(*things: Any) -> None:

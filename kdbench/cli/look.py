@@ -22,7 +22,7 @@ def list_methods(as_json: Json = False, out: Out = None) -> None:
     from kdbench import console, registry
 
     found = registry.methods()
-    home = home_of(out)
+    home = home_of(out, needed=False)
     ratios: dict[str, float] = {}
     if home.index.is_file():
         from kdbench.summary import step_ratios
@@ -53,7 +53,8 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
     from kdbench.home import data_folder
 
     found, folder = registry.tasks(), data_folder(data)
-    states = {name: catalogue.status(spec, folder, home_of(out).data) for name, spec in found.items()}
+    decoded = home_of(out, needed=False).data
+    states = {name: catalogue.status(spec, folder, decoded) for name, spec in found.items()}
     if as_json:
         facts = {n: spec.model_dump(mode="json") | {"at_hand": asdict(states[n])} for n, spec in found.items()}
         print(json.dumps(facts, indent=1))
@@ -72,7 +73,7 @@ def show_method(name: Annotated[str, typer.Argument(help="Method or variant.")],
     else:
         from kdbench import claims
 
-        home = home_of(None)
+        home = home_of(None, needed=False)
         rows = rows_of(home, method=name) if home.records.is_dir() else []
         found = claims.compare(name, rows) if rows else []  # reading every task takes longer than all the rest
         lone = [claim for claim in claims.claims(name) if all(item.claim != claim for item in found)]
@@ -93,7 +94,7 @@ def show_task(
         from kdbench.data import catalogue
         from kdbench.home import data_folder
 
-        show(*console.task(spec, catalogue.status(spec, data_folder(data), home_of(out).data)))
+        show(*console.task(spec, catalogue.status(spec, data_folder(data), home_of(out, needed=False).data)))
 
 
 @app.command()
@@ -155,7 +156,7 @@ def doctor(out: Out = None, data: DataFolder = None) -> None:
     from kdbench.doctor import checks
 
     failed = False
-    for check in checks(home_of(out), data):
+    for check in checks(home_of(out, needed=False), data):
         failed |= check.state == "problem"
         print(f"{check.state:8} {check.what}: {check.found}")
     if failed:

@@ -43,13 +43,14 @@ def sweep(
     """Run methods x tasks x seeds; what has a record is not run again."""
     from kdbench.config import engine_options
     from kdbench.evaluate import ingest, parse_seeds
-    from kdbench.home import data_folder
+    from kdbench.home import checkpoint_seconds, data_folder
     from kdbench.sweep import launch, names, report, where
     from kdbench.sweep.plan import Asked
     from kdbench.sweep.rounds import Sweep
     from kdbench.sweep.watch import Watch
 
     launch.require(launcher)
+    checkpoint_seconds()
     home = home_of(out)
     asked = Asked(
         methods=tuple(names.method_names(methods)),

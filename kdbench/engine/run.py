@@ -20,7 +20,7 @@ from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.prepare import Place, Prepared, effective_task, hyper_parameters, prepare, threads
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
-from kdbench.engine.trainer import CHECKPOINT_SECONDS, Diverged, Trainer
+from kdbench.engine.trainer import Diverged, Trainer
 from kdbench.errors import UserError
 from kdbench.files import no_room, sha256, sha256_file, write_atomic
 from kdbench.home import Home
@@ -63,7 +63,7 @@ class Request:
     force: bool = False
     retry: bool = True
     progress: Progress = field(default_factory=Progress.silent)
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    checkpoint_seconds: float | None = None
     ranks: Ranks = field(default_factory=Ranks)
 
     @property

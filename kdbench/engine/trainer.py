@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdbench import home
 from kdbench.contract import Method, Stage
 from kdbench.engine import checkpoint
 from kdbench.engine.stage import StageRun
@@ -22,8 +22,6 @@ from kdbench.seeds import derive
 
 CURVE_POINTS = 60
 DIGEST_STEPS = 20
-CHECKPOINT_SECONDS = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "60"))
-"""Time between two checkpoints; what a killed run repeats at most."""
 
 
 class Diverged(Exception):
@@ -69,7 +67,7 @@ class Trainer:
         folder: where checkpoints go; None trains without. Of several processes the first alone writes them.
         score: test metrics of a network, for the curve; None leaves them out.
         progress: told of every step.
-        checkpoint_seconds: time between checkpoints within a stage; 0 means after every step.
+        checkpoint_seconds: time between checkpoints within a stage; 0 means after every step, None as the user says.
     """
 
     def __init__(
@@ -79,11 +77,11 @@ class Trainer:
         folder: Path | None = None,
         score: Callable[[nn.Module], dict[str, float]] | None = None,
         progress: Progress | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        checkpoint_seconds: float | None = None,
     ) -> None:
         self.method, self.task, self.folder, self.score = method, task, folder, score
         self.progress = progress or Progress.silent()
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds = home.checkpoint_seconds() if checkpoint_seconds is None else checkpoint_seconds
         self.done = Trained()
         self.ranks = task.ranks
         task.watch_stages(lambda: self.done.stages)

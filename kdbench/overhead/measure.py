@@ -177,6 +177,7 @@ class _Asker:
     """Sends requests of one cell to fresh processes."""
 
     def __init__(self, config: RunConfig, seed: int, place: Place, mode: str, stages: int, gate: bool) -> None:
+        self.home, self.folder = place.home.root, place.folder
         self.request = {
             "method": config.method.ref.name,
             "task": config.task.name,
@@ -194,12 +195,15 @@ class _Asker:
         }
 
     def __call__(self, part: str) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as folder:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="measure-", dir=self.folder) as folder:
             asked, answer = Path(folder) / "request.json", Path(folder) / "result.json"
             asked.write_text(json.dumps({**self.request, "part": part}))
             # -P: this kdbench, not one that lies in the working directory
-            command = [sys.executable, "-P", "-m", "kdbench.overhead.worker", str(asked), str(answer)]
-            done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+            words = ["-P", "-m", "kdbench.overhead.process", str(os.getpid()), str(self.home), str(asked)]
+            done = subprocess.run(
+                [sys.executable, *words, str(answer)], capture_output=True, text=True, env=os.environ, check=False
+            )
             if done.returncode or not answer.is_file():
                 last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
                 raise MeasurementFailed(f"the overhead of {self.request['method']} could not be measured: {last}")

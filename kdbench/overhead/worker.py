@@ -1,12 +1,7 @@
-"""The fresh process that measures: ``python -m kdbench.overhead.worker REQUEST RESULT`` (both JSON files).
-
-Started by :mod:`kdbench.overhead.measure`, once for times and counts, and on a GPU once more an arm for its memory.
-"""
+"""What the fresh process of :mod:`kdbench.overhead.process` measures, from a request to its answer."""
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +14,6 @@ from kdbench.config import Match, MethodConfig, RunConfig, run_config
 from kdbench.contract import Batch
 from kdbench.engine.prepare import Place, Prepared, effective_task, prepare
 from kdbench.engine.task import evaluating
-from kdbench.files import write_atomic
 from kdbench.home import Home
 from kdbench.nvml import Nvml
 from kdbench.overhead.arms import Phase, phases, trained_parameters
@@ -212,7 +206,3 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     if request["part"] == "times":
         return times(config, request)
     return memory(plain_of(config) if request["part"] == "memory-plain" else config, request)
-
-
-if __name__ == "__main__":
-    write_atomic(Path(sys.argv[2]), json.dumps(run(json.loads(Path(sys.argv[1]).read_text()))))

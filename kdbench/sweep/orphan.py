@@ -1,4 +1,4 @@
-"""Processes of a sweep end with the process that started them: nobody keeps a card busy unseen."""
+"""Processes that work for another end with it: nobody keeps a card busy unseen."""
 
 from __future__ import annotations
 
