@@ -63,6 +63,7 @@ ZOO: dict[str, Recipe] = {
     "mobilenetv2": Recipe("mobilenet"),
     "mobilenetv2_s1": Recipe("mobilenet", settings={"stem_stride": 1}),
     "shufflenetv1": Recipe("shufflenet", settings={"version": 1}),
+    "shufflenetv1_relu": Recipe("shufflenet", settings={"version": 1, "relu": True}),
     "shufflenetv2": Recipe("shufflenet", settings={"version": 2}),
     "r2plus1d_18": Recipe("video", CLIP, {"depths": (1, 1, 1, 1), "width": 64}),
     "r2plus1d_34": Recipe("video", CLIP, {"depths": (3, 4, 6, 3), "width": 64}),

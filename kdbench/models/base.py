@@ -145,6 +145,14 @@ class Staged(Network):
     def initialise(module: nn.Module) -> None:
         """Starts one module's own weights, called for every module. Here: the framework's defaults stay."""
 
+    unlike_published: str | None = None
+    """Why weights under the published names would not compute here what they computed there; None where they would."""
+
+    @staticmethod
+    def published_key(key: str) -> str | None:
+        """Our key for one of the same net in the literature's code (:mod:`kdbench.models.published`), None without."""
+        return None
+
     def encode(self, x: Tensor) -> Out:
         stem = self.stem(x) if self.stem is not None else None
         taps: Taps = self.trunk(x if stem is None else stem)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdbench.models.base import GlobalPool, Staged, Trunk, conv_norm, fan_out_normal
+from kdbench.models.published import KINDS, Rule, renamed
 
 GROUPS = ((1, 8, 1, 1), (6, 12, 2, 1), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2), (6, 160, 1, 1))
 """Expansion, channels, blocks and first stride of each group of inverted residuals; channels are halved already."""
@@ -69,6 +70,24 @@ def linear_stage(inputs: int, groups: Sequence[Group], strides: bool = True) -> 
     return LinearStage(blocks)
 
 
+PARTS = ("expand.conv", "expand.norm", "", "depthwise.conv", "depthwise.norm", "", "project.conv", "project.norm")
+
+
+def _block(group: int, place: int) -> str:
+    """Our name of the published group's block at a place."""
+    stage = next((number for number, end in enumerate(STAGE_ENDS) if group < end), len(STAGE_ENDS))
+    before = sum(count for _, _, count, _ in GROUPS[(0, *STAGE_ENDS)[stage] : group])
+    return f"trunk.stages.{stage}.blocks.{before + place}"
+
+
+PUBLISHED: tuple[Rule, ...] = (
+    (r"conv1\.([01])", lambda m: f"stem.0.{KINDS[m[1]]}"),
+    (r"blocks\.(\d+)\.(\d+)\.conv\.([0-7])", lambda m: f"{_block(int(m[1]), int(m[2]))}.{PARTS[int(m[3])]}"),
+    (r"conv2\.([01])", lambda m: f"trunk.head.0.{KINDS[m[1]]}"),
+    (r"classifier\.0", "fc"),
+)
+
+
 class MobileNetV2(Staged):
     """3x3 stem, inverted residuals in four stages, 1x1 convolution to 1280, global average pool, linear.
 
@@ -88,6 +107,10 @@ class MobileNetV2(Staged):
         head = nn.Sequential(conv_norm(widths[-1], HEAD, 1), nn.ReLU(), GlobalPool())
         again = partial(linear_stage, widths[-1], parts[-1], strides=False)
         super().__init__(stem, Trunk(stages, head), HEAD, outputs, again)
+
+    @staticmethod
+    def published_key(key: str) -> str | None:
+        return renamed(key, PUBLISHED)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from kdbench.models.base import GlobalPool, Stage, Staged, Trunk, conv_norm, fan_out_normal
+from kdbench.models.published import KINDS, Rule, renamed
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -69,6 +70,21 @@ def residual_stage(block: Block, inputs: int, width: int, depth: int, stride: in
     return Stage([block(inputs, width, stride), *others])
 
 
+ORDINALS = ("first", "second", "third")
+PUBLISHED: tuple[Rule, ...] = (
+    (r"(conv|bn)1", lambda m: f"stem.0.{KINDS[m[1]]}"),
+    (
+        r"layer(\d)\.(\d+)\.(conv|bn)([123])",
+        lambda m: f"trunk.stages.{int(m[1]) - 1}.blocks.{m[2]}.{ORDINALS[int(m[4]) - 1]}.{KINDS[m[3]]}",
+    ),
+    (
+        r"layer(\d)\.(\d+)\.(?:downsample|shortcut)\.([01])",
+        lambda m: f"trunk.stages.{int(m[1]) - 1}.blocks.{m[2]}.shortcut.{KINDS[m[3]]}",
+    ),
+    (r"fc|linear", "fc"),
+)
+
+
 class ResNet(Staged):
     """3x3 stem without pooling, stages of residual blocks, global average pool, linear.
 
@@ -94,6 +110,10 @@ class ResNet(Staged):
             inputs = width * kind.expansion
         again = partial(residual_stage, kind, inputs, widths[-1], depths[-1], 1)
         super().__init__(stem, Trunk(stages, GlobalPool()), inputs, outputs, again)
+
+    @staticmethod
+    def published_key(key: str) -> str | None:
+        return renamed(key, PUBLISHED)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:

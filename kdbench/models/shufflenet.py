@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.models.base import GlobalPool, Stage, Staged, Trunk, conv_norm
+from kdbench.models.published import KINDS, Rule, renamed
 
 STEM = 24
 GROUPS = 3
@@ -28,10 +31,15 @@ def stem(in_channels: int) -> nn.Module:
 
 
 class GroupedUnit(nn.Module):
-    """Unit of V1, before its ReLU: the branch is added to the input, or at stride 2 put before the pooled input."""
+    """Unit of V1, before its ReLU: the branch is added to the input, or at stride 2 put before the pooled input.
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    Args:
+        relu: one behind the depthwise convolution too.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, relu: bool = False) -> None:
         super().__init__()
+        self.relu = relu
         own = outputs - inputs if stride == 2 else outputs
         middle = own // 4
         self.groups = 1 if inputs == STEM else GROUPS
@@ -41,15 +49,38 @@ class GroupedUnit(nn.Module):
         self.last = conv_norm(middle, own, 1, groups=GROUPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.last(self.depthwise(shuffle(self.first(x).relu(), self.groups)))
+        middle = self.depthwise(shuffle(self.first(x).relu(), self.groups))
+        branch = self.last(middle.relu() if self.relu else middle)
         if self.stride == 1:
             return branch + x
         return torch.cat([branch, F.avg_pool2d(x, 3, 2, padding=1)], 1)
 
 
-def grouped_stage(inputs: int, width: int, depth: int, stride: int = 2) -> Stage:
+def grouped_stage(inputs: int, width: int, depth: int, stride: int = 2, relu: bool = False) -> Stage:
     """``depth`` units of V1, the first from ``inputs`` channels at ``stride``."""
-    return Stage([GroupedUnit(inputs, width, stride), *(GroupedUnit(width, width, 1) for _ in range(depth - 1))])
+    others = (GroupedUnit(width, width, 1, relu) for _ in range(depth - 1))
+    return Stage([GroupedUnit(inputs, width, stride, relu), *others])
+
+
+def _published(kinds: Sequence[str], first: Sequence[str], units: str) -> tuple[Rule, ...]:
+    """Rules by the names of a unit's convolutions in the literature's order, those of a stage's first unit apart."""
+
+    def part(m: re.Match[str]) -> str:
+        name = (kinds if int(m[2]) else first)[int(m[4]) - 1]
+        return f"trunk.stages.{int(m[1]) - 1}.{units}.{m[2]}.{name}.{KINDS[m[3]]}"
+
+    return (
+        (r"(conv|bn)1", lambda m: f"stem.0.{KINDS[m[1]]}"),
+        (rf"layer(\d)\.(0)\.(conv|bn)([1-{len(first)}])", part),
+        (rf"layer(\d)\.(\d+)\.(conv|bn)([1-{len(kinds)}])", part),
+        (r"(conv|bn)2", lambda m: f"trunk.head.0.{KINDS[m[1]]}"),
+        (r"linear", "fc"),
+    )
+
+
+UNIT = ("first", "depthwise", "last")
+PUBLISHED_V1 = _published(UNIT, UNIT, "blocks")
+PUBLISHED_V2 = _published(UNIT, ("left_depthwise", "left_last", *UNIT), "units")
 
 
 class ShuffleNetV1(Staged):
@@ -58,13 +89,23 @@ class ShuffleNetV1(Staged):
     Args:
         in_channels: channels of the input.
         outputs: classes, or 1 for a regression.
+        relu: behind the depthwise convolutions too, as the literature's code has it and the paper has not.
     """
 
-    def __init__(self, in_channels: int, outputs: int) -> None:
+    def __init__(self, in_channels: int, outputs: int, relu: bool = False) -> None:
         widths = (STEM, 240, 480, 960)
-        stages = map(grouped_stage, widths, widths[1:], DEPTHS)
-        again = partial(grouped_stage, widths[-1], widths[-1], DEPTHS[-1], 1)
+        stage = partial(grouped_stage, relu=relu)
+        stages = map(stage, widths, widths[1:], DEPTHS)
+        again = partial(stage, widths[-1], widths[-1], DEPTHS[-1], 1)
         super().__init__(stem(in_channels), Trunk(stages, GlobalPool()), widths[-1], outputs, again)
+        if not relu:
+            self.unlike_published = "its units have, as in the paper, no ReLU behind the depthwise convolution; " + (
+                "those weights' net has it: name the net shufflenetv1_relu"
+            )
+
+    @staticmethod
+    def published_key(key: str) -> str | None:
+        return renamed(key, PUBLISHED_V1)
 
 
 class SplitUnit(nn.Module):
@@ -138,10 +179,14 @@ class ShuffleNetV2(Staged):
         head = nn.Sequential(conv_norm(widths[-1], 1024, 1), nn.ReLU(), GlobalPool())
         super().__init__(stem(in_channels), Trunk(stages, head), 1024, outputs, again)
 
+    @staticmethod
+    def published_key(key: str) -> str | None:
+        return renamed(key, PUBLISHED_V2)
+
 
 VERSIONS = {1: ShuffleNetV1, 2: ShuffleNetV2}
 
 
-def build(input_shape: tuple[int, ...], outputs: int, version: int) -> Staged:
+def build(input_shape: tuple[int, ...], outputs: int, version: int, **settings: Any) -> Staged:
     """A :class:`ShuffleNetV1` or :class:`ShuffleNetV2` for (channels, height, width) inputs."""
-    return VERSIONS[version](input_shape[0], outputs)
+    return VERSIONS[version](input_shape[0], outputs, **settings)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.models.base import ConvNorm, GlobalPool, Staged, Trunk, conv_norm, fan_out_normal
+from kdbench.models.published import KINDS, Rule, renamed
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -45,6 +46,18 @@ def vgg_stage(pool: nn.Module, inputs: int, width: int, depth: int) -> VggStage:
     return VggStage(pool, [conv_norm(width if place else inputs, width, 3, bias=True) for place in range(depth)])
 
 
+def _layer(block: int, place: int) -> str:
+    """Our name of the published block's part at a place: convolution, batch norm and ReLU in turn."""
+    layer, kind = place // 3, KINDS[str(place % 3)]
+    return f"trunk.stages.{block - 1}.layers.{layer}.{kind}" if block else f"stem.{2 * layer}.{kind}"
+
+
+PUBLISHED: tuple[Rule, ...] = (
+    (r"block(\d)\.(\d+)", lambda m: _layer(int(m[1]), int(m[2]))),
+    (r"classifier", "fc"),
+)
+
+
 class Vgg(Staged):
     """Five blocks of 3x3 convolutions, global average pool, linear. The first block is the stem, the others stages.
 
@@ -62,6 +75,10 @@ class Vgg(Staged):
         stem = nn.Sequential(*(part for layer in first.layers for part in (layer, nn.ReLU())))
         again = partial(vgg_stage, nn.Identity(), WIDTHS[-1], WIDTHS[-1], depths[-1])
         super().__init__(stem, Trunk(stages, GlobalPool()), WIDTHS[-1], outputs, again)
+
+    @staticmethod
+    def published_key(key: str) -> str | None:
+        return renamed(key, PUBLISHED)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
 
 from kdbench.contract import Network
 from kdbench.errors import UserError
 from kdbench.files import sha256
 from kdbench.models.origin import TIMM, Origin
+from kdbench.models.states import find
 
 HUB = re.compile(r"hub:(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 HUB_FILE = "model.safetensors"
-SHOWN = 4
-"""Keys named of each kind of mismatch."""
+TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*m")
+OBJECT = re.compile(r"(?:GLOBAL|Unsupported (?:global|class|operand))[: ]+(?:GLOBAL )?([A-Za-z_][\w.]*)")
+"""What torch's own reader of tensors says of the first thing in a file that is none."""
+WEIGHTS_ONLY = re.compile(r"weights[_ ]only", re.IGNORECASE)
 
 
 def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> str:
@@ -27,7 +29,8 @@ def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> s
 
     Args:
         net: changed in place.
-        spec: a ``.safetensors`` file or a torch file of tensors only, with the keys of ``net`` or of the net inside it;
+        spec: a ``.safetensors`` file or a torch file of tensors only, with the keys of ``net``, of the net inside it,
+            or of the same net in RepDistiller and mdistiller, wherever in the file and behind whatever common prefix;
             ``hub:<owner>/<name>`` or ``hub:<owner>/<name>@<revision>``; ``timm``, for the weights timm ships with a
             ``timm:`` net. With ``#features`` behind any of these the classifier stays as it is: for a teacher that only
             lends its features, or to start training from weights for other classes.
@@ -40,26 +43,21 @@ def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> s
         UserError: nothing to read there, or keys or shapes that do not fit, which are named. ``net`` is unchanged then.
     """
     origin = Origin.of(str(spec))
-    state = _read(net, origin)
-    target = _target(net, state)
-    expected = target.state_dict()
-    if origin.features or features:
-        own = _prefix(target, net.classifier)
-        state = {key: value for key, value in state.items() if not key.startswith(own)}
-        state |= {key: value for key, value in expected.items() if key.startswith(own)}
-    if problem := _mismatch(expected, state):
-        raise UserError(f"weights {str(spec)!r} do not fit {type(net).__name__}: {problem}")
-    target.load_state_dict(state)
+    state = find(net, _read(net, origin), features=origin.features or features, where=str(spec))
+    odd = next((key for key, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()), None)
+    if odd is not None:
+        raise UserError(f"weights {str(spec)!r}: {odd} has values that are not finite; its training diverged")
+    net.load_state_dict(state)
     return sha256(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
 
 
-def _read(net: Network, origin: Origin) -> dict[str, Tensor]:
+def _read(net: Network, origin: Origin) -> Any:
     if origin.source == TIMM:
         return _from_timm(net)
     return _from_file(origin.path or _from_hub(origin.source), origin.source)
 
 
-def _from_timm(net: Network) -> dict[str, Tensor]:
+def _from_timm(net: Network) -> Any:
     pretrained = getattr(net, "pretrained", None)
     if pretrained is None:
         raise UserError(f"weights 'timm' need a 'timm:' net, not {type(net).__name__}; name a file or 'hub:<id>'")
@@ -83,52 +81,28 @@ def _from_hub(spec: str) -> Path:
         raise UserError(f"cannot get {HUB_FILE} of {spec!r}: {_line(error)}; check the name and the network") from error
 
 
-def _from_file(path: Path, spec: str) -> dict[str, Tensor]:
+def _from_file(path: Path, spec: str) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of files that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"no weights at {spec!r}; name a file, 'hub:<id>' or 'timm'") from error
+    except IsADirectoryError as error:
+        raise UserError(f"cannot read weights {spec!r}: a folder; name the file in it") from error
     except Exception as error:  # of a damaged file anything, from EOFError to UnicodeDecodeError
+        if WEIGHTS_ONLY.search(text := TERMINAL_CODE.sub("", str(error))):
+            what = f" ({found[1]})" if (found := OBJECT.search(text)) is not None else ""
+            raise UserError(
+                f"cannot read weights {spec!r}: the file holds Python objects{what}, which could run code; where you "
+                "trust it, re-save its tensors alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], "
+                "NEW), or the state_dict() of a whole model"
+            ) from error
         raise UserError(f"cannot read weights {spec!r} as tensors: {_line(error)}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"weights {spec!r} hold no mapping of names to tensors; save a state_dict")
-    return dict(content)
-
-
-def _target(net: Network, state: Mapping[str, Any]) -> nn.Module:
-    """``net``, or the net it wraps whole, whichever shares more keys with ``state``."""
-    whole = len(net.state_dict())
-    wrapped = [child for child in net.children() if len(child.state_dict()) == whole]
-    return max((net, *wrapped), key=lambda module: len(module.state_dict().keys() & state.keys()))
-
-
-def _prefix(target: nn.Module, classifier: nn.Module) -> str:
-    return next(name for name, module in target.named_modules() if module is classifier) + "."
-
-
-def _mismatch(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """What differs, in one line; empty when nothing does."""
-    shapes = [
-        f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    found = {
-        "missing": [key for key in expected if key not in state],
-        "unknown": [key for key in state if key not in expected],
-        "of another shape": shapes,
-    }
-    return "; ".join(f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in found.items() if keys)
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    text = TERMINAL_CODE.sub("", str(error)).strip()
+    return (text.splitlines() or [type(error).__name__])[0].rstrip(".")

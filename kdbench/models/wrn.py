@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdbench.models.base import GlobalPool, Staged, Taps, Trunk, conv_norm, fan_out_normal
+from kdbench.models.published import Rule, renamed
 
 
 class WideBlock(nn.Module):
@@ -84,6 +85,18 @@ class WideTrunk(Trunk):
         return [*self.stages[1:], self.head][stage].norm
 
 
+PARTS = {"bn1": "norm", "conv1": "first.conv", "bn2": "first.norm", "conv2": "second", "convShortcut": "shortcut"}
+PUBLISHED: tuple[Rule, ...] = (
+    (r"conv1", "stem"),
+    (
+        rf"block(\d)\.layer\.(\d+)\.({'|'.join(PARTS)})",
+        lambda m: f"trunk.stages.{int(m[1]) - 1}.blocks.{m[2]}.{PARTS[m[3]]}",
+    ),
+    (r"bn1", "trunk.head.norm"),
+    (r"fc", "fc"),
+)
+
+
 class WideResNet(Staged):
     """3x3 stem convolution, three stages, batch norm, ReLU, global average pool, linear.
 
@@ -107,6 +120,10 @@ class WideResNet(Staged):
         again = partial(wide_stage, widths[-1], widths[-1], 1, blocks)
         stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         super().__init__(stem, WideTrunk(stages, WideHead(widths[-1])), widths[-1], outputs, again)
+
+    @staticmethod
+    def published_key(key: str) -> str | None:
+        return renamed(key, PUBLISHED)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:
