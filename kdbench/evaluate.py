@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 SEED_LIMIT = 2**31 - 1
 MOST_SEEDS = 10_000
-INDEX_WAIT_S = index.WAIT_S
-"""How long a finished evaluation waits for an index that another process holds."""
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -157,7 +155,7 @@ def _follow(requests: Sequence[run.Request], ranks: Ranks) -> None:
 def ingest(home: Home) -> str | None:
     """Takes all records into the index; a warning when it stays locked (the records are safe)."""
     try:
-        index.use(home, lambda store: None, INDEX_WAIT_S)
+        index.update(home)
     except StoreLocked as error:
         return f"{error}; the records are written, `kdbench records ingest` takes them in later"
     return None

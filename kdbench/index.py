@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import uuid
@@ -13,41 +14,68 @@ from filelock import FileLock
 
 from kdbench.home import Home
 from kdbench.store import Store
-from kdbench.store_file import StoreDamaged
+from kdbench.store_file import StoreDamaged, StoreLocked
 
 _T = TypeVar("_T")
-WAIT_S = 60.0
-"""How long to wait for an index that another process holds."""
+WAIT_S = 2.0
+"""How long to wait for an index that another process holds: as long as one takes records in, not as a person looks."""
 
 
-def use(home: Home, action: Callable[[Store], _T], wait_s: float = WAIT_S) -> _T:
+def use(home: Home, action: Callable[[Store], _T]) -> _T:
     """What ``action`` gives on the index with all records taken in.
 
-    A damaged index is set aside, which is said in a line, and made again from the records; so is, quietly, one of
-    records that are no longer there. In a folder that can only be read the index is made in memory.
+    In a folder that can only be read the index is made in memory, as it is, which is said in a line, where another
+    program holds it.
+
+    Raises:
+        UserError: another program's database, one of another version, or no room for it.
+    """
+    if os.access(home.root, os.W_OK):
+        try:
+            return _current(home, action)
+        except StoreLocked as error:
+            _say(f"{error.held}: the records themselves are read, which takes a little longer")
+    with Store.memory(home.records) as store:
+        return action(store)
+
+
+def update(home: Home) -> None:
+    """Takes all records into the index.
 
     Raises:
         StoreLocked: another process held it all the time.
-        UserError: another program's database, one of another version, or no room for it.
+        UserError: as :func:`use`.
     """
-    if not os.access(home.root, os.W_OK):
-        with Store.memory(home.records) as store:
-            return action(store)
+    _current(home, lambda store: None)
+
+
+def _current(home: Home, action: Callable[[Store], _T]) -> _T:
+    """What ``action`` gives on the index file.
+
+    A damaged index is set aside, which is said in a line, and made again from the records; so is, quietly, one of
+    records that are no longer there.
+    """
     file = _which(home.index)
     try:
-        return _once(home, action, wait_s)
+        return _once(home, action)
     except StoreDamaged as problem:
         _set_aside(home.index, file, problem)
-        return _once(home, action, wait_s)
+        return _once(home, action)
 
 
-def _once(home: Home, action: Callable[[Store], _T], wait_s: float) -> _T:
-    with Store(home.index, wait_s=wait_s) as store:
+def _once(home: Home, action: Callable[[Store], _T]) -> _T:
+    with Store(home.index, wait_s=WAIT_S) as store:
         if not store.ingest(home.records).gone:
             return action(store)
-    Store.rebuild(home.index, home.records, wait_s=wait_s)
-    with Store(home.index, wait_s=wait_s) as store:
+    Store.rebuild(home.index, home.records, wait_s=WAIT_S)
+    with Store(home.index, wait_s=WAIT_S) as store:
         return action(store)
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """A line on standard error, once: a sweep looks again and again."""
+    print(f"kdbench: {line}", file=sys.stderr, flush=True)
 
 
 def _which(path: Path) -> int | None:
@@ -66,4 +94,4 @@ def _set_aside(index: Path, file: int | None, problem: StoreDamaged) -> None:
         if log.exists():
             log.rename(aside.with_name(f"{aside.name}.wal"))
         reason = str(problem).partition("; ")[0]
-        print(f"kdbench: {reason}: damaged, set aside as {aside.name} and made again from the records", file=sys.stderr)
+        _say(f"{reason}: damaged, set aside as {aside.name} and made again from the records")

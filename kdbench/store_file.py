@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,11 +27,22 @@ _NOT_THE_FILE = (
     "could not write", "out of memory",
 )  # fmt: skip
 """Words of errors that say nothing of what is in the file."""
+_HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
 _T = TypeVar("_T")
 
 
 class StoreLocked(UserError):
-    """Another process kept the index open for the whole wait. Nothing is lost: the records are files."""
+    """Another process kept the index open for the whole wait. Nothing is lost: the records are files.
+
+    Attributes:
+        held: which index, and by what, as far as DuckDB tells.
+    """
+
+    def __init__(self, path: Path, wait_s: float, error: duckdb.Error) -> None:
+        holder = _HOLDER.search(str(error))
+        by = f" ({Path(holder[1]).name}, process {holder[2]})" if holder else ""
+        self.held = f"the index {path} is open in another program{by}"
+        super().__init__(f"{self.held} and stayed so for {wait_s:g} s; its records are safe, ingest them later")
 
 
 class StoreDamaged(UserError):
@@ -86,10 +98,8 @@ def retry(action: Callable[[], _T], path: Path | None, wait_s: float) -> _T:
             if not busy and (late or not _is_new(path)):
                 raise told(error, path) from error
             if late:
-                raise StoreLocked(
-                    f"the index {path} stayed open in another process for {wait_s:g} s; its records are safe,"
-                    " ingest them later"
-                ) from error
+                assert path is not None
+                raise StoreLocked(path, wait_s, error) from error
         time.sleep(min(pause * random.uniform(0.5, 1.0), max(0.0, deadline - time.monotonic())))
         pause = min(1.0, pause * 2)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -158,10 +159,8 @@ def test_overrides_mark_the_record_custom(run, tmp_path):
     assert record["method"]["params"]["temperature"] == 2.0
 
 
-def test_locked_index_costs_a_warning_and_nothing_else(run, tmp_path, monkeypatch):
+def test_locked_index_costs_a_warning_and_nothing_else(run, tmp_path):
     import duckdb
-
-    from kdbench import evaluate
 
     holder = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(60)"
     index = tmp_path / "index.duckdb"
@@ -171,13 +170,19 @@ def test_locked_index_costs_a_warning_and_nothing_else(run, tmp_path, monkeypatc
     try:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "held"
-        monkeypatch.setattr(evaluate, "INDEX_WAIT_S", 0.5)
         ran = run(*SMOKE, "-m", "plain", "--seed", "0", "--out", str(tmp_path))
+        began = time.monotonic()
+        looked = run("results", "--out", str(tmp_path))
     finally:
         process.kill()
         process.wait()
     assert ran.code == 0
     assert "records ingest" in ran.err
+    assert "plain" in ran.out
+    assert looked.code == 0
+    assert "plain" in looked.out
+    assert f"process {process.pid}): the records themselves are read" in looked.err
+    assert time.monotonic() - began < 20
     assert len(list((tmp_path / "records").glob("*.json"))) == 1
     assert run("records", "ingest", "--out", str(tmp_path)).code == 0
 

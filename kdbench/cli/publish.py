@@ -124,14 +124,18 @@ def records_ingest(
     folder: Annotated[Path | None, typer.Argument(help="Records to take in [default: the home folder's].")] = None,
     out: Out = None,
 ) -> None:
-    """Take records into the DuckDB index."""
+    """Copy records from a folder into the home folder, and take all of its own into the DuckDB index."""
+    from kdbench.intake import take_in
     from kdbench.store import Store
 
     home = home_of(out)
     home.require_writable()
     home.records.mkdir(exist_ok=True)
+    taken = take_in(folder or home.records, home)
+    if folder is not None:
+        print(f"{taken.copied} records copied from {folder} to {home.records}")
     with Store(home.index) as store:
-        _report(store.ingest(folder or home.records), home.index)
+        _report(store.ingest(home.records), home.index, taken.bad)
 
 
 @records_app.command("rebuild")
@@ -145,11 +149,12 @@ def records_rebuild(out: Out = None) -> None:
     _report(Store.rebuild(home.index, home.records), home.index)
 
 
-def _report(report: Any, index: Path) -> None:
-    for problem in report.bad:
+def _report(report: Any, index: Path, more: Iterable[Any] = ()) -> None:
+    bad = [*more, *report.bad]
+    for problem in bad:
         warn(str(problem))
-    print(f"{report.new} new, {report.unchanged} unchanged, {len(report.bad)} bad; index {index}")
-    if report.bad:
+    print(f"{report.new} new, {report.unchanged} unchanged, {len(bad)} bad; index {index}")
+    if bad:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -11,7 +11,6 @@ from kdbench import index
 from kdbench.home import Home
 from kdbench.registry import PLAIN
 from kdbench.store import Store
-from kdbench.store_file import StoreLocked
 
 _RUNS = (
     "SELECT method, task, spec_hash, seed, device_class, status, error, run_id FROM runs ORDER BY created_at, run_id"
@@ -75,11 +74,7 @@ class Known:
         """
         if not home.records.is_dir():
             return cls()
-        try:
-            return index.use(home, lambda store: cls._of(store, smoke, belongs))
-        except StoreLocked:
-            with Store.memory(home.records) as store:
-                return cls._of(store, smoke, belongs)
+        return index.use(home, lambda store: cls._of(store, smoke, belongs))
 
     @classmethod
     def _of(cls, store: Store, smoke: bool, belongs: Callable[[str], bool]) -> Self:
