@@ -136,7 +136,8 @@ def run_line(record: Record) -> str:
     if record.status == "ok" and record.score is not None:
         ratio = f", step time {record.measured.step_ratio:.2f} × plain" if record.measured else ""
         return f"{head}{record.task.metric_primary} {record.score:.2f} {record.task.unit}{ratio}"
-    return f"{head}{record.status.replace('_', ' ')}: {record.error.message if record.error else ''}"
+    message = " ".join(record.error.message.split()) if record.error else ""
+    return f"{head}{record.status.replace('_', ' ')}: {message}"
 
 
 def methods(found: dict[str, MethodRef], ratios: Mapping[str, float]) -> list[Table]:

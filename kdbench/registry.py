@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kdbench import plugins
 from kdbench.card import Card, Kind, Variant
-from kdbench.errors import UserError, nearest
+from kdbench.errors import UserError, described, nearest
 from kdbench.spec import TaskSpec
 from kdbench.yamlfile import read_as
 
@@ -53,9 +53,13 @@ class MethodRef:
         """The adapter class. Imports torch.
 
         Raises:
-            UserError: the card names a class that ``adapter.py`` does not define.
+            UserError: ``adapter.py`` cannot be imported, or does not define the class that the card names.
         """
-        module = importlib.import_module(f"{self.package}.adapter")
+        try:
+            module = importlib.import_module(f"{self.package}.adapter")
+        except Exception as error:  # whatever its code does
+            what = f"{type(error).__name__}: {described(error)}"
+            raise UserError(f"the adapter of {self.name} cannot be imported: {what}") from error
         adapter = getattr(module, self.card.adapter, None)
         if adapter is None:
             known = [name for name in vars(module) if name[:1].isupper()]

@@ -15,7 +15,7 @@ from kdbench.checks.result import CheckResult, Skipped, Verdict
 from kdbench.checks.tasks import check_task
 from kdbench.checks.tiny import KINDS, method_config, tiny
 from kdbench.contract import NotApplicable
-from kdbench.engine.prepare import hyper_parameters
+from kdbench.engine.prepare import needs_of
 from kdbench.errors import UserError, nearest
 from kdbench.registry import MethodRef
 
@@ -43,8 +43,10 @@ def _check(ref: MethodRef, tasks: Collection[str] | None) -> Iterator[CheckResul
     yield _result("unknown hyper-parameter", "", rules.unknown_hyper_parameter(ref))
     try:
         config = method_config(ref)
-        adapter, hp = ref.adapter(), hyper_parameters(config)
-        needs = adapter.needs(hp)
+        needs = needs_of(config)
+    except UserError as error:  # says which of its lines
+        yield CheckResult("kinds", "", "failed", str(error))
+        return
     except Exception as error:
         yield CheckResult("kinds", "", "failed", rules.crash("loading it", error))
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from kdbench.engine.prepare import Prepared, hyper_parameters
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Task, evaluating
 from kdbench.engine.trainer import Trainer
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.registry import MethodRef
 
 RULES = {
@@ -57,10 +56,7 @@ class Trained:
 
 def crash(doing: str, error: Exception) -> str:
     """An exception of an adapter, with the place it came from."""
-    places = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == "adapter.py"]
-    place = places or traceback.extract_tb(error.__traceback__)[-1:]
-    where = f" ({Path(place[-1].filename).name}, line {place[-1].lineno})" if place else ""
-    return f"{doing} raised {type(error).__name__}: {error}{where}"
+    return f"{doing} raised {type(error).__name__}: {described(error)}"
 
 
 def unknown_hyper_parameter(ref: MethodRef) -> Verdict:

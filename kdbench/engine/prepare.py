@@ -17,7 +17,7 @@ from kdbench.contract import Method, Needs, Network, TaskInfo
 from kdbench.data.dataset import Dataset
 from kdbench.engine import arrange, heap, offers, teachers
 from kdbench.engine.task import Keeper, Task, seeded
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.home import Home
 from kdbench.machine import device_class
 from kdbench.parallel.ranks import Ranks
@@ -59,6 +59,19 @@ class Prepared:
     teachers: Mapping[str, teachers.TrainedTeacher]
 
 
+def needs_of(config: MethodConfig) -> Needs:
+    """What a configured method reads.
+
+    Raises:
+        UserError: its adapter cannot say; the message holds file and line.
+    """
+    adapter = config.ref.adapter()
+    try:
+        return adapter.needs(hyper_parameters(config))
+    except Exception as error:  # whatever its code does
+        raise UserError(f"needs() of {config.ref.name}: {type(error).__name__}: {described(error)}") from error
+
+
 class InnerMethod:
     """An inner method of a configuration, see :class:`kdbench.contract.Inner`."""
 
@@ -67,7 +80,7 @@ class InnerMethod:
         self._config = config
 
     def needs(self) -> Needs:
-        return self._config.ref.adapter().needs(hyper_parameters(self._config))
+        return needs_of(self._config)
 
     def build(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network]) -> Method:
         return self._config.ref.adapter()(task, students, teachers, hyper_parameters(self._config))
@@ -100,7 +113,7 @@ def require_shared(config: RunConfig, processes: int) -> None:
     Raises:
         UserError: naming it and the reason.
     """
-    reason = config.method.ref.adapter().needs(hyper_parameters(config.method)).one_process
+    reason = needs_of(config.method).one_process
     if processes > 1 and reason is not None:
         raise UserError(f"{config.method.ref.name} runs in one process: {reason}; start it without torchrun")
     for option in ("compile", "cuda_graphs"):
@@ -152,7 +165,7 @@ def prepare(
     config = effective_task(config)
     spec = config.task
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)
-    needs = adapter.needs(hp)
+    needs = needs_of(config.method)
     roles = offers.kind_and_roles(needs, spec.kind, list(spec.pair.teachers))
     ranks = place.ranks
     require_shared(config, ranks.size)

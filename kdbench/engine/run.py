@@ -17,11 +17,11 @@ from kdbench.config import RunConfig
 from kdbench.contract import Needs, NotApplicable
 from kdbench.engine import arrange, report
 from kdbench.engine.checkpoint import save_tensors
-from kdbench.engine.prepare import Place, Prepared, effective_task, hyper_parameters, prepare, threads
+from kdbench.engine.prepare import Place, Prepared, effective_task, needs_of, prepare, threads
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
 from kdbench.engine.trainer import Diverged, Trainer
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 from kdbench.files import no_room, sha256, sha256_file, write_atomic
 from kdbench.home import Home
 from kdbench.machine import device_class
@@ -240,7 +240,7 @@ def _facts(request: Request, identity: dict[str, str]) -> report.Facts:
 
 
 def _needs(config: RunConfig) -> Needs:
-    return config.method.ref.adapter().needs(hyper_parameters(config.method))
+    return needs_of(config.method)
 
 
 def _cause(ranks: Ranks, error: Exception) -> tuple[str, str, str]:
@@ -253,7 +253,7 @@ def _cause(ranks: Ranks, error: Exception) -> tuple[str, str, str]:
         return other["status"], other["kind"], other["message"]
     if ranks.is_break(error):
         raise Lost("a process of the run is gone; the same command goes on where it stopped") from error
-    return _status(error), type(error).__name__, str(error)
+    return _status(error), type(error).__name__, str(error) if isinstance(error, Diverged) else described(error)
 
 
 def _status(error: Exception) -> str:

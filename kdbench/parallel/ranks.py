@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from kdbench.contract import Batch
-from kdbench.errors import UserError
+from kdbench.errors import UserError, described
 
 PATIENCE = timedelta(days=30)
 """Longest wait of a rank: another run may be training the teacher. A rank that dies is noticed by its connection."""
@@ -183,7 +183,7 @@ class Ranks:
 
 
 def _described(error: BaseException) -> dict[str, str]:
-    return {"kind": type(error).__name__, "message": str(error)}
+    return {"kind": type(error).__name__, "message": described(error)}
 
 
 class _Gather(torch.autograd.Function):

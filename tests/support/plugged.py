@@ -43,9 +43,11 @@ def plugged(*folders: Path) -> Iterator[None]:
             patch.syspath_prepend(str(metadata(folder)))
         for cached in CACHES:
             cached.cache_clear()
-        yield
-    for cached in CACHES:
-        cached.cache_clear()
+        try:
+            yield
+        finally:
+            for cached in CACHES:
+                cached.cache_clear()
 
 
 def kdbench(home: Path, *words: str, folders: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
