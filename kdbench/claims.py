@@ -137,7 +137,9 @@ def compare(method: str, rows: Sequence[Row]) -> list[Comparison]:
         for spec in registry.tasks().values():
             if not matches(claim, spec):
                 continue
-            own = [row for row in rows if row.method == method and row.task == spec.name and not row.marks]
+            own = [
+                row for row in rows if row.method == method and row.task == spec.name and row.current and not row.marks
+            ]
             ours = next((row.score for row in own), None)
             found.append(Comparison(claim, spec.name, ours, _difference(ours, claim), _reasons(claim, spec)))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,9 +46,14 @@ def table(title: str, *columns: str) -> Table:
 
 
 def interval(mean: float, lo: float | None, hi: float | None, digits: int = 2, sign: bool = False) -> str:
-    """``87.4 ± 1.2``, or the value alone without an interval."""
-    shown = f"{mean:+.{digits}f}" if sign else f"{mean:.{digits}f}"
-    return shown if lo is None or hi is None else f"{shown} ± {(hi - lo) / 2:.{digits}f}"
+    """``87.4 ± 1.2``, ``98.9 [95.1, 100.0]`` where the interval is cut, or the value alone without one."""
+    form = f"{'+' if sign else ''}.{digits}f"
+    shown = format(mean, form)
+    if lo is None or hi is None:
+        return shown
+    if math.isclose(hi - mean, mean - lo, rel_tol=1e-6, abs_tol=1e-9):
+        return f"{shown} ± {(hi - lo) / 2:.{digits}f}"
+    return f"{shown} [{format(lo, form)}, {format(hi, form)}]"
 
 
 def difference(delta: PairedDelta | None) -> str:
@@ -76,9 +82,7 @@ def results(rows: Sequence[Row]) -> list[Table]:
         if cost:
             mode = "" if cost["mode"] == "full" else f" {cost['mode']}"
             ratio = f"{cost['step_ratio']:.2f} [{cost['lo']:.2f}, {cost['hi']:.2f}]{mode}"
-        remarks = list(row.marks) if row.state == "ok" else [row.state]
-        if row.score is not None and row.score.n == 1:
-            remarks.append("1 seed")
+        remarks = list(row.remarks) if row.state == "ok" else [row.state, *row.remarks]
         tables[key].add_row(
             escape(row.method), "–" if row.score is None else interval(row.score.mean, row.score.lo, row.score.hi),
             str(row.score.n) if row.score else "0", "–" if row.item_noise is None else f"± {row.item_noise:.2f}",
@@ -119,6 +123,9 @@ def as_json(row: Row) -> dict[str, Any]:
         "higher_is_better": row.higher_is_better,
         "state": row.state,
         "marks": list(row.marks),
+        "overrides": dict(row.overrides),
+        "current": row.current,
+        "remarks": list(row.remarks),
         "score": None if row.score is None else {k: getattr(row.score, k) for k in ("n", "mean", "sd", "lo", "hi")},
         "baseline": row.baseline,
         "delta_baseline": delta(row.to_baseline),
@@ -277,10 +284,10 @@ def checks(name: str, found: Sequence[CheckResult]) -> list[str]:
 
 def pairings(found: Sequence[Pairing]) -> Table:
     """Two methods on every task they share."""
-    made = table("", "task", ">first", ">second", ">second - first (95 % t)", ">n", ">step time ratio", "device")
+    made = table("", "task", ">first", ">second", ">second - first (95 % t)", ">n", ">recipe cost ratio", "device")
     for item in found:
         scores = [
-            f"{escape(row.method)} {interval(row.score.mean, row.score.lo, row.score.hi)}"
+            f"{escape(row.label)} {interval(row.score.mean, row.score.lo, row.score.hi)}"
             for row in (item.first, item.second)
             if row.score is not None
         ]
@@ -298,7 +305,8 @@ def pairing_json(item: Pairing) -> dict[str, Any]:
         "first": as_json(item.first),
         "second": as_json(item.second),
         "delta": None if delta is None else {"mean": delta.mean, "lo": delta.lo, "hi": delta.hi, "n": delta.n},
-        "step_ratio": item.cost,
+        "recipe_ratio": item.cost,
+        "step_ratio": item.step,
         "verdict": item.words,
     }
 

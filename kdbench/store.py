@@ -23,7 +23,6 @@ from kdbench.files import sha256, write_atomic
 from kdbench.record import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text
 from kdbench.store_file import connect, hold, retry, telling
 from kdbench.store_sql import (
-    COMPARABLE,
     INSERT_RUNS,
     INSERT_SIDES,
     STAGE_RUNS,
@@ -170,16 +169,6 @@ class Store:
     def deltas(self, **where: Any) -> list[dict[str, Any]]:
         """Seed-paired differences to the baseline and to plain; ``gain`` is positive where the method is better."""
         return self._select("v_delta", where, "task, task_version, device_class, method, reference, seed, run_id")
-
-    def pairs(self, first: Sequence[str], second: Sequence[str]) -> list[tuple[int, float, float]]:
-        """(seed, score, score) of every two runs, one of each list, between which a difference may be taken."""
-        found = self.query(
-            f"SELECT r.seed, r.score AS first, b.score AS second FROM v_counted r JOIN v_counted b ON {COMPARABLE}"
-            " WHERE r.run_id IN (SELECT unnest(?::VARCHAR[])) AND b.run_id IN (SELECT unnest(?::VARCHAR[]))"
-            " ORDER BY r.seed",
-            [list(first), list(second)],
-        )
-        return [(row["seed"], row["first"], row["second"]) for row in found]
 
     def coverage(self, **where: Any) -> list[dict[str, Any]]:
         """How many seeds ran, failed or did not apply, by method, task version and device class."""

@@ -110,13 +110,13 @@ def test_plain_at_m_waits_for_m(folder):
 def test_the_verdict_is_in_words(rows):
     (found,) = pairings(rows, "kd", "reviewkd")
     assert found.words.startswith("kd and reviewkd are not separated on digits/few-shot, cpu/fp32/x1, n = 5")
-    assert found.words.endswith("reviewkd costs 1.6 times a step of kd")
+    assert found.words.endswith("the recipe of reviewkd costs 1.6 times that of kd")
     (found,) = pairings(rows, "plain", "kd")
     assert found.words.startswith("kd is better than plain")
     assert "7.00 points" in found.words
     (found,) = pairings(rows, "kd", "plain")
     assert found.words.startswith("plain is worse than kd")
-    assert found.words.endswith("kd costs 2 times a step of plain")
+    assert found.words.endswith("the recipe of kd costs 2 times that of plain")
 
 
 def test_compare_at_the_terminal(run):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdbench import cli, summary
 from kdbench import record as records
 from kdbench.checks import tasks as task_checks
 from kdbench.config import run_config
@@ -17,6 +20,7 @@ from kdbench.engine.task import Keeper
 from kdbench.engine.trainer import StageReport, Trained
 from kdbench.errors import UserError
 from kdbench.metrics import METRICS
+from kdbench.pairing import obstacle
 from kdbench.spec import Score
 from kdbench.store import Store
 from kdbench.validate import check_file, check_folder
@@ -98,16 +102,26 @@ def test_each_overridden_configuration_is_a_current_cell(keep: Any, store: Any) 
         assert [cell["current"] for cell in opened.cells(method="kd")] == [True, True]
 
 
-def test_pairs_of_two_cells_follow_the_same_rule(keep: Any, store: Any) -> None:
-    first = keep(protocol(), score=70.0)
-    same = keep(protocol(), method__name="x", score=71.0)
-    older = keep(protocol(), method__name="y", score=72.0, engine_version=2)
+def test_the_words_for_a_missing_difference_follow_the_same_rule_as_the_index(keep: Any, store: Any) -> None:
+    """kd is the baseline; the others differ from it in one thing each."""
     taught = [{**TEACHER, "weights_sha256": "b" * 64}]
-    other = keep(protocol(), method__name="z", score=73.0, models__teachers=taught)
+    keep(protocol(), score=70.0, engine_version=2)
+    keep(protocol(), method__name="alike", score=71.0, engine_version=2)
+    keep(protocol(), **plain(score=71.0, engine_version=2))
+    keep(protocol(), method__name="engine", score=72.0, engine_version=1)
+    keep(protocol(), method__name="teacher", score=73.0, models__teachers=taught, engine_version=2)
+    keep(protocol(1), method__name="protocol", score=73.0, engine_version=2)
+    keep(protocol(), method__name="seed", score=73.0, seed=5, engine_version=2)
     with store() as opened:
-        assert opened.pairs([first.run_id], [same.run_id]) == [(0, 70.0, 71.0)]
-        assert opened.pairs([first.run_id], [older.run_id]) == []
-        assert opened.pairs([first.run_id], [other.run_id]) == []
+        paired = {row["method"] for row in opened.deltas(reference="kd")}
+        cells = {cell["method"]: cell for cell in opened.cells()}
+        shown = {row.method: row for row in summary.rows(opened)}
+    for name, cell in cells.items():
+        assert (obstacle(cell, [cells["kd"]]) == "") == (name in paired), name
+    assert {name for name, row in shown.items() if row.to_baseline is not None} == paired - {"kd"}
+    words = {"engine": "another engine version", "teacher": "another teacher", "protocol": "another protocol"}
+    for name, word in {**words, "seed": "no common seed"}.items():
+        assert f"no Δ to kd: {word}" in shown[name].remarks
 
 
 @pytest.mark.parametrize(
@@ -197,3 +211,122 @@ def test_a_repeat_of_a_withdrawn_run_is_none(keep: Any, tmp_path: Path) -> None:
     assert any("only the earlier run counts" in problem.message for problem in check_folder(folder))
     records.withdraw(folder / f"{first.run_id}.json", "wrong split")
     assert not any("only the earlier run counts" in problem.message for problem in check_folder(folder))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: Any, capsys: Any) -> Any:
+    """The command line on a home of its own: exit code, standard output, standard error."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kdbench", *words, "--out", str(tmp_path)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call
+
+
+FEW = ("--task", "digits/few-shot", "--seed", "0", "--overhead", "off")
+
+
+def shown(run: Any, *words: str) -> list[tuple[str, float | None, dict[str, Any]]]:
+    code, out, _ = run("evaluate", *FEW, "--json", *words)
+    rows = json.loads(out)["rows"]
+    assert code in (0, 1)
+    return [(row["method"], row["score"] and row["score"]["mean"], row["overrides"]) for row in rows]
+
+
+def test_evaluate_answers_with_the_run_asked_for(run: Any) -> None:
+    short = shown(run, "--method", "plain", "train.epochs=1")
+    longer = shown(run, "--method", "plain", "train.epochs=6")
+    assert short[0][1] != longer[0][1]
+    assert shown(run, "--method", "plain", "train.epochs=1") == short == [("plain", short[0][1], {"train.epochs": 1})]
+    assert longer == [("plain", longer[0][1], {"train.epochs": 6})]
+    failed = shown(run, "--method", "plain", "train.epochs=1", "train.optimizer.lr=1000000")
+    assert failed == [("plain", None, {"train.epochs": 1, "train.optimizer.lr": 1000000.0})]
+    both = json.loads(run("results", "--json")[1])
+    assert [row["overrides"] for row in both] == [{"train.epochs": 6}, {"train.epochs": 1}]
+    code, out, _ = run("compare", "plain train.epochs=1", "plain train.epochs=6", "--json")
+    (pair,) = json.loads(out)
+    assert (code, pair["first"]["score"]["mean"], pair["delta"]) == (0, short[0][1], None)
+    assert "another protocol" in pair["verdict"]
+
+
+def test_a_repeat_is_shown_and_not_counted_until_the_first_is_withdrawn(run: Any, tmp_path: Path) -> None:
+    words = ("evaluate", *FEW, "--method", "plain", "train.epochs=1", "--json")
+    first = json.loads(run(*words)[1])["rows"][0]["run_ids"]
+    _, out, err = run(*words, "--force")
+    (row,) = json.loads(out)["rows"]
+    assert row["run_ids"] != first
+    assert row["remarks"][0] == f"a repeat: {first[0][:8]} counts"
+    assert f"records withdraw {first[0][:12]}" in err
+    assert json.loads(run("results", "--json")[1])[0]["run_ids"] == first
+    assert run("records", "withdraw", first[0][:12], "--reason", "test")[0] == 0
+    assert json.loads(run("results", "--json")[1])[0]["run_ids"] == row["run_ids"]
+
+
+def tuned(weight: float) -> dict[str, Any]:
+    return {
+        "method__name": "at", "method__params": {"attention_weight": weight}, "custom": weight != 1000.0,
+        "provenance__command": f"kdbench evaluate --method at --task t --seed 0 method.attention_weight={weight}",
+    }  # fmt: skip
+
+
+def test_a_study_of_a_hyper_parameter_is_seen_and_compared(keep: Any, run: Any) -> None:
+    for seed in (0, 1):
+        keep(score=70.0 + seed, seed=seed)
+        best = keep(score=74.0 + seed, seed=seed, ratio=4.0, **tuned(10.0))
+        keep(score=30.0 + seed, seed=seed, **tuned(100.0))
+    rows = {json.dumps(row["overrides"]): row for row in json.loads(run("results", "--json")[1])}
+    found = {row["overrides"].get("method.attention_weight"): row["score"]["mean"] for row in rows.values()}
+    assert found == {10.0: 74.5, 100.0: 30.5, None: 70.5}
+    for words in ("at method.attention_weight=10", "at attention_weight=10.0", best.run_id, best.run_id[:12]):
+        code, out, _ = run("compare", words, "kd", "--json")
+        (pair,) = json.loads(out)
+        assert (code, pair["first"]["score"]["mean"], pair["delta"]["mean"], pair["delta"]["n"]) == (0, 74.5, -4.0, 2)
+    code, out, _ = run("compare", "kd", "at method.attention_weight=10", "--json")
+    (pair,) = json.loads(out)
+    assert pair["recipe_ratio"] == pytest.approx(2.0, rel=0.05)
+    assert pair["verdict"].endswith("the recipe of at method.attention_weight=10 costs 2 times that of kd")
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"),
+    [
+        (("at method.attention_weight=7", "kd"), "there are at method.attention_weight=10"),
+        (("at", "kd"), "no results of at without overrides"),
+        (("at method.atention_weight=10", "kd"), "did you mean"),
+        (("kd", "kd"), "are the same runs"),
+        (("kd", "0123456789abcdef"), "no run that counts begins with 0123456789abcdef"),
+        (("kd", "at 'x"), "not of the form"),
+    ],
+)
+def test_a_side_that_cannot_be_had_is_said_in_a_line(keep: Any, run: Any, sides: tuple[str, str], said: str) -> None:
+    keep()
+    keep(**tuned(10.0))
+    code, _, err = run("compare", *sides)
+    assert (code, err.count("\n")) == (2, 1)
+    assert said in err
+
+
+def test_results_of_one_method_keep_their_differences(keep: Any, run: Any) -> None:
+    keep(**plain(score=70.0))
+    keep(score=75.0)
+    keep(method__name="x", score=77.0)
+    (row,) = json.loads(run("results", "--method", "kd", "--json")[1])
+    assert (row["method"], row["delta_plain"]["mean"]) == ("kd", 5.0)
+
+
+def test_an_edited_task_file_does_not_answer_for_the_present_one(keep: Any, store: Any) -> None:
+    """Two configurations of one name: what was run under the older one says so."""
+    own = run_config("plain", "digits/few-shot").spec()["protocol"]
+    changed = {**own, "train": {**own["train"], "epochs": 7}}
+    name = {"task__name": "digits/few-shot", "method__params": {"length": 1.0}}
+    for seed in (0, 1):
+        keep(changed, **plain(score=30.0, seed=seed, **name))
+    keep(own, **plain(score=78.0, **name))
+    with store() as opened:
+        found = {row.score.mean: row.remarks for row in summary.rows(opened) if row.score}
+    assert found[30.0][0] == "an older task file or card: train.epochs=7"
+    assert not any("older" in remark for remark in found[78.0])

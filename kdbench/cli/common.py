@@ -74,7 +74,7 @@ def warn(line: str) -> None:
 
 
 def rows_of(home: Any, **where: Any) -> list[Any]:
-    """Current cells of the home folder, its index brought up to date first."""
+    """Rows of the home folder (:func:`kdbench.summary.rows`), its index brought up to date first."""
     from kdbench import index, summary
 
     if not home.records.is_dir():

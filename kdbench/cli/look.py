@@ -108,7 +108,7 @@ def results(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """The table of all results in the home folder."""
+    """The table of all results in the home folder, a row a configuration."""
     from kdbench import console, registry, summary
 
     where = {}
@@ -126,20 +126,21 @@ def results(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="A method.")],
-    second: Annotated[str, typer.Argument(help="The method to compare with it.")],
+    first: Annotated[str, typer.Argument(help="A method, 'METHOD KEY=VALUE ...', or a run id for its seeds.")],
+    second: Annotated[str, typer.Argument(help="What to compare with it, likewise.")],
     task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Two methods seed by seed: difference, interval, cost ratio, and a verdict in words."""
+    """Two methods or configurations seed by seed: difference, interval, cost of the recipes, and a verdict in words."""
     from kdbench import console, registry
-    from kdbench.compare import pairings
+    from kdbench.compare import pairings, side
 
-    names = [registry.method(name).name for name in (first, second)]
+    for text in (first, second):
+        side(text)  # said before the index is read
     where = {"task": registry.task(task).name} if task is not None else {}
     home = home_of(out)
-    found = pairings(rows_of(home, method=names, **where), *names)
+    found = pairings(rows_of(home, older=True, **where), first, second)
     if not found:
         raise UserError(
             f"no task in {home.root} has results of both {first} and {second}; run `kdbench evaluate` first"

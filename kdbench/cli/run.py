@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Json, Out, app, home_of, rows_of, show, warn
+from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Json, Out, app, home_of, show, warn
 from kdbench.errors import UserError
 
 
@@ -35,7 +35,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Train, score and measure one method on one task; write records."""
-    from kdbench import console, summary
+    from kdbench import console, index, summary
     from kdbench.evaluate import evaluate as run
     from kdbench.evaluate import parse_seeds
     from kdbench.store import Store
@@ -53,13 +53,17 @@ def evaluate(
         warn(done.warning)
     home = home_of(out)
     last = done.records[-1]
-    keys = {"task": last.task.name, "task_version": last.task.version, "device_class": last.device_class}
     if done.warning:
         with Store.memory(home.records) as store:
-            found = summary.rows(store, **keys)
+            rows = summary.rows_of_runs(store, done.records)
     else:
-        found = rows_of(home, **keys)
-    rows = [row for row in found if last.run_id in row.run_ids or row.method == last.method_name]
+        rows = index.use(home, lambda store: summary.rows_of_runs(store, done.records))
+    for row in rows:
+        if row.repeats:
+            warn(
+                f"{row.run_ids[0]} repeats {row.repeats}, and the first run of a seed counts; "
+                f"`kdbench records withdraw {row.repeats[:12]} --reason WHY` lets the repeat count"
+            )
     paths = [str(home.records / f"{record.run_id}.json") for record in done.records]
     if as_json:
         print(json.dumps({"rows": [console.as_json(row) for row in rows], "records": paths}, indent=1))

@@ -146,3 +146,11 @@ def _minutes(spec: TaskSpec, facts: _Facts, speed: effort.Speed) -> tuple[float 
     if rule is not None:
         student_rows = rule.per_class * facts.classes if rule.per_class else round(facts.rows * (rule.fraction or 1.0))
     return effort.minutes(spec, facts.rows, facts.shapes, student_rows, speed)
+
+
+def classes(spec: TaskSpec) -> int:
+    """How many classes a task's rows have, 1 for a regression."""
+    source = spec.data.source
+    if source in BUILT_IN:
+        return BUILT_IN[source].classes
+    return _facts(set_spec(source), spec.data.options).classes if source in set_names() else AV_DIGITS.classes

@@ -18,7 +18,7 @@ from kdbench.stats.aggregate import (
     probability_of_improvement,
     win_rates,
 )
-from kdbench.stats.cell import CellStat, SeedScores, item_noise, summarise
+from kdbench.stats.cell import CellStat, SeedScores, clipped, clipped_difference, item_noise, summarise
 from kdbench.stats.gap import Gap, gap_recovered, total_gap
 from kdbench.stats.layout import Cell, Common, Direction, Layout, Suite, TaskScale, common_set
 from kdbench.stats.missing import Missing
@@ -26,7 +26,7 @@ from kdbench.stats.paired import PairedDelta, paired_delta, verdict
 from kdbench.stats.pooled import PooledDelta, pooled_delta
 from kdbench.stats.ties import TieGroups, tie_groups
 
-STATISTICS_VERSION = 2
+STATISTICS_VERSION = 3
 """Bumped whenever the same records would give other numbers, groups or words; printed by the board."""
 
 __all__ = [
@@ -48,6 +48,8 @@ __all__ = [
     "Suite",
     "TaskScale",
     "TieGroups",
+    "clipped",
+    "clipped_difference",
     "common_set",
     "critical_difference",
     "friedman",

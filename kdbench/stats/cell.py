@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.errors import UserError
 
+TOO_SMALL = "n too small"
+"""Note of a cell whose interval would hold every value that there is."""
 SeedScores = Mapping[int, float]
 """Seed to the last-epoch score, in the task's unit."""
 
@@ -89,6 +92,34 @@ def summarise(scores: SeedScores, *, confidence: float = 0.95) -> CellStat:
     """
     x = finite(scores.values(), "cell")
     return describe(x, float(np.abs(x).max()), confidence)
+
+
+class Interval(Protocol):
+    """A mean with its interval, a dataclass."""
+
+    @property
+    def lo(self) -> float | None: ...
+    @property
+    def hi(self) -> float | None: ...
+
+
+_Interval = TypeVar("_Interval", bound=Interval)
+
+
+def clipped(stat: _Interval, low: float | None, high: float | None) -> _Interval:
+    """The interval cut to values that there are; one that leaves them on both sides says nothing and is left out."""
+    if stat.lo is None or stat.hi is None:
+        return stat
+    below, above = low is not None and stat.lo < low, high is not None and stat.hi > high
+    if below and above:
+        return replace(stat, lo=None, hi=None, note=TOO_SMALL)  # type: ignore[type-var]
+    return replace(stat, lo=low if below else stat.lo, hi=high if above else stat.hi)  # type: ignore[type-var]
+
+
+def clipped_difference(stat: _Interval, low: float | None, high: float | None) -> _Interval:
+    """:func:`clipped` for a difference of two values between ``low`` and ``high``."""
+    span = None if low is None or high is None else high - low
+    return stat if span is None else clipped(stat, -span, span)
 
 
 def describe(x: NDArray[np.float64], scale: float, confidence: float) -> CellStat:
