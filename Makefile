@@ -7,7 +7,7 @@ RUNS_DIR ?= .runs
 DATA_DIR ?=
 TEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: help demo test test-all lint docs site results clean
+.PHONY: help demo test test-all lint released docs site results clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ lint: $(VENV)/.ready ## ruff and mypy on the package as it ships
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/support/as_built.py
+
+released: $(VENV)/.ready ## kdbench/released.json: this code gives the results of its versions
+	$(BIN)/python -m kdbench.sourcecode
 
 docs: $(VENV)/.ready ## docs/cli.md, from the command line itself
 	$(BIN)/python -m kdbench.cli.reference > docs/cli.md

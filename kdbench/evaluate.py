@@ -21,7 +21,7 @@ from kdbench.remains import scratch
 from kdbench.store_file import StoreLocked
 
 if TYPE_CHECKING:
-    from kdbench.engine import run
+    from kdbench.engine.request import Request
     from kdbench.parallel.ranks import Ranks
 
 SEED_LIMIT = 2**31 - 1
@@ -99,6 +99,7 @@ def evaluate(
 
     from kdbench.engine import run  # imports torch: only once all that was typed is known to be right
     from kdbench.engine.prepare import require_shared
+    from kdbench.engine.request import Request
     from kdbench.machine import device_class, pick_device
     from kdbench.parallel.ranks import Ranks
 
@@ -113,8 +114,8 @@ def evaluate(
         ranks = Ranks.join(place)
     records: list[Record] = []
 
-    def request(seed: int, progress: Progress) -> run.Request:
-        return run.Request(config, seed, place, home, folder, overhead, force, progress, ranks=ranks)  # type: ignore[arg-type]
+    def request(seed: int, progress: Progress) -> Request:
+        return Request(config, seed, place, home, folder, overhead, force, progress, ranks=ranks)  # type: ignore[arg-type]
 
     wanted = config.task.seeds if seeds is None else seeds
     if not ranks.first:
@@ -138,7 +139,7 @@ def evaluate(
     return Evaluation(config, records, warning)
 
 
-def _follow(requests: Sequence[run.Request], ranks: Ranks) -> None:
+def _follow(requests: Sequence[Request], ranks: Ranks) -> None:
     """The part of a process that is not the first. What ends it is the first's to say: it goes without a word."""
     from kdbench.engine import run
 

@@ -99,11 +99,6 @@ class Home:
         return self.root / "runs"
 
     @property
-    def done(self) -> Path:
-        """Which run is behind which record, and which run measured a cell: pointers by key."""
-        return self.root / "done"
-
-    @property
     def site(self) -> Path:
         """The rendered board."""
         return self.root / "site"

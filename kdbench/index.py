@@ -7,6 +7,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from kdbench.home import Home
 from kdbench.store import Store
-from kdbench.store_file import StoreDamaged, StoreLocked
+from kdbench.store_file import StoreDamaged, StoreLocked, StoreOld
 
 _T = TypeVar("_T")
 WAIT_S = 2.0
@@ -28,7 +29,7 @@ def use(home: Home, action: Callable[[Store], _T]) -> _T:
     program holds it.
 
     Raises:
-        UserError: another program's database, one of another version, or no room for it.
+        UserError: another program's database, one of a newer kdbench, or no room for it.
     """
     if os.access(home.root, os.W_OK):
         try:
@@ -53,7 +54,7 @@ def _current(home: Home, action: Callable[[Store], _T]) -> _T:
     """What ``action`` gives on the index file.
 
     A damaged index is set aside, which is said in a line, and made again from the records; so is, quietly, one of
-    records that are no longer there.
+    records that are no longer there, and one of an older kdbench.
     """
     file = _which(home.index)
     try:
@@ -64,7 +65,7 @@ def _current(home: Home, action: Callable[[Store], _T]) -> _T:
 
 
 def _once(home: Home, action: Callable[[Store], _T]) -> _T:
-    with Store(home.index, wait_s=WAIT_S) as store:
+    with suppress(StoreOld), Store(home.index, wait_s=WAIT_S) as store:
         if not store.ingest(home.records).gone:
             return action(store)
     Store.rebuild(home.index, home.records, wait_s=WAIT_S)

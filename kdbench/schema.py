@@ -40,6 +40,8 @@ from kdbench.schema_overhead import Measured, NotMeasured
 
 SCHEMA_VERSION: Final = 1
 MAX_CURVE = 60
+OTHER = "-other-"
+"""Stands in the name of rows that are not known as those of the data set, before a digest of theirs."""
 
 
 class Failure(Part):
@@ -104,9 +106,41 @@ class TaskUsed(Part):
     data: tuple[DataUsed, ...]
 
     @property
+    def other_data(self) -> str | None:
+        """The name that rows went by which are not known as the task's, None for the task's own."""
+        return next((used.name for used in self.data if OTHER in used.name), None)
+
+    @property
     def label(self) -> str:
         """``name@v<version>``, the key of every table."""
         return f"{self.name}@v{self.version}"
+
+
+class Identity(Part):
+    """What decided the result beside the specification, the seed and the device class: content, never names.
+
+    A record without it is of the released code of its versions, and of the rows that ``task.data`` names.
+
+    Attributes:
+        code: method, and the one inside it, to its version, with ``+<digest>`` for code not released under it.
+        nets: student's and teachers' nets to the engine's version, alike.
+        data: of all rows before a subset, their normalisation and geometry; None for a run that ended before.
+        weights: place of each weights file in the specification to the hash of the file.
+    """
+
+    code: dict[MethodName, Word]
+    nets: dict[Word, Word]
+    data: Sha256 | None = None
+    weights: dict[Word, Sha256] = Field(default_factory=dict)
+
+
+class PluginUsed(Part):
+    """A distribution that the run took its method, task or data set from. ``dirty``: its commit does not tell all."""
+
+    name: Word
+    version: Word
+    commit: Commit | None = None
+    dirty: bool = False
 
 
 class Net(Part):
@@ -286,10 +320,19 @@ class Provenance(Part):
     dirty: bool
     command: Text
     config_resolved: Settings
+    plugins: tuple[PluginUsed, ...] = ()
     lockfile_sha256: Sha256 | None = None
     submitter: Word | None = None
     contact_url: Link | None = None
     licence: Literal["CC-BY-4.0"] = "CC-BY-4.0"
+
+    @property
+    def unclean(self) -> str | None:
+        """Why nobody could check out what ran, None if anybody can."""
+        if self.git_commit is None or self.dirty:
+            return "made from code that was not committed"
+        loose = [used.name for used in self.plugins if used.dirty]
+        return f"made with code of the plug-in {loose[0]} that was not committed" if loose else None
 
 
 class Record(Part):
@@ -312,6 +355,7 @@ class Record(Part):
     models: Models
     protocol: Protocol
     seed: Count
+    identity: Identity | None = None
     seeds_all: dict[Slug, Count] | None = None
     metrics: Metrics | None = None
     curve: Annotated[tuple[CurvePoint, ...], Field(max_length=MAX_CURVE)] = ()

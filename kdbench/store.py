@@ -17,11 +17,11 @@ from typing import Any, Self
 
 import duckdb
 
-from kdbench import __version__, settings
+from kdbench import __version__, identity, settings
 from kdbench.errors import UserError, nearest
 from kdbench.files import sha256, write_atomic
 from kdbench.record import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text
-from kdbench.store_file import connect, hold, retry, telling
+from kdbench.store_file import StoreOld, connect, hold, retry, telling
 from kdbench.store_sql import (
     INSERT_RUNS,
     INSERT_SIDES,
@@ -222,12 +222,11 @@ class Store:
                 )
             return
         version = self.query("SELECT version FROM schema_meta")[0]["version"]
+        said = f"the index {self.path} has version {version}, not {STORE_VERSION}, so it is"
         if version > STORE_VERSION:
-            what = "is newer than this kdbench; upgrade kdbench, or rebuild it from the records"
-        else:
-            what = "is older than this kdbench; rebuild it from the records"
-        if version != STORE_VERSION:
-            raise UserError(f"the index {self.path} has version {version}, which {what} (version {STORE_VERSION})")
+            raise UserError(f"{said} newer than this kdbench; upgrade kdbench, or rebuild it from the records")
+        if version < STORE_VERSION:
+            raise StoreOld(f"{said} older than this kdbench; rebuild it from the records")
 
     def _select(self, view: str, where: dict[str, Any], order: str, drop: str | None = None) -> list[dict[str, Any]]:
         known = [row["column_name"] for row in self.query(f"DESCRIBE {view}")]
@@ -359,7 +358,7 @@ def _checked(
         except OSError as error:
             bad.append(Problem(file.name, "", f"cannot be read: {error.strerror or error}"))
             continue
-        about = settings.known_by(model) if isinstance(model, Record) else {}
+        about = settings.known_by(model) | identity.known_by(model) if isinstance(model, Record) else {}
         head = json.dumps({"sha256": digest, "size": file.size, "mtime_ns": file.mtime_ns, **about})
         lines.append(f'{head[:-1]}, "doc": {model.model_dump_json()}}}\n')
     return lines, same

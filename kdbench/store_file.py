@@ -45,6 +45,10 @@ class StoreLocked(UserError):
         super().__init__(f"{self.held} and stayed so for {wait_s:g} s; its records are safe, ingest them later")
 
 
+class StoreOld(UserError):
+    """The index was made by an older kdbench. Nothing is lost: the records are files."""
+
+
 class StoreDamaged(UserError):
     """The file is none of DuckDB's, or what is in it cannot be read. Nothing is lost: the records are files."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 """Bumped with any change below; an index of another version is rebuilt from the records."""
 
 _OVERHEAD = {
@@ -111,6 +111,7 @@ CREATE TABLE runs(
     teacher_metric DOUBLE, score DOUBLE CHECK(isfinite(score)), error VARCHAR, created_at TIMESTAMP NOT NULL,
     finished_at TIMESTAMP NOT NULL, record_sha256 VARCHAR NOT NULL,
     protocol VARCHAR NOT NULL, student_protocol VARCHAR NOT NULL, own_params BOOLEAN NOT NULL,
+    identity VARCHAR, student_code VARCHAR NOT NULL, data VARCHAR, data_sha256 VARCHAR, test_sha256 VARCHAR,
     record JSON NOT NULL USING COMPRESSION zstd,  -- the default spends most of an ingest on compressing it worse
     PRIMARY KEY(run_id));
 CREATE TABLE metrics(run_id VARCHAR, selection VARCHAR, name VARCHAR, value DOUBLE NOT NULL CHECK(isfinite(value)),
@@ -128,23 +129,31 @@ CREATE TABLE withdrawn(run_id VARCHAR, date TIMESTAMP, reason VARCHAR);
 
 COMPARABLE = """
     b.seed = r.seed AND b.task = r.task AND b.task_version = r.task_version AND b.device_class = r.device_class
-    AND b.engine_version = r.engine_version AND b.smoke = r.smoke
+    AND b.engine_version = r.engine_version AND b.smoke = r.smoke AND b.student_code = r.student_code
+    AND b.data IS NOT DISTINCT FROM r.data AND b.test_sha256 IS NOT DISTINCT FROM r.test_sha256
+    AND (b.data_sha256 = r.data_sha256 OR b.data_sha256 IS NULL OR r.data_sha256 IS NULL)
     AND ((b.teacher_sha256 = r.teacher_sha256 AND b.protocol = r.protocol)
          OR ((b.teacher_sha256 = '' OR r.teacher_sha256 = '') AND b.student_protocol = r.student_protocol))"""
-"""Which two runs, ``b`` and ``r``, a difference is taken between: one seed of one protocol (data, pair, train, score).
+"""Which two runs, ``b`` and ``r``, a difference is taken between: one seed of one protocol (data, pair, train, score)
+on the same rows, seen alike. Old records keep no digest of how rows are seen.
 
 Of a run that reads no teacher the teachers of the pair decide nothing.
 """
 
 VIEWS = f"""
 CREATE VIEW v_runs AS
-SELECT r.*, coalesce(v.level, 0) AS level, coalesce(v.failed, false) AS verification_failed,
-       w.run_id IS NOT NULL AS is_withdrawn
-FROM runs r
+SELECT r.* EXCLUDE (released), coalesce(v.level, 0) AS level, coalesce(v.failed, false) AS verification_failed,
+       w.run_id IS NOT NULL AS is_withdrawn,
+       -- An old record keeps no identity: it is of the released code of its versions, and joins those that say so if
+       -- they agree with one another.
+       coalesce(r.identity, CASE WHEN min(r.released) OVER same = max(r.released) OVER same
+                                 THEN min(r.released) OVER same END, '') AS known
+FROM (SELECT *, CASE WHEN NOT contains(identity, '+') THEN identity END AS released FROM runs) r
 LEFT JOIN (SELECT run_id, coalesce(max(level) FILTER (verdict = 'passed'), 0) AS level,
                   bool_or(verdict = 'failed') AS failed
            FROM verifications GROUP BY run_id) v USING (run_id)
-LEFT JOIN withdrawn w USING (run_id);
+LEFT JOIN withdrawn w USING (run_id)
+WINDOW same AS (PARTITION BY method, task, task_version, spec_hash, engine_version, adapter_version, data, test_sha256);
 
 CREATE VIEW methods AS
 SELECT method AS name, arg_max(card, (created_at, run_id)) AS card, arg_max(variant, (created_at, run_id)) AS variant,
@@ -180,21 +189,25 @@ WHERE run_id IN (SELECT run_id FROM overhead WHERE measured_by = run_id);
 CREATE VIEW v_counted AS
 SELECT * FROM v_runs WHERE status = 'ok' AND NOT is_withdrawn
 QUALIFY row_number() OVER (
-    PARTITION BY method, task, task_version, device_class, spec_hash, engine_version, adapter_version, teacher_sha256,
-                 custom, smoke, seed
+    PARTITION BY method, task, task_version, device_class, spec_hash, engine_version, adapter_version, known, data,
+                 test_sha256, teacher_sha256, custom, smoke, seed
     ORDER BY created_at, run_id) = 1;
 
 CREATE VIEW v_cell AS
 SELECT *, list_avg(scores) AS mean, CASE WHEN n > 1 THEN list_stddev_samp(scores) END AS sd,
        row_number() OVER (
-           PARTITION BY method, task, task_version, device_class, custom, CASE WHEN custom THEN spec_hash END, smoke
-           ORDER BY engine_version DESC, string_split(adapter_version, '.')::INTEGER[] DESC, n DESC, last_at DESC,
-                    spec_hash, teacher_sha256) = 1 AS current
+           PARTITION BY method, task, task_version, device_class, custom, smoke,
+                        CASE WHEN custom THEN spec_hash || known END
+           ORDER BY ranked DESC, engine_version DESC, string_split(adapter_version, '.')::INTEGER[] DESC, known_at DESC,
+                    n DESC, last_at DESC, spec_hash, teacher_sha256) = 1 AS current
+FROM (SELECT *, max(last_at) OVER (
+          PARTITION BY method, task, task_version, device_class, custom, smoke, known, data, test_sha256) AS known_at
 FROM (
     SELECT method, any_value(card) AS card, task, task_version, any_value(suite) AS suite, any_value(kind) AS kind,
            bool_and(ranked) AS ranked, any_value(baseline) AS baseline, any_value(metric) AS metric,
            any_value(higher_is_better) AS higher_is_better, any_value(unit) AS unit, device_class, spec_hash,
-           engine_version, adapter_version, teacher_sha256, any_value(teacher) AS teacher,
+           engine_version, adapter_version, known, data, test_sha256, any_value(data_sha256) AS data_sha256,
+           teacher_sha256, any_value(teacher) AS teacher,
            any_value(student) AS student,
            custom, smoke, bool_or(own_protocol) AS own_protocol, any_value(params_source) AS params_source,
            any_value(matched_method) AS matched_method, any_value(protocol) AS protocol,
@@ -204,8 +217,8 @@ FROM (
            first(run_id ORDER BY mode = 'full' DESC, measured_by = run_id DESC, created_at, run_id)
                FILTER (mode IS NOT NULL) AS overhead_run_id
     FROM v_counted LEFT JOIN (SELECT run_id, mode, measured_by FROM overhead) USING (run_id)
-    GROUP BY method, task, task_version, device_class, spec_hash, engine_version, adapter_version, teacher_sha256,
-             custom, smoke);
+    GROUP BY method, task, task_version, device_class, spec_hash, engine_version, adapter_version, known, data,
+             test_sha256, teacher_sha256, custom, smoke));
 
 -- Seed-paired difference to the task's baseline and to plain, by the rule of COMPARABLE. An overridden protocol has its
 -- own reference: one that overrides the same and no hyper-parameter.
@@ -251,7 +264,8 @@ WHERE c.current AND c.ranked AND NOT c.custom AND NOT c.smoke;
 _SPOOLED = (
     "read_json(?, format='newline_delimited', maximum_object_size=4194304, columns="
     "{sha256: 'VARCHAR', size: 'BIGINT', mtime_ns: 'BIGINT', protocol: 'VARCHAR', student_protocol: 'VARCHAR', "
-    "own_params: 'BOOLEAN', doc: 'JSON'})"
+    "own_params: 'BOOLEAN', identity: 'VARCHAR', student_code: 'VARCHAR', data: 'VARCHAR', data_sha256: 'VARCHAR', "
+    "test_sha256: 'VARCHAR', doc: 'JSON'})"
 )
 _NAMED = ", ".join(f"r.{path} AS {name}" for name, (_, path) in _COLUMNS.items())
 
@@ -262,7 +276,8 @@ def _fields(prefix: str, columns: dict[str, str], rename: str = "") -> str:
 
 STAGE_RUNS = f"""
 CREATE OR REPLACE TEMP TABLE staged AS
-SELECT sha256, size, mtime_ns, protocol, student_protocol, own_params, doc,
+SELECT sha256, size, mtime_ns, protocol, student_protocol, own_params, identity, student_code, data, data_sha256,
+       test_sha256, doc,
        from_json(doc, '{_structure()}') AS r FROM {_SPOOLED}
 """
 
@@ -277,7 +292,8 @@ SELECT {_NAMED}, coalesce(r.method.variant, r.method.name) AS method,
        CASE WHEN r.protocol.selection = 'best_on_val' THEN r.metrics.best ELSE r.metrics.last END[r.task.metric_primary]
            AS score,
        r.error.type || ': ' || r.error.message AS error, r.created_at AS created_at, r.finished_at AS finished_at,
-       sha256 AS record_sha256, protocol, student_protocol, own_params, doc AS record
+       sha256 AS record_sha256, protocol, student_protocol, own_params, identity,
+       student_code, data, data_sha256, test_sha256, doc AS record
 FROM staged;
 INSERT INTO metrics
 SELECT run_id, selection, entry.key, entry.value FROM (

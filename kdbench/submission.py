@@ -81,8 +81,10 @@ def _no_place(record: Record) -> str | None:
     """Why a record does not belong on the board, None if it does."""
     if record.smoke:
         return "a smoke run is never published"
-    if record.provenance.git_commit is None or record.provenance.dirty:
-        return "made from code that was not committed: nobody could repeat it; commit, then run it again with --force"
+    if (why := record.provenance.unclean) is not None:
+        return f"{why}: nobody could repeat it; commit, then run it again with --force"
+    if (other := record.task.other_data) is not None:
+        return f"its data went by {other}: nothing shows that they are those the task names"
     return None
 
 

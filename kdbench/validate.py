@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +71,7 @@ def check_folder(folder: Path) -> list[Problem]:
     problems += _repeats(standing)
     problems += _cells(standing)
     problems += _unpaired(standing)
+    problems += _other_data(standing)
     ids = {record.run_id for _, record in records}
     problems += [Problem(str(path), "run_id", "no such record in the folder") for path in sides if path.stem not in ids]
     return problems
@@ -177,8 +178,8 @@ def _implausible(record: Record, file: str) -> Iterator[Problem]:
     def warn(field: str, message: str) -> Problem:
         return Problem(file, field, message, "warning")
 
-    if record.provenance.dirty or record.provenance.git_commit is None:
-        yield warn("provenance", "the tree was dirty or its commit is unknown: the run can never be verified")
+    if (why := record.provenance.unclean) is not None:
+        yield warn("provenance", f"{why}: the run can never be verified")
     block = record.measured
     if block is not None:
         measured = [block.builds] if block.builds else [phase.builds for phase in block.phases]
@@ -239,7 +240,11 @@ def _content(record: Record) -> str:
 
 def _cell(record: Record) -> tuple[Any, ...]:
     teachers = tuple(teacher.weights_sha256 for teacher in record.models.teachers)
-    return (record.spec_hash, record.device_class, record.method.adapter_version, teachers, record.custom, record.smoke)
+    own = canonical_json(record.identity.model_dump(mode="json")) if record.identity is not None else ""
+    return (
+        record.spec_hash, record.device_class, record.method.adapter_version, own, *_rows(record), teachers,
+        record.custom, record.smoke,
+    )  # fmt: skip
 
 
 def _cells(records: Iterable[tuple[str, Record]]) -> Iterator[Problem]:
@@ -254,6 +259,29 @@ def _cells(records: Iterable[tuple[str, Record]]) -> Iterator[Problem]:
             file, record = runs[0]
             what = f"all {len(seeds)} seeds of {record.method_name} score {record.score!r}"
             yield Problem(file, f"metrics.last.{record.task.metric_primary}", what, "warning")
+
+
+def _other_data(records: Iterable[tuple[str, Record]]) -> Iterator[Problem]:
+    """Runs on other rows than most of their task have, or of another standing: on a board they would stand together."""
+    tasks: dict[str, list[tuple[str, Record]]] = defaultdict(list)
+    for file, record in records:
+        if record.score is not None and not record.custom and not record.smoke:
+            tasks[record.task.label].append((file, record))
+    for label, runs in tasks.items():
+        of = {file: (record.task.ranked, *_rows(record)) for file, record in runs}
+        ranked, name, digest = usual = Counter(sorted(of.values(), reverse=True)).most_common(1)[0][0]
+        for file, found in of.items():
+            if found[1:] != (name, digest):
+                what = f"{found[1]} ({found[2][:8]}), most records of {label} are of {name} ({digest[:8]})"
+                yield Problem(file, "task.data", f"is {what}: they cannot stand on one board")
+            elif found != usual:
+                yield Problem(file, "task.ranked", f"is {found[0]}, most records of {label} say {ranked}".lower())
+
+
+def _rows(record: Record) -> tuple[str, str]:
+    """Name and digest of the rows scored."""
+    test = next((used for used in record.task.data if used.split == "test"), None)
+    return (test.name, test.sha256) if test is not None else ("nothing", "")
 
 
 def _unpaired(records: Iterable[tuple[str, Record]]) -> Iterator[Problem]:

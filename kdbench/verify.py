@@ -6,11 +6,12 @@ The levels are the board's: 1 validated, 2 weights scored again, 3 run again, 4 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from kdbench import identity
 from kdbench import record as records
 from kdbench.config import Match, RunConfig, run_config
 from kdbench.errors import UserError
@@ -22,6 +23,9 @@ from kdbench.schema import Verification
 from kdbench.seeds import derive
 from kdbench.stats.cell import summarise, t_quantile
 from kdbench.validate import check_file, check_folder
+
+if TYPE_CHECKING:
+    from kdbench.data.dataset import Dataset
 
 Level = Literal[1, 2, 3, 4]
 SD_FLOOR = 0.1
@@ -70,23 +74,29 @@ def _overrides(command: str) -> list[str]:
     return [word for word in command.split() if "=" in word and not word.startswith("-")]
 
 
-def differences(record: Record, environment: dict[str, Any]) -> Iterator[str]:
-    """What the recorded environment has otherwise than this one, a line each."""
-    then = record.environment.model_dump(mode="json")
-    for key in ("torch", "cuda", "cudnn", "python", "cpu", "gpu", "threads"):
-        if then[key] != environment[key]:
-            yield f"{key} was {then[key]}, is {environment[key]}"
-    for name, version in then["packages"].items():
-        if environment["packages"].get(name) != version:
-            yield f"{name} was {version}, is {environment['packages'].get(name, 'not installed')}"
-
-
 def _require_one_process(record: Record) -> None:
     """Raises UserError for a record of several processes, whose bits one process cannot give."""
     from kdbench.machine import processes
 
     if (several := processes(record.device_class)) > 1:
         raise UserError(f"{record.run_id} is of {several} processes; --replay and --rerun compare runs of one")
+
+
+def _require_same_rows(record: Record, config: RunConfig, home: Home, data: Path | None, progress: Progress) -> Dataset:
+    """All rows, which are the record's.
+
+    Raises:
+        UserError: they are others, or seen otherwise, so that nothing here speaks for or against the record.
+    """
+    from kdbench.engine.prepare import load_data, rows_read
+
+    everything = load_data(config, data, home, progress)
+    if identity.other_rows(record, rows_read(config, record.seed, everything)):
+        raise UserError(
+            f"{record.run_id}: no verdict, for the data here ({everything.name}) are not the record's: their rows, "
+            "normalisation or size differ; name the folder of the record's data with --data"
+        )
+    return everything
 
 
 def replay(record: Record, home: Home, data: Path | None, progress: Progress) -> Finding:
@@ -105,6 +115,7 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
     device = torch.device("cuda" if record.device_class.startswith("cuda") else "cpu")
     home.runs.mkdir(parents=True, exist_ok=True)
     config = config_of(record)
+    _require_same_rows(record, config, home, data, progress)
     with tempfile.TemporaryDirectory(prefix="replay-", dir=home.runs) as scratch, threads(config.task, device):
         place = Place(device, home, data, Path(scratch), progress)
         prepared = prepare(config, record.seed, place)
@@ -132,21 +143,21 @@ def rescore(record: Record, weights: Path, home: Home, data: Path | None, progre
     import torch
 
     from kdbench.engine import arrange
-    from kdbench.engine.prepare import Place, load_data
+    from kdbench.engine.prepare import students_rows
     from kdbench.engine.scoring import Scorer
     from kdbench.engine.task import Task, build_network
     from kdbench.engine.teachers import no_keeper
     from kdbench.models.weights import load_weights
 
     config = config_of(record)
-    place = Place(torch.device("cpu"), home, data, home.runs / "rescore", progress)
-    rows = load_data(config, place)
-    own = rows if config.smoke else rows.subset(config.task.data.subset, record.seed)
+    device = torch.device("cpu")
+    rows = _require_same_rows(record, config, home, data, progress)
+    own = students_rows(config, record.seed, rows)
     student = config.task.pair.student
     net = build_network(student.net, student.input, own)
     load_weights(net, str(weights))
     arrange.student(net, config.engine)
-    task = Task(config.task, own, place.device, record.seed, no_keeper(home), config.engine)
+    task = Task(config.task, own, device, record.seed, no_keeper(home), config.engine)
     primary = record.task.metric_primary
     delta = Scorer(task).primary(net)[primary] - record.metrics.last[primary]
     return Finding(2, abs(delta) <= SCORE_TOLERANCE, f"{primary} scored again differs by {delta:+.6g}", delta)
@@ -171,12 +182,15 @@ def rerun(
     """
     _require_one_process(record)
     from kdbench.engine import run
+    from kdbench.engine.request import Request
     from kdbench.machine import pick_device
 
     own = "cuda" if record.device_class.startswith("cuda") else "cpu"
     place = pick_device(own if device == "auto" else device)
     chosen = record.seed if seed is None else seed
-    request = run.Request(config_of(record), chosen, place, home, data, "off", force=True, progress=progress)
+    config = config_of(record)
+    _require_same_rows(record, config, home, data, progress)
+    request = Request(config, chosen, place, home, data, "off", force=True, progress=progress)
     again = run.evaluate(request)
     elsewhere = again.device_class != record.device_class
     level: Level = 4 if elsewhere else 3
@@ -237,8 +251,8 @@ def accept(folder: Path, by: str, progress: Progress) -> tuple[int, list[Problem
             if str(path) in wrong or (path.parent / SIDE_FOLDER / path.name).is_file():
                 continue
             record = records.load(path)
-            if record.provenance.dirty or record.provenance.git_commit is None:
-                problems.append(Problem(str(path), "provenance", "made from code that was not committed: no level 1"))
+            if (why := record.provenance.unclean) is not None:
+                problems.append(Problem(str(path), "provenance", f"{why}: no level 1"))
                 continue
             keep(record, [Finding(1, True, "valid, of a clean commit")], path.parent, by)
             accepted += 1

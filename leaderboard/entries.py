@@ -16,6 +16,7 @@ from kdbench.stats import CellStat, Direction, Gap, PairedDelta, gap_recovered, 
 TEACHER_LEDGER = "teacher_train"
 """The ledger line that only the full cost counts: teachers are shared by methods."""
 CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
+OTHER_DATA = "other data"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Entry:
         matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
         overhead: row of the overhead table that the cell quotes, None where none was measured.
         apart: why it is not ranked, "" where nothing forbids it.
+        data: name of the rows; ``rows``: digests of those scored, and of all with normalisation and size ("" where a
+            record does not keep it).
     """
 
     method: str
@@ -122,6 +125,8 @@ class Entry:
     matched_runs: Mapping[int, str]
     vs_matched: PairedDelta | None
     apart: str
+    data: str
+    rows: tuple[str, str]
 
     @property
     def is_baseline(self) -> bool:
@@ -136,8 +141,8 @@ class Entry:
 
 def tasks(source: Source, catalogue: Catalogue) -> dict[tuple[str, int], Task]:
     """Task versions that occur in records (custom ones apart) or are registered, by name and version."""
-    seen: dict[tuple[str, int], Row] = {}
-    for row in sorted(source.runs.values(), key=lambda r: (r["custom"], r["created_at"], r["run_id"])):
+    seen: dict[tuple[str, int], Row] = {}  # of runs on rows that are not the task's no task is described
+    for row in sorted(source.runs.values(), key=lambda r: (r["custom"], not r["ranked"], r["created_at"], r["run_id"])):
         seen.setdefault((row["task"], row["task_version"]), row)
     newest: dict[str, int] = {}
     registered = {(spec.name, spec.version): spec for spec in catalogue.tasks.values()}
@@ -250,11 +255,13 @@ def _entry(
         matched=summarise(matched_scores) if matched_scores else None,
         matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
         vs_matched=_paired(scores, matched_scores, task),
-        apart=_apart(cell, catalogue, verified),
+        apart=_apart(cell, catalogue, verified, task.ranked),
+        data=cell["data"] or "",
+        rows=(cell["test_sha256"] or "", cell["data_sha256"] or ""),
     )
 
 
-def _apart(cell: Row, catalogue: Catalogue, verified: bool) -> str:
+def _apart(cell: Row, catalogue: Catalogue, verified: bool, ranked: bool) -> str:
     parity = catalogue.parity(cell["method"].partition("@")[0] if cell["matched_method"] else cell["method"])
     rules = [
         (cell["custom"], CUSTOM),
@@ -262,6 +269,7 @@ def _apart(cell: Row, catalogue: Catalogue, verified: bool) -> str:
         (cell["matched_method"] is not None, MATCHED),
         (not cell["current"], "superseded"),
         (cell["own_protocol"], "own protocol"),
+        (ranked and not cell["ranked"], OTHER_DATA),
         (parity == "unknown", "no card"),
         (parity == "unverified", "parity unverified"),
         (cell["verification_failed"], "failed verification"),

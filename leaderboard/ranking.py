@@ -10,9 +10,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kdbench.leaderboard.catalogue import Catalogue
-from kdbench.leaderboard.entries import CUSTOM, INCOMPLETE, MATCHED, SMOKE, Entry, Task, entries, tasks
+from kdbench.leaderboard.entries import CUSTOM, INCOMPLETE, MATCHED, OTHER_DATA, SMOKE, Entry, Task, entries, tasks
 from kdbench.leaderboard.source import Row, Source
 from kdbench.registry import PLAIN
 from kdbench.stats import (
@@ -162,7 +163,7 @@ def board(source: Source, catalogue: Catalogue) -> Board:
 def _task_board(
     task: Task, device: str, rows: Sequence[Entry], runs: Sequence[Row], methods: Iterable[str]
 ) -> TaskBoard:
-    rows = _of_one_teacher([row for row in rows if row.apart != MATCHED])
+    rows = _of_one_basis([row for row in rows if row.apart != MATCHED])
     open_rows = {row.method: row for row in rows if not row.apart}
     seeds = _seeds(task, open_rows, runs)
     holes = _holes(runs, methods, {row.method for row in rows if row.apart not in {CUSTOM, SMOKE}})
@@ -186,22 +187,32 @@ def _task_board(
     return TaskBoard(task, device, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None)
 
 
-def _of_one_teacher(rows: Sequence[Entry]) -> list[Entry]:
-    """Rows of the newest engine and, within it, of the teacher that most rows have; the others marked apart."""
+def _of_one_basis(rows: Sequence[Entry]) -> list[Entry]:
+    """Rows of the newest engine and, within it, of the data and the teacher that most have; the others marked apart."""
     open_rows = [row for row in rows if not row.apart]
     if not open_rows:
         return list(rows)
     engine = max(row.engine_version for row in open_rows)
-    votes = Counter(row.teacher_sha256 for row in open_rows if row.engine_version == engine and row.teacher_sha256)
-    teacher = max(sorted(votes), key=lambda sha: votes[sha]) if votes else ""
+    open_rows = [row for row in open_rows if row.engine_version == engine]
+    data = _most((row.data, row.rows[0]) for row in open_rows)
+    seen = _most(row.rows[1] for row in open_rows if (row.data, row.rows[0]) == data and row.rows[1])
+    teacher = _most(row.teacher_sha256 for row in open_rows if row.teacher_sha256) or ""
     marked = []
     for row in rows:
         if not row.apart and row.engine_version != engine:
             row = replace(row, apart="older engine")
+        elif not row.apart and ((row.data, row.rows[0]) != data or row.rows[1] not in {"", seen}):
+            row = replace(row, apart=OTHER_DATA)
         elif not row.apart and row.teacher_sha256 not in {"", teacher}:
             row = replace(row, apart="other teacher")
         marked.append(row)
     return marked
+
+
+def _most(values: Iterable[Any]) -> Any:
+    """The value that most have, of equals the first in order; None of none."""
+    votes = Counter(values)
+    return max(sorted(votes), key=lambda value: votes[value]) if votes else None
 
 
 def _seeds(task: Task, rows: Mapping[str, Entry], runs: Sequence[Row]) -> tuple[int, ...]:

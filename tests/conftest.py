@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
 import os
 import sys
 from collections import Counter
@@ -99,3 +101,36 @@ def load() -> Callable[[str], ModuleType]:
 def make_record() -> Callable[..., dict[str, Any]]:
     """``tests/support/records.py``: the JSON form of a valid record, fields by keyword."""
     return load_module(HERE / "support" / "records.py").make_record  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _rows(task: str) -> str:
+    """Identity of the rows of a task on embedded data."""
+    from kdbench.config import run_config
+    from kdbench.engine.prepare import load_data
+    from kdbench.home import Home
+    from kdbench.progress import Progress
+
+    return load_data(run_config("plain", task), None, Home(Path()), Progress.silent()).identity()
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, make_record: Any) -> Callable[..., str]:
+    """Writes a record of a run as if a sweep in the home ``tmp_path / "home"`` had made it; returns its run id."""
+    from kdbench import identity, registry
+    from kdbench.config import run_config
+
+    def write(method: str, seed: int, task: str = "digits/few-shot", **fields: Any) -> str:
+        config, spec = run_config(method, task), registry.task(task)
+        made = make_record(
+            seed=seed, method__name=method, task__name=task, task__version=spec.version, task__kind=spec.kind, **fields
+        )
+        made["spec_hash"] = config.spec_hash
+        made["method"]["adapter_version"] = config.method.ref.card.version
+        made["identity"] = identity.of(config, _rows(task)).model_dump(mode="json")
+        folder = tmp_path / "home" / "records"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{made['run_id']}.json").write_text(json.dumps(made))
+        return str(made["run_id"])
+
+    return write

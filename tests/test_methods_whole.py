@@ -8,6 +8,7 @@ import torch
 from kdbench import registry
 from kdbench.config import run_config
 from kdbench.engine import run
+from kdbench.engine.request import Request
 from kdbench.home import Home
 from kdbench.record import Record
 
@@ -38,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 def evaluated(method: str, task: str, home: Home) -> Record:
     config = run_config(method, task, OVERRIDES.get(method, []))
-    return run.evaluate(run.Request(config, 0, torch.device("cpu"), home, overhead="off"))
+    return run.evaluate(Request(config, 0, torch.device("cpu"), home, overhead="off"))
 
 
 def check(record: Record, home: Home) -> None:

@@ -32,23 +32,6 @@ def home(tmp_path) -> Home:
     return Home(tmp_path / "home")
 
 
-@pytest.fixture
-def recorded(home, make_record):
-    """Writes a record of a run as if a sweep had made it."""
-
-    def write(method: str, seed: int, task: str = TASK, **fields) -> str:
-        spec = registry.task(task)
-        made = make_record(
-            seed=seed, method__name=method, task__name=task, task__version=spec.version, task__kind=spec.kind, **fields
-        )
-        made["spec_hash"] = run_config(method, task).spec_hash
-        home.records.mkdir(parents=True, exist_ok=True)
-        (home.records / f"{made['run_id']}.json").write_text(json.dumps(made))
-        return made["run_id"]
-
-    return write
-
-
 def asked(home: Home, methods: str, tasks: str = TASK, **more) -> Asked:
     more.setdefault("seeds", (0, 1, 2))
     return Asked(tuple(names.method_names(methods)), tuple(names.task_names(tasks)), home, **more)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from kdbench import registry
 from kdbench.config import run_config
+from kdbench.engine import earlier
 from kdbench.engine import run as engine
+from kdbench.engine.request import Request
 from kdbench.home import Home
 from kdbench.record import load
 from kdbench.sweep import job, launch, names, rounds, where
@@ -28,23 +29,6 @@ TASK = "digits/few-shot"
 @pytest.fixture
 def home(tmp_path) -> Home:
     return Home(tmp_path / "home")
-
-
-@pytest.fixture
-def recorded(home, make_record):
-    """Writes a record of a run as if a sweep had made it."""
-
-    def write(method: str, seed: int, task: str = TASK, **fields) -> str:
-        spec = registry.task(task)
-        made = make_record(
-            seed=seed, method__name=method, task__name=task, task__version=spec.version, task__kind=spec.kind, **fields
-        )
-        made["spec_hash"] = run_config(method, task).spec_hash
-        home.records.mkdir(parents=True, exist_ok=True)
-        (home.records / f"{made['run_id']}.json").write_text(json.dumps(made))
-        return made["run_id"]
-
-    return write
 
 
 def asked(home: Home, methods: str, tasks: str = TASK, **more) -> Asked:
@@ -248,9 +232,9 @@ def test_all_cards_of_a_machine_are_shared_out(monkeypatch):
 # records of runs that were ended from outside
 
 
-def request(home: Home, method: str = "plain", task: str = TASK, seed: int = 0, **more) -> engine.Request:
+def request(home: Home, method: str = "plain", task: str = TASK, seed: int = 0, **more) -> Request:
     config = run_config(method, task, smoke=True)
-    return engine.Request(config, seed, torch.device("cpu"), home, overhead="off", **more)
+    return Request(config, seed, torch.device("cpu"), home, overhead="off", **more)
 
 
 def test_a_run_that_was_ended_is_a_record_and_may_be_tried_again(home):
@@ -272,7 +256,7 @@ def test_a_run_under_way_cannot_be_given_up(home):
 
 
 def test_other_seeds_learn_that_a_method_does_not_apply(home):
-    assert engine.not_applicable(request(home, "kd", "digits/angle", 1)) is None
+    assert earlier.not_applicable(request(home, "kd", "digits/angle", 1)) is None
     said = engine.evaluate(request(home, "kd", "digits/angle"))
-    assert engine.not_applicable(request(home, "kd", "digits/angle", 1)) == said
-    assert engine.not_applicable(request(home, "plain", "digits/angle")) is None
+    assert earlier.not_applicable(request(home, "kd", "digits/angle", 1)) == said
+    assert earlier.not_applicable(request(home, "plain", "digits/angle")) is None

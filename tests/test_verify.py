@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kdbench import identity, verify
 from kdbench import record as records
-from kdbench import verify
 from kdbench.config import run_config
 from kdbench.engine import run
+from kdbench.engine.request import Request
 from kdbench.errors import UserError
 from kdbench.home import Home
 from kdbench.machine import environment
@@ -29,7 +30,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def record(home):
     config = run_config("kd", TASK, smoke=True)
-    return run.evaluate(run.Request(config, 0, torch.device("cpu"), home, overhead="off"))
+    return run.evaluate(Request(config, 0, torch.device("cpu"), home, overhead="off"))
 
 
 def test_a_sound_record_is_valid(home, record):
@@ -102,8 +103,8 @@ def test_findings_go_into_a_side_file_and_the_record_stays(home, record):
 
 def test_differences_of_the_environment_are_named(record):
     here = environment(torch.device("cpu"))
-    assert list(verify.differences(record, here)) == []
-    told = list(verify.differences(record, {**here, "torch": "1.0"}))
+    assert list(identity.differences(record, here)) == []
+    told = list(identity.differences(record, {**here, "torch": "1.0"}))
     assert told == [f"torch was {here['torch']}, is 1.0"]
 
 

@@ -130,9 +130,10 @@ def verify(
     if findings[0].passed:
         what, place = load(record), (home, folder, Progress.terminal("verify:"))
         if replay or rerun:
+            from kdbench import identity
             from kdbench.machine import environment
 
-            for line in checks.differences(what, environment()):
+            for line in identity.differences(what, environment()):
                 warn(line)
         if replay:
             findings.append(checks.replay(what, *place))

@@ -14,6 +14,7 @@ from torch import Tensor
 from kdbench.contract import Batch, Rows
 from kdbench.data.stored import Stored
 from kdbench.errors import UserError
+from kdbench.files import canonical_json, sha256
 from kdbench.seeds import derive
 from kdbench.spec import Subset
 
@@ -161,6 +162,25 @@ class Dataset:
             else:
                 digest.update(np.ascontiguousarray(column.cpu().numpy()).tobytes())
         return digest.hexdigest()
+
+    def identity(self) -> str:
+        """sha256 over all that decides what networks see of these rows: content, normalisation, geometry, gaps."""
+        columns: Mapping[str, Tensor | Stored] = self.train.x
+        geometry = {
+            name: [column.geometry.size, column.geometry.resize, column.frames]
+            for name, column in columns.items()
+            if isinstance(column, Stored)
+        }
+        facts = {
+            "rows": {part: self.digest(part) for part in ("train", "test")},
+            "seen": {name: [list(t.mean), list(t.std)] for name, t in self.transforms.items()},
+            "geometry": geometry,
+            "derived": {name: made.base for name, made in self.derived.items()},
+            "optional": sorted(self.optional),
+            "classes": self.classes,
+            "label_range": self.label_range,
+        }
+        return sha256(canonical_json(facts))
 
     def subset(self, rule: Subset | None, seed: int) -> Dataset:
         """The training rows a subset rule draws, stratified by class.

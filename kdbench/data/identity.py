@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.data.setspec import PART_NAMES, Identity, SetSpec
 from kdbench.errors import UserError
+from kdbench.schema import OTHER
 
 if TYPE_CHECKING:
     from kdbench.data.kept import Decoded
@@ -39,7 +40,7 @@ def identify(spec: SetSpec, copy: str | None, decoded: Decoded) -> tuple[str, st
         why = f"nothing on file proves that these files are the original ones{way}"
     if why is None:
         return spec.copy_name(copy), None
-    return f"{spec.copy_name(copy)}-other-{decoded.facts['pool'][:8]}", why
+    return f"{spec.copy_name(copy)}{OTHER}{decoded.facts['pool'][:8]}", why
 
 
 def doubt(known: Identity, facts: Mapping[str, Any]) -> str | None:

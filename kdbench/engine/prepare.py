@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
-from kdbench import ENGINE_VERSION, data
+from kdbench import ENGINE_VERSION, data, identity
 from kdbench.config import INNER, MethodConfig, RunConfig
 from kdbench.contract import Method, Needs, Network, TaskInfo
 from kdbench.data.dataset import Dataset
@@ -41,6 +41,10 @@ class Place:
     folder: Path
     progress: Progress = field(default_factory=Progress.silent)
     ranks: Ranks = field(default_factory=Ranks)
+
+    def load(self, config: RunConfig) -> Dataset:
+        """All rows of a configuration's task, see :func:`load_data`."""
+        return load_data(config, self.data, self.home, self.progress)
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,30 @@ def hyper_parameters(config: MethodConfig) -> Any:
     return replace(typed, **{INNER: InnerMethod(config.inner)}) if config.inner is not None else typed
 
 
-def load_data(config: RunConfig, place: Place) -> Dataset:
-    """All rows of the task, cut down for a smoke run."""
-    rows = data.load(config.task.data, data.Place(place.data, place.home.data, place.progress))
+def load_data(config: RunConfig, folder: Path | None, home: Home, progress: Progress) -> Dataset:
+    """All rows of the task, cut down for a smoke run.
+
+    Args:
+        folder: the user's data folder, None for the hub.
+
+    Raises:
+        UserError: the data are absent or damaged.
+    """
+    rows = data.load(config.task.data, data.Place(folder, home.data, progress))
     return rows.head(config.task.smoke.rows) if config.smoke else rows
+
+
+def students_rows(config: RunConfig, seed: int, everything: Dataset) -> Dataset:
+    """The rows that the student trains on: the subset that the run's seed draws; of a smoke run all."""
+    return everything if config.smoke else everything.subset(config.task.data.subset, seed)
+
+
+def rows_read(config: RunConfig, seed: int, everything: Dataset) -> identity.RowsRead:
+    """The rows of a run as its record names them."""
+    own = students_rows(config, seed, everything)
+    return identity.RowsRead(
+        everything.identity(), {"train": own.drawn or own.digest("train"), "test": own.digest("test")}
+    )
 
 
 def effective_task(config: RunConfig) -> RunConfig:
@@ -153,7 +177,7 @@ def prepare(
     """Everything a run needs, on its device.
 
     Args:
-        dataset: rows to use instead of the task's data source.
+        dataset: all rows, where they are loaded already.
         trained: teachers by role, to use instead of training or loading the pair's.
 
     Raises:
@@ -169,12 +193,17 @@ def prepare(
     roles = offers.kind_and_roles(needs, spec.kind, list(spec.pair.teachers))
     ranks = place.ranks
     require_shared(config, ranks.size)
-    everything = dataset if dataset is not None else ranks.first_then_all(lambda: load_data(config, place))
-    rows = everything if config.smoke else everything.subset(spec.data.subset, seed)
+    everything = (
+        dataset
+        if dataset is not None
+        else ranks.first_then_all(lambda: load_data(config, place.data, place.home, place.progress))
+    )
+    rows = students_rows(config, seed, everything)
     key = {
         "method": config.method.ref.card.name,
         "params": config.method.plain_params(),
         "task": [spec.name, spec.version, spec.model_dump(mode="json", include={"data": True, "pair": {"teachers"}})],
+        "identity": identity.of(config, everything.identity()).model_dump(mode="json"),
         "rows": rows.drawn,
         "seed": seed,
         "smoke": config.smoke_budget(),

@@ -19,8 +19,9 @@ from kdbench.engine.teachers import TrainedTeacher
 from kdbench.engine.trainer import Trained, digest_sha256
 from kdbench.machine import environment, processes
 from kdbench.metrics import METRICS
-from kdbench.provenance import code
+from kdbench.provenance import code, used
 from kdbench.record import Record
+from kdbench.schema import Identity
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Facts:
     seed: int
     device: torch.device
     device_class: str
-    identity: dict[str, str]
+    run_id: str
+    created_at: str
+    identity: Identity
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,15 @@ def _record(facts: Facts, needs: Needs, task: dict[str, Any] | None = None, **bl
     student = {"arch": config.task.pair.student.net, "source": "kdbench"}
     raw = {
         "schema_version": 1,
-        **facts.identity,
+        "run_id": facts.run_id,
+        "created_at": facts.created_at,
+        "identity": facts.identity.model_dump(mode="json"),
         "spec_hash": facts.config.spec_hash,
         "engine_version": ENGINE_VERSION,
         "custom": config.custom,
         "own_protocol": config.own_protocol,
         "smoke": config.smoke,
-        "finished_at": max(records.now(), facts.identity["created_at"]),  # a clock may be set back meanwhile
+        "finished_at": max(records.now(), facts.created_at),  # a clock may be set back meanwhile
         "method": _method(config, needs),
         "task": _task(config, facts.device) | {"data": []} | (task or {}),
         "device_class": facts.device_class,
@@ -239,7 +244,7 @@ def _block(overhead: CellOverhead | None, facts: Facts) -> dict[str, Any]:
     if overhead is None:
         return {"mode": "off"}
     dtype = facts.device_class.split("/")[1]
-    return {"measured_by": facts.identity["run_id"], "dtype": dtype, **overhead.block}
+    return {"measured_by": facts.run_id, "dtype": dtype, **overhead.block}
 
 
 def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None) -> list[dict[str, Any]]:
@@ -292,6 +297,9 @@ def _provenance(facts: Facts) -> dict[str, Any]:
         "kdbench_version": kdbench.__version__,
         "git_commit": made_by.commit,
         "dirty": made_by.dirty,
+        "plugins": [
+            {"name": p.name, "version": p.version, "commit": p.code.commit, "dirty": p.code.dirty} for p in used(config)
+        ],
         "command": records.scrub(" ".join(words)),
         "config_resolved": config.spec(),
     }

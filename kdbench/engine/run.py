@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,24 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from kdbench import identity
 from kdbench import record as records
+from kdbench.cache import clear
 from kdbench.config import RunConfig
 from kdbench.contract import Needs, NotApplicable
-from kdbench.engine import arrange, report
+from kdbench.engine import arrange, earlier, report
 from kdbench.engine.checkpoint import save_tensors
+from kdbench.engine.earlier import Begun
 from kdbench.engine.prepare import Place, Prepared, effective_task, needs_of, prepare, threads
+from kdbench.engine.request import Request
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
 from kdbench.engine.trainer import Diverged, Trainer
 from kdbench.errors import UserError, described
-from kdbench.files import no_room, sha256, sha256_file, write_atomic
-from kdbench.home import Home
-from kdbench.machine import device_class
-from kdbench.overhead.measure import MeasurementFailed, Mode, Overhead, measure
+from kdbench.files import no_room, sha256_file
+from kdbench.overhead.measure import MeasurementFailed, Overhead, measure
 from kdbench.parallel.ranks import Ranks
-from kdbench.progress import Progress
 from kdbench.record import Record
-from kdbench.remains import cell_key, conclude
 
 
 class Busy(UserError):
@@ -40,67 +38,6 @@ class Lost(UserError):
     """Another process of this run is gone without a word; nothing is recorded, the run can go on."""
 
     exit_code = 1
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to run and where.
-
-    Attributes:
-        data: the user's data folder, None for the hub.
-        overhead: how the cell's overhead is measured, unless another seed has done so.
-        force: run again although a record is there.
-        retry: run again what failed before.
-        ranks: the processes that share the run.
-    """
-
-    config: RunConfig
-    seed: int
-    device: torch.device
-    home: Home
-    data: Path | None = None
-    overhead: Mode = "full"
-    force: bool = False
-    retry: bool = True
-    progress: Progress = field(default_factory=Progress.silent)
-    checkpoint_seconds: float | None = None
-    ranks: Ranks = field(default_factory=Ranks)
-
-    @property
-    def device_class(self) -> str:
-        """What must be equal for rows to be compared."""
-        return device_class(self.device, self.config.engine, self.ranks.size)
-
-    @property
-    def cell_key(self) -> str:
-        """All seeds of one configuration on one device class."""
-        return cell_key(self.config.spec_hash, self.device_class)
-
-    @property
-    def key(self) -> str:
-        """This run, so that it is found again after a crash."""
-        return sha256(f"{self.cell_key}/{self.seed}")[:32]
-
-
-def finished(request: Request) -> Record | None:
-    """The record of this run, if it is there; that of a failed one counts unless it is to be tried again."""
-    names = [request.key] if request.retry else [request.key, f"{request.key}.failed"]
-    return next((found for name in names if (found := _behind(request, name)) is not None), None)
-
-
-def not_applicable(request: Request) -> Record | None:
-    """The record which says that the method does not apply to the task, of whatever seed."""
-    return _behind(request, f"{request.cell_key}.not_applicable")
-
-
-def _behind(request: Request, name: str) -> Record | None:
-    """The record a pointer leads to, unless it was withdrawn."""
-    marker = request.home.done / name
-    path = request.home.records / f"{marker.read_text().strip()}.json" if marker.is_file() else None
-    if path is None or not path.is_file():
-        return None
-    side = records.side_of(path)
-    return records.load(path) if side is None or side.withdrawn is None else None
 
 
 def evaluate(request: Request) -> Record:
@@ -115,10 +52,11 @@ def evaluate(request: Request) -> Record:
     """
     began = False
 
-    def begin(folder: Path, identity: dict[str, str]) -> Record:
+    def begin(begun: Begun) -> Record:
         nonlocal began
         began = request.ranks.tell(True)
-        return _run(request, folder, identity)
+        with threads(request.config.task, request.device):
+            return _train_and_score(request, begun)
 
     record = _once(request, begin)
     if not began:
@@ -134,11 +72,10 @@ def follow(request: Request) -> None:
     """
     if not request.ranks.tell():
         return  # the record is there
-    place = _place(request, request.home.runs / request.key)
     try:
         with threads(request.config.task, request.device):
-            prepared = prepare(request.config, request.seed, place)
-            Trainer(prepared.method, prepared.task, place.folder).run()
+            prepared = prepare(request.config, request.seed, request.place)
+            Trainer(prepared.method, prepared.task, request.folder).run()
     except (NotApplicable, Diverged):
         return  # as on every process
     except Exception as error:
@@ -159,70 +96,51 @@ def give_up(request: Request, status: str, kind: str, message: str) -> Record:
         Busy: the process lives.
     """
 
-    def ended(folder: Path, identity: dict[str, str]) -> Record:
-        return report.without_result(_facts(request, identity), _needs(request.config), status, kind, message)
+    def ended(begun: Begun) -> Record:
+        return report.without_result(_facts(request, begun), _needs(request.config), status, kind, message)
 
     return _once(request, ended)
 
 
-def _once(request: Request, make: Callable[[Path, dict[str, str]], Record]) -> Record:
-    """The record of a run, made by ``make(folder, identity)`` unless it is there."""
-    if not request.force and (found := finished(request)) is not None:
-        return found
+def _once(request: Request, make: Callable[[Begun], Record]) -> Record:
+    """The record of a run, made by ``make`` unless an earlier one answers for it; says in a line what is not plain."""
+    there = earlier.finished(request)
+    if there is not None and not request.force:
+        request.progress.say(earlier.answer(request, there))
+        return there
     request.home.runs.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(request.home.runs / f"{request.key}.lock", timeout=0):
-            found = None if request.force else finished(request)  # by a process that held the lock until now
-            return _locked(request, make) if found is None else found
+            if there is None and (there := earlier.finished(request)) is not None:
+                return there  # by a process that held the lock until now
+            if there is None and (line := earlier.overtaken(request)) is not None:
+                request.progress.say(line)
+            record = make(Begun.of(request))
+            records.dump(record, request.home.records)
+            clear(request.folder)
     except Timeout as error:
-        name = f"{request.config.method.ref.name} on {request.config.task.name}, seed {request.seed}"
-        raise Busy(f"{name} is being run by another process; wait for it") from error
-
-
-def _locked(request: Request, make: Callable[[Path, dict[str, str]], Record]) -> Record:
-    folder = request.home.runs / request.key
-    folder.mkdir(exist_ok=True)
-    identity = _identity(folder)
-    path = request.home.records / f"{identity['run_id']}.json"
-    record = records.load(path) if path.is_file() else None  # written just before a crash
-    if record is None:
-        record = make(folder, identity)
-        records.dump(record, request.home.records)
-    conclude(request.home, request.key, record)
+        raise Busy(f"{request.name} is being run by another process; wait for it") from error
+    if there is not None and there.status == record.status == "ok":
+        request.progress.say(
+            f"{request.name}: the run of {earlier.time(there)} ({there.run_id[:8]}) counts, a repeat never replaces it;"
+            f" to have {record.run_id[:8]} count, remove {there.run_id}.json from the records"
+        )
     return record
 
 
-def _identity(folder: Path) -> dict[str, str]:
-    """Run id and start of the run in a folder: those of the first process that worked on it."""
-    path = folder / "run.json"
+def _train_and_score(request: Request, begun: Begun) -> Record:
+    place = request.place
+    everything = request.ranks.first_then_all(request.load)
+    begun = begun.on(request, everything)
+    facts = _facts(request, begun)
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        identity = {"run_id": records.new_run_id(), "created_at": records.now()}
-        write_atomic(path, json.dumps(identity))
-        return identity
-
-
-def _run(request: Request, folder: Path, identity: dict[str, str]) -> Record:
-    with threads(request.config.task, request.device):
-        return _train_and_score(request, folder, identity)
-
-
-def _place(request: Request, folder: Path) -> Place:
-    return Place(request.device, request.home, request.data, folder, request.progress, request.ranks)
-
-
-def _train_and_score(request: Request, folder: Path, identity: dict[str, str]) -> Record:
-    place = _place(request, folder)
-    facts = _facts(request, identity)
-    try:
-        prepared = prepare(request.config, request.seed, place)
+        prepared = prepare(request.config, request.seed, place, everything)
         scorer = Scorer(prepared.task, {role: teacher.net for role, teacher in prepared.teachers.items()})
         trained = Trainer(
-            prepared.method, prepared.task, folder, scorer.primary, request.progress, request.checkpoint_seconds
+            prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds
         ).run()
         metrics = scorer.all(prepared.method.deployed)
-        deploy = _export(prepared, request.home.students / f"{identity['run_id']}.safetensors")
+        deploy = _export(prepared, request.home.students / f"{begun.run_id}.safetensors")
     except UserError:
         raise
     except NotApplicable as reason:
@@ -235,8 +153,11 @@ def _train_and_score(request: Request, folder: Path, identity: dict[str, str]) -
     return report.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
 
 
-def _facts(request: Request, identity: dict[str, str]) -> report.Facts:
-    return report.Facts(request.config, request.seed, request.device, request.device_class, identity)
+def _facts(request: Request, begun: Begun) -> report.Facts:
+    own = begun.identity or identity.of(request.config)
+    return report.Facts(
+        request.config, request.seed, request.device, request.device_class, begun.run_id, begun.created_at, own
+    )
 
 
 def _needs(config: RunConfig) -> Needs:
@@ -292,10 +213,8 @@ def _overhead(request: Request, place: Place, stages: int) -> report.CellOverhea
     if request.overhead == "off" or request.ranks.several:
         return None
     better = ("full",) if request.overhead == "full" else ("full", "quick")
-    for spec_hash in dict.fromkeys((request.config.step_hash, request.config.spec_hash)):
-        for mode in better:
-            if (measured := _behind(request, f"{cell_key(spec_hash, request.device_class)}.{mode}")) is not None:
-                return report.CellOverhead.of(measured)
+    if (record := earlier.measured(request, better)) is not None:
+        return report.CellOverhead.of(record)
     request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
     try:
         found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)

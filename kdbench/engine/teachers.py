@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kdbench import ENGINE_VERSION, registry
+from kdbench import ENGINE_VERSION, identity, registry, sourcecode
 from kdbench.cache import Damaged, build_once, clear
 from kdbench.contract import Network
 from kdbench.data.dataset import Dataset
@@ -86,7 +86,7 @@ def get(
         net = build_network(teacher.net, teacher.input, data).to(device)
     task = Task(own, data, device, teacher.seed, no_keeper(home), options.without_teacher(), ranks)
     if teacher.weights == "auto":
-        facts = _cached(task, data.digest("train"), net, home, progress.labelled(f"teacher {teacher.net}"))
+        facts = _cached(task, data.identity(), net, home, progress.labelled(f"teacher {teacher.net}"))
         source = "kdbench"
     else:
         facts = {"weights_sha256": load_weights(net, teacher.weights), "seconds": None, "steps": None}
@@ -115,11 +115,14 @@ def _refuse_weak(spec: TaskSpec, role: str, teacher: Teacher, score: float, smok
 
 
 def _cached(task: Task, rows: str, net: Network, home: Home, progress: Progress) -> dict[str, Any]:
-    """Loads the cached weights into ``net``, training them first if need be; ``rows`` is the digest of all rows."""
+    """Loads the cached weights into ``net``, training them first if need be; ``rows`` is the identity of the rows."""
     own, ranks = task.spec, task.ranks
     made_by = {
         "protocol": own.model_dump(mode="json", include={"data", "pair", "train"}),
         "data": rows,
+        "code": sourcecode.of_card(registry.card(registry.PLAIN)),
+        "nets": sourcecode.of_nets([own.pair.student.net]),
+        "weights": identity.of_weights(own),
         "seed": task.seed,
         # Another device rounds otherwise and takes other seconds: a record's teacher is of the record's device class.
         "device_class": device_class(task.device, task.options, ranks.size),

@@ -102,6 +102,11 @@ def recipe(net: str) -> Recipe:
     raise UserError(f"no net is called {net!r}{hint}; nets are {', '.join(known())}")
 
 
+def family(net: str) -> str:
+    """The name a net is listed under in :func:`known`: the pattern it matches, or its own."""
+    return next((name for name, (e, _) in PATTERNS.items() if re.fullmatch(e, net)), net)
+
+
 def build(net: str, input_shape: tuple[int, ...], outputs: int, *, input_name: str = "image") -> Network:
     """A freshly initialised network, drawn from torch's global generator.
 

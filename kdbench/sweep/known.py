@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Self
@@ -13,9 +13,10 @@ from kdbench.registry import PLAIN
 from kdbench.store import Store
 
 _RUNS = (
-    "SELECT method, task, spec_hash, seed, device_class, status, error, run_id FROM runs ORDER BY created_at, run_id"
+    "SELECT method, task, spec_hash, seed, device_class, status, error, run_id FROM v_runs WHERE NOT is_withdrawn"
+    " ORDER BY created_at, run_id"
 )
-_MEASURED = "SELECT DISTINCT spec_hash, device_class, mode FROM runs JOIN overhead USING (run_id) WHERE status = 'ok'"
+_MEASURED = "SELECT spec_hash, device_class, mode, run_id FROM runs JOIN overhead USING (run_id) WHERE status = 'ok'"
 _HOURS = """
 SELECT method, task, device_class, median(hours) AS hours
 FROM (SELECT r.method, r.task, r.device_class, r.run_id,
@@ -49,15 +50,15 @@ class Known:
 
     Attributes:
         runs: records by specification and seed, oldest first.
-        inapplicable: specification to a record which says that its method does not apply.
-        measured: specification to the modes its overhead was measured in.
+        inapplicable: specification to the records which say that its method does not apply.
+        measured: specification to the modes its overhead was measured in, each with the run that has it.
         hours: training of one run, by method and task: steps times their measured time, or the clock's.
         ratios: method to the median of its step time over plain's.
     """
 
     runs: dict[tuple[str, int], list[Recorded]] = field(default_factory=dict)
-    inapplicable: dict[str, Recorded] = field(default_factory=dict)
-    measured: dict[str, set[str]] = field(default_factory=dict)
+    inapplicable: dict[str, list[Recorded]] = field(default_factory=dict)
+    measured: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     hours: dict[tuple[str, str], float] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
 
@@ -86,16 +87,21 @@ class Known:
             key = (row.pop("spec_hash"), row.pop("seed"))
             found.runs.setdefault(key, []).append(Recorded(**row))
             if row["status"] == "not_applicable":
-                found.inapplicable[key[0]] = found.runs[key][-1]
+                found.inapplicable.setdefault(key[0], []).append(found.runs[key][-1])
         for row in rows(_MEASURED):
-            found.measured.setdefault(row["spec_hash"], set()).add(row["mode"])
+            found.measured.setdefault(row["spec_hash"], set()).add((row["mode"], row["run_id"]))
         found.hours.update({(row["method"], row["task"]): row["hours"] for row in rows(_HOURS, smoke)})
         found.ratios.update({row["method"]: row["ratio"] for row in rows(_RATIOS)})
         return found
 
-    def is_measured(self, spec_hash: str, mode: str) -> bool:
-        """Whether the cell's overhead was measured in this mode or a better one."""
-        return bool(self.measured.get(spec_hash, set()) & ({"full"} if mode == "full" else {"full", "quick"}))
+    def is_measured(self, spec_hash: str, mode: str, stale: Collection[str] = ()) -> bool:
+        """Whether the cell's overhead was measured in this mode or a better one.
+
+        Args:
+            stale: run ids that do not count.
+        """
+        modes = {found for found, run_id in self.measured.get(spec_hash, set()) if run_id not in stale}
+        return bool(modes & ({"full"} if mode == "full" else {"full", "quick"}))
 
     def hours_of(self, method: str, task: str) -> float | None:
         """Hours of one run: those of the cell, or plain's on the task times the method's ratio elsewhere."""

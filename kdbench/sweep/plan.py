@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from kdbench.data import catalogue
 from kdbench.home import Home
 from kdbench.spec import TaskSpec
 from kdbench.sweep.known import Known, Recorded
+from kdbench.sweep.stale import Stale
 
 RECORDED = "recorded"
 
@@ -38,6 +40,11 @@ class Asked:
     retry: bool = False
     data: Path | None = None
 
+    @functools.cached_property
+    def stale(self) -> Stale:
+        """Asked which records no longer answer."""
+        return Stale(self.home, self.data)
+
 
 @dataclass(frozen=True)
 class Skip:
@@ -58,6 +65,7 @@ class Cell:
         measured: its overhead is known already.
         applies: whether the method can run on the task, as far as that is known.
         waits_for: the method whose cost must be measured first, for a compute-matched variant.
+        stale: run ids of records that no longer answer for its runs.
     """
 
     method: str
@@ -70,6 +78,7 @@ class Cell:
     applies: bool = True
     match: Match | None = None
     waits_for: str | None = None
+    stale: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,9 +100,11 @@ class Run:
             before: run ids that do not count.
         """
         found = known.runs.get((self.cell.spec_hash, self.seed), [])
-        own = [entry for entry in found if entry.run_id not in before]
+        out = before | self.cell.stale
+        own = [entry for entry in found if entry.run_id not in out]
         better = [entry for entry in own if entry.status == "ok"]
-        return next(iter(better or own), known.inapplicable.get(self.cell.spec_hash))
+        others = [entry for entry in known.inapplicable.get(self.cell.spec_hash, []) if entry.run_id not in out]
+        return next(iter(better or own or others), None)
 
 
 @dataclass(frozen=True)
@@ -136,13 +147,14 @@ def _cell(asked: Asked, known: Known, method: str, task: str, absent: str | None
         return left_out(asked, method, task, absent)
     config = run_config(method, task, asked.overrides, smoke=asked.smoke, match=match)
     seeds = tuple(config.task.seeds) if asked.seeds is None else asked.seeds
-    spec_hash = config.spec_hash
+    spec_hash, stale = config.spec_hash, asked.stale.of(config)
     cell = Cell(
         method, task, spec_hash,
         hours=None if asked.overrides else known.hours_of(method, task),
         measured=asked.overhead != "off"
-        and any(known.is_measured(one, asked.overhead) for one in (spec_hash, config.step_hash)),
+        and any(known.is_measured(one, asked.overhead, stale) for one in (spec_hash, config.step_hash)),
         match=match,
+        stale=stale,
     )  # fmt: skip
     wanted: list[int] = []
     skipped: dict[tuple[str, bool], list[int]] = {}

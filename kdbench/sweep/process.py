@@ -34,7 +34,7 @@ def main() -> None:
 
 def _answer(order: dict[str, Any]) -> dict[str, Any]:
     from kdbench import console
-    from kdbench.engine import run
+    from kdbench.engine import earlier, run
 
     try:
         request = _request(order)
@@ -43,7 +43,7 @@ def _answer(order: dict[str, Any]) -> dict[str, Any]:
         if "give_up" in order:
             record = run.give_up(request, *order["give_up"])
         else:
-            record = run.not_applicable(request) or run.evaluate(request)
+            record = earlier.not_applicable(request) or run.evaluate(request)
     except run.Busy as error:
         return {"outcome": "busy", "line": str(error)}
     except UserError as error:
@@ -56,7 +56,7 @@ def _answer(order: dict[str, Any]) -> dict[str, Any]:
 
 def _request(order: dict[str, Any]) -> Any:
     from kdbench.config import Match, run_config
-    from kdbench.engine.run import Request
+    from kdbench.engine.request import Request
     from kdbench.home import Home
     from kdbench.machine import pick_device
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import plugins, registry
+from kdbench import plugins, registry, sourcecode
 from kdbench.data import setspec
 
 CACHES = (
     registry.method_packages, registry.card, registry.methods, registry.patterns, registry.task_files, registry.task,
-    plugins.folders, setspec.set_spec,
+    plugins.folders, setspec.set_spec, sourcecode.method_digest, sourcecode._top,
 )  # fmt: skip
 
 
