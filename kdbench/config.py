@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from kdbench import ENGINE_VERSION, registry
+from kdbench import overrides as overrides_help
 from kdbench.card import Card
 from kdbench.errors import UserError, nearest
 from kdbench.files import canonical_json, sha256
@@ -242,17 +243,29 @@ def _checked(overrides: Sequence[str]) -> list[Override]:
         try:
             override = parser.parse_override(text)
         except (HydraException, ValueError, RecursionError) as error:
-            raise UserError(plain + "not of the form key=value; quote values that hold , = ( or spaces") from error
+            raise UserError(plain + overrides_help.how_to_type(text, _taken)) from error
         if override.type is not OverrideType.CHANGE:
             raise UserError(plain + "only key=value is taken; keys can be neither added (+) nor removed (~)")
         if override.is_sweep_override():
             raise UserError(
-                plain + "one value is taken, not a list to sweep; use --seeds for seeds, `[1,2]` for a list"
-            )
+                plain + "one value is taken, not several to sweep; use --seeds for seeds, `[1,2]` for a list"
+                + ("; " + overrides_help.how_to_type(text, _taken) if "/" in text else "")
+            )  # fmt: skip
         if isinstance(override.value(), dict):
-            raise UserError(plain + "a whole group cannot be set at once; set its keys one by one")
+            words = " ".join(overrides_help.one_by_one(override.key_or_group, override.value()))
+            how = words or f"{override.key_or_group}=null"
+            raise UserError(plain + f"a whole group cannot be set at once; type {how}")
         parsed.append(override)
     return parsed
+
+
+def _taken(text: str) -> bool:
+    """Whether an override is of the one form that people may type."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+        return override.type is OverrideType.CHANGE and not override.is_sweep_override()
+    except (HydraException, ValueError, RecursionError):
+        return False
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:
@@ -263,17 +276,31 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 
 
 def _compose(node: dict[str, Any], overrides: list[Override]) -> dict[str, Any]:
-    """The node with overrides applied by Hydra."""
-    leaves = _keys(node)
+    """The node with overrides applied: what unsets a group, then keys that are there, then those of unset groups."""
+    unset = [o for o in overrides if o.value() is None and overrides_help.may_be_unset(TaskSpec, o.key_or_group)]
+    composed = _applied(node, unset)
+    leaves = set(_keys(composed))
+    now = [o for o in overrides if o not in unset and o.key_or_group in leaves]
+    later = [o for o in overrides if o not in unset and o.key_or_group not in leaves]
+    composed = _applied(composed, now)
+    overrides_help.open_groups(composed, TaskSpec, [o.key_or_group for o in later])
+    _require_known([*now, *later], _keys(composed))
+    return _applied(composed, later)
+
+
+def _require_known(overrides: Sequence[Override], leaves: Sequence[str]) -> None:
+    """Raises UserError for a key there is not, or a group that is set at once."""
     for override in overrides:
-        key = override.key_or_group
-        if key in leaves:
-            continue
-        below = [leaf for leaf in leaves if leaf.startswith(f"{key}.")]
+        key, plain = override.key_or_group, f"override {override.input_line!r}: "
+        below = [leaf for leaf in leaves if leaf.startswith(f"{key}.")] or overrides_help.group_keys(TaskSpec, key)
         if below:
-            raise UserError(f"override {override.input_line!r}: {key!r} is a group; set one of {', '.join(below[:6])}")
-        hint = nearest(key, leaves)
-        raise UserError(f"override {override.input_line!r}: no key {key!r} here{hint}; `kdbench show` lists them")
+            raise UserError(plain + f"{key!r} is a group; set one of {', '.join(below[:6])}")
+        if key not in leaves:
+            raise UserError(plain + f"no key {key!r} here{nearest(key, leaves)}; `kdbench show` lists them")
+
+
+def _applied(node: dict[str, Any], overrides: list[Override]) -> dict[str, Any]:
+    """The node with overrides of its keys applied by Hydra."""
     if not overrides:  # composing takes 0.1 s, and a sweep plans thousands of runs
         return OmegaConf.to_container(OmegaConf.create(node), resolve=False)  # type: ignore[return-value]
     GlobalHydra.instance().clear()
@@ -300,9 +327,10 @@ def _assign(config: dict[str, Any], dotted: str, value: Any) -> None:
     Raises:
         UserError: the card names a key that tasks do not have.
     """
+    overrides_help.open_groups(config, TaskSpec, [dotted])
     *parents, last = dotted.split(".")
     for part in parents:
-        config = config.get(part, {})
+        config = config.get(part) or {}
     if last not in config:
         raise UserError(f"own_protocol key {dotted!r} is not a key of tasks")
     config[last] = value

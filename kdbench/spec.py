@@ -61,7 +61,7 @@ class Subset(_Model):
     @model_validator(mode="after")
     def _one_rule(self) -> Subset:
         if (self.per_class is None) == (self.fraction is None):
-            raise ValueError("a subset has either per_class or fraction")
+            raise ValueError("a subset has either per_class or fraction; the other is null")
         return self
 
 
@@ -115,8 +115,13 @@ class Train(_Model):
 
 
 class TrainChange(_Model):
-    """Keys of :class:`Train` that a teacher trains with instead of the student's."""
+    """Keys of :class:`Train` that a teacher trains with instead of the student's: an unset one is the task's own.
 
+    Attributes:
+        STANDS_FOR: the block of the task whose keys these are.
+    """
+
+    STANDS_FOR: ClassVar[str] = "train"
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     batch: int | None = Field(default=None, ge=1, le=65_536)
     optimizer: Optimizer | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,14 @@ def test_in_a_checkout_it_writes_a_folder_and_a_parity_skeleton(
             compile((tmp_path / path).read_text(), path.name, "exec")
     with pytest.raises(UserError, match="is there already"):
         scaffold.new_method("my_own")
+
+
+def test_printed_commands_hold_in_a_folder_with_spaces(tmp_path: Path) -> None:
+    made = scaffold.new_method("my_own", standalone=True, to=tmp_path / "my methods (1)" / "kdbench-my_own")
+    install, check, run_tests = (shlex.split(line) for line in made.next)
+    assert install == ["pip", "install", "-e", str(made.folder)]
+    assert check == ["kdbench", "check", "my_own"]
+    assert run_tests == ["pytest", str(made.folder / "tests")]
 
 
 @pytest.mark.parametrize("name", ["kd", "crd", "shared"])

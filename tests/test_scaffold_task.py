@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,6 +141,16 @@ def test_a_data_set_of_the_hub_is_pinned(samples, tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match=r"someone/birds cannot be had from the hub .division by zero"):
         scaffold.new_task("birds", "hub", "someone/birds", standalone=True, to=tmp_path / "more")
 
+    def offline(*args: object, **settings: object) -> None:
+        try:
+            raise socket.gaierror(-2, "Name or service not known")
+        except OSError as error:
+            raise RuntimeError("a long story of the client's") from error
+
+    fake.load_dataset = offline
+    with pytest.raises(UserError, match=r"\(no network to the hub\); connect .* with --folder or --parquet"):
+        scaffold.new_task("birds", "hub", "someone/birds", standalone=True, to=tmp_path / "more")
+
 
 def test_in_a_checkout_both_files_go_where_those_of_the_tree_are(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,6 +167,7 @@ def test_in_a_checkout_both_files_go_where_those_of_the_tree_are(
     ("name", "said"),
     [
         ("digits/few-shot", "there is a task 'digits/few-shot' already"),
+        ("kd", "there is a method 'kd'"),
         ("mnist/mine", "there is a data set 'mnist' already; for another task on it copy the file of 'mnist'"),
         ("av-digits/mine", "there is a data set 'av-digits' already"),
         ("Birds", "is no name for a task"),

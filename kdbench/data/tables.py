@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kdbench import hub
 from kdbench.data.folders import open_folder
 from kdbench.data.partfiles import part_files
 from kdbench.data.setspec import ClipInput, Part, SetSpec
@@ -110,7 +111,7 @@ def from_hub(spec: SetSpec) -> dict[Part, Table]:
         try:
             found = datasets.load_dataset(spec.hub.id, spec.hub.config, split=names[0], revision=spec.hub.revision)
         except Exception as error:  # the hub's client raises many types, all of which mean: not to be had now
-            raise absent(spec, None, _first_line(error)) from error
+            raise absent(spec, None, hub.why(error)) from error
         files = [Path(file["filename"]) for file in found.cache_files]
         whole = _in_memory([Path(f"{spec.hub.id} {names[0]}")], [found.data.table], _block(spec))
         tables[part] = replace(whole, files=files)
@@ -121,16 +122,12 @@ def absent(spec: SetSpec, folder: Path | None, reason: str = "") -> UserError:
     """The error for data that are not at hand."""
     columns = ", ".join(f"{name} ({what})" for name, what in spec.columns.items())
     gated = " (gated: accept its terms there and log in)" if spec.hub is not None and spec.hub.gated else ""
-    hub = f"hub id {spec.hub.id}{gated}" if spec.hub is not None else "not on the hub"
+    remote = f"hub id {spec.hub.id}{gated}" if spec.hub is not None else "not on the hub"
     where = (
         f"{folder or '<data folder>'}/{spec.folders[0]}/{{{spec.parts['train'][0]},{spec.parts['test'][0]}}}*.parquet"
     )
     because = f" ({reason})" if reason else ""
     return UserError(
-        f"data set {spec.name} is not at hand{because}: {hub}; or put {where} with columns {columns} "
+        f"data set {spec.name} is not at hand{because}: {remote}; or put {where} with columns {columns} "
         "in a folder named by --data or KDBENCH_DATA"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -300,6 +301,6 @@ def _provenance(facts: Facts) -> dict[str, Any]:
         "plugins": [
             {"name": p.name, "version": p.version, "commit": p.code.commit, "dirty": p.code.dirty} for p in used(config)
         ],
-        "command": records.scrub(" ".join(words)),
+        "command": records.scrub(shlex.join(words)),
         "config_resolved": config.spec(),
     }

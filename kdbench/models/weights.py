@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from kdbench import hub
 from kdbench.contract import Network
 from kdbench.errors import UserError
 from kdbench.files import sha256
@@ -78,7 +79,8 @@ def _from_hub(spec: str) -> Path:
     try:
         return Path(hf_hub_download(match["id"], HUB_FILE, revision=match["revision"]))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot get {HUB_FILE} of {spec!r}: {_line(error)}; check the name and the network") from error
+        what = "connect this machine, or name a file" if hub.unreached(error) else "check the name"
+        raise UserError(f"cannot get {HUB_FILE} of {spec!r}: {hub.why(error)}; {what}") from error
 
 
 def _from_file(path: Path, spec: str) -> Any:

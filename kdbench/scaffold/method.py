@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from kdbench import __version__, registry
@@ -48,11 +49,17 @@ def new_method(name: str, *, standalone: bool = False, to: Path | None = None) -
         raise UserError(
             f"there is a method {name!r} already; `kdbench show method {name}` shows it, choose another name"
         )
+    if name in registry.task_files():
+        raise UserError(f"there is a task {name!r}; `kdbench check {name}` would not know which, choose another name")
     package = f"kdbench_{name}" if standalone else f"kdbench.methods.{name}"
     facts = {"name": name, "package": package, "adapter": _camel(name), "version": __version__}
     if standalone:
         folder, plan = (to or Path(f"kdbench-{name}")).absolute(), STANDALONE
-        then: tuple[str, ...] = (f"pip install -e {folder}", f"kdbench check {name}", f"pytest {folder / 'tests'}")
+        then: tuple[str, ...] = (
+            f"pip install -e {shlex.quote(str(folder))}",
+            f"kdbench check {name}",
+            f"pytest {shlex.quote(str(folder / 'tests'))}",
+        )
     else:
         if not (ROOT / "methods").is_dir():
             raise UserError("kdbench runs outside a checkout; give --standalone for a package of your own")

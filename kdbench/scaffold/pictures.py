@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kdbench import hub
 from kdbench.data.columns import file_content, opened
 from kdbench.data.folders import METADATA, PICTURES
 from kdbench.errors import UserError, nearest
@@ -146,8 +147,10 @@ def on_hub(name: str, config: str | None, label: str | None, target: str | None)
         stream = datasets.load_dataset(name, config, split=parts["train"], streaming=True, revision=revision)
         rows = list(stream.decode(False).take(SAMPLE))
     except Exception as error:  # the hub's client raises many types, all of which mean: not to be had now
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
-        raise UserError(f"{name} cannot be had from the hub ({reason}); is the id right, are you logged in?") from error
+        advice = "is the id right, are you logged in?"
+        if hub.unreached(error):
+            advice = "connect this machine, or get the files elsewhere and name them with --folder or --parquet"
+        raise UserError(f"{name} cannot be had from the hub ({hub.why(error)}); {advice}") from error
     if not rows:
         raise UserError(f"{name}: its part {parts['train']} is empty")
     seen = pa.Table.from_pylist(rows)

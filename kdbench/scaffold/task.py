@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -70,7 +71,7 @@ def new_task(
         package = re.sub(r"\W", "_", f"kdbench_{data_set}")
         folder, plan = (to or Path(f"kdbench-{data_set}")).absolute(), STANDALONE
         facts |= {"package": package, "version": __version__, "nested": "/" in name}
-        first: tuple[str, ...] = (f"pip install -e {folder}",)
+        first: tuple[str, ...] = (f"pip install -e {shlex.quote(str(folder))}",)
     else:
         folder, plan, first = ROOT, BESIDE, ()
     then = (f"kdbench check {name}", f"kdbench evaluate --method plain --task {name} --smoke")
@@ -87,6 +88,8 @@ def _checked(name: str) -> str:
         )
     if name in registry.task_files():
         raise UserError(f"there is a task {name!r} already; `kdbench show task {name}` shows it, choose another name")
+    if name in registry.methods():
+        raise UserError(f"there is a method {name!r}; `kdbench check {name}` would not know which, choose another name")
     data_set = parts[0]
     built_in = [module.name.replace("_", "-") for module in pkgutil.iter_modules(sources.__path__)]
     if data_set in set_names() or data_set in built_in:
