@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,16 +19,17 @@ from kdbench.data.dataset import Dataset
 from kdbench.data.kept import Decoded
 from kdbench.data.setspec import ClipInput, PictureInput, set_names, set_spec
 from kdbench.data.tabular import decoded_of
-from kdbench.engine.prepare import Place, effective_task, prepare, threads
+from kdbench.engine.prepare import Place, effective_task, prepare, rehearse, threads
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import build_network
+from kdbench.engine.teachers import teacher_spec
 from kdbench.engine.trainer import Trainer
 from kdbench.errors import UserError
 from kdbench.home import Home
 from kdbench.metrics import METRICS
 from kdbench.progress import Progress
 from kdbench.registry import PLAIN
-from kdbench.spec import TaskSpec
+from kdbench.spec import AUTO, TaskSpec
 
 RULES = {
     "baseline": "the baseline is a method that runs on tasks of this kind",
@@ -38,11 +41,12 @@ RULES = {
     "kind": "a regression has targets, the others have labels",
     "inputs": "the nets can read the inputs that the task names",
     "subset": "every class has the rows that a subset asks for",
+    "batches": "no epoch ends in a batch of one row on which a net cannot train",
     "trains": "plain and the baseline train and are scored on the smoke budget",
     "ranked": "a ranked task has proven data and a least score of each teacher that is trained",
 }
 """Rule to what it says."""
-AFTER_DATA = ("kind", "inputs", "subset", "trains")
+AFTER_DATA = ("kind", "inputs", "subset", "batches", "trains")
 """Rules that need the rows."""
 
 Verdict = str | None
@@ -80,9 +84,10 @@ def _check(spec: TaskSpec, home: Home, folder: Path | None, progress: Progress) 
     yield from early
     broken = next((result.rule for result in early if result.outcome == "failed"), None)
     if broken is None:
+        yield _judged("batches", lambda: batches(spec, rows, folder))
         yield _judged("trains", lambda: trains(spec, rows, folder, progress))
     else:
-        yield CheckResult("trains", "", "skipped", f"{broken} failed")
+        yield from (CheckResult(rule, "", "skipped", f"{broken} failed") for rule in ("batches", "trains"))
     yield ranked(spec, rows, lambda: decoded_of(spec.data, data.Place(folder, home.data, progress)))
 
 
@@ -158,6 +163,19 @@ def inputs(spec: TaskSpec, rows: Dataset) -> Verdict:
 def subset(spec: TaskSpec, rows: Dataset) -> Verdict:
     """Rule ``subset``."""
     rows.subset(spec.data.subset, spec.seeds[0])
+    return None
+
+
+def batches(spec: TaskSpec, rows: Dataset, folder: Path | None) -> Verdict:
+    """Rule ``batches``: of plain, the baseline, and plain with each teacher that is trained."""
+    plain = run_config(PLAIN, spec.name)
+    configs = [plain, run_config(spec.baseline, spec.name)]
+    taught = [teacher for teacher in spec.pair.teachers.values() if teacher.weights == AUTO]
+    configs += [replace(plain, task=teacher_spec(spec, teacher, smoke=False)) for teacher in taught]
+    for config in configs:
+        with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(NotApplicable):
+            place = Place(torch.device("cpu"), Home(Path(scratch)), folder, Path(scratch))
+            rehearse(config, spec.seeds[0], place, rows)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,8 @@ from kdbench import ENGINE_VERSION, data, identity
 from kdbench.config import INNER, MethodConfig, RunConfig
 from kdbench.contract import Method, Needs, Network, TaskInfo
 from kdbench.data.dataset import Dataset
-from kdbench.engine import arrange, heap, offers, teachers
+from kdbench.engine import arrange, heap, leftover, offers, teachers
+from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Keeper, Task, seeded
 from kdbench.errors import UserError, described
 from kdbench.home import Home
@@ -155,6 +157,26 @@ def _refuse_dropout(name: str, method: Method) -> None:
             )
 
 
+def rehearse(config: RunConfig, seed: int, place: Place, everything: Dataset) -> None:
+    """Tries an epoch's last batch, where it holds one row, with an untrained teacher; nothing of it is kept.
+
+    Raises:
+        NotApplicable: the method cannot run on this task.
+        UserError: the first stage cannot be trained on it.
+    """
+    spec = config.task
+    if not leftover.is_lone(len(students_rows(config, seed, everything).train.y), spec.train.batch):
+        return
+    untrained = {role: teachers.untrained(spec, role, everything, place.device) for role in spec.pair.teachers}
+    with tempfile.TemporaryDirectory() as scratch, seeded(seed, "rehearsal"):
+        own = Place(place.device, Home(Path(scratch)), place.data, Path(scratch) / "run", ranks=place.ranks)
+        prepared = prepare(config, seed, own, everything, untrained)
+        stage = next(prepared.method.stages(), None)
+        if stage is not None:
+            prepared.method.to(place.device)
+            leftover.require_trainable(StageRun(prepared.method, stage, prepared.task))
+
+
 @contextmanager
 def threads(spec: TaskSpec, device: torch.device) -> Iterator[None]:
     """On a CPU, torch has the task's number of threads within the block."""
@@ -212,6 +234,8 @@ def prepare(
     }
     keeper = Keeper(place.folder, place.home.artefacts, key, place.progress.say, ranks=ranks)
     task = Task(spec, rows, place.device, seed, keeper, config.engine, ranks)
+    if trained is None:
+        rehearse(config, seed, place, everything)
     students = [task.build_student() for _ in range(needs.students)]
     trained = {
         role: trained[role]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,14 @@ def get(
     _refuse_weak(spec, role, teacher, score, smoke)
     params = sum(p.numel() for p in net.parameters())
     return TrainedTeacher(role, net, score, {"arch": teacher.net, "source": source, "params": params, **facts})
+
+
+def untrained(spec: TaskSpec, role: str, data: Dataset, device: torch.device) -> TrainedTeacher:
+    """The teacher in a role as it is before training, to try something on; it has no score."""
+    teacher = spec.pair.teachers[role]
+    with seeded(teacher.seed, "student-init"):
+        net = build_network(teacher.net, teacher.input, data).to(device)
+    return TrainedTeacher(role, net.eval().requires_grad_(False), math.nan, {})
 
 
 def no_keeper(home: Home) -> Keeper:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdbench import home
 from kdbench.contract import Method, Stage
-from kdbench.engine import checkpoint
+from kdbench.engine import checkpoint, leftover
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Task
 from kdbench.files import canonical_json, sha256
@@ -111,6 +111,7 @@ class Trainer:
             self.method.load_state_dict(finished["method"])
             self._restore(finished)
             return
+        leftover.require_trainable(run)
         self.method.train()
         sums = _Sums()
         seconds, begin_step = 0.0, 0
