@@ -22,7 +22,12 @@ class UserError(Exception):
     def __init__(self, message: str = "") -> None:
         if len(message) > LONGEST:  # what was given may be of any length, a line on a terminal is not
             message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
-        super().__init__(message)
+        super().__init__(printable(message))
+
+
+def printable(text: object) -> str:
+    """A text without the half characters that a file name of another encoding becomes."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def nearest(word: str, known: Iterable[str], n: int = 3) -> str:

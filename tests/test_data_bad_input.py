@@ -200,7 +200,8 @@ def test_a_class_absent_from_the_subset(place: Place) -> None:
 
     assert place.folder is not None
     rows = image_rows(6)
-    write(place.folder, rows | {"label": [0, 0, 1, 1, 1, 1]}, rows)
+    rows |= {"label": [0, 0, 1, 1, 1, 1]}
+    write(place.folder, rows, rows)
     data = tabular.load(spec(), {}, place)
     with pytest.raises(UserError, match=r"class 2 of toy\S* \(folder:toy\) has 0 training rows, 1 a class"):
         data.subset(Subset(per_class=1), 0)

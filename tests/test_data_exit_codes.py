@@ -102,7 +102,7 @@ def grey() -> Any:
         pytest.param(
             image_rows(6) | {"label": [0, 0, 1, 1, 1, 1]},
             {"task": {"data": {"source": "toy", "subset": {"per_class": 1}}}},
-            "(folder:toy) has 0 training rows, 1 a class are asked for", id="class absent from the subset",
+            "no row of class 2 in the train part, which the test part has", id="class absent from a part",
         ),
         pytest.param(
             image_rows(3) | {"file": ["a", "b", "a"]}, {"id": "file"},

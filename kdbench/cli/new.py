@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdbench.cli.common import app
-from kdbench.errors import UserError
+from kdbench.errors import UserError, printable
 
 if TYPE_CHECKING:
     from kdbench.scaffold import Made
@@ -42,12 +42,14 @@ def new_task(
         Path | None, typer.Option("--folder", help="Pictures: a folder a class, beneath train/ and test/ or not.")
     ] = None,
     parquet: Annotated[
-        Path | None, typer.Option("--parquet", help="A parquet file of pictures; test*.parquet beside it is found.")
+        Path | None,
+        typer.Option("--parquet", help="A parquet file of pictures, or a folder of its pieces; a test file is found."),
     ] = None,
     hub: Annotated[str | None, typer.Option("--hub", help="A data set of the hub, e.g. owner/name.")] = None,
     config: Annotated[str | None, typer.Option("--config", help="With --hub: which of its configurations.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Column of the classes, if it is not plain.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Column of a number to predict.")] = None,
+    image: Annotated[str | None, typer.Option("--image", help="Column of the pictures, if it is not plain.")] = None,
     standalone: Standalone = False,
     to: To = None,
 ) -> None:
@@ -60,15 +62,16 @@ def new_task(
     if len(named) != 1:
         raise UserError("name the data with one of --folder, --parquet and --hub")
     source, where = named[0]
-    _tell(
-        write(name, source, where, config=config, label=label, target=target, standalone=standalone, to=to)  # type: ignore[arg-type]
-    )
+    columns = {"label": label, "target": target, "image": image}
+    _tell(write(name, source, where, config=config, **columns, standalone=standalone, to=to))  # type: ignore[arg-type]
 
 
 def _tell(made: Made) -> None:
-    """What was written, and what to type next."""
+    """What was written, what to know about the data, and what to type next."""
     for path in made.files:
         print(f"wrote {made.folder / path}")
+    for note in made.notes:
+        print(f"note: {printable(note)}")
     print("next:")
     for line in made.next:
         print(f"  {line}")

@@ -6,18 +6,16 @@ A column of numbers is ``<part>.<input>.npy``; a stored one is ``.bin`` (all fil
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kdbench.data import video
+from kdbench.data.picture import UNREADABLE, damaged, eight_bit, opened, upright, whole
 from kdbench.data.setspec import ClipInput, ImageInput, Input, PictureInput, SoundInput, VectorInput
 from kdbench.data.sound import log_mel
 from kdbench.errors import UserError
@@ -113,6 +111,12 @@ class Writer:
         """(channels, size, size) pixels, and whether the file is a JPEG file."""
         picture, jpeg = opened(file, where)
         mode = MODES[given.channels]
+        try:
+            picture = eight_bit(upright(picture), given.white)
+        except UNREADABLE as error:
+            raise damaged(where, error) from error
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
         if picture.mode != mode and not given.convert:
             channels = len(picture.getbands())
             raise UserError(
@@ -123,8 +127,8 @@ class Writer:
             raise UserError(f"{where}: a picture of {width}x{height} pixels, {given.size}x{given.size} expected")
         try:
             pixels = np.asarray(picture.convert(mode))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{where}: the picture is cut off or damaged ({error}); get the file again") from error
+        except UNREADABLE as error:
+            raise damaged(where, error) from error
         return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), jpeg
 
     def _keep(self, value: Any, where: str) -> bytes:
@@ -149,8 +153,11 @@ class Writer:
             content = file_content(value, where, "video")
             return video.pictures(content, self.given.keep, where), content
         files = [file_content(picture, where) for picture in value]
+        white = self.given.white if isinstance(self.given, PictureInput) else None
         for file in files:
-            self.jpeg |= opened(file, where)[1]
+            picture, jpeg = opened(file, where)
+            whole(file, picture, where, white)
+            self.jpeg |= jpeg
         return files, b"".join(files)
 
     def moments(self) -> tuple[list[int], list[int]] | None:
@@ -194,17 +201,6 @@ def file_content(value: Any, where: str, what: str = "picture") -> bytes:
     if not found:
         raise UserError(f"{where}: a {what} of zero bytes; get the file again")
     return found
-
-
-def opened(file: bytes, where: str) -> tuple[Image.Image, bool]:
-    """The picture, its pixels not read yet, and whether it is a JPEG file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # a small file of very many pixels
-            picture = Image.open(io.BytesIO(file))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{where}: {len(file)} bytes that are no picture; get the file again") from error
-    return picture, picture.format == "JPEG"
 
 
 def vector(value: Any, given: VectorInput, where: str) -> NDArray[np.float32]:

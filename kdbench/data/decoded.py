@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from kdbench.cache import Damaged, build_once
 from kdbench.data import kept, tables
+from kdbench.data.classfolders import differing, some
 from kdbench.data.columns import Writer
 from kdbench.data.kept import FACTS, Decoded
 from kdbench.data.place import Place
@@ -21,6 +23,8 @@ from kdbench.data.setspec import PART_NAMES, Part, SetSpec, SoundInput
 from kdbench.data.table import Table, share
 from kdbench.errors import UserError, nearest
 from kdbench.files import sha256, write_atomic
+
+MULTI_LABEL = " (several labels a row, multi-label, is no kind of task here)"
 
 
 def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
@@ -64,8 +68,16 @@ def _from_hub(spec: SetSpec, place: Place) -> Decoded:
 
 
 def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str) -> Decoded:
+    _same_classes(parts)
     if spec.test_every is not None:
-        parts = {part: share(table, part, spec.test_every) for part, table in parts.items()}
+        for table in parts.values():
+            _columns(spec, table)
+        parts = {
+            part: share(table, part, spec.aim, spec.test_every, by_class=spec.label is not None)
+            for part, table in parts.items()
+        }
+    for line in dict.fromkeys(table.passed for table in parts.values() if table.passed):
+        place.progress.say(line)
     content = kept.content_key({part: table.files for part, table in parts.items()}, place.cache)
     folder = kept.place_of(spec, content, place.cache)
 
@@ -74,12 +86,14 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str)
             left.unlink()
         rows_of = {part: _decode_part(spec, part, table, path, place) for part, table in parts.items()}
         _distinct(spec, rows_of)
-        facts = {
-            part: {k: v for k, v in found.items() if k not in ("digests", "ids")} for part, found in rows_of.items()
-        }
+        _every_class(spec, parts, {part: np.load(path / f"{part}.y.npy") for part in PART_NAMES}, place)
+        own = ("digests", "ids", "inputs")
+        facts = {part: {k: v for k, v in found.items() if k not in own} for part, found in rows_of.items()}
+        seen = set(rows_of["train"]["inputs"])
+        repeated = [row for row, digest in enumerate(rows_of["test"]["inputs"]) if digest in seen]
         both = [digest for found in rows_of.values() for digest in found["digests"]]
         sizes = {file.name: file.stat().st_size for file in path.iterdir()}
-        body = {"parts": facts, "pool": _together(both), "files": sizes, "set": spec.name}
+        body = {"parts": facts, "pool": _together(both), "files": sizes, "set": spec.name, "repeated": repeated}
         write_atomic(path / FACTS, json.dumps(body, indent=1))
 
     build_once(folder, _check, build, place.progress.say)
@@ -108,18 +122,27 @@ def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pl
     writers = {name: Writer(given, folder / f"{part}.{name}", table.count) for name, given in spec.inputs.items()}
     aims: list[int | float] = []
     digests: list[bytes] = []
+    inputs: list[bytes] = []
     ids: dict[Any, str] = {}
-    with place.progress.bar(f"decoding {spec.name} {part}", table.count) as advance:
+    with (
+        place.progress.bar(f"decoding {spec.name} {part}", table.count) as advance,
+        (folder / kept.names_of(part)).open("w", encoding="utf-8") as names,
+    ):
         for at, row in table.read(columns):
             aim = _aim(spec, row, at)
             if aim is not None:
                 if spec.id is not None:
                     _seen_once(spec.id, row[spec.id], at, ids)
                 digest = hashlib.sha256(repr(aim).encode())
+                seen = hashlib.blake2b(digest_size=16)
                 for writer in writers.values():
-                    digest.update(writer.add(row, at))
+                    content = writer.add(row, at)
+                    digest.update(content)
+                    seen.update(content)
                 aims.append(aim)
                 digests.append(digest.digest())
+                inputs.append(seen.digest())
+                names.write(at.replace("\n", " ") + "\n")
             advance()
     for writer in writers.values():
         writer.close()
@@ -135,6 +158,7 @@ def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pl
         **_moments(writers.values()),
         "jpeg": any(writer.jpeg for writer in writers.values()),
         "digests": digests,
+        "inputs": inputs,
         "ids": ids,
     }
 
@@ -161,8 +185,34 @@ def _columns(spec: SetSpec, table: Table) -> list[str]:
     for column, check, what in _typed(spec):
         found = table.schema.field(column).type
         if not check(found):
-            raise UserError(f"{file}: column {column!r} is of type {found}, {what} are expected")
+            several = MULTI_LABEL if pa.types.is_nested(found) else ""
+            raise UserError(f"{file}: column {column!r} is of type {found}{several}, {what} are expected")
     return wanted
+
+
+def _same_classes(parts: Mapping[Part, Table]) -> None:
+    """Refuses parts whose class folders differ: classes are numbered by the order of their names."""
+    names = {Path(table.name): table.classes for table in parts.values() if table.classes is not None}
+    if len(names) == len(PART_NAMES) and (wrong := differing({k: v for k, v in names.items() if v is not None})):
+        raise UserError(wrong)
+
+
+def _every_class(spec: SetSpec, parts: Mapping[Part, Table], y: Mapping[Part, NDArray[Any]], place: Place) -> None:
+    """Refuses a class that one part alone has; says how many have no row at all."""
+    if spec.label is None:
+        return
+    names = parts["train"].classes or [str(label) for label in range(spec.label.classes)]
+    rows = {part: np.bincount(y[part], minlength=spec.label.classes) for part in PART_NAMES}
+    for part, other in (PART_NAMES, PART_NAMES[::-1]):
+        lacking = [names[int(label)] for label in np.flatnonzero((rows[part] == 0) & (rows[other] > 0))]
+        if lacking:
+            raise UserError(
+                f"{parts[part].name}: no row of class {some(lacking)} in the {part} part, which the {other} part has; "
+                "give both parts rows of every class"
+            )
+    absent = int((rows["train"] == 0).sum())
+    if absent:
+        place.progress.say(f"{spec.name}: {absent} of its {spec.label.classes} classes have no row in either part")
 
 
 def _typed(spec: SetSpec) -> list[tuple[str, Any, str]]:
@@ -184,9 +234,13 @@ def _aim(spec: SetSpec, row: dict[str, Any], at: str) -> int | float | None:
     """The row's label or target; None for a row that is left out."""
     if spec.label is not None:
         label = row[spec.label.column]
+        if label is None:
+            raise UserError(f"{at}, column {spec.label.column!r}: label None is none; leave rows without a label out")
         if not isinstance(label, int) or not 0 <= label < spec.label.classes:
+            unlabelled = " (-1 often stands for a row without a label: leave such rows out)" if label == -1 else ""
             raise UserError(
-                f"{at}, column {spec.label.column!r}: label {label} is not one of 0 to {spec.label.classes - 1}"
+                f"{at}, column {spec.label.column!r}: label {label} is not one of 0 to "
+                f"{spec.label.classes - 1}{unlabelled}"
             )
         return label
     assert spec.target is not None

@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdbench.data.classfolders import Passed, class_folders
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, VectorInput
 from kdbench.data.table import Row, Table
-from kdbench.errors import UserError, nearest
+from kdbench.errors import UserError, nearest, printable
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+PICTURES = {
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+    ".pbm", ".pnm", ".jp2", ".avif", ".tga",
+}  # fmt: skip
 VIDEOS = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
 METADATA = "metadata.csv"
 FEATURES = ".npy"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Rows of a part: a file and its values each; in class folders their names, and what was passed over."""
+
+    rows: Sequence[tuple[Path, Row]]
+    classes: Sequence[str] | None = None
+    passed: Passed | None = None
 
 
 def open_folder(spec: SetSpec, folder: Path) -> Table:
@@ -27,18 +41,23 @@ def open_folder(spec: SetSpec, folder: Path) -> Table:
         UserError: the set has other inputs too, the classes are not its own, or a listed file is missing.
     """
     shown, stored = _inputs(spec, folder)
-    listed = _rows(spec, folder)
+    found = _found(spec, folder)
 
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        for path, values in listed:
-            row: Row = {shown: {"bytes": path.read_bytes()}, **values}
+        for path, values in found.rows:
+            row: Row = dict(values)
+            if shown in columns:
+                row[shown] = {"bytes": _content(path)}
             if spec.id is not None:
                 row.setdefault(spec.id, path.stem)
-            if stored is not None:
+            if stored is not None and stored.column in columns:
                 row[stored.column] = _features(path.with_suffix(FEATURES), stored)
-            yield str(path.relative_to(folder.parent)), row
+            yield printable(path.relative_to(folder.parent)), row
 
-    return Table(str(folder), files(spec, folder), len(listed), read)
+    passed = str(found.passed) if found.passed is not None else ""
+    return Table(
+        printable(folder), _files(spec, folder, found), len(found.rows), read, classes=found.classes, passed=passed
+    )
 
 
 def files(spec: SetSpec, folder: Path) -> list[Path]:
@@ -47,8 +66,12 @@ def files(spec: SetSpec, folder: Path) -> list[Path]:
     Raises:
         UserError: as :func:`open_folder`.
     """
+    return _files(spec, folder, _found(spec, folder))
+
+
+def _files(spec: SetSpec, folder: Path, found: _Found) -> list[Path]:
     _, stored = _inputs(spec, folder)
-    shown = [path for path, _ in _rows(spec, folder)]
+    shown = [path for path, _ in found.rows]
     beside = [path.with_suffix(FEATURES) for path in shown] if stored is not None else []
     return [path for path in [folder / METADATA, *beside] if path.is_file()] + shown
 
@@ -63,38 +86,39 @@ def _inputs(spec: SetSpec, folder: Path) -> tuple[str, VectorInput | None]:
     return shown[0].column, stored[0] if stored else None
 
 
-def _rows(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
+def _found(spec: SetSpec, folder: Path) -> _Found:
     return _listed(spec, folder) if (folder / METADATA).is_file() else _by_class(spec, folder)
 
 
-def _suffixes(spec: SetSpec) -> set[str]:
-    return VIDEOS if any(isinstance(given, ClipInput) for given in spec.inputs.values()) else PICTURES
-
-
-def _by_class(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
+def _by_class(spec: SetSpec, folder: Path) -> _Found:
     if spec.label is None:
         raise UserError(f"{folder}: {METADATA} with columns file_name and {', '.join(spec.columns)} is missing")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if len(classes) != spec.label.classes:
-        raise UserError(f"{folder}: {len(classes)} class folders, {spec.name} has {spec.label.classes} classes")
-    return [
-        (path, {spec.label.column: label})
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in _suffixes(spec)
+    video = any(isinstance(given, ClipInput) for given in spec.inputs.values())
+    beside = {FEATURES} if any(isinstance(given, VectorInput) for given in spec.inputs.values()) else set()
+    found = class_folders(folder, VIDEOS if video else PICTURES, beside)
+    if len(found.files) != spec.label.classes:
+        count = f"{found.folder}: {len(found.files)} class folders, {spec.name} has {spec.label.classes} classes"
+        raise UserError(f"{count}; {found.empty}" if found.empty else count)
+    if found.empty:
+        raise UserError(found.empty)
+    rows: list[tuple[Path, Row]] = [
+        (Path(path), {spec.label.column: label}) for label, paths in enumerate(found.files.values()) for path in paths
     ]
+    return _Found(rows, list(found.files), found.passed)
 
 
-def _listed(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
+def _listed(spec: SetSpec, folder: Path) -> _Found:
     number = int if spec.label is not None else float
     aim = spec.label.column if spec.label is not None else spec.target.column  # type: ignore[union-attr]
-    found = []
+    found: list[tuple[Path, Row]] = []
     with (folder / METADATA).open(newline="", encoding="utf-8") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             at = f"{folder / METADATA} line {line}"
             for key in ("file_name", aim):
                 if row.get(key) is None:
                     raise UserError(f"{at}: no column {key!r}{nearest(key, [k for k in row if k])}")
+            if not row[aim].strip():
+                raise UserError(f"{at}: {aim} is empty; every row needs one, leave rows without it out")
             try:
                 value = number(row[aim])
             except ValueError as error:
@@ -103,7 +127,14 @@ def _listed(spec: SetSpec, folder: Path) -> list[tuple[Path, Row]]:
             if not path.is_file() or folder.resolve() not in path.resolve().parents:
                 raise UserError(f"{at}: no file {row['file_name']!r} in {folder}")
             found.append((path, {**row, aim: value}))
-    return found
+    return _Found(found)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _features(path: Path, given: VectorInput) -> Any:

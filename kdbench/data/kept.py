@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DECODER = 2
+DECODER = 3
 """Raised when the same files would decode to other arrays."""
 FACTS = "facts.json"
 KNOWN_FILES = "files.json"
@@ -30,7 +31,8 @@ class Decoded:
 
     Attributes:
         folder: where its arrays lie.
-        facts: ``parts`` (of each: rows, content, labels, sums, squares, jpeg), ``pool``.
+        facts: ``parts`` (of each: rows, content, labels, sums, squares, jpeg), ``pool``,
+            ``repeated`` (test rows, by number, whose inputs stand in the training part too).
         origin: the folder or hub id it came from.
     """
 
@@ -67,9 +69,10 @@ def peek(spec: SetSpec, folder: Path, cache: Path) -> Decoded | None:
         return None
     parts = {part: found.files for part, found in there.items()}
     known = known_files(cache)
-    if any(listing(files) not in known for files in parts.values()):
+    seen = {part: known.get(listing(files)) for part, files in parts.items()}
+    if None in seen.values():
         return None
-    place = place_of(spec, content_key(parts, cache), cache)
+    place = place_of(spec, _together({part: str(content) for part, content in seen.items()}), cache)
     return Decoded.read(place, str(folder)) if (place / FACTS).is_file() else None
 
 
@@ -110,10 +113,24 @@ def decoding(spec: SetSpec) -> dict[str, Any]:
     return {**body, **split, "decoder": DECODER}
 
 
+def names_of(part: str) -> str:
+    """The file that says, a line a row, where the rows of a part came from."""
+    return f"{part}.names.txt"
+
+
 def listing(files: Sequence[Path]) -> str:
-    """sha256 over the names, sizes and times of a part's files."""
-    stats = [(str(path.absolute()), path.stat()) for path in files]
-    return sha256(canonical_json([[name, found.st_size, found.st_mtime_ns] for name, found in stats]))
+    """sha256 over what tells a part's files from others of these names without reading them.
+
+    Renaming a file changes its ctime, and renaming the folder that holds it the inode found under its name; sizes and
+    times of writing are equal where an archive was unpacked.
+    """
+    here, digest = os.getcwd(), hashlib.sha256()
+    for path in map(os.fspath, files):
+        found = os.stat(path)
+        name = path if path.startswith("/") else os.path.join(here, path)
+        facts = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        digest.update(os.fsencode(name) + repr(facts).encode())
+    return digest.hexdigest()
 
 
 def known_files(cache: Path) -> dict[str, str]:
@@ -124,19 +141,32 @@ def known_files(cache: Path) -> dict[str, str]:
 
 
 def content_key(parts: Mapping[Part, Sequence[Path]], cache: Path) -> str:
-    """sha256 over the files' names and content; files seen before with these sizes and times are not read again.
+    """sha256 over the files' names and content; files that :func:`listing` knows again are not read again.
 
     The names count because a folder's name can be a label.
     """
     known = known_files(cache)
-    fresh, digest = dict(known), hashlib.sha256()
+    fresh = dict(known)
+    keys = {part: listing(files) for part, files in parts.items()}
     for part, files in parts.items():
-        if (key := listing(files)) not in fresh:
-            fresh[key] = sha256("".join(f"{path.parent.name}/{path.name}:{sha256_file(path)}" for path in files))
-        digest.update(f"{part}:{fresh[key]}".encode())
+        if keys[part] not in fresh:
+            fresh[keys[part]] = _content(files)
     if fresh != known:
         write_atomic(cache / KNOWN_FILES, json.dumps(fresh))
+    return _together({part: fresh[key] for part, key in keys.items()})
+
+
+def _content(files: Sequence[Path]) -> str:
+    """sha256 over the content of a part's files and their places below the folder that holds them all."""
+    digest = hashlib.sha256()
+    above = os.path.commonpath([path.parent for path in files]) if files else ""
+    for path in files:
+        digest.update(os.fsencode(os.path.relpath(path, above)) + b":" + sha256_file(path).encode())
     return digest.hexdigest()
+
+
+def _together(contents: Mapping[Part, str]) -> str:
+    return sha256("".join(f"{part}:{content}" for part, content in contents.items()))
 
 
 def place_of(spec: SetSpec, content: str, cache: Path) -> Path:

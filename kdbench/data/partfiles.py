@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,11 @@ from kdbench.data import folders
 from kdbench.data.setspec import Part, SetSpec
 from kdbench.errors import UserError
 
-_SHARD = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})\.")
+_SHARD = re.compile(
+    r"[-_.](?P<number>\d+)([-_]of[-_](?P<count>\d+))?"
+    r"(-[0-9a-f]{8,}|-[0-9a-f]{8}-[0-9a-f-]{27}(-c\d+)?)?(\.(snappy|gz|zstd?|lz4|brotli))?"
+)
+"""What follows a part's name in the name of one of its several files: as `datasets`, Spark and people number them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,6 @@ def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
     for name in names:
         for suffix in ("parquet", "arrow"):
             if found := _files(folder, name, suffix):
-                _whole(found)
                 return PartFiles(spec, found)
     for name in names:
         if (folder / name).is_dir():
@@ -58,21 +61,76 @@ def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
     )
 
 
+def shard_of(stem: str) -> str:
+    """The part that a file belongs to by its name without suffix: ``train`` for ``train-00000-of-00002``.
+
+    A number alone is one of a shard where it has five digits, as Spark writes it; ``my-2020`` is a file by itself.
+    """
+    found = re.fullmatch(rf"(?P<part>.+?){_SHARD.pattern}", stem)
+    return found["part"] if found is not None and (found["count"] or len(found["number"]) == 5) else stem
+
+
+def tables_of(folder: Path, name: str) -> list[Path]:
+    """The parquet files of a part.
+
+    Raises:
+        UserError: there are none, or not all of them.
+    """
+    if found := _files(folder, name, "parquet"):
+        return found
+    raise UserError(f"{folder}: no parquet file {name}.parquet")
+
+
 def _files(folder: Path, name: str, suffix: str) -> list[Path]:
-    form = re.compile(rf"{re.escape(name)}([-_.].*)?\.{suffix}")
+    """Files of a part's name: the one that has it whole, else its shards, else the only one that begins with it.
+
+    Raises:
+        UserError: a shard is missing or there twice, or several files begin with the name.
+    """
     for place in (folder, folder / "data"):
-        found = [path for path in place.glob(f"*.{suffix}") if form.fullmatch(path.name)]
-        if found:
-            return sorted(found)
-    return sorted((folder / name).glob(f"*.{suffix}"))
+        stems = {path.name.removesuffix(f".{suffix}"): path for path in sorted(place.glob(f"*.{suffix}"))}
+        if name in stems:
+            return _inside(stems[name], suffix) if stems[name].is_dir() else [stems[name]]
+        beside = {stem: path for stem, path in stems.items() if re.match(rf"{re.escape(name)}[-_.]", stem)}
+        numbered = {stem: found for stem in beside if (found := _SHARD.fullmatch(stem, len(name)))}
+        shards = {stem: found for stem, found in numbered.items() if found["count"]}
+        _whole(place, shards)
+        if numbered:
+            return [beside[stem] for stem in shards or numbered]
+        if len(beside) > 1:
+            raise UserError(
+                f"{place}: which of {', '.join(path.name for path in beside.values())} is the part {name!r}? name it "
+                f"{name}.{suffix} or, in shards, {name}-00000-of-00002.{suffix}; or put its files into a folder {name}/"
+            )
+        if beside:
+            return list(beside.values())
+    return _inside(folder / name, suffix)
 
 
-def _whole(files: Sequence[Path]) -> None:
-    """Refuses a set of shards of which one is missing."""
-    shards = [match for path in files if (match := _SHARD.search(path.name))]
-    if shards and len(shards) == len(files) != int(shards[0]["count"]):
-        missing = sorted(set(range(int(shards[0]["count"]))) - {int(match["number"]) for match in shards})
+def _inside(folder: Path, suffix: str) -> list[Path]:
+    """All tables of a folder that is a part."""
+    return sorted(path for path in folder.glob(f"*.{suffix}") if not path.name.startswith("."))
+
+
+def _whole(folder: Path, shards: Mapping[str, re.Match[str]]) -> None:
+    """Refuses shards that are not all of one set, each once.
+
+    Raises:
+        UserError: names a shard that is missing or there twice.
+    """
+    if not shards:
+        return
+    first = next(iter(shards))
+    counts = {int(found["count"]) for found in shards.values()}
+    numbers = [int(found["number"]) for found in shards.values()]
+    if len(counts) > 1:
+        raise UserError(f"{folder}: {first} and its like are shards of several sets; keep the files of one")
+    if missing := sorted(set(range(*counts)) - set(numbers)):
         raise UserError(
-            f"{files[0].parent}: shard {missing[0]} of {shards[0]['count']} is missing beside {files[0].name}; "
-            "the download was cut off, get it again"
+            f"{folder}: shard {missing[0]} of {shards[first]['count']} is missing beside {first}; the download was cut "
+            "off, get it again"
         )
+    if len(numbers) > len(set(numbers)):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        both = " and ".join(stem for stem, found in shards.items() if int(found["number"]) == twice)
+        raise UserError(f"{folder}: shard {twice} is there twice ({both}); keep one of them")

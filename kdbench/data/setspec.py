@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,8 +20,8 @@ from kdbench.yamlfile import read_as
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=80)]
-PartName = Annotated[str, StringConstraints(pattern=r"^(\.|[A-Za-z0-9][A-Za-z0-9_.-]*)$", max_length=64)]
-"""Beginning of the names of a part's files, or its folder's name; ``.`` is the data set's own folder."""
+PartName = Annotated[str, StringConstraints(pattern=r"^(\.|[^./\\\x00-\x1f][^/\\\x00-\x1f]*)$", max_length=100)]
+"""A part's file without its suffix or shard, or its folder's name; ``.`` is the data set's own folder."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Part = Literal["train", "test"]
 PART_NAMES: tuple[Part, ...] = ("train", "test")
@@ -35,6 +36,7 @@ class ImageInput(_Model):
     """Pictures of one size, decoded once to (N, channels, size, size) uint8.
 
     ``convert`` allows pictures of another mode, which are brought to this one; otherwise they are an error.
+    ``white`` is the value of white in grey pictures of more than 8 bits, 65535 where it is not given.
     """
 
     kind: Literal["image"]
@@ -42,6 +44,7 @@ class ImageInput(_Model):
     size: int = Field(ge=1)
     channels: Literal[1, 3] = 3
     convert: bool = False
+    white: float | None = Field(default=None, gt=0)
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -49,13 +52,14 @@ class ImageInput(_Model):
 class PictureInput(_Model):
     """Pictures of any size, kept compressed and decoded when drawn: (N, 3, size, size) uint8.
 
-    ``resize`` is what the short side is brought to before the centre is cut out.
+    ``resize`` is what the short side is brought to before the centre is cut out. ``white`` as of an image.
     """
 
     kind: Literal["picture"]
     column: Column
     size: int = Field(ge=1)
     resize: int = Field(ge=1)
+    white: float | None = Field(default=None, gt=0)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -126,6 +130,13 @@ class Target(_Model):
     range: tuple[float, float]
     outside: Literal["refuse", "drop"] = "refuse"
 
+    @model_validator(mode="after")
+    def _wide(self) -> Target:
+        low, high = self.range
+        if not -math.inf < low < high < math.inf:
+            raise ValueError("range is two finite numbers, the lower one first; a target of one value cannot be learnt")
+        return self
+
 
 class Hub(_Model):
     """A data set of the model hub, loaded through `datasets`; ``gated`` ones need the user's own token."""
@@ -181,7 +192,8 @@ class SetSpec(_Model):
         path: a folder of this machine, read where the data folder has none of ``folders``; never in a set that is
             shared.
         parts: names that the training and the test part have on the hub and on disk.
-        test_every: where both parts have one name, so that it holds all rows: every n-th of them is a test row.
+        test_every: where both parts have one name, so that it holds all rows: one in so many of each class, or of a
+            regression's rows, is a test row, drawn with a fixed seed.
         inputs: input name to column.
         id: a column whose values must differ.
         identity: of the official data.
@@ -236,6 +248,13 @@ class SetSpec(_Model):
         if self.id is not None:
             found[self.id] = "distinct values"
         return found
+
+    @property
+    def aim(self) -> str:
+        """Column of the label or target."""
+        aim = self.label if self.label is not None else self.target
+        assert aim is not None
+        return aim.column
 
     def copy_name(self, copy: str | None) -> str:
         """Name of the official data or of a copy."""

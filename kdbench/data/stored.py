@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from kdbench.data.picture import UNREADABLE, eight_bit, upright
 from kdbench.errors import UserError
 
 RATIO = (3 / 4, 4 / 3)
@@ -82,6 +84,8 @@ class Stored:
         frames: length of a clip, None for single pictures.
         digest: identifies the content.
         name: of the data set and part, for errors.
+        names: a file with a line on where each row came from, for errors; None where it is not known.
+        white: value of white in pictures of more than 8 bits, None for the full scale of 16.
         behind: (M, 3, S, S) or (M, 3, T, S, S) uint8 rows behind the file's, None without any.
     """
 
@@ -94,6 +98,8 @@ class Stored:
     digest: str
     name: str
     behind: NDArray[np.uint8] | None = None
+    names: Path | None = None
+    white: float | None = None
     dtype: torch.dtype = torch.uint8
 
     @property
@@ -150,10 +156,8 @@ class Stored:
         box = self.geometry.centre(width, height) if rng is None else random_box(width, height, least, rng)
         try:
             pixels = [self._resized(picture, box) for picture in pictures]
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(
-                f"{self.name} row {row}: a picture cannot be decoded ({error}); get the data again"
-            ) from error
+        except UNREADABLE as error:
+            raise self._unreadable(row, error) from error
         clip = np.stack(pixels).transpose(3, 0, 1, 2)
         return clip[:, 0] if self.frames is None else clip
 
@@ -189,8 +193,11 @@ class Stored:
     def _open(self, file: int, row: int) -> Image.Image:
         content = self.blob[self.bounds[file] : self.bounds[file + 1]].tobytes()
         try:
-            return Image.open(io.BytesIO(content)).convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(
-                f"{self.name} row {row}: a picture cannot be decoded ({error}); get the data again"
-            ) from error
+            return eight_bit(upright(Image.open(io.BytesIO(content))), self.white).convert("RGB")
+        except (*UNREADABLE, UserError) as error:
+            raise self._unreadable(row, error) from error
+
+    def _unreadable(self, row: int, error: Exception) -> UserError:
+        lines = self.names.read_bytes().split(b"\n") if self.names is not None and self.names.is_file() else []
+        file = f" ({lines[row].decode('utf-8', 'replace')})" if row < len(lines) else ""
+        return UserError(f"{self.name} row {row}{file}: a picture cannot be decoded ({error}); get the data again")

@@ -15,7 +15,7 @@ from kdbench.data.folders import open_folder
 from kdbench.data.partfiles import part_files
 from kdbench.data.setspec import ClipInput, Part, SetSpec
 from kdbench.data.table import Row, Table
-from kdbench.errors import UserError
+from kdbench.errors import UserError, nearest
 
 BLOCK, CLIP_BLOCK = 256, 4
 """Rows read at a time, and rows with videos."""
@@ -53,12 +53,22 @@ def _parquet(files: Sequence[Path], block: int) -> Table:
 
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         for path, file in zip(files, opened, strict=True):
+            _has(path, file.schema_arrow, columns)
             try:
                 yield from _numbered(path, file.iter_batches(block, columns=list(columns)))
             except (OSError, pa.ArrowException) as error:
                 raise _cannot(path, error) from error
 
     return Table(str(files[0]), files, sum(file.metadata.num_rows for file in opened), read, opened[0].schema_arrow)
+
+
+def _has(path: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Refuses a file without a column that the first file of its part has."""
+    missing = next((name for name in columns if name not in schema.names), None)
+    if missing is not None:
+        raise UserError(
+            f"{path}: column {missing!r} is missing{nearest(missing, schema.names)}; is it one of these files?"
+        )
 
 
 def _numbered(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, Row]]:
@@ -91,6 +101,7 @@ def _is_stream(path: Path) -> bool:
 def _in_memory(files: Sequence[Path], tables: Sequence[pa.Table], block: int) -> Table:
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         for path, table in zip(files, tables, strict=True):
+            _has(path, table.schema, columns)
             yield from _numbered(path, table.select(list(columns)).to_batches(block))
 
     return Table(str(files[0]), files, sum(table.num_rows for table in tables), read, tables[0].schema)

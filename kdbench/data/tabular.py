@@ -14,7 +14,7 @@ from kdbench.contract import Rows
 from kdbench.data.dataset import Dataset, Derived, Transform, select
 from kdbench.data.decoded import decode
 from kdbench.data.identity import identify
-from kdbench.data.kept import Decoded
+from kdbench.data.kept import Decoded, names_of
 from kdbench.data.options import parse
 from kdbench.data.place import Place
 from kdbench.data.setspec import (
@@ -147,6 +147,8 @@ def _rows(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
                 frames=given.frames if isinstance(given, ClipInput) else None,
                 digest=decoded.facts["parts"][part]["ordered"],
                 name=f"{decoded.origin} {part}",
+                names=decoded.folder / names_of(part),
+                white=given.white if isinstance(given, PictureInput) else None,
             )
         else:
             columns[name] = torch.from_numpy(decoded.array(part, name))

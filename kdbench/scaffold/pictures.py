@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdbench import hub
-from kdbench.data.columns import file_content, opened
+from kdbench.data.classfolders import class_folders, differing, inner, subfolders
+from kdbench.data.columns import file_content
 from kdbench.data.folders import METADATA, PICTURES
-from kdbench.errors import UserError, nearest
+from kdbench.data.partfiles import shard_of, tables_of
+from kdbench.data.table import held_back
+from kdbench.errors import UserError
+from kdbench.scaffold import aims, partnames
+from kdbench.scaffold.aims import Aim
+from kdbench.scaffold.sample import Look, look
 
-PART_WORDS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation", "eval", "dev")}
-"""What people call the parts."""
-LABELS = ("label", "labels", "class", "fine_label", "category", "y", "target")
-"""What people call the column of the classes, the most usual first."""
+TEST_EVERY = 5
+"""One row in so many becomes a test row where there is no test part."""
 SAMPLE = 256
 """Pictures looked at."""
-TEST_EVERY = 5
-"""Every n-th row becomes a test row where there is no test part."""
-DENSE_UP_TO = 64
-"""Pictures of one size up to this are kept as pixels, others compressed."""
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What is predicted: ``classes`` of whole numbers from 0, or a number within ``low`` and ``high``."""
-
-    column: str
-    classes: int | None = None
-    low: float = 0.0
-    high: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,10 +36,8 @@ class Found:
         test_every: where no test part was found.
         rows: training rows, about.
         column: of the pictures.
-        size: pixels of a side, None where sizes differ or are large.
-        channels: 1 or 3.
-        convert: pictures of several modes are among them.
-        mean, std: by channel, of the pictures that were looked at.
+        look: what some of the pictures have in common.
+        notes: what a person should know about how the data are read.
     """
 
     parts: Mapping[str, str]
@@ -58,77 +45,176 @@ class Found:
     rows: int
     aim: Aim
     column: str
-    size: int | None
-    channels: int
-    convert: bool
-    mean: Sequence[float]
-    std: Sequence[float]
+    look: Look
+    notes: Sequence[str] = ()
 
 
-def in_folder(folder: Path) -> Found:
+def _whole(name: str) -> tuple[dict[str, str], int, str]:
+    """One part that holds all rows, and what to say about it."""
+    note = f"no test part was found: one row in {TEST_EVERY} of each class, drawn with a fixed seed, is held back"
+    return dict.fromkeys(("train", "test"), name), TEST_EVERY, note
+
+
+def in_folder(folder: Path) -> tuple[Path, Found]:
     """A folder with a folder a part or none, and in it a folder of pictures a class.
+
+    Returns:
+        The folder to read, and what is in it.
 
     Raises:
         UserError: it holds no pictures in class folders; says what is expected.
     """
-    inner = [path.name for path in folder.iterdir() if path.is_dir()]
-    parts, every = _parts(inner)
-    if every is not None:
-        parts = {"train": ".", "test": "."}
-    if (folder / parts["train"] / METADATA).is_file():
-        raise UserError(
-            f"{folder / parts['train'] / METADATA}: describe a listed folder by hand: copy a file of kdbench/data/sets"
-        )
-    classes: dict[str, list[str]] = {}
+    folder = inner(folder, PICTURES)
+    parts, every, notes = _folder_parts(folder)
     for part in dict.fromkeys(parts.values()):
-        classes[part] = sorted(path.name for path in (folder / part).iterdir() if path.is_dir())
-    names = classes[parts["train"]]
-    if len(names) < 2:
+        if (folder / part / METADATA).is_file():
+            raise UserError(
+                f"{folder / part / METADATA}: describe a listed folder by hand: copy a file of kdbench/data/sets"
+            )
+    found = {part: class_folders(folder / name, PICTURES) for part, name in parts.items()}
+    train, test = found["train"], found["test"]
+    if len(train.files) < 2 or not any(train.files.values()):
+        what = "no picture in the class folders" if len(train.files) > 1 else f"{len(train.files)} class folders"
         raise UserError(
-            f"{folder / parts['train']}: {len(names)} class folders; a folder a class with pictures in it is expected, "
-            "beneath train/ and test/ where the data are split already"
+            f"{train.folder}: {what}; a folder a class with pictures in it is expected, beneath a folder a part where "
+            f"the data are split already ({partnames.KNOWN}); pictures are {', '.join(sorted(PICTURES))}"
         )
-    other = next((part for part, found in classes.items() if found != names), None)
-    if other is not None:
-        odd = sorted(set(classes[other]) ^ set(names))
-        raise UserError(f"{folder / other}: its class folders are not those of {parts['train']}/: {', '.join(odd[:5])}")
-    files = [
-        path
-        for name in names
-        for path in sorted((folder / parts["train"] / name).iterdir())
-        if path.suffix.lower() in PICTURES
-    ]
-    if not files:
-        raise UserError(f"{folder / parts['train']}: no picture in the class folders; {', '.join(sorted(PICTURES))}")
-    some = ((str(path), path.read_bytes()) for path in files[:: max(1, len(files) // SAMPLE)])
-    rows = len(files) - (len(files) // every if every else 0)
-    return _found(parts, every, rows, Aim("label", classes=len(names)), "image", some)
+    if (
+        wrong := differing({one.folder: list(one.files) for one in (train, test)})
+        if train.folder != test.folder
+        else None
+    ):
+        raise UserError(wrong)
+    for one in (train, test):
+        if one.empty:
+            raise UserError(one.empty)
+    notes += list(dict.fromkeys(str(one.passed) for one in (train, test) if one.passed.counts))
+    files = [path for paths in train.files.values() for path in paths]
+    labels = [label for label, paths in enumerate(train.files.values()) for _ in paths]
+    rows = len(files) - (sum(held_back(labels, every)) if every else 0)
+    some = ((path, Path(path).read_bytes()) for path in files[:: max(1, len(files) // SAMPLE)])
+    aim = Aim("label", classes=len(train.files))
+    return folder, Found(parts, every, rows, aim, "image", *_looked(some, notes))
 
 
-def in_parquet(file: Path, label: str | None, target: str | None) -> tuple[Path, Found]:
-    """A parquet file of pictures, and the test part beside it if there is one; the folder to read, and what is in it.
+def _folder_parts(folder: Path) -> tuple[dict[str, str], int | None, list[str]]:
+    """Names of the parts, how many rows to hold back without a test part, and what to say about it."""
+    split = [name for name in subfolders(folder) if subfolders(inner(folder / name, PICTURES))]
+    found = partnames.pair(split)
+    if found is not None:
+        train, tests = found
+        unlabelled = [name for name in partnames.partners(train, subfolders(folder)) if name not in split]
+        notes = [f"{folder / name}: without class folders, so {tests[0]}/ is the test part" for name in unlabelled[:1]]
+        return {"train": train, "test": tests[0]}, None, notes
+    train = next((name for name in split if partnames.is_train(name)), ".") if len(split) == 1 else "."
+    parts, every, note = _whole(train)
+    return parts, every, [note]
+
+
+def _looked(files: Iterable[tuple[str, bytes]], notes: Sequence[str]) -> tuple[Look, list[str]]:
+    found = look(files)
+    return found, [*notes, *found.notes]
+
+
+def in_parquet(given: Path, label: str | None, target: str | None, image: str | None) -> tuple[Path, Found]:
+    """A parquet file of pictures, or a folder of some, and the test part beside it if there is one.
+
+    A file stands for itself and its shards (``-00000-of-00002``); those of other names beside it are left alone.
+
+    Returns:
+        The folder to read, and what is in it.
 
     Raises:
         UserError: not readable, no column of pictures, or it is not plain which column is predicted.
     """
+    folder, train, others = _named_part(given)
+    files = tables_of(folder, train)
+    schema = _opened(files[0]).schema_arrow
+    column = aims.picture_column(schema, files[0], image)
+    named = aims.class_labels(schema)
+    chosen, number = aims.aim_column(
+        schema, files[0], label, target, named, lambda name: aims.repeats(_values(files, name, {}))
+    )
+    notes: list[str] = []
+    known: dict[Path, list[Any]] = {}
+    test = next((part for part in others if _labelled(folder, part, chosen, known, notes)), None)
+    parts, every = {"train": train, "test": test or train}, None
+    if test is None:
+        parts, every, note = _whole(train)
+        notes.append(note)
+    read = dict.fromkeys(path for part in parts.values() for path in tables_of(folder, part))
+    values = [value for path in read for value in _values([path], chosen, known)]
+    own = _values(files, chosen, known)
+    aims.read_aim(chosen, number, own, files[0], named.get(chosen))
+    aim = aims.read_aim(chosen, number, values, folder, named.get(chosen))
+    if aim.classes is not None and (lacking := aim.classes - len(set(values))):
+        notes.append(f"{aim.classes - lacking} of {aim.classes} classes (0 to {aim.classes - 1}) occur")
+    notes.insert(0, f"read: {', '.join(path.name for path in list(read)[:4])}{', ...' if len(read) > 4 else ''}")
+    held = sum(held_back([0] * len(own) if number else own, every)) if every else 0
+    first = next(_opened(files[0]).iter_batches(SAMPLE, columns=[column])).to_pylist()
+    some = (
+        (f"{files[0].name} row {n}", file_content(row[column], f"{files[0].name} row {n}"))
+        for n, row in enumerate(first)
+    )
+    return folder, Found(parts, every, len(own) - held, aim, column, *_looked(some, notes))
+
+
+def _named_part(given: Path) -> tuple[Path, str, list[str]]:
+    """Folder and training part that a path names, and the parts beside it that could be for tests, the best first."""
+    if given.is_dir():
+        stems = _stems(given)
+        found = partnames.pair(stems)
+        if found is not None:
+            return given, *found
+        if not stems:
+            raise UserError(f"{given}: no parquet file in it")
+        return given.parent, given.name.removesuffix(".parquet") if given.suffix == ".parquet" else given.name, []
+    folder, stem = given.parent, shard_of(given.name.removesuffix(".parquet"))
+    if given.name.removesuffix(".parquet") != stem and (folder / f"{stem}.parquet").exists():
+        raise UserError(f"{given}: {stem}.parquet lies beside it; keep the one file or the shards")
+    return folder, stem, partnames.partners(stem, _stems(folder))
+
+
+def _stems(folder: Path) -> list[str]:
+    """Names of the parts that parquet files of a folder could be."""
+    names = (path.name.removesuffix(".parquet") for path in sorted(folder.glob("*.parquet")))
+    return list(dict.fromkeys(shard_of(name) for name in names if not name.startswith(".")))
+
+
+def _opened(path: Path) -> pq.ParquetFile:
     try:
-        table = pq.ParquetFile(file)
+        return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
-    parts, every = _parts([path.name.removesuffix(".parquet") for path in file.parent.glob("*.parquet")])
-    if every is not None or not file.name.startswith(parts["train"]):
-        stem, _, shard = file.stem.partition("-")
-        parts, every = dict.fromkeys(("train", "test"), stem if shard[:1].isdigit() else file.stem), TEST_EVERY
-    schema = table.schema_arrow
-    column = _picture_column(schema, file)
-    aim = _aim(table, file, label, target)
-    rows = table.metadata.num_rows - (table.metadata.num_rows // every if every else 0)
-    first = next(table.iter_batches(SAMPLE, columns=[column])).to_pylist()
-    some = ((f"{file.name} row {n}", file_content(row[column], f"{file.name} row {n}")) for n, row in enumerate(first))
-    return file.parent, _found(parts, every, rows, aim, column, some)
+        raise UserError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
 
 
-def on_hub(name: str, config: str | None, label: str | None, target: str | None) -> tuple[str, Found]:
+def _values(files: Sequence[Path], column: str, known: dict[Path, list[Any]]) -> list[Any]:
+    """All values of a column; of a file in ``known`` they are not read again."""
+    for path in files:
+        if path not in known:
+            file = _opened(path)
+            if column not in file.schema_arrow.names:
+                raise UserError(f"{path}: column {column!r} is missing; {', '.join(file.schema_arrow.names)} are there")
+            try:
+                known[path] = [value for batch in file.iter_batches(columns=[column]) for value in batch[0].to_pylist()]
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
+    return [value for path in files for value in known[path]]
+
+
+def _labelled(folder: Path, part: str, column: str, known: dict[Path, list[Any]], notes: list[str]) -> bool:
+    """Whether the rows of a part have labels; hidden test parts have -1 or nothing there."""
+    files = tables_of(folder, part)
+    there = all(column in _opened(path).schema_arrow.names for path in files)
+    hidden = not there or all(value in (None, -1) for value in _values(files, column, known))
+    if hidden:
+        notes.append(f"{files[0].name}: its rows have no labels in {column!r}, so it is not the test part")
+    return not hidden
+
+
+def on_hub(
+    name: str, config: str | None, label: str | None, target: str | None, image: str | None
+) -> tuple[str, Found]:
     """A data set of the hub, its first rows streamed; the revision that was looked at, and what is in it.
 
     Raises:
@@ -140,123 +226,45 @@ def on_hub(name: str, config: str | None, label: str | None, target: str | None)
     try:
         revision = HfApi().dataset_info(name).sha
         splits = datasets.get_dataset_split_names(name, config, revision=revision)
-        parts, every = _parts(splits)
-        if every is not None:
-            parts = dict.fromkeys(("train", "test"), splits[0])
+        train, tests = partnames.pair(splits) or (splits[0], [])
         info = datasets.load_dataset_builder(name, config, revision=revision).info
-        stream = datasets.load_dataset(name, config, split=parts["train"], streaming=True, revision=revision)
-        rows = list(stream.decode(False).take(SAMPLE))
+
+        def some_of(split: str) -> list[dict[str, Any]]:
+            stream = datasets.load_dataset(name, config, split=split, streaming=True, revision=revision)
+            return list(stream.decode(False).take(SAMPLE))
+
+        rows = some_of(train)
+        others = {split: some_of(split) for split in tests}
     except Exception as error:  # the hub's client raises many types, all of which mean: not to be had now
         advice = "is the id right, are you logged in?"
         if hub.unreached(error):
             advice = "connect this machine, or get the files elsewhere and name them with --folder or --parquet"
         raise UserError(f"{name} cannot be had from the hub ({hub.why(error)}); {advice}") from error
     if not rows:
-        raise UserError(f"{name}: its part {parts['train']} is empty")
+        raise UserError(f"{name}: its part {train} is empty")
     seen = pa.Table.from_pylist(rows)
-    column = _picture_column(seen.schema, name)
-    chosen, number = _aim_column(seen.schema, name, label, target)
-    values = [row[chosen] for row in rows]
+    column = aims.picture_column(seen.schema, name, image)
     features = info.features or {}
-    classes = getattr(features.get(chosen), "num_classes", None)
-    aim = Aim(chosen, low=min(values), high=max(values)) if number else Aim(chosen, classes or max(values) + 1)
-    about = info.splits[parts["train"]].num_examples if info.splits else len(rows)
+    counts = {key: getattr(feature, "num_classes", None) for key, feature in features.items()}
+    named = {key: count for key, count in counts.items() if count and key in seen.schema.names}
+    chosen, number = aims.aim_column(
+        seen.schema, name, label, target, named, lambda column: aims.repeats(seen[column].to_pylist())
+    )
+    values = [row[chosen] for row in rows]
+    if (missing := next((n for n, value in enumerate(values) if value in (None, -1)), None)) is not None and not number:
+        raise UserError(f"{name}: row {missing} has no label in column {chosen!r}; only labelled rows can be used")
+    aim = (
+        Aim(chosen, low=min(values), high=max(values)) if number else Aim(chosen, named.get(chosen) or max(values) + 1)
+    )
+    test = next((t for t, of in others.items() if any(row.get(chosen) not in (None, -1) for row in of)), None)
+    notes = [f"{hidden}: its rows have no labels, so it is not the test part" for hidden in others if test != hidden][
+        :1
+    ]
+    parts, every = {"train": train, "test": test or train}, None
+    if test is None:
+        parts, every, note = _whole(train)
+        notes.append(note)
+    about = info.splits[train].num_examples if info.splits else len(rows)
     some = ((f"{name} row {n}", file_content(row[column], f"{name} row {n}")) for n, row in enumerate(rows))
-    return str(revision), _found(parts, every, about - (about // every if every else 0), aim, column, some)
-
-
-def _parts(names: Sequence[str]) -> tuple[dict[str, str], int | None]:
-    """Names of the parts among names; without a test part, how many rows to hold back."""
-    found = {}
-    for part, words in PART_WORDS.items():
-        match = [
-            word for word in words if any(name == word or name.startswith((f"{word}-", f"{word}_")) for name in names)
-        ]
-        if match:
-            found[part] = match[0]
-    return (found, None) if len(found) == len(PART_WORDS) else ({}, TEST_EVERY)
-
-
-def _picture_column(schema: pa.Schema, where: Any) -> str:
-    """The first column of picture files."""
-
-    def holds_files(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return any(field.name == "bytes" for field in kind)
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    column = next((field.name for field in schema if holds_files(field.type)), None)
-    if column is None:
-        raise UserError(f"{where}: no column of picture files among {', '.join(schema.names)}")
-    return str(column)
-
-
-def _aim_column(schema: pa.Schema, where: Any, label: str | None, target: str | None) -> tuple[str, bool]:
-    """The column to predict, and whether it is a number rather than a class."""
-    chosen = label or target
-    if chosen is None:
-        whole = [field.name for field in schema if pa.types.is_integer(field.type)]
-        chosen = next((name for name in LABELS if name in whole), whole[0] if len(whole) == 1 else None)
-    if chosen is None:
-        raise UserError(
-            f"{where}: which column is predicted? name classes with --label or a number with --target; there are "
-            f"{', '.join(schema.names)}"
-        )
-    if chosen not in schema.names:
-        option = "--label" if label else "--target"
-        raise UserError(f"{where}: {option} {chosen!r} is no column{nearest(chosen, schema.names)}")
-    kind = schema.field(chosen).type
-    wanted = pa.types.is_integer(kind) or (target is not None and pa.types.is_floating(kind))
-    if not wanted:
-        raise UserError(
-            f"{where}: column {chosen!r} is of type {kind}; classes are whole numbers from 0, targets are numbers"
-        )
-    return chosen, target is not None
-
-
-def _aim(table: pq.ParquetFile, file: Path, label: str | None, target: str | None) -> Aim:
-    chosen, number = _aim_column(table.schema_arrow, file, label, target)
-    values = np.concatenate(
-        [batch.column(0).to_numpy(zero_copy_only=False) for batch in table.iter_batches(columns=[chosen])]
-    )
-    if not len(values) or not np.isfinite(values.astype(float)).all():
-        raise UserError(f"{file}: column {chosen!r} is empty or has rows without a number")
-    low, high = float(values.min()), float(values.max())
-    if number:
-        return Aim(chosen, low=low, high=high)
-    if low != 0 or high < 1:
-        raise UserError(f"{file}: column {chosen!r} runs from {low:g} to {high:g}; number the classes from 0")
-    return Aim(chosen, classes=int(high) + 1)
-
-
-def _found(
-    parts: Mapping[str, str], every: int | None, rows: int, aim: Aim, column: str, files: Iterator[tuple[str, bytes]]
-) -> Found:
-    """What some picture files have in common."""
-    modes, sizes, sums, squares, count = set(), set(), np.zeros(3), np.zeros(3), 0
-    for where, content in files:
-        try:
-            picture = opened(content, where)[0]
-            modes.add(picture.mode)
-            sizes.add(picture.size)
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.float64).reshape(-1, 3) / 255
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{where}: the picture is cut off or damaged ({error}); get the file again") from error
-        sums, squares, count = sums + pixels.sum(0), squares + np.square(pixels).sum(0), count + len(pixels)
-    width, height = next(iter(sizes))
-    size = width if len(sizes) == 1 and width == height <= DENSE_UP_TO else None
-    channels = 1 if modes == {"L"} and size is not None else 3
-    mean = sums / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0)).clip(min=0.01)
-    return Found(
-        parts=parts,
-        test_every=every,
-        rows=rows,
-        aim=aim,
-        column=column,
-        size=size,
-        channels=channels,
-        convert=len(modes) > 1 or modes <= {"P", "RGBA", "LA", "1", "CMYK"},
-        mean=[round(float(value), 4) for value in mean[:channels]],
-        std=[round(float(value), 4) for value in std[:channels]],
-    )
+    about -= about // every if every else 0
+    return str(revision), Found(parts, every, about, aim, column, *_looked(some, notes))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 import re
 import shlex
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from kdbench import __version__, registry
 from kdbench.data import sources
-from kdbench.data.setspec import set_names
+from kdbench.data.setspec import SetSpec, set_names
 from kdbench.errors import UserError, nearest
 from kdbench.provenance import ROOT
 from kdbench.scaffold.files import Made, write
+from kdbench.spec import TaskSpec
+from kdbench.yamlfile import read_as
 
 BESIDE = {"tasks/{name}.yaml": "task.yaml", "kdbench/data/sets/{set}.yaml": "set.yaml"}
 """Files of a task in a checkout, and their templates."""
@@ -26,8 +30,6 @@ STANDALONE = {
     "{package}/sets/{set}.yaml": "set.yaml",
 }
 """Files of a package of its own."""
-SHRUNK = 64
-"""Pixels of a side that pictures of several sizes are brought to, until their owner says otherwise."""
 PART = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 Source = Literal["folder", "parquet", "hub"]
 
@@ -40,6 +42,7 @@ def new_task(
     config: str | None = None,
     label: str | None = None,
     target: str | None = None,
+    image: str | None = None,
     standalone: bool = False,
     to: Path | None = None,
 ) -> Made:
@@ -50,6 +53,7 @@ def new_task(
         source: what ``where`` is: a folder, a parquet file, an id of the hub.
         config: of a data set of the hub that has several.
         label, target: column of the classes, or of a number to predict.
+        image: column of the pictures.
         standalone: a package with entry points instead of files in this checkout.
         to: folder of the standalone package; ``kdbench-<data set>`` here when None.
 
@@ -62,11 +66,14 @@ def new_task(
         raise UserError("kdbench runs outside a checkout; give --standalone for a package of your own")
     if label is not None and target is not None:
         raise UserError("give --label for classes or --target for a number, not both")
-    if source == "folder" and (label or target):
-        raise UserError("--label and --target name columns; in a folder of pictures the class is the folder's name")
+    if source == "folder" and (label or target or image):
+        raise UserError(
+            "--label, --target and --image name columns; in a folder of pictures the class is the folder's name"
+        )
     if source != "hub" and config is not None:
         raise UserError("--config belongs to --hub")
-    facts = {"name": name, "set": data_set, **_look(source, where, config, label, target)}
+    found = _look(source, where, config, label, target, image)
+    facts = {"name": name, "set": data_set, **found}
     if standalone:
         package = re.sub(r"\W", "_", f"kdbench_{data_set}")
         folder, plan = (to or Path(f"kdbench-{data_set}")).absolute(), STANDALONE
@@ -75,7 +82,26 @@ def new_task(
     else:
         folder, plan, first = ROOT, BESIDE, ()
     then = (f"kdbench check {name}", f"kdbench evaluate --method plain --task {name} --smoke")
-    return Made(folder, write(folder, plan, facts), (*first, *then))
+    judge = functools.partial(_sound, name, data_set)
+    return Made(folder, write(folder, plan, facts, judge), (*first, *then), tuple(found["notes"]))
+
+
+def _sound(name: str, data_set: str, path: Path, text: str) -> None:
+    """Refuses a file that could not be read back, for a name in the data that no file can state."""
+    kind = next((kind for kind in ("tasks", "sets") if kind in path.parts and path.suffix == ".yaml"), None)
+    if kind is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / path.name
+        written.write_text(text, encoding="utf-8")
+        try:
+            if kind == "tasks":
+                read_as(TaskSpec, written, name=name)
+            else:
+                read_as(SetSpec, written, name=data_set)
+        except UserError as error:
+            why = re.sub(rf"{re.escape(str(written))}(:\d+)?: ", "", str(error))
+            raise UserError(f"these data cannot be described: {why}; rename the file, folder or column") from error
 
 
 def _checked(name: str) -> str:
@@ -99,31 +125,36 @@ def _checked(name: str) -> str:
     return data_set
 
 
-def _look(source: Source, where: str, config: str | None, label: str | None, target: str | None) -> dict[str, Any]:
+def _look(
+    source: Source, where: str, config: str | None, label: str | None, target: str | None, image: str | None
+) -> dict[str, Any]:
     """What the templates say about the data."""
-    from kdbench.scaffold import pictures  # imports numpy and pyarrow
+    from kdbench.scaffold import pictures, sample  # import numpy and pyarrow
 
     path, hub, revision = None, None, None
     if source == "hub":
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", where):
             raise UserError(f"--hub {where!r} is no id of the hub; it has the form owner/name")
         hub = where
-        revision, found = pictures.on_hub(where, config, label, target)
+        revision, found = pictures.on_hub(where, config, label, target, image)
     else:
         given = Path(where).expanduser()
-        if not (given.is_dir() if source == "folder" else given.is_file()):
+        if not (given.is_dir() or (source == "parquet" and given.is_file())):
             beside = [item.name for item in given.parent.iterdir()] if given.parent.is_dir() else []
             raise UserError(f"--{source} {where}: there is no such {source}{nearest(given.name, beside)}")
         if source == "folder":
-            path, found = given, pictures.in_folder(given)
+            path, found = pictures.in_folder(given)
         else:
-            path, found = pictures.in_parquet(given, label, target)
-    size = found.size or SHRUNK
+            path, found = pictures.in_parquet(given, label, target, image)
+        if not _is_text(str(path.absolute())):
+            raise UserError(f"{path}: a folder whose name is not UTF-8 cannot stand in a file; rename it")
+    size, short = sample.square(found.look.size)
     return {
+        **asdict(found.look),
         **asdict(found),
-        "dense": found.size is not None,
+        "dense": found.look.size is not None,
         "size": size,
-        "resize": size + size // 8,
+        "resize": short,
         "crop": max(1, size // 8),
         "classes": found.aim.classes,
         "low": found.aim.low,
@@ -134,3 +165,12 @@ def _look(source: Source, where: str, config: str | None, label: str | None, tar
         "config": config,
         "revision": revision,
     }
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8, as everything in a file must be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
