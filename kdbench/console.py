@@ -271,14 +271,15 @@ def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def checks(name: str, found: Sequence[CheckResult]) -> list[str]:
-    """One line on a method or task, and one on each rule it breaks."""
+    """One line on a method or task, and one on each rule that it breaks or that has something to say."""
     count = {outcome: sum(r.outcome == outcome for r in found) for outcome in ("ok", "failed", "skipped")}
     state = "FAILED" if count["failed"] else "ok"
     lines = [f"{escape(name)}: {state}, {count['ok']} rules kept, {count['failed']} broken, {count['skipped']} skipped"]
     for result in found:
-        if result.outcome != "ok" and result.message:
+        if result.message:
+            said = "note" if result.outcome == "ok" else result.outcome
             where = f" on a {result.task} task" if result.task else ""
-            lines.append(f"  {result.outcome}: {escape(result.rule)}{where}: {escape(result.message)}")
+            lines.append(f"  {said}: {escape(result.rule)}{where}: {escape(result.message)}")
     return lines
 
 

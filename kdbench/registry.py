@@ -137,21 +137,33 @@ def method(name: str) -> MethodRef:
 
 @functools.cache
 def task_files() -> dict[str, Path]:
-    """Task name to file: its path under ``tasks/`` without ``.yaml``."""
+    """Task name to file: its path under ``tasks/`` without ``.yaml``, without the :func:`misnamed`."""
+    return _found()[0]
+
+
+def misnamed() -> dict[str, str]:
+    """Names that no task can have or that two files have, and what to do."""
+    return _found()[1]
+
+
+def _found() -> tuple[dict[str, Path], dict[str, str]]:
     folders = [plugins.package_folder("kdbench.tasks"), *plugins.folders(plugins.TASKS)]
     found: dict[str, Path] = {}
+    wrong: dict[str, str] = {}
     for folder in folders:
         for path in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]):
             name = path.relative_to(folder).with_suffix("").as_posix()
-            parts = name.split("/")
-            if "__" in name or not all(SLUG.fullmatch(part) for part in parts):
-                raise UserError(
+            if any(part.startswith(".") for part in name.split("/")):
+                continue  # of an editor or a file manager
+            if "__" in name or not all(SLUG.fullmatch(part) for part in name.split("/")):
+                wrong[name] = (
                     f"{path}: a task's name has one or two parts of [a-z0-9_.-], without '__'; rename the file"
                 )
-            if name in found:
-                raise UserError(f"{path}: the task {name!r} is there already ({found[name]}); rename the file")
-            found[name] = path
-    return dict(sorted(found.items()))
+            elif name in found:
+                wrong[name] = f"{path}: the task {name!r} is there already ({found[name]}); rename the file"
+            else:
+                found[name] = path
+    return {name: found[name] for name in sorted(found) if name not in wrong}, wrong
 
 
 @functools.cache
@@ -159,13 +171,33 @@ def task(name: str) -> TaskSpec:
     """A task by name.
 
     Raises:
-        UserError: unknown (names the nearest), or its file is malformed (file, line, key).
+        UserError: unknown (names the nearest), in two files, or malformed (file, line, key).
     """
     if name not in (known := task_files()):
+        if (wrong := misnamed().get(name)) is not None:
+            raise UserError(wrong)
         raise UserError(f"unknown task {name!r}{nearest(name, known)}; `kdbench list tasks` shows all")
     return read_as(TaskSpec, known[name], name=name)
 
 
 def tasks() -> dict[str, TaskSpec]:
-    """Every task."""
-    return {name: task(name) for name in task_files()}
+    """Every task.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    found, wrong = readable_tasks()
+    if wrong:
+        raise UserError(wrong[0])
+    return found
+
+
+def readable_tasks() -> tuple[dict[str, TaskSpec], list[str]]:
+    """Every task whose file can be read, and a line on each of the others."""
+    found, wrong = {}, list(misnamed().values())
+    for name in task_files():
+        try:
+            found[name] = task(name)
+        except UserError as error:
+            wrong.append(str(error))
+    return found, wrong

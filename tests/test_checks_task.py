@@ -88,5 +88,5 @@ def test_the_command_checks_tasks_and_suggests_both_kinds_of_names(tmp_path: Pat
         return int(stop.value.code or 0), captured.out + captured.err
 
     monkeypatch.setattr(tasks, "trains", lambda *args: None)
-    assert run("digits/few-shot") == (0, "digits/few-shot: ok, 12 rules kept, 0 broken, 0 skipped\n")
+    assert run("digits/few-shot") == (0, "digits/few-shot: ok, 14 rules kept, 0 broken, 0 skipped\n")
     assert "did you mean 'digits/low-res'" in run("digits/lowres")[1]

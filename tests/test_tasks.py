@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kdbench import models, registry
-from kdbench.data import catalogue, effort
+from kdbench.data import catalogue, effort, sources
 from kdbench.data.augment import augmentation
 from kdbench.data.setspec import ClipInput, PictureInput, set_names, set_spec
 from kdbench.spec import TaskSpec
@@ -87,15 +87,15 @@ def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
     spec = TASKS[name]
     augmentation(spec.data.augment)
     assert spec.baseline in registry.methods()
-    facts = catalogue.BUILT_IN.get(spec.data.source)
-    if facts is None and spec.data.source in set_names():
+    module = sources.module(spec.data.source)
+    facts = module.FACTS if module is not None else None
+    if facts is None:
         about = set_spec(spec.data.source)
         about.check_copy(spec.data.options.get("copy"))
         facts = catalogue._facts(about, spec.data.options)
         stored = any(isinstance(given, PictureInput | ClipInput) for given in about.inputs.values())
         assert any(augment.startswith("resized_crop") for augment in spec.data.augment) == stored
         assert (spec.kind == "regression") == (about.target is not None)
-    facts = facts or catalogue.AV_DIGITS
     for net, given in [(spec.pair.student.net, spec.pair.student.input)] + [
         (teacher.net, teacher.input) for teacher in spec.pair.teachers.values()
     ]:

@@ -13,7 +13,8 @@ class CheckResult:
     Attributes:
         rule: a key of :data:`kdbench.checks.rules.RULES` or :data:`kdbench.checks.tasks.RULES`.
         task: kind of the tiny task it ran on; empty for rules about a card or a task's own file.
-        message: what is wrong and what to do, or why it was skipped; empty when ok.
+        message: what is wrong and what to do, or why it was skipped; of a rule that is kept, what
+            should be known.
     """
 
     rule: str

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from kdbench import data, models, registry
+from kdbench.checks import rows as of_rows
 from kdbench.checks.result import CheckResult
 from kdbench.config import run_config
 from kdbench.contract import NotApplicable
@@ -38,6 +39,8 @@ RULES = {
     "score": "the unit is the metric's",
     "schedule": "milestones lie within the epochs",
     "data": "both parts can be read and hold what the data set's file says",
+    "varies": "the rows of an input differ, in each part and class",
+    "apart": "test rows do not stand in the training part too",
     "kind": "a regression has targets, the others have labels",
     "inputs": "the nets can read the inputs that the task names",
     "subset": "every class has the rows that a subset asks for",
@@ -46,7 +49,7 @@ RULES = {
     "ranked": "a ranked task has proven data and a least score of each teacher that is trained",
 }
 """Rule to what it says."""
-AFTER_DATA = ("kind", "inputs", "subset", "batches", "trains")
+AFTER_DATA = ("varies", "apart", "kind", "inputs", "subset", "batches", "trains")
 """Rules that need the rows."""
 
 Verdict = str | None
@@ -78,7 +81,10 @@ def _check(spec: TaskSpec, home: Home, folder: Path | None, progress: Progress) 
         yield CheckResult("data", "", "failed", str(error))
         yield from (CheckResult(rule, "", "skipped", "data failed") for rule in (*AFTER_DATA, "ranked"))
         return
-    yield CheckResult("data", "", "ok")
+    place = data.Place(folder, home.data, progress)
+    yield CheckResult("data", "", "ok", "; ".join(of_rows.remarks(spec.data, rows, place)))
+    yield _judged("varies", lambda: of_rows.varies(rows))
+    yield of_rows.apart(rows, decoded_of(spec.data, place))
     early = [_judged("kind", lambda: aim(spec, rows)), _judged("inputs", lambda: inputs(spec, rows))]
     early.append(_judged("subset", lambda: subset(spec, rows)))
     yield from early

@@ -160,7 +160,7 @@ def rows(of: Setting) -> Dataset:
     data = digits_angle.load({"copies": 1}) if of.kind == "regression" else digits.load({})
     colour = set(of.roles) if of.cross else {DEFAULT_ROLE, *(of.roles if of.gaps else ())}
     transforms = dict.fromkeys(colour, Transform((0.3, 0.15, 0.1), (0.38, 0.19, 0.13)))
-    transforms |= {"grey": digits.IMAGE, "profiles": digits.PROFILES}
+    transforms |= {"grey": digits.transform("image"), "profiles": digits.transform("profiles")}
     if of.gaps:
         transforms[of.roles[-1]] = Transform((80.0,), (90.0,))
     parts = {}

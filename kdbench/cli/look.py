@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Out, app, home_of, rows_of, show
+from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Out, app, home_of, rows_of, show, warn
 from kdbench.errors import UserError
 
 list_app = typer.Typer(help="List methods or tasks.", rich_markup_mode=None)
@@ -52,14 +52,21 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
     from kdbench.data import catalogue
     from kdbench.home import data_folder
 
-    found, folder = registry.tasks(), data_folder(data)
-    decoded = home_of(out, needed=False).data
-    states = {name: catalogue.status(spec, folder, decoded) for name, spec in found.items()}
+    (found, unreadable), folder = registry.readable_tasks(), data_folder(data)
+    decoded, states = home_of(out, needed=False).data, {}
+    for name, spec in found.items():
+        try:
+            states[name] = catalogue.status(spec, folder, decoded)
+        except UserError as error:  # the data set's file
+            unreadable.append(str(error))
+    found = {name: found[name] for name in states}
     if as_json:
         facts = {n: spec.model_dump(mode="json") | {"at_hand": asdict(states[n])} for n, spec in found.items()}
         print(json.dumps(facts, indent=1))
     else:
         show(*console.tasks(found, states))
+    for line in dict.fromkeys(unreadable):
+        warn(f"not listed: {line}")
 
 
 @show_app.command("method")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench.data import effort
+from kdbench.data import effort, sources, unknown
+from kdbench.data.facts import Facts
 from kdbench.data.identity import identify
 from kdbench.data.kept import peek, peek_hub
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, SoundInput, set_names, set_spec
@@ -48,23 +49,6 @@ class DataStatus:
         return self.state in ("built in", "here", "found")
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """Training rows and shapes of one row of each input."""
-
-    rows: int
-    classes: int
-    shapes: dict[str, tuple[int, ...]]
-
-
-BUILT_IN = {
-    "digits": _Facts(1000, 10, {"image": (1, 8, 8), "image_lr": (1, 8, 8), "profiles": (2, 8)}),
-    "digits_angle": _Facts(2000, 1, {"image": (1, 8, 8)}),
-}
-AV_DIGITS = _Facts(2700, 10, {"audio": (32, 63), "image": (1, 28, 28)})
-BUILT_IN_LICENCE = "BSD (scikit-learn's digits)"
-
-
 def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> DataStatus:
     """The state of a task's data.
 
@@ -73,23 +57,31 @@ def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> Da
         cache: folder of decoded data sets; without it nothing is known to be ``here``.
     """
     source = spec.data.source
-    device, speed = effort.speed()
-    if source in BUILT_IN:
-        run, teachers = _minutes(spec, BUILT_IN[source], speed)
-        return DataStatus(source, "built in", "ships with scikit-learn", None, BUILT_IN_LICENCE, run, teachers, device)
     if source not in set_names():
-        parts = [set_spec(name) for name in ("fsdd", "mnist")]
-        states = [_state(part, None, folder, cache) for part in parts]
-        order: list[State] = ["here", "found", "hub", "other copy", "absent"]
-        state, about = max(states, key=lambda found: order.index(found[0]))
-        run, teachers = _minutes(spec, AV_DIGITS, speed)
-        licence = "; ".join(part.licence for part in parts)
-        return DataStatus(source, state, about, sum(p.megabytes for p in parts), licence, run, teachers, device)
+        return _of_module(spec, folder, cache)
+    device, speed = effort.speed()
     of = set_spec(source)
     copy = spec.data.options.get("copy")
     state, about = _state(of, copy, folder, cache)
     run, teachers = _minutes(spec, _facts(of, spec.data.options), speed)
     return DataStatus(of.copy_name(copy), state, about, of.megabytes, of.licence, run, teachers, device)
+
+
+def _of_module(spec: TaskSpec, folder: Path | None, cache: Path | None) -> DataStatus:
+    """Of a source that is a module, by what it states of itself."""
+    source, (device, speed) = spec.data.source, effort.speed()
+    module = sources.module(source)
+    if module is None:
+        return DataStatus(source, "absent", unknown(source), None, "", None, None, device)
+    facts = getattr(module, "FACTS", Facts(0, 1, {}, f"made by {module.__name__}, which states no FACTS"))
+    run, teachers = _minutes(spec, facts, speed)
+    if not facts.made_of:
+        return DataStatus(source, "built in", facts.about, None, facts.licence, run, teachers, device)
+    parts = [set_spec(name) for name in facts.made_of]
+    order: list[State] = ["built in", "here", "found", "hub", "other copy", "absent"]
+    state, about = max((_state(part, None, folder, cache) for part in parts), key=lambda found: order.index(found[0]))
+    licence = facts.licence or "; ".join(part.licence for part in parts)
+    return DataStatus(source, state, about, sum(part.megabytes for part in parts), licence, run, teachers, device)
 
 
 def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | None) -> tuple[State, str]:
@@ -117,7 +109,7 @@ def _where(local: Path, folder: Path | None) -> str:
     return f"in {local.name}/ of the data folder" if local.parent == folder else f"in {local}"
 
 
-def _facts(of: SetSpec, options: dict[str, Any]) -> _Facts:
+def _facts(of: SetSpec, options: dict[str, Any]) -> Facts:
     classes = of.label.classes if of.label is not None else 1
     first = options.get("first")
     rows = first["train"] * classes if first else of.identity.rows.get("train", of.about_rows)
@@ -135,10 +127,10 @@ def _facts(of: SetSpec, options: dict[str, Any]) -> _Facts:
             shapes[name] = (given.bands, 1 + (given.samples - given.window) // given.hop)
         else:
             shapes[name] = (given.size,)
-    return _Facts(rows, classes, shapes)
+    return Facts(rows, classes, shapes)
 
 
-def _minutes(spec: TaskSpec, facts: _Facts, speed: effort.Speed) -> tuple[float | None, float | None]:
+def _minutes(spec: TaskSpec, facts: Facts, speed: effort.Speed) -> tuple[float | None, float | None]:
     if not facts.rows:
         return None, None
     rule = spec.data.subset

@@ -76,12 +76,12 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str)
             part: share(table, part, spec.aim, spec.test_every, by_class=spec.label is not None)
             for part, table in parts.items()
         }
-    for line in dict.fromkeys(table.passed for table in parts.values() if table.passed):
-        place.progress.say(line)
     content = kept.content_key({part: table.files for part, table in parts.items()}, place.cache)
     folder = kept.place_of(spec, content, place.cache)
 
     def build(path: Path) -> None:
+        for line in dict.fromkeys(table.passed for table in parts.values() if table.passed):
+            place.progress.say(line)
         for left in path.iterdir():  # of a decoder that was killed
             left.unlink()
         rows_of = {part: _decode_part(spec, part, table, path, place) for part, table in parts.items()}

@@ -55,11 +55,9 @@ def share(table: Table, part: str, aim: str, every: int, *, by_class: bool) -> T
     """
     aims = [row[aim] for _, row in table.read([aim])]
     tests = held_back(aims if by_class else [0] * len(aims), every)
-    if by_class and (lone := [label for label, count in Counter(aims).items() if count == 1 and label is not None]):
-        name = table.classes[lone[0]] if table.classes is not None else lone[0]
-        raise UserError(
-            f"{table.name}: class {name} has one row, which cannot stand in both parts; add rows or drop it"
-        )
+    lone = lone_class(aims) if by_class else None
+    if lone is not None:
+        raise UserError(f"{table.name}: {one_row(table.classes[lone] if table.classes is not None else lone)}")
 
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         for test, row in zip(tests, table.read(columns), strict=True):
@@ -90,3 +88,13 @@ def held_back(groups: Sequence[Any], every: int) -> list[bool]:
         for row in draws.permutation(rows)[: max(1, round(len(rows) / every))]:
             tests[row] = True
     return tests
+
+
+def lone_class(labels: Sequence[int | None]) -> int | None:
+    """A class that has one row, which cannot stand in both parts; None if there is none."""
+    return next((label for label, count in Counter(labels).items() if count == 1 and label is not None), None)
+
+
+def one_row(name: object) -> str:
+    """What is wrong with a class of one row."""
+    return f"class {name} has one row, which cannot stand in both parts; add rows of it or leave it out"

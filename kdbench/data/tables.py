@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from kdbench import hub
 from kdbench.data.folders import open_folder
 from kdbench.data.partfiles import part_files
-from kdbench.data.setspec import ClipInput, Part, SetSpec
+from kdbench.data.setspec import PART_NAMES, ClipInput, Part, SetSpec
 from kdbench.data.table import Row, Table
 from kdbench.errors import UserError, nearest
 
@@ -32,6 +32,13 @@ def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
         return open_folder(spec, found.folder)
     form = _parquet if found.tables[0].suffix == ".parquet" else _arrow
     return form(found.tables, _block(spec))
+
+
+def passed_over(spec: SetSpec, folder: Path | None) -> list[str]:
+    """A line on the files of each part's folder that are no rows; none where there are no such files or folders."""
+    found = [part_files(spec, folder, part).folder for part in PART_NAMES] if folder is not None else []
+    lines = [open_folder(spec, part).passed for part in found if part is not None]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def _block(spec: SetSpec) -> int:

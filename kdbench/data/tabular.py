@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,20 @@ class Options(BaseModel):
     first: First | None = None
 
 
-def decoded_of(given: Data, place: Place) -> Decoded | None:
-    """The decoded rows behind a task's data, None for a source that is a module."""
+def of_source(given: Data, place: Place) -> tuple[SetSpec, Path | None] | None:
+    """The data set behind a task's data and where it lies on disk, None for a source that is a module."""
     if given.source not in set_names():
         return None
     spec = set_spec(given.source)
-    return decode(spec, parse(Options, given.options, spec.name).known_copy, place)
+    return spec, spec.find(place.folder, parse(Options, given.options, spec.name).known_copy)
+
+
+def decoded_of(given: Data, place: Place) -> Decoded | None:
+    """The decoded rows behind a task's data, None for a source that is a module."""
+    found = of_source(given, place)
+    if found is None:
+        return None
+    return decode(found[0], parse(Options, given.options, found[0].name).known_copy, place)
 
 
 def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:

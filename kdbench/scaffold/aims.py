@@ -75,11 +75,8 @@ def aim_column(
         whole = [field.name for field in schema if pa.types.is_integer(field.type)]
         usual = _named(list(named), LABELS) or (next(iter(named)) if len(named) == 1 else None) or _named(whole, LABELS)
         chosen = usual or (whole[0] if len(whole) == 1 and repeats(whole[0]) else None)
-        lists = _named([field.name for field in schema if pa.types.is_list(field.type)], LABELS)
-        if chosen is None and lists is not None:
-            raise UserError(
-                f"{where}: column {lists!r} holds several labels a row; multi-label is no kind of task here"
-            )
+        other = _named(schema.names, LABELS)
+        chosen = chosen or (other if other is not None and not pa.types.is_floating(schema.field(other).type) else None)
     if chosen is None:
         raise UserError(
             f"{where}: which column is predicted? name classes with --label or a number with --target; there are "
@@ -136,7 +133,7 @@ def read_aim(chosen: str, number: bool, values: Sequence[Any], where: Any, class
         raise UserError(f"{where}: it has no rows")
     missing = next((row for row, value in enumerate(values) if value is None or not np.isfinite(float(value))), None)
     if missing is not None:
-        what = "a finite number" if number else "a label"
+        what = "finite number" if number else "label"
         raise UserError(f"{where}: row {missing} has no {what} in column {chosen!r}; leave such rows out")
     low, high = float(min(values)), float(max(values))
     if number:

@@ -15,7 +15,7 @@ from kdbench.data.classfolders import class_folders, differing, inner, subfolder
 from kdbench.data.columns import file_content
 from kdbench.data.folders import METADATA, PICTURES
 from kdbench.data.partfiles import shard_of, tables_of
-from kdbench.data.table import held_back
+from kdbench.data.table import held_back, lone_class, one_row
 from kdbench.errors import UserError
 from kdbench.scaffold import aims, partnames
 from kdbench.scaffold.aims import Aim
@@ -91,6 +91,8 @@ def in_folder(folder: Path) -> tuple[Path, Found]:
     notes += list(dict.fromkeys(str(one.passed) for one in (train, test) if one.passed.counts))
     files = [path for paths in train.files.values() for path in paths]
     labels = [label for label, paths in enumerate(train.files.values()) for _ in paths]
+    if every and (lone := lone_class(labels)) is not None:
+        raise UserError(f"{train.folder}: {one_row(list(train.files)[lone])}")
     rows = len(files) - (sum(held_back(labels, every)) if every else 0)
     some = ((path, Path(path).read_bytes()) for path in files[:: max(1, len(files) // SAMPLE)])
     aim = Aim("label", classes=len(train.files))
@@ -149,6 +151,15 @@ def in_parquet(given: Path, label: str | None, target: str | None, image: str | 
     aim = aims.read_aim(chosen, number, values, folder, named.get(chosen))
     if aim.classes is not None and (lacking := aim.classes - len(set(values))):
         notes.append(f"{aim.classes - lacking} of {aim.classes} classes (0 to {aim.classes - 1}) occur")
+    if test is None and not number and (lone := lone_class(own)) is not None:
+        raise UserError(f"{files[0]}: {one_row(lone)}")
+    if (
+        test is not None
+        and not number
+        and (odd := sorted(set(own) ^ set(_values(tables_of(folder, test), chosen, known))))
+    ):
+        part = test if odd[0] in own else train
+        raise UserError(f"{folder}: no row of class {odd[0]} in the part {part!r}; give both parts rows of every class")
     notes.insert(0, f"read: {', '.join(path.name for path in list(read)[:4])}{', ...' if len(read) > 4 else ''}")
     held = sum(held_back([0] * len(own) if number else own, every)) if every else 0
     first = next(_opened(files[0]).iter_batches(SAMPLE, columns=[column])).to_pylist()
@@ -169,6 +180,8 @@ def _named_part(given: Path) -> tuple[Path, str, list[str]]:
         if not stems:
             raise UserError(f"{given}: no parquet file in it")
         return given.parent, given.name.removesuffix(".parquet") if given.suffix == ".parquet" else given.name, []
+    if given.name.startswith("."):
+        raise UserError(f"{given}: a hidden file; rename it")
     folder, stem = given.parent, shard_of(given.name.removesuffix(".parquet"))
     if given.name.removesuffix(".parquet") != stem and (folder / f"{stem}.parquet").exists():
         raise UserError(f"{given}: {stem}.parquet lies beside it; keep the one file or the shards")

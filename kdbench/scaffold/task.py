@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pkgutil
 import re
 import shlex
 import tempfile
@@ -117,8 +116,7 @@ def _checked(name: str) -> str:
     if name in registry.methods():
         raise UserError(f"there is a method {name!r}; `kdbench check {name}` would not know which, choose another name")
     data_set = parts[0]
-    built_in = [module.name.replace("_", "-") for module in pkgutil.iter_modules(sources.__path__)]
-    if data_set in set_names() or data_set in built_in:
+    if data_set in set_names() or data_set.replace("_", "-") in sources.names():
         like = next((task for task in registry.task_files() if task.partition("/")[0] == data_set), None)
         model = f"; for another task on it copy the file of {like!r}" if like else ""
         raise UserError(f"there is a data set {data_set!r} already{model}; choose another first part for your own data")

@@ -9,21 +9,23 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
-from kdbench.contract import Rows
-from kdbench.data import tabular
-from kdbench.data.dataset import Dataset
+from kdbench.data.facts import Facts
 from kdbench.data.options import parse
 from kdbench.data.place import Place
 from kdbench.data.setspec import set_spec
 from kdbench.errors import UserError
 
+if TYPE_CHECKING:
+    from kdbench.contract import Rows
+    from kdbench.data.dataset import Dataset
+
 PAIRS = Path(__file__).parents[1] / "av_digits_pairs.csv"
 SETS = ("fsdd", "mnist")
+FACTS = Facts(2700, 10, {"audio": (32, 63), "image": (1, 28, 28)}, made_of=SETS)
 
 
 class Options(BaseModel):
@@ -45,6 +47,8 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
     Raises:
         UserError: FSDD or MNIST is not at hand, or is not the data the pairs were drawn for.
     """
+    from kdbench.data import tabular
+
     parse(Options, options, "av-digits")
     sound, images = (tabular.load(set_spec(name), {}, place) for name in SETS)
     for found, name in ((sound, "fsdd"), (images, "mnist")):
@@ -63,6 +67,10 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
 
 
 def _paired(part: str, sound: Rows, images: Rows) -> Rows:
+    import torch
+
+    from kdbench.contract import Rows
+
     heard, seen, digits = torch.tensor(pairs(part)).T
     if not (torch.equal(sound.y[heard], digits) and torch.equal(images.y[seen], digits)):
         raise UserError(

@@ -9,24 +9,35 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from sklearn.datasets import load_digits
-from torch import Tensor
 
-from kdbench.contract import Rows
-from kdbench.data.dataset import Dataset, Derived, Transform
+from kdbench.data.facts import Facts
 from kdbench.data.options import parse
 from kdbench.data.place import Place
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from kdbench.data.dataset import Dataset, Transform
+
 N_TRAIN = 1000
-IMAGE = Transform(mean=(0.305,), std=(0.376,))
-PROFILES = Transform(mean=(0.305, 0.305), std=(0.282, 0.113))
+LICENCE = "BSD (scikit-learn's digits)"
+ORIGIN = "ships with scikit-learn"
+FACTS = Facts(
+    N_TRAIN, 10, {"image": (1, 8, 8), "image_lr": (1, 8, 8), "profiles": (2, 8)}, about=ORIGIN, licence=LICENCE
+)
+_GREY = ((0.305,), (0.376,))
+NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "image": _GREY,
+    "image_lr": _GREY,
+    "profiles": ((0.305, 0.305), (0.282, 0.113)),
+}
+"""Mean and deviation of each input, by channel."""
 
 
 class Options(BaseModel):
@@ -38,6 +49,8 @@ class Options(BaseModel):
 
 def images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """All images, (1797, 8, 8) uint8 in 0..255, and labels, training rows first."""
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     grey = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
@@ -46,20 +59,37 @@ def images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def low_resolution(pixels: Tensor, rng: torch.Generator | None) -> Tensor:
     """(N, 1, H, W) uint8 averaged over 2x2 pixels, repeated to (N, 1, H, W) uint8."""
+    import torch
+    import torch.nn.functional as F
+
     return F.interpolate(F.avg_pool2d(pixels.float(), 2).round().to(torch.uint8), scale_factor=2)
 
 
 def profiles(pixels: Tensor, rng: torch.Generator | None) -> Tensor:
     """(N, 1, 8, 8) uint8 to (N, 2, 8) means of columns and of rows, in [0, 1]."""
+    import torch
+
     grey = pixels[:, 0].float() / 255
     return torch.stack([grey.mean(1), grey.mean(2)], dim=1)
 
 
-DERIVED = {"image_lr": (low_resolution, IMAGE), "profiles": (profiles, PROFILES)}
+DERIVED = {"image_lr": low_resolution, "profiles": profiles}
+
+
+def transform(name: str) -> Transform:
+    """The normalisation of an input."""
+    from kdbench.data.dataset import Transform
+
+    return Transform(*NORMALISATION[name])
 
 
 def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
     """The digits, from scikit-learn."""
+    import torch
+
+    from kdbench.contract import Rows
+    from kdbench.data.dataset import Dataset, Derived
+
     wanted = [name for name in parse(Options, options, "digits").inputs if name in DERIVED]
     grey, labels = images()
     x, y = torch.from_numpy(grey)[:, None], torch.from_numpy(labels)
@@ -68,7 +98,7 @@ def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
         train=Rows({"image": x[:N_TRAIN]}, y[:N_TRAIN]),
         test=Rows({"image": x[N_TRAIN:]}, y[N_TRAIN:]),
         classes=10,
-        transforms={"image": IMAGE} | {name: DERIVED[name][1] for name in wanted},
-        derived={name: Derived("image", DERIVED[name][0]) for name in wanted},
+        transforms={name: transform(name) for name in ("image", *wanted)},
+        derived={name: Derived("image", DERIVED[name]) for name in wanted},
         source="scikit-learn",
     )

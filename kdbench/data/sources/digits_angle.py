@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.ndimage import rotate
 
-from kdbench.contract import Rows
-from kdbench.data.dataset import Dataset
+from kdbench.data.facts import Facts
 from kdbench.data.options import parse
 from kdbench.data.place import Place
 from kdbench.data.sources import digits
+
+if TYPE_CHECKING:
+    from kdbench.contract import Rows
+    from kdbench.data.dataset import Dataset
+
+FACTS = Facts(2 * digits.N_TRAIN, 1, {"image": (1, 8, 8)}, about=digits.ORIGIN, licence=digits.LICENCE)
 
 
 class Options(BaseModel):
@@ -28,6 +31,11 @@ class Options(BaseModel):
 
 
 def _rotated(grey: np.ndarray, limit: float, seed: int) -> Rows:
+    import torch
+    from scipy.ndimage import rotate
+
+    from kdbench.contract import Rows
+
     angles = np.random.default_rng(seed).uniform(-limit, limit, len(grey))
     turned = [rotate(g.astype(np.float64), a, reshape=False, order=1) for g, a in zip(grey, angles, strict=True)]
     pixels = np.clip(np.rint(np.stack(turned)), 0, 255).astype(np.uint8)
@@ -36,6 +44,8 @@ def _rotated(grey: np.ndarray, limit: float, seed: int) -> Rows:
 
 def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
     """The rotated digits, from scikit-learn."""
+    from kdbench.data.dataset import Dataset
+
     given = parse(Options, options, "digits_angle")
     grey, _ = digits.images()
     train, test = grey[: digits.N_TRAIN], grey[digits.N_TRAIN :]
@@ -44,7 +54,7 @@ def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
         train=_rotated(np.repeat(train, given.copies, axis=0), given.range, seed=1),
         test=_rotated(test, given.range, seed=2),
         classes=1,
-        transforms={"image": digits.IMAGE},
+        transforms={"image": digits.transform("image")},
         label_range=(-given.range, given.range),
         source="scikit-learn",
     )

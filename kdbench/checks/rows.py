@@ -1,0 +1,107 @@
+"""Checks of a task's rows: what people would not notice before a score is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdbench.checks.result import CheckResult
+from kdbench.contract import Rows
+from kdbench.data import Place
+from kdbench.data.dataset import Dataset
+from kdbench.data.kept import Decoded, names_of
+from kdbench.data.stored import Stored
+from kdbench.data.tables import passed_over
+from kdbench.data.tabular import of_source
+from kdbench.spec import Data
+
+LOOKED_AT = 512
+"""Rows read of a column that is kept compressed."""
+FEW = 3
+"""Rows of a class from which on they must not all be equal."""
+REPEATED = 0.1
+"""Share of the test rows that stand in the training part from which on the score measures memory."""
+
+
+def remarks(given: Data, rows: Dataset, place: Place) -> Iterator[str]:
+    """What is no fault and should be known: files passed over, classes without a row."""
+    found = of_source(given, place)
+    if found is not None:
+        yield from passed_over(*found)
+    if rows.label_range is None:
+        there = int((torch.bincount(rows.train.y, minlength=rows.classes) > 0).sum())
+        if there < rows.classes:
+            yield f"{rows.classes - there} of {rows.classes} classes have no row"
+
+
+def varies(rows: Dataset) -> str | None:
+    """Rule ``varies``: what is wrong, None when nothing is."""
+    for part in ("train", "test"):
+        held: Rows = getattr(rows, part)
+        for name, column in held.x.items():
+            index = torch.arange(len(held.y))
+            if isinstance(column, Stored) and len(index) > LOOKED_AT:
+                index = torch.arange(LOOKED_AT) * len(index) // LOOKED_AT
+            values, y = column[index], held.y[index]
+            where = f"{part} rows of input {name!r}"
+            if len(index) > 1 and _equal(values):
+                return f"all {where} are equal{_why(values)}"
+            if values.dtype is not torch.uint8 or rows.label_range is not None:
+                continue
+            for label in y.unique().tolist():
+                members = values[y == label]
+                if len(members) >= FEW and _equal(members):
+                    return f"all {where} of class {label} are equal{_why(members)}"
+    return None
+
+
+def _equal(values: Tensor) -> bool:
+    return bool((values == values[:1]).all())
+
+
+def _why(values: Tensor) -> str:
+    """What is likely behind it."""
+    if values.dtype is not torch.uint8:
+        return "; is it the right column?"
+    flat = bool((values[0].flatten(1) == values[0].flatten(1)[:, :1]).all())
+    if not flat:
+        return "; are they copies of one picture?"
+    return (
+        ", and of one colour throughout: what is drawn in the alpha channel alone is lost, and of pictures that are "
+        "cut to a square the centre alone is kept"
+    )
+
+
+def apart(rows: Dataset, decoded: Decoded | None) -> CheckResult:
+    """Rule ``apart``: counts test rows whose inputs stand in the training part too."""
+    repeated = decoded.facts["repeated"] if decoded is not None else _repeated(rows)
+    if not repeated:
+        return CheckResult("apart", "", "ok")
+    of = decoded.facts["parts"]["test"]["rows"] if decoded is not None else len(rows.test.y)
+    example = f", e.g. {_name(decoded, repeated[0])}" if decoded is not None else f", e.g. row {repeated[0]}"
+    said = f"{len(repeated)} of {of} test rows stand in the training part too{example}"
+    return CheckResult("apart", "", "failed" if len(repeated) > REPEATED * of else "ok", said)
+
+
+def _name(decoded: Decoded, row: int) -> str:
+    with (decoded.folder / names_of("test")).open(encoding="utf-8") as lines:
+        return next(line for number, line in enumerate(lines) if number == row).rstrip("\n")
+
+
+def _repeated(rows: Dataset) -> list[int]:
+    """Test rows, by number, whose inputs are those of a training row; of columns in memory."""
+    seen = set(_digests(rows.train))
+    return [row for row, digest in enumerate(_digests(rows.test)) if digest in seen]
+
+
+def _digests(rows: Rows) -> Iterator[bytes]:
+    columns = [np.ascontiguousarray(x.numpy()) for _, x in sorted(rows.x.items()) if isinstance(x, Tensor)]
+    for row in range(len(rows.y)):
+        digest = hashlib.blake2b(digest_size=16)
+        for column in columns:
+            digest.update(column[row].tobytes())
+        yield digest.digest()
