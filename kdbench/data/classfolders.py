@@ -87,11 +87,10 @@ def subfolders(folder: Path) -> list[str]:
 
 def inner(folder: Path, suffixes: Collection[str]) -> Path:
     """The folder itself, or the one it wraps: archives often hold ``train/train/cat`` for ``train/cat``."""
-    while True:
-        names = subfolders(folder)
-        if len(names) != 1 or len(subfolders(folder / names[0])) < 2 or _has_rows(folder, suffixes):
-            return folder
-        folder = folder / names[0]
+    found = folder
+    while len(names := subfolders(found)) == 1 and not _has_rows(found, suffixes):
+        found = found / names[0]
+    return found if len(names) > 1 else folder
 
 
 def _has_rows(folder: Path, suffixes: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ Beside ``v.avi`` a file ``v.npy`` may hold the row's stored features.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ FEATURES = ".npy"
 class _Found:
     """Rows of a part: a file and its values each; in class folders their names, and what was passed over."""
 
-    rows: Sequence[tuple[Path, Row]]
+    rows: Sequence[tuple[str, Row]]
     classes: Sequence[str] | None = None
     passed: Passed | None = None
 
@@ -44,8 +45,8 @@ def open_folder(spec: SetSpec, folder: Path) -> Table:
     found = _found(spec, folder)
 
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        for path, values in found.rows:
-            row: Row = dict(values)
+        for file, values in found.rows:
+            path, row = Path(file), dict(values)
             if shown in columns:
                 row[shown] = {"bytes": _content(path)}
             if spec.id is not None:
@@ -60,7 +61,7 @@ def open_folder(spec: SetSpec, folder: Path) -> Table:
     )
 
 
-def files(spec: SetSpec, folder: Path) -> list[Path]:
+def files(spec: SetSpec, folder: Path) -> list[str]:
     """Every file that decides a part's rows.
 
     Raises:
@@ -69,11 +70,11 @@ def files(spec: SetSpec, folder: Path) -> list[Path]:
     return _files(spec, folder, _found(spec, folder))
 
 
-def _files(spec: SetSpec, folder: Path, found: _Found) -> list[Path]:
+def _files(spec: SetSpec, folder: Path, found: _Found) -> list[str]:
     _, stored = _inputs(spec, folder)
-    shown = [path for path, _ in found.rows]
-    beside = [path.with_suffix(FEATURES) for path in shown] if stored is not None else []
-    return [path for path in [folder / METADATA, *beside] if path.is_file()] + shown
+    shown = [path for path, _ in found.rows]  # strings: a folder may hold a million
+    beside = [str(Path(path).with_suffix(FEATURES)) for path in shown] if stored is not None else []
+    return [path for path in [str(folder / METADATA), *beside] if os.path.isfile(path)] + shown
 
 
 def _inputs(spec: SetSpec, folder: Path) -> tuple[str, VectorInput | None]:
@@ -101,17 +102,17 @@ def _by_class(spec: SetSpec, folder: Path) -> _Found:
         raise UserError(f"{count}; {found.empty}" if found.empty else count)
     if found.empty:
         raise UserError(found.empty)
-    rows: list[tuple[Path, Row]] = [
-        (Path(path), {spec.label.column: label}) for label, paths in enumerate(found.files.values()) for path in paths
-    ]
+    column = spec.label.column
+    rows = [(path, {column: label}) for label, paths in enumerate(found.files.values()) for path in paths]
     return _Found(rows, list(found.files), found.passed)
 
 
 def _listed(spec: SetSpec, folder: Path) -> _Found:
     number = int if spec.label is not None else float
     aim = spec.label.column if spec.label is not None else spec.target.column  # type: ignore[union-attr]
-    found: list[tuple[Path, Row]] = []
-    with (folder / METADATA).open(newline="", encoding="utf-8") as file:
+    found: list[tuple[str, Row]] = []
+    # Spreadsheets begin a file with a mark; names of another encoding are found by their bytes.
+    with (folder / METADATA).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             at = f"{folder / METADATA} line {line}"
             for key in ("file_name", aim):
@@ -126,7 +127,7 @@ def _listed(spec: SetSpec, folder: Path) -> _Found:
             path = folder / row["file_name"]
             if not path.is_file() or folder.resolve() not in path.resolve().parents:
                 raise UserError(f"{at}: no file {row['file_name']!r} in {folder}")
-            found.append((path, {**row, aim: value}))
+            found.append((str(path), {**row, aim: value}))
     return _Found(found)
 
 

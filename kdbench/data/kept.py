@@ -118,7 +118,7 @@ def names_of(part: str) -> str:
     return f"{part}.names.txt"
 
 
-def listing(files: Sequence[Path]) -> str:
+def listing(files: Sequence[str] | Sequence[Path]) -> str:
     """sha256 over what tells a part's files from others of these names without reading them.
 
     Renaming a file changes its ctime, and renaming the folder that holds it the inode found under its name; sizes and
@@ -140,7 +140,7 @@ def known_files(cache: Path) -> dict[str, str]:
     return {}
 
 
-def content_key(parts: Mapping[Part, Sequence[Path]], cache: Path) -> str:
+def content_key(parts: Mapping[Part, Sequence[str] | Sequence[Path]], cache: Path) -> str:
     """sha256 over the files' names and content; files that :func:`listing` knows again are not read again.
 
     The names count because a folder's name can be a label.
@@ -156,12 +156,12 @@ def content_key(parts: Mapping[Part, Sequence[Path]], cache: Path) -> str:
     return _together({part: fresh[key] for part, key in keys.items()})
 
 
-def _content(files: Sequence[Path]) -> str:
+def _content(files: Sequence[str] | Sequence[Path]) -> str:
     """sha256 over the content of a part's files and their places below the folder that holds them all."""
     digest = hashlib.sha256()
-    above = os.path.commonpath([path.parent for path in files]) if files else ""
+    above = os.path.commonpath({os.path.dirname(path) for path in files}) if files else ""
     for path in files:
-        digest.update(os.fsencode(os.path.relpath(path, above)) + b":" + sha256_file(path).encode())
+        digest.update(os.fsencode(os.path.relpath(path, above)) + b":" + sha256_file(Path(path)).encode())
     return digest.hexdigest()
 
 

@@ -32,7 +32,7 @@ class PartFiles:
     folder: Path | None = None
 
     @property
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str] | Sequence[Path]:
         """Every file that decides the part's rows; slow for a folder of many.
 
         Raises:

@@ -43,7 +43,9 @@ def opened(file: bytes, where: str) -> tuple[Image.Image, bool]:
 def upright(picture: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says, as viewers and `datasets` show it."""
     try:
-        turned = picture.getexif().get(_ORIENTATION, 1) != 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about EXIF that is cut off
+            turned = picture.getexif().get(_ORIENTATION, 1) != 1
     except Exception:  # cameras write EXIF that its reader fails on in many ways; such pictures are shown as stored
         return picture
     return ImageOps.exif_transpose(picture) if turned else picture

@@ -34,7 +34,7 @@ class Table:
     """
 
     name: str
-    files: Sequence[Path]
+    files: Sequence[str] | Sequence[Path]
     count: int
     read: Read
     schema: pa.Schema | None = None
