@@ -302,7 +302,7 @@ def test_names_that_no_file_can_state_are_refused_before_anything_is_written(sam
         with pytest.raises(UserError, match=said):
             scaffold.new_task("x", "parquet", str(tmp_path / f"{name}.parquet"), standalone=True, to=tmp_path / "x")
         assert not (tmp_path / "x").exists()
-    with pytest.raises(UserError, match="'kd' is a method"):
+    with pytest.raises(UserError, match="there is a method 'kd'"):
         scaffold.new_task("kd", "folder", str(tmp_path), standalone=True, to=tmp_path / "x")
 
 

@@ -45,7 +45,7 @@ LOADERS = {"CSafeLoader", "SafeLoader", "_Loader", "BaseLoader"}
 ALLOWED = {
     ("kdbench/registry.py", "importlib.import_module"): "the package of an installed plugin or of this repository",
     ("kdbench/models/__init__.py", "importlib.import_module"): "a module named in a table of the same file",
-    ("kdbench/data/__init__.py", "importlib.import_module"): "one of the modules found in its own folder",
+    ("kdbench/data/sources/__init__.py", "importlib.import_module"): "one of the modules found in its own folder",
     ("leaderboard/__init__.py", "importlib.import_module"): "one of two modules named there",
     ("tests/conftest.py", "exec_module"): "files of tests/, which are no package",
     ("tests/killed_run.py", "exec_module"): "a file of tests/",
@@ -270,7 +270,7 @@ def test_a_cell_of_csv_is_no_formula(start: str) -> None:
 
 
 def test_a_picture_of_very_many_pixels_is_refused_before_it_is_decoded() -> None:
-    from kdbench.data.columns import opened
+    from kdbench.data.picture import opened
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -278,7 +278,7 @@ def test_a_picture_of_very_many_pixels_is_refused_before_it_is_decoded() -> None
     for side in (10_000, 60_000):
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
         bomb = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-        with pytest.raises(UserError, match="no picture"):
+        with pytest.raises(UserError, match="more than 89 million pixels"):
             opened(bomb, "row 0")
 
 

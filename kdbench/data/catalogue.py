@@ -141,8 +141,9 @@ def _minutes(spec: TaskSpec, facts: Facts, speed: effort.Speed) -> tuple[float |
 
 
 def classes(spec: TaskSpec) -> int:
-    """How many classes a task's rows have, 1 for a regression."""
+    """How many classes a task's rows have, 1 for a regression and for a source that does not tell."""
     source = spec.data.source
-    if source in BUILT_IN:
-        return BUILT_IN[source].classes
-    return _facts(set_spec(source), spec.data.options).classes if source in set_names() else AV_DIGITS.classes
+    if source in set_names():
+        return _facts(set_spec(source), spec.data.options).classes
+    facts = getattr(sources.module(source), "FACTS", None)
+    return facts.classes if facts is not None else 1
