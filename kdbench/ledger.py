@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from kdbench.overhead.estimate import estimate_ratio
 from kdbench.record import Record
+from kdbench.registry import PLAIN
 from kdbench.schema_overhead import Measured
 
 HOUR_MS = 3_600_000
@@ -24,7 +25,7 @@ class Totals:
     Attributes:
         student_h, recipe_h: as the module says.
         full_h: None when a teacher's training cost is unknown.
-        plain_h: plain training of the same task, None without a measured overhead.
+        plain_h: plain training of the same task, of plain itself its own; None without a measured overhead.
         basis: ``projected`` when hours are steps times the step time of the paired measurement, which a busy machine
             cannot distort as it does the clock on the wall; ``measured`` when they are that clock's; ``cited`` when a
             part was measured by another run.
@@ -42,22 +43,43 @@ class Totals:
         return None if hours is None or not self.plain_h else hours / self.plain_h
 
 
+@dataclass(frozen=True)
+class Line:
+    """A stage of a record, priced: ``basis`` as in :class:`Totals`."""
+
+    name: str
+    ledger: str
+    hours: float
+    steps: int
+    basis: str
+    reusable: bool
+
+
+def lines(record: Record) -> list[Line]:
+    """The stages of a record that ended well, in device-hours."""
+    step_ms = _step_ms(record, record.measured)
+    return [
+        Line(stage.name, stage.ledger, stage.steps * step_ms[stage.name] / HOUR_MS, stage.steps, "projected",
+             stage.reusable)
+        if stage.name in step_ms
+        else Line(stage.name, stage.ledger, stage.device_h, stage.steps, stage.basis, stage.reusable)
+        for stage in record.stages
+    ]  # fmt: skip
+
+
 def totals(record: Record) -> Totals:
     """The three totals of a record that ended well."""
-    block = record.measured
-    step_ms = _step_ms(record, block)
-    student = recipe = 0.0
-    bases = set()
-    for stage in record.stages:
-        projected = stage.steps * step_ms[stage.name] / HOUR_MS if stage.name in step_ms else None
-        hours = stage.device_h if projected is None else projected
-        bases.add(stage.basis if projected is None else "projected")
-        recipe += hours
-        student += 0.0 if stage.reusable else hours
+    priced = lines(record)
+    recipe = sum(line.hours for line in priced)
+    student = sum(line.hours for line in priced if not line.reusable)
     taught = [teacher.training.device_h if teacher.training else None for teacher in record.models.teachers]
     full = None if None in taught else recipe + sum(h for h in taught if h is not None)
+    bases = {line.basis for line in priced}
     basis = next((word for word in ("cited", "projected") if word in bases), "measured")
-    return Totals(student, recipe, full, _plain_h(record, block), basis)
+    plain = _plain_h(record, record.measured)
+    if plain is not None and record.method_name == PLAIN:
+        plain = recipe  # plain measured against plain differs from 1 by noise alone
+    return Totals(student, recipe, full, plain, basis)
 
 
 def _step_ms(record: Record, block: Measured | None) -> dict[str, float]:

@@ -13,9 +13,18 @@ def _one_protocol(a: Cell, b: Cell) -> bool:
     return bool(a["protocol"] == b["protocol"] if taught else a["student_protocol"] == b["student_protocol"])
 
 
+def _same_rows(a: Cell, b: Cell) -> bool:
+    seen = (a["data_sha256"], b["data_sha256"])  # old records keep none
+    return bool(
+        a["data"] == b["data"] and a["test_sha256"] == b["test_sha256"] and (None in seen or seen[0] == seen[1])
+    )
+
+
 OBSTACLES: tuple[tuple[Callable[[Cell, Cell], bool], str], ...] = (
     (lambda a, b: a["engine_version"] == b["engine_version"], "another engine version"),
+    (_same_rows, "other data"),
     (_one_protocol, "another protocol"),
+    (lambda a, b: a["student_code"] == b["student_code"], "other code of the student's net"),
     (lambda a, b: not b["teacher_sha256"] or a["teacher_sha256"] in ("", b["teacher_sha256"]), "another teacher"),
     (lambda a, b: bool(set(a["seeds"]) & set(b["seeds"])), "no common seed"),
 )

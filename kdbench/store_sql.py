@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-STORE_VERSION = 3
+STORE_VERSION = 4
 """Bumped with any change below; an index of another version is rebuilt from the records."""
 
 _OVERHEAD = {
@@ -211,7 +211,8 @@ FROM (
            any_value(student) AS student,
            custom, smoke, bool_or(own_protocol) AS own_protocol, any_value(params_source) AS params_source,
            any_value(matched_method) AS matched_method, any_value(protocol) AS protocol,
-           any_value(student_protocol) AS student_protocol, count(*) AS n, list(seed ORDER BY seed) AS seeds,
+           any_value(student_protocol) AS student_protocol,
+           any_value(student_code) AS student_code, count(*) AS n, list(seed ORDER BY seed) AS seeds,
            list(score ORDER BY seed) AS scores, list(run_id ORDER BY seed) AS run_ids, min(level) AS level,
            bool_or(verification_failed) AS verification_failed, max(created_at) AS last_at,
            first(run_id ORDER BY mode = 'full' DESC, measured_by = run_id DESC, created_at, run_id)

@@ -163,9 +163,9 @@ class _Book:
         ]
 
     def rows(self, cells: Sequence[Cell]) -> list[Row]:
-        heads = [_head(cell) for cell in cells]
+        heads = [head_of(cell) for cell in cells]
         costs, taken = self.store.overheads(heads), self.store.records(heads)
-        return [self._row(cell, costs.get(_head(cell)), taken[_head(cell)]) for cell in cells]
+        return [self._row(cell, costs.get(head_of(cell)), taken[head_of(cell)]) for cell in cells]
 
     def repeat(self, record: Record) -> Row:
         """The row of a run that its cell does not count."""
@@ -279,7 +279,7 @@ def _versions(cell: Cell) -> tuple[Any, ...]:
     return (cell["engine_version"], [int(part) for part in cell["adapter_version"].split(".")])
 
 
-def _head(cell: Cell) -> str:
+def head_of(cell: Cell) -> str:
     """The run that a cell's cost is read from."""
     return str(cell["overhead_run_id"] or cell["run_ids"][0])
 

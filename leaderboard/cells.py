@@ -224,26 +224,28 @@ def measured(
 def recipe_cell(row: Entry, ctx: Context) -> Cell:
     """Cost of the whole recipe."""
     costs = row.costs
-    sub = f"{times(costs.recipe_ratio)} plain" if costs.recipe_ratio and row.method != PLAIN else ""
+    sub = f"{times(row.recipe_ratio)} plain" if row.recipe_ratio and row.method != PLAIN else ""
     return Cell(
-        significant(costs.recipe), costs.recipe, sub=sub, tags=() if costs.basis == "measured" else (costs.basis,)
+        significant(costs.recipe_h), costs.recipe_h, sub=sub, tags=() if costs.basis == "measured" else (costs.basis,)
     )
 
 
 def full_cell(row: Entry, ctx: Context) -> Cell:
     """The same with the teacher."""
-    if row.costs.full is None:
+    if row.costs.full_h is None:
         return Cell(NONE, None, sub="teacher’s cost not known")
     return Cell(
-        significant(row.costs.full), row.costs.full, tags=() if row.costs.basis == "measured" else (row.costs.basis,)
+        significant(row.costs.full_h),
+        row.costs.full_h,
+        tags=() if row.costs.basis == "measured" else (row.costs.basis,),
     )
 
 
 def energy_cell(row: Entry, ctx: Context) -> Cell:
     """Energy of all stages."""
-    if row.costs.energy_kwh is None:
+    if row.energy_kwh is None:
         return Cell(NONE, None, sub="not measured")
-    return Cell(significant(row.costs.energy_kwh), row.costs.energy_kwh)
+    return Cell(significant(row.energy_kwh), row.energy_kwh)
 
 
 def deployed(field: str, show: Callable[[float], str] = significant) -> Callable[[Entry, Context], Cell]:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from kdbench import chance
 from kdbench.leaderboard.catalogue import Catalogue
 from kdbench.leaderboard.source import Row, Source
+from kdbench.ledger import Totals, totals
 from kdbench.metrics import METRICS
+from kdbench.pairing import obstacle
 from kdbench.registry import PLAIN
 from kdbench.spec import TaskSpec
-from kdbench.stats import CellStat, Direction, Gap, PairedDelta, gap_recovered, paired_delta, summarise
+from kdbench.stats import (
+    CellStat,
+    Direction,
+    Gap,
+    PairedDelta,
+    clipped,
+    clipped_difference,
+    gap_recovered,
+    paired_delta,
+    summarise,
+)
+from kdbench.summary import head_of
 
-TEACHER_LEDGER = "teacher_train"
-"""The ledger line that only the full cost counts: teachers are shared by methods."""
 CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
 OTHER_DATA = "other data"
 
@@ -54,31 +66,14 @@ class Task:
         return "max" if self.higher_is_better else "min"
 
     @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The smallest and the largest score; None where there is none."""
+        return METRICS[self.metric].bounds if self.metric in METRICS else (None, None)
+
+    @property
     def points(self) -> str:
         """Unit of a difference."""
         return "pt" if self.unit == "%" else self.unit
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Stage ledger of a cell, means over its runs, device-hours; None where a part is not known.
-
-    Attributes:
-        student: stages every further student of the task pays again.
-        recipe: all stages but the teachers' training.
-        full: with the teachers' training.
-        basis: ``measured``, or the weakest word of any part (``projected``, ``cited``).
-        energy_kwh: of all stages; None where one has no trusted figure.
-        recipe_ratio: recipe cost over plain's: by steps and paired step times where the overhead was measured, which
-            a busy machine cannot distort, else ``recipe`` over that of plain's own cell.
-    """
-
-    student: float
-    recipe: float
-    full: float | None
-    basis: str
-    energy_kwh: float | None
-    recipe_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +86,10 @@ class Entry:
             the cell is the reference itself.
         matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
         overhead: row of the overhead table that the cell quotes, None where none was measured.
+        costs: device-hours by the ledger, of the run that the overhead is quoted from.
+        energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
+        at_chance: the seeds whose score is not told from that of an answer which ignores the input.
+        unpaired: why there is no difference, by the reference's name.
         apart: why it is not ranked, "" where nothing forbids it.
         data: name of the rows; ``rows``: digests of those scored, and of all with normalisation and size ("" where a
             record does not keep it).
@@ -116,7 +115,8 @@ class Entry:
     vs_plain: PairedDelta | None
     gap: Gap | None
     overhead: Row | None
-    costs: Costs
+    costs: Totals
+    energy_kwh: float | None
     deploy: Row | None
     level: int
     failed_check: bool
@@ -127,6 +127,13 @@ class Entry:
     apart: str
     data: str
     rows: tuple[str, str]
+    at_chance: tuple[int, ...] = ()
+    unpaired: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recipe_ratio(self) -> float | None:
+        """Recipe cost over plain's."""
+        return self.costs.ratio("recipe")
 
     @property
     def is_baseline(self) -> bool:
@@ -184,21 +191,17 @@ def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: 
 def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int], Task]) -> list[Entry]:
     """Every cell of the index, in the index's order."""
     verified = any(row["level"] > 0 for row in source.runs.values())
-    plain_cost: dict[tuple[str, int, str, int], float] = {}
     matched: dict[tuple[str, str, int, str], Row] = {}
     for cell in source.cells:
         place = (cell["task"], cell["task_version"], cell["device_class"])
-        if cell["method"] == PLAIN and cell["current"] and not cell["custom"] and not cell["smoke"]:
-            plain_cost[(*place, cell["engine_version"])] = _costs(source, cell["run_ids"]).recipe
-        if cell["matched_method"] and cell["current"]:
+        if cell["matched_method"] and cell["current"] and not cell["custom"] and not cell["smoke"]:
             matched[(cell["matched_method"], *place)] = cell
     made = []
     for cell in source.cells:
         task = known[(cell["task"], cell["task_version"])]
         place = (cell["task"], cell["task_version"], cell["device_class"])
-        base = plain_cost.get((*place, cell["engine_version"]))
         partner = matched.get((cell["method"], *place)) if cell["current"] and not cell["custom"] else None
-        made.append(_entry(source, catalogue, cell, task, base, partner, verified))
+        made.append(_entry(source, catalogue, cell, task, partner, verified))
     return made
 
 
@@ -207,18 +210,13 @@ def _entry(
     catalogue: Catalogue,
     cell: Row,
     task: Task,
-    plain_recipe: float | None,
     matched: Row | None,
     verified: bool,
 ) -> Entry:
     scores = dict(zip(cell["seeds"], cell["scores"], strict=True))
     runs = dict(zip(cell["seeds"], cell["run_ids"], strict=True))
     first = source.runs[cell["run_ids"][0]]
-    costs = _costs(source, cell["run_ids"])
-    ratio = source.recipe_ratios.get(cell["overhead_run_id"] or "")
-    if ratio is None and plain_recipe:
-        ratio = costs.recipe / plain_recipe
-    costs = replace(costs, recipe_ratio=ratio)
+    head = source.heads[head_of(cell)]
     plain = _reference(source, runs, PLAIN)
     matched_scores = dict(zip(matched["seeds"], matched["scores"], strict=True)) if matched else {}
     method = cell["method"]
@@ -238,7 +236,7 @@ def _entry(
         scores=scores,
         runs=runs,
         test_items=first["test_items"],
-        stat=summarise(scores),
+        stat=clipped(summarise(scores), *task.bounds),
         vs_baseline=None
         if method == task.baseline and not cell["custom"]
         else _paired(scores, _reference(source, runs, task.baseline), task),
@@ -247,17 +245,20 @@ def _entry(
         if plain and method != PLAIN
         else None,
         overhead=source.overhead.get(cell["overhead_run_id"]),
-        costs=costs,
+        costs=totals(head),
+        energy_kwh=_energy(source, cell["run_ids"]),
         deploy=source.deploy.get(cell["run_ids"][0]),
         level=cell["level"],
         failed_check=cell["verification_failed"],
         matched_method=cell["matched_method"],
-        matched=summarise(matched_scores) if matched_scores else None,
+        matched=clipped(summarise(matched_scores), *task.bounds) if matched_scores else None,
         matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
         vs_matched=_paired(scores, matched_scores, task),
         apart=_apart(cell, catalogue, verified, task.ranked),
         data=cell["data"] or "",
         rows=(cell["test_sha256"] or "", cell["data_sha256"] or ""),
+        at_chance=chance.seeds(head, scores),
+        unpaired={name: _unpaired(source, cell, name) for name in {task.baseline, PLAIN}},
     )
 
 
@@ -270,8 +271,9 @@ def _apart(cell: Row, catalogue: Catalogue, verified: bool, ranked: bool) -> str
         (not cell["current"], "superseded"),
         (cell["own_protocol"], "own protocol"),
         (ranked and not cell["ranked"], OTHER_DATA),
-        (parity == "unknown", "no card"),
-        (parity == "unverified", "parity unverified"),
+        # On a board of one's own, of records that nobody checked, one's own methods stand beside the others.
+        (parity == "unknown" and verified, "no card"),
+        (parity == "unverified" and verified, "parity unverified"),
         (cell["verification_failed"], "failed verification"),
         (verified and cell["level"] == 0, "not validated"),
     ]
@@ -285,23 +287,24 @@ def _reference(source: Source, runs: Mapping[int, str], reference: str) -> dict[
 
 
 def _paired(scores: Mapping[int, float], reference: Mapping[int, float], task: Task) -> PairedDelta | None:
-    return paired_delta(scores, reference, task.direction) if scores.keys() & reference.keys() else None
+    if not scores.keys() & reference.keys():
+        return None
+    return clipped_difference(paired_delta(scores, reference, task.direction), *task.bounds)
 
 
-def _costs(source: Source, runs: Sequence[str]) -> Costs:
-    student, recipe, full, energy, bases = [], [], [], [], set()
-    for run in runs:
-        stages = source.stages.get(run, [])
-        own = [stage for stage in stages if stage["ledger"] != TEACHER_LEDGER]
-        taught = [stage["device_h"] for stage in stages if stage["ledger"] == TEACHER_LEDGER]
-        teacher_h, teacher_basis = source.teachers.get(run, (0.0, "measured"))
-        student.append(sum(stage["device_h"] for stage in own if not stage["reusable"]))
-        recipe.append(sum(stage["device_h"] for stage in own))
-        full.append(None if teacher_h is None else recipe[-1] + (sum(taught) or teacher_h))
-        energy += [stage["energy_kwh"] for stage in own] or [None]
-        bases |= {stage["basis"] for stage in stages} | {teacher_basis}
-    n = max(len(runs), 1)
-    whole = None if None in full else sum(hours for hours in full if hours is not None) / n
-    basis = next((word for word in ("cited", "projected") if word in bases), "measured")
-    kwh = None if None in energy else sum(energy) / n
-    return Costs(sum(student) / n, sum(recipe) / n, whole, basis, kwh)
+def _unpaired(source: Source, cell: Row, reference: str) -> str:
+    place = ("task", "task_version", "device_class", "smoke")
+    return obstacle(
+        cell,
+        [
+            other
+            for other in source.cells
+            if other["method"] == reference and not other["custom"] and all(other[key] == cell[key] for key in place)
+        ],
+    )
+
+
+def _energy(source: Source, runs: Sequence[str]) -> float | None:
+    own = [[stage["energy_kwh"] for stage in source.stages.get(run, [])] or [None] for run in runs]
+    known = [kwh for stages in own for kwh in stages if kwh is not None]
+    return sum(known) / len(runs) if len(known) == sum(map(len, own)) else None

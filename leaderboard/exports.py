@@ -130,12 +130,12 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "plain_peak_alloc_mib": over.get("plain_peak_alloc_mib"),
         "flops_fwd_bwd": over.get("flops_fwd_bwd"),
         "train_only_params": over.get("train_only_params"),
-        "student_device_h": row.costs.student,
-        "recipe_device_h": row.costs.recipe,
-        "full_device_h": row.costs.full,
+        "student_device_h": row.costs.student_h,
+        "recipe_device_h": row.costs.recipe_h,
+        "full_device_h": row.costs.full_h,
         "cost_basis": row.costs.basis,
-        "recipe_ratio": row.costs.recipe_ratio,
-        "energy_kwh": row.costs.energy_kwh,
+        "recipe_ratio": row.recipe_ratio,
+        "energy_kwh": row.energy_kwh,
         "deploy_params": deploy.get("params"),
         "deploy_gflops": deploy.get("gflops"),
         "deploy_latency_ms_b1": deploy.get("latency_ms_b1"),
@@ -242,7 +242,7 @@ def latex(one: TaskBoard, snapshot: str) -> str:
             score,
             delta,
             f"{ratio[0]:.2f}" if ratio else "--",
-            f"{row.costs.recipe_ratio:.2f}" if row.costs.recipe_ratio else "--",
+            f"{row.recipe_ratio:.2f}" if row.recipe_ratio else "--",
         ]
         lines.append(" & ".join(cells) + r" \\")
     seeds = ", ".join(map(str, one.seeds))

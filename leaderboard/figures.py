@@ -108,7 +108,7 @@ def difference_chart(board: TaskBoard, key: str) -> Chart | None:
 
 def cost_chart(board: TaskBoard, key: str) -> Chart | None:
     """Bars of time, memory, operations and whole recipe against plain's; None where nothing was measured."""
-    rows = [row for row in board.ranked if row.overhead is not None or row.costs.recipe_ratio]
+    rows = [row for row in board.ranked if row.overhead is not None or row.recipe_ratio]
     if len(rows) < 2:
         return None
     panels: list[Panel] = [

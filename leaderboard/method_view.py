@@ -201,7 +201,7 @@ def _results(board: Board, name: str) -> list[Result]:
                     else times(ratio[0])
                     if ratio
                     else NONE,
-                    times(row.costs.recipe_ratio) if row.costs.recipe_ratio else NONE,
+                    times(row.recipe_ratio) if row.recipe_ratio else NONE,
                     "✕ failed check" if row.failed_check else f"{LEVEL_MARKS[row.level]} {LEVELS[row.level]}",
                     row.apart,
                     tuple((str(seed), run) for seed, run in row.runs.items()),
@@ -241,10 +241,10 @@ def _totals(row: Entry) -> tuple[str, ...]:
     return (
         f"{row.task.label}, {row.device}",
         str(len(row.runs)),
-        significant(costs.student),
-        significant(costs.recipe),
-        times(costs.recipe_ratio) if costs.recipe_ratio else NONE,
-        significant(costs.full) if costs.full is not None else "not known",
+        significant(costs.student_h),
+        significant(costs.recipe_h),
+        times(row.recipe_ratio) if row.recipe_ratio else NONE,
+        significant(costs.full_h) if costs.full_h is not None else "not known",
         costs.basis,
     )
 

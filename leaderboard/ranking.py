@@ -372,7 +372,7 @@ def step_ratio(row: Entry) -> Ratio | None:
 
 def recipe_ratio(row: Entry) -> Ratio | None:
     """Recipe cost over plain's; no interval is known."""
-    value = row.costs.recipe_ratio
+    value = row.recipe_ratio
     return None if not value else (value, value, value)
 
 

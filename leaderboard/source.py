@@ -7,9 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench.ledger import totals
-from kdbench.record import Problem
+from kdbench.record import Problem, Record
 from kdbench.store import Store
+from kdbench.summary import head_of
 
 Row = dict[str, Any]
 TaskKey = tuple[str, int]
@@ -26,13 +26,12 @@ class Source:
         deltas: (run id, reference method) to (seed, score, the reference's score).
         overhead, deploy, environment: run id to its row, for the runs that cells quote.
         stages: run id to its stages in order.
-        teachers: run id to (device-hours of training its teachers, basis); None hours where one is not known.
         verifications, withdrawn: run id to the rows of its side file.
         data_rows: training rows of a task.
         settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
             the first run of every cell.
-        recipe_ratios: run id to its recipe cost over plain's (:mod:`kdbench.ledger`), for the run that each cell's
-            overhead is quoted from.
+        heads: run id to its record without the curve, for the run that each cell's costs are quoted from: the one
+            whose overhead it shows, else its first (:func:`head_of`).
         skipped: files that are no valid record, and why.
     """
 
@@ -43,16 +42,14 @@ class Source:
     deploy: dict[str, Row]
     environment: dict[str, Row]
     stages: dict[str, list[Row]]
-    teachers: dict[str, tuple[float | None, str]]
     verifications: dict[str, list[Row]]
     withdrawn: dict[str, Row]
     data_rows: dict[TaskKey, int]
     settings: dict[str, Row]
-    recipe_ratios: dict[str, float]
+    heads: dict[str, Record]
     skipped: tuple[Problem, ...] = field(default=())
 
 
-_TEACHERS = "SELECT run_id, record->'$.models.teachers' AS teachers FROM runs WHERE status = 'ok' ORDER BY run_id"
 _SETTINGS = """
 SELECT run_id, record->'$.method.params' AS params, record->'$.method.needs' AS needs
 FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
@@ -86,7 +83,6 @@ def read(store: Store) -> Source:
         deploy=_by_run(store.query("SELECT * FROM deploy ORDER BY run_id")),
         environment=_by_run(store.query("SELECT * FROM environment ORDER BY run_id")),
         stages=dict(stages),
-        teachers={row["run_id"]: _training(json.loads(row["teachers"])) for row in store.query(_TEACHERS)},
         verifications=dict(verifications),
         withdrawn=_by_run(store.query("SELECT * FROM withdrawn ORDER BY run_id")),
         data_rows={(row["task"], row["task_version"]): row["n"] for row in store.query(_TRAIN_ROWS)},
@@ -94,23 +90,9 @@ def read(store: Store) -> Source:
             row["run_id"]: {"params": json.loads(row["params"]), "needs": json.loads(row["needs"])}
             for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in cells]])
         },
-        recipe_ratios=_recipe_ratios(store, cells),
+        heads=store.records(sorted({head_of(cell) for cell in cells})),
         skipped=store.report.bad,
     )
-
-
-def _recipe_ratios(store: Store, cells: list[Row]) -> dict[str, float]:
-    measured = store.records(sorted({cell["overhead_run_id"] for cell in cells if cell["overhead_run_id"]}))
-    ratios = {run: totals(record).ratio("recipe") for run, record in measured.items()}
-    return {run: ratio for run, ratio in ratios.items() if ratio is not None}
-
-
-def _training(teachers: list[Row]) -> tuple[float | None, str]:
-    """Device-hours spent on all teachers and the weakest basis of the figure; None hours where one is unknown."""
-    costs = [teacher["training"] for teacher in teachers]
-    bases = {cost["basis"] for cost in costs if cost}
-    basis = next((word for word in ("cited", "projected") if word in bases), "measured")
-    return (None if None in costs else sum(cost["device_h"] for cost in costs)), basis
 
 
 def _by_run(rows: list[Row]) -> dict[str, Row]:
