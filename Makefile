@@ -46,7 +46,7 @@ docs: $(VENV)/.ready ## docs/cli.md, from the command line itself
 	$(BIN)/python -m kdbench.cli.reference > docs/cli.md
 
 site: $(VENV)/.ready ## the board from the published records
-	$(BIN)/kdbench site build
+	$(BIN)/kdbench site build --records leaderboard/results
 
 results: $(VENV)/.ready ## the runs behind leaderboard/results, on a machine with nothing else to do (hours; goes on where it stopped; more with DATA_DIR=)
 	OMP_NUM_THREADS=1 $(BIN)/kdbench sweep --methods 'all,plain@*' --tasks digits/few-shot,digits/angle,digits/profiles \

@@ -26,6 +26,14 @@ from kdbench.stats import (
 from kdbench.store import Store
 
 Cell = dict[str, Any]
+VERSIONS = {
+    "engine_version": "engine version {}",
+    "adapter_version": "adapter {}",
+    "known": "other code or files",
+    "data": "other data: {}",
+    "test_sha256": "other test rows",
+}
+"""Columns of ``v_cell`` by which a newer cell takes an older one's place, and what is said of the older."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +155,11 @@ class _Book:
         return cls(store, store.cells(**place), deltas)
 
     def newest(self, cell: Cell) -> bool:
-        """Whether no cell of a newer adapter or engine has taken the cell's place."""
+        """Whether no cell of a newer engine, adapter or code, or of the task's own rows, has taken the cell's place."""
         if cell["current"]:
             return True
         rivals = [other for other in self.cells if other["current"] and _name(other) == _name(cell)]
-        return any(_versions(other) == _versions(cell) for other in rivals)
+        return any(all(other[key] == cell[key] for key in VERSIONS) for other in rivals)
 
     def partners(self, cell: Cell) -> list[str]:
         """The runs that the cell's differences are taken to."""
@@ -248,8 +256,7 @@ class _Book:
         same = [other for other in self.cells if _name(other) == _name(cell)]
         if len({other["teacher_sha256"] for other in same}) > 1 and cell["teacher_sha256"]:
             yield f"teacher {cell['teacher_sha256'][:8]}"
-        if any(_versions(other) > _versions(cell) for other in same):
-            yield f"adapter {cell['adapter_version']}, engine {cell['engine_version']}"
+        yield from self._superseded(cell)
         yield from filter(None, [chance.words(len(chance.seeds(record, row.scores)), len(row.scores))])
         for reference, delta in {row.baseline: row.to_baseline, PLAIN: row.to_plain}.items():
             if delta is None and reference != cell["method"]:
@@ -258,6 +265,13 @@ class _Book:
                     yield f"no Δ to {reference}: {why}"
         if row.score is not None and row.score.note:
             yield row.score.note
+
+    def _superseded(self, cell: Cell) -> Iterable[str]:
+        """In what the cell differs from the one that its method's name stands for."""
+        rivals = [other for other in self.cells if other["current"] and _name(other) == _name(cell)]
+        for key, word in VERSIONS.items():
+            if rivals and not cell["current"] and rivals[0][key] != cell[key]:
+                yield word.format(cell[key])
 
     def _references(self, cell: Cell, reference: str) -> list[Cell]:
         place = ("task", "task_version", "device_class", "smoke")
@@ -273,10 +287,6 @@ def _name(cell: Cell) -> tuple[Any, ...]:
     spec = cell["spec_hash"] if cell["custom"] else None
     keys = ("method", "task", "task_version", "device_class", "custom", "smoke")
     return (*(cell[key] for key in keys), spec)
-
-
-def _versions(cell: Cell) -> tuple[Any, ...]:
-    return (cell["engine_version"], [int(part) for part in cell["adapter_version"].split(".")])
 
 
 def head_of(cell: Cell) -> str:

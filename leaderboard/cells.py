@@ -8,6 +8,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
+from kdbench import chance
 from kdbench.leaderboard.charts import shown, strip
 from kdbench.leaderboard.entries import Entry
 from kdbench.leaderboard.numbers import (
@@ -16,6 +17,7 @@ from kdbench.leaderboard.numbers import (
     between,
     digits_for,
     fixed,
+    plus_minus,
     range_of,
     signed,
     significant,
@@ -99,7 +101,7 @@ def pair_cell(row: Entry, ctx: Context) -> Cell:
 
 def with_half(stat: CellStat, digits: int) -> str:
     """Mean and half of its interval, e.g. ``87.30 ± 3.03``; the mean alone where there is no interval."""
-    return fixed(stat.mean, digits) + (f" ± {fixed(stat.hi - stat.mean, digits)}" if stat.hi is not None else "")
+    return plus_minus(stat.mean, stat.lo, stat.hi, digits)
 
 
 def score_cell(row: Entry, ctx: Context) -> Cell:
@@ -114,14 +116,15 @@ def score_cell(row: Entry, ctx: Context) -> Cell:
         title="seeds " + ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.scores.items()),
         mark="best" if best == "best" else "≈ best" if tied else "",
         art=strip(dots, ctx.lo, ctx.hi, stat.mean),
+        tags=tuple(filter(None, [chance.words(len(row.at_chance), stat.n)])),
     )
 
 
-def _delta(delta: PairedDelta | None, ctx: Context, reference: bool) -> Cell:
+def _delta(delta: PairedDelta | None, ctx: Context, reference: bool, unpaired: str = "") -> Cell:
     if reference:
         return Cell("0", 0.0, sub="reference")
     if delta is None:
-        return Cell(NONE, None, sub="no common seed")
+        return Cell(NONE, None, sub=unpaired or "no common seed")
     if delta.lo is None or delta.hi is None:
         return Cell(signed(delta.mean, ctx.digits), delta.mean, sub=delta.note)
     pairing = "" if delta.pairing_helped is not False else "; pairing by seed brought nothing"
@@ -141,12 +144,12 @@ def verdict_word(delta: PairedDelta | PooledDelta) -> str:
 
 def vs_baseline_cell(row: Entry, ctx: Context) -> Cell:
     """Paired difference to the baseline."""
-    return _delta(row.vs_baseline, ctx, row.is_baseline)
+    return _delta(row.vs_baseline, ctx, row.is_baseline, row.unpaired.get(row.task.baseline, ""))
 
 
 def vs_plain_cell(row: Entry, ctx: Context) -> Cell:
     """Paired difference to plain."""
-    return _delta(row.vs_plain, ctx, row.method == PLAIN and not row.custom)
+    return _delta(row.vs_plain, ctx, row.method == PLAIN and not row.custom, row.unpaired.get(PLAIN, ""))
 
 
 def vs_matched_cell(row: Entry, ctx: Context) -> Cell:

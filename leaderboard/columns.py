@@ -66,7 +66,7 @@ def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str
     ctx = cells.context(board)
     dull = {"vs_plain"} if board.task.baseline == PLAIN else set()  # the same column twice
     dull |= set() if any(row.matched for row in rows) else {"vs_matched"}
-    heads = tuple(_head(column, board.task) for column in COLUMNS if column.key not in dull)
+    heads = tuple(head(column, board.task) for column in COLUMNS if column.key not in dull)
     lines = []
     for row in rows:
         made = {column.key: column.make(row, ctx) for column in COLUMNS}
@@ -97,8 +97,8 @@ def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _plain_head(head: str) -> Callable[[Task], str]:
-    return lambda task: head
+def _plain_head(word: str) -> Callable[[Task], str]:
+    return lambda task: word
 
 
 def _score_head(task: Task) -> str:
@@ -256,8 +256,8 @@ COLUMNS: tuple[Column, ...] = (
         "Recipe cost",
         "device-h",
         "Overhead",
-        "All stages of the method, artefacts included, without the teacher’s "
-        "training; mean over seeds, and as a multiple of plain’s.",
+        "All stages of the method, artefacts included, without the teacher’s training, and as a multiple of plain’s: "
+        "steps times the measured step time (projected) where there is one, else as the run took.",
         cells.recipe_cell,
         default=True,
     ),
@@ -326,10 +326,11 @@ COLUMNS: tuple[Column, ...] = (
 
 def generic_heads() -> tuple[Head, ...]:
     """All columns, as they are called where no task is at hand."""
-    return tuple(_head(column, _ANY_TASK) for column in COLUMNS)
+    return tuple(head(column, _ANY_TASK) for column in COLUMNS)
 
 
-def _head(column: Column, task: Task) -> Head:
+def head(column: Column, task: Task) -> Head:
+    """A column as the table of a task prints it."""
     return Head(
         column.key, column.head(task), column.unit(task), column.group, column.about, column.default, column.numeric
     )

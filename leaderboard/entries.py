@@ -9,7 +9,7 @@ from typing import Any
 from kdbench import chance
 from kdbench.leaderboard.catalogue import Catalogue
 from kdbench.leaderboard.source import Row, Source
-from kdbench.ledger import Totals, totals
+from kdbench.ledger import Line, Totals, lines, totals
 from kdbench.metrics import METRICS
 from kdbench.pairing import obstacle
 from kdbench.registry import PLAIN
@@ -28,7 +28,7 @@ from kdbench.stats import (
 from kdbench.summary import head_of
 
 CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
-OTHER_DATA = "other data"
+OTHER_DATA, NO_CARD, UNVERIFIED = "other data", "no card", "parity unverified"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Entry:
             the cell is the reference itself.
         matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
         overhead: row of the overhead table that the cell quotes, None where none was measured.
-        costs: device-hours by the ledger, of the run that the overhead is quoted from.
+        costs, stages: device-hours by the ledger, of the run that the overhead is quoted from.
         energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
         at_chance: the seeds whose score is not told from that of an answer which ignores the input.
         unpaired: why there is no difference, by the reference's name.
@@ -116,6 +116,7 @@ class Entry:
     gap: Gap | None
     overhead: Row | None
     costs: Totals
+    stages: tuple[Line, ...]
     energy_kwh: float | None
     deploy: Row | None
     level: int
@@ -246,6 +247,7 @@ def _entry(
         else None,
         overhead=source.overhead.get(cell["overhead_run_id"]),
         costs=totals(head),
+        stages=tuple(lines(head)),
         energy_kwh=_energy(source, cell["run_ids"]),
         deploy=source.deploy.get(cell["run_ids"][0]),
         level=cell["level"],
@@ -271,9 +273,8 @@ def _apart(cell: Row, catalogue: Catalogue, verified: bool, ranked: bool) -> str
         (not cell["current"], "superseded"),
         (cell["own_protocol"], "own protocol"),
         (ranked and not cell["ranked"], OTHER_DATA),
-        # On a board of one's own, of records that nobody checked, one's own methods stand beside the others.
-        (parity == "unknown" and verified, "no card"),
-        (parity == "unverified" and verified, "parity unverified"),
+        (parity == "unknown", NO_CARD),
+        (parity == "unverified", UNVERIFIED),
         (cell["verification_failed"], "failed verification"),
         (verified and cell["level"] == 0, "not validated"),
     ]

@@ -10,12 +10,13 @@ from typing import Any
 from kdbench.files import sha256_file
 from kdbench.leaderboard.cells import metric_word
 from kdbench.leaderboard.entries import Entry
-from kdbench.leaderboard.numbers import digits_for
+from kdbench.leaderboard.numbers import MINUS, digits_for, plus_minus
 from kdbench.leaderboard.overview_views import coverage_tables
 from kdbench.leaderboard.ranking import Board, TaskBoard, step_ratio
 from kdbench.leaderboard.render import Site
 from kdbench.record import json_schema
 from kdbench.registry import PLAIN
+from kdbench.stats import CellStat
 from kdbench.store import Store, to_csv
 
 _TEX = str.maketrans(
@@ -231,7 +232,7 @@ def latex(one: TaskBoard, snapshot: str) -> str:
         r"\midrule",
     ]
     for row in one.ranked:
-        score = _plus_minus(row.stat.mean, row.stat.hi, digits)
+        score = _plus_minus(row.stat, digits)
         if one.ranks.get(row.method) == "1":
             score = rf"\textbf{{{score}}}"
         delta = "reference" if row.is_baseline else _delta(row, digits)
@@ -253,8 +254,8 @@ def latex(one: TaskBoard, snapshot: str) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"\\caption{{{caption}}}", r"\end{table}", ""])
 
 
-def _plus_minus(mean: float, hi: float | None, digits: int) -> str:
-    return f"{mean:.{digits}f}" + (f" $\\pm$ {hi - mean:.{digits}f}" if hi is not None else "")
+def _plus_minus(stat: CellStat, digits: int) -> str:
+    return plus_minus(stat.mean, stat.lo, stat.hi, digits).replace(MINUS, "-").replace("±", r"$\pm$")
 
 
 def _delta(row: Entry, digits: int) -> str:

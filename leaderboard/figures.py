@@ -176,7 +176,7 @@ def _by_cost(
 def _caption(recipe: bool, baseline: str, tasks: int) -> str:
     mean = f"Means over {tasks} tasks. " if tasks > 1 else ""
     crosses = (
-        "Vertical bars are 95 % intervals; recipe cost is wall clock and has none."
+        "Vertical bars are 95 % intervals; recipe cost, steps times the measured step time, has none."
         if recipe
         else "Crosses are 95 % intervals."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +88,7 @@ def method_view(board: Board, name: str) -> MethodView:
         used=tuple(_used(row) for row in open_rows if row.params),
         results=tuple(_results(board, name)),
         holes=tuple(_holes(board, name)),
-        stages=tuple(line for row in open_rows for line in _stages(board.source, row)),
+        stages=tuple(line for row in open_rows for line in _stages(row)),
         totals=tuple(_totals(row) for row in open_rows),
         claims=tuple(_claimed(claim, rows) for claim in (ref.card.claims if ref and ref.variant is None else ())),
         runs=tuple(runs),
@@ -219,21 +218,21 @@ def _holes(board: Board, name: str) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _stages(source: Source, row: Entry) -> list[tuple[str, ...]]:
-    """Means over the cell's runs, stage by stage in the order in which they ran."""
-    found: dict[tuple[str, str, bool], list[Row]] = defaultdict(list)
-    for run in row.runs.values():
-        for stage in source.stages.get(run, []):
-            found[stage["name"], stage["ledger"], stage["reusable"]].append(stage)
-    lines: list[tuple[str, ...]] = []
-    for (name, ledger, reusable), stages in found.items():
-        hours = sum(stage["device_h"] for stage in stages) / len(row.runs)
-        steps = sum(stage["steps"] for stage in stages) / len(stages)
-        bases = ", ".join(sorted({stage["basis"] for stage in stages}))
-        where = f"{row.task.label}, {row.device}"
-        reuse = "yes" if reusable else "no"
-        lines.append((where, name, ledger.replace("_", " "), significant(hours), f"{steps:.0f}", bases, reuse))
-    return lines
+def _stages(row: Entry) -> list[tuple[str, ...]]:
+    """The stages of the run that the cell's costs are quoted from, in the order in which they ran."""
+    where = f"{row.task.label}, {row.device}"
+    return [
+        (
+            where,
+            line.name,
+            line.ledger.replace("_", " "),
+            significant(line.hours),
+            str(line.steps),
+            line.basis,
+            "yes" if line.reusable else "no",
+        )
+        for line in row.stages
+    ]
 
 
 def _totals(row: Entry) -> tuple[str, ...]:

@@ -52,6 +52,15 @@ def between(lo: float, hi: float, digits: int, *, sign: bool = False) -> str:
     return f"[{show(lo, digits)}, {show(hi, digits)}]"
 
 
+def plus_minus(mean: float, lo: float | None, hi: float | None, digits: int) -> str:
+    """``87.30 ± 3.03``, ``98.90 [95.10, 100.00]`` where the interval is cut, or the mean alone without one."""
+    if lo is None or hi is None:
+        return fixed(mean, digits)
+    if math.isclose(hi - mean, mean - lo, rel_tol=1e-6, abs_tol=1e-9):
+        return f"{fixed(mean, digits)} ± {fixed(hi - mean, digits)}"
+    return f"{fixed(mean, digits)} {between(lo, hi, digits)}"
+
+
 def range_of(label: str) -> str:
     """``1-4`` with an en dash."""
     return label.replace("-", NONE)

@@ -58,7 +58,7 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime) -> 
     current = [task for task in made.tasks if task.newest and not task.ranked]
     others = [(task, task.unranked_because or "not ranked") for task in current]
     found = changes(made.source)
-    suites = [suite_view(suite) for suite in made.suites]
+    suites = [suite_view(suite, local=pages.site.local) for suite in made.suites]
     pages.write(
         "index.html", "index.html", title="Board", suites=suites, others=others, last=found[0] if found else None
     )

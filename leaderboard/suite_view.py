@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kdbench.leaderboard.cells import Cell, verdict_word, with_half
-from kdbench.leaderboard.columns import Head, Line, Table
-from kdbench.leaderboard.entries import Task
+from kdbench.leaderboard.cells import Cell, context, verdict_word, with_half
+from kdbench.leaderboard.columns import COLUMNS, Head, Line, Table, head
+from kdbench.leaderboard.entries import NO_CARD, UNVERIFIED, Task
 from kdbench.leaderboard.figures import Chart, key_of, suite_charts
 from kdbench.leaderboard.numbers import NONE, between, digits_for, range_of, signed, significant, times
 from kdbench.leaderboard.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word
@@ -20,7 +20,11 @@ SMALL_ROWS = 10_000
 
 @dataclass(frozen=True)
 class SuiteView:
-    """A suite on one device class as the front page shows it."""
+    """A suite on one device class as the front page shows it.
+
+    Attributes:
+        own: on a board of one's own, the rows of methods whose card is not verified, or not here: shown, not ranked.
+    """
 
     key: str
     board: SuiteBoard
@@ -30,6 +34,7 @@ class SuiteView:
     charts: tuple[Chart, ...]
     notes: tuple[str, ...]
     below: tuple[tuple[str, str], ...]
+    own: Table | None = None
 
 
 def small_word(tasks: Sequence[Task]) -> str:
@@ -40,8 +45,41 @@ def small_word(tasks: Sequence[Task]) -> str:
     return f"small data ({max(rows)} training rows), no evidence about CIFAR or ImageNet"
 
 
-def suite_view(suite: SuiteBoard) -> SuiteView:
-    """The view of a suite."""
+def suite_view(suite: SuiteBoard, *, local: bool = False) -> SuiteView:
+    """The view of a suite.
+
+    Args:
+        local: the board is of records that nobody verified, so one's own.
+    """
+    made = _view(suite)
+    return replace(made, own=_own(suite, made.key)) if local else made
+
+
+def _own(suite: SuiteBoard, key: str) -> Table | None:
+    rows = [
+        (board, row)
+        for board in suite.boards
+        for row in board.apart
+        if row.apart in (NO_CARD, UNVERIFIED) and board.task.newest
+    ]
+    if not rows:
+        return None
+    kinds = ("method", "score", "vs_baseline", "step_ratio", "recipe")
+    columns = [column for column in COLUMNS if column.key in kinds]
+    task = rows[0][0].task
+    heads = [Head("task", "Task", "", "Quality", "The task.", True, False), *(head(column, task) for column in columns)]
+    heads.append(Head("why", "Not ranked", "", "Quality", "Why the row has no rank.", True, False))
+    lines = []
+    for board, row in rows:
+        ctx = context(board)
+        cells = {column.key: column.make(row, ctx) for column in columns}
+        lines.append(
+            Line(row.method, {"task": Cell(board.task.label), **cells, "why": Cell(row.apart)}, str(row.level))
+        )
+    return Table(f"{key}-own", f"Suite {suite.suite} on {suite.device}: shown, not ranked.", tuple(heads), tuple(lines))
+
+
+def _view(suite: SuiteBoard) -> SuiteView:
     small = small_word(suite.all_tasks)
     key = key_of("suite", suite.suite, suite.device)
     title = f"{suite.suite} on {suite.device}" + (f": {small}" if small else "")

@@ -54,8 +54,10 @@ def test_golden_task(site: Any) -> None:
 def test_golden_costs(site: Any) -> None:
     page, table = site.page("tasks/golden__a@v1.html"), f"golden-a-v1-{DEVICE}-table"
     found = cells(page, table, "memory", "flops", "recipe", "full", "train_only")
-    assert found["kd"] == ["54.2 3.01 × plain", "3.00 M 2.50 × plain", "0.0500 2.00 × plain", "0.0600", "0"]
-    assert found["plain"][2:4] == ["0.0200", "0.0200"]  # no teacher: nothing to add
+    # 4 steps of about 4 ms, whatever the clock on the wall said; and 0.01 h of the teacher
+    recipe = "0.00000450 2.00 × plain projected"
+    assert found["kd"] == ["54.2 3.01 × plain", "3.00 M 2.50 × plain", recipe, "0.0100 projected", "0"]
+    assert found["plain"][2:4] == ["0.00000225 projected", "0.00000225 projected"]  # no teacher: nothing to add
     ratio = cells(page, table, "step_ratio")
     assert ratio["plain"] == ["1 × reference"]
     assert re.fullmatch(r"2\.0\d × best \[(1\.9|2\.0)\d, 2\.0\d\]", ratio["kd"][0])  # its interval lies below alpha's

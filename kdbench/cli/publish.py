@@ -175,7 +175,7 @@ def records_export(
 
 Records = Annotated[
     Path | None,
-    typer.Option("--records", help="Folder of records [default: leaderboard/results in a checkout, else the home's]."),
+    typer.Option("--records", help="Folder of records [default: the home's, else a checkout's published ones]."),
 ]
 
 
@@ -190,7 +190,8 @@ def site_build(
 
     home = home_of(out)
     home.require_writable()
-    source = records or (PUBLISHED if PUBLISHED.is_dir() else home.records)
+    own = home.records.is_dir() and next(home.records.glob("*.json"), None) is not None
+    source = records or (PUBLISHED if PUBLISHED.is_dir() and not own else home.records)
     if not source.is_dir():
         raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")
     from kdbench.leaderboard import build
@@ -198,7 +199,9 @@ def site_build(
     done = build(source, home.site, snapshot=snapshot)
     for problem in done.skipped:
         warn(str(problem))
-    print(f"{done.pages} pages from {done.records} records: {home.site / 'index.html'}")
+    print(f"{done.pages} pages from the {done.records} records in {source}: {home.site / 'index.html'}")
+    if records is None and own and PUBLISHED.is_dir():
+        print(f"these are the home folder's; the published ones: --records {PUBLISHED}")
 
 
 @site_app.command("serve")
