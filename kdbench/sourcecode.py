@@ -42,7 +42,9 @@ def of_method(config: MethodConfig) -> dict[str, str]:
 
 
 def of_card(card: Card) -> dict[str, str]:
-    """Name to code of a method, as :func:`of_method`."""
+    """Name to code of a method, as :func:`of_method`; one that is in no package is known by its version alone."""
+    if card.name not in registry.method_packages():
+        return {card.name: card.version}
     return {card.name: label(method_digest(card.name), card.version, _released()["methods"].get(card.name, {}))}
 
 

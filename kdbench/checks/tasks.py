@@ -175,7 +175,7 @@ def subset(spec: TaskSpec, rows: Dataset) -> Verdict:
 def batches(spec: TaskSpec, rows: Dataset, folder: Path | None) -> Verdict:
     """Rule ``batches``: of plain, the baseline, and plain with each teacher that is trained."""
     plain = run_config(PLAIN, spec.name)
-    configs = [plain, run_config(spec.baseline, spec.name)]
+    configs = [plain, *(run_config(name, spec.name) for name in (spec.baseline,) if name in registry.methods())]
     taught = [teacher for teacher in spec.pair.teachers.values() if teacher.weights == AUTO]
     configs += [replace(plain, task=teacher_spec(spec, teacher, smoke=False)) for teacher in taught]
     for config in configs:

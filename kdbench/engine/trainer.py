@@ -111,7 +111,6 @@ class Trainer:
             self.method.load_state_dict(finished["method"])
             self._restore(finished)
             return
-        leftover.require_trainable(run)
         self.method.train()
         sums = _Sums()
         seconds, begin_step = 0.0, 0
@@ -121,6 +120,8 @@ class Trainer:
             self._restore(state)
             seconds, begin_step = state["seconds"], run.step_number
             sums = _Sums(state["sums"], state["count"])
+        else:
+            leftover.require_trainable(run)
         points = _points(run.total, stage.epochs)
         evaluates = _trains(stage, self.method.deployed) and self.score is not None and self.ranks.first
         digest: list[Tensor] = []
