@@ -137,11 +137,13 @@ class _Book:
 
     Attributes:
         deltas: (run id, reference method) to (score, the reference's score, its run id).
+        alike: cells by what they are called.
     """
 
     store: Store
     cells: list[Cell]
     deltas: Mapping[tuple[str, str], tuple[float, float, str]]
+    alike: Mapping[tuple[Any, ...], list[Cell]]
 
     @classmethod
     def of(cls, store: Store, where: Mapping[str, Any]) -> _Book:
@@ -152,13 +154,16 @@ class _Book:
             for row in store.deltas(**place)
             if row["run_id"] != row["reference_run_id"]
         }
-        return cls(store, store.cells(**place), deltas)
+        cells, alike = store.cells(**place), defaultdict(list)
+        for cell in cells:
+            alike[_name(cell)].append(cell)
+        return cls(store, cells, deltas, alike)
 
     def newest(self, cell: Cell) -> bool:
         """Whether no cell of a newer engine, adapter or code, or of the task's own rows, has taken the cell's place."""
         if cell["current"]:
             return True
-        rivals = [other for other in self.cells if other["current"] and _name(other) == _name(cell)]
+        rivals = [other for other in self.alike[_name(cell)] if other["current"]]
         return any(all(other[key] == cell[key] for key in VERSIONS) for other in rivals)
 
     def partners(self, cell: Cell) -> list[str]:
@@ -243,7 +248,7 @@ class _Book:
 
     def _one_of_several(self, cell: Cell) -> bool:
         """Whether the cell's name alone does not say what was run."""
-        return any(_name(other) == _name(cell) and other["spec_hash"] != cell["spec_hash"] for other in self.cells)
+        return any(other["spec_hash"] != cell["spec_hash"] for other in self.alike[_name(cell)])
 
     def _remarks(self, cell: Cell, row: Row, record: Record) -> Iterable[str]:
         """What the reader must know, the most telling first."""
@@ -253,7 +258,7 @@ class _Book:
         elif words:
             yield f"an older task file or card: {words}"
         yield from (mark.replace("_", " ") for mark in row.marks if mark != "custom")
-        same = [other for other in self.cells if _name(other) == _name(cell)]
+        same = self.alike[_name(cell)]
         if len({other["teacher_sha256"] for other in same}) > 1 and cell["teacher_sha256"]:
             yield f"teacher {cell['teacher_sha256'][:8]}"
         yield from self._superseded(cell)
@@ -268,18 +273,13 @@ class _Book:
 
     def _superseded(self, cell: Cell) -> Iterable[str]:
         """In what the cell differs from the one that its method's name stands for."""
-        rivals = [other for other in self.cells if other["current"] and _name(other) == _name(cell)]
+        rivals = [other for other in self.alike[_name(cell)] if other["current"]]
         for key, word in VERSIONS.items():
             if rivals and not cell["current"] and rivals[0][key] != cell[key]:
                 yield word.format(cell[key])
 
     def _references(self, cell: Cell, reference: str) -> list[Cell]:
-        place = ("task", "task_version", "device_class", "smoke")
-        return [
-            other
-            for other in self.cells
-            if other["method"] == reference and not other["custom"] and all(other[k] == cell[k] for k in place)
-        ]
+        return self.alike.get(_name({**cell, "method": reference, "custom": False}), [])
 
 
 def _name(cell: Cell) -> tuple[Any, ...]:

@@ -71,7 +71,7 @@ def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str
     for row in rows:
         made = {column.key: column.make(row, ctx) for column in COLUMNS}
         if apart:
-            made["rank"] = Cell(NONE, None, sub=row.apart)
+            made["rank"] = Cell(NONE, None, sub=row.why_apart)
         lines.append(Line(row.method, made, str(row.level), "baseline" if row.is_baseline else ""))
     return Table(key, caption, heads, tuple(lines), () if apart else _references(rows, ctx))
 

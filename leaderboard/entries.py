@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench import chance
+from kdbench import chance, settings
 from kdbench.leaderboard.catalogue import Catalogue
 from kdbench.leaderboard.source import Row, Source
 from kdbench.ledger import Line, Totals, lines, totals
@@ -88,6 +89,7 @@ class Entry:
         overhead: row of the overhead table that the cell quotes, None where none was measured.
         costs, stages: device-hours by the ledger, of the run that the overhead is quoted from.
         energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
+        overrides: settings that are not the method's and the task's own, by the key that sets them.
         at_chance: the seeds whose score is not told from that of an answer which ignores the input.
         unpaired: why there is no difference, by the reference's name.
         apart: why it is not ranked, "" where nothing forbids it.
@@ -128,6 +130,7 @@ class Entry:
     apart: str
     data: str
     rows: tuple[str, str]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     at_chance: tuple[int, ...] = ()
     unpaired: Mapping[str, str] = field(default_factory=dict)
 
@@ -135,6 +138,11 @@ class Entry:
     def recipe_ratio(self) -> float | None:
         """Recipe cost over plain's."""
         return self.costs.ratio("recipe")
+
+    @property
+    def why_apart(self) -> str:
+        """``apart`` with the settings that were overridden."""
+        return ": ".join(filter(None, [self.apart, ", ".join(settings.as_words(self.overrides))]))
 
     @property
     def is_baseline(self) -> bool:
@@ -193,7 +201,10 @@ def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int]
     """Every cell of the index, in the index's order."""
     verified = any(row["level"] > 0 for row in source.runs.values())
     matched: dict[tuple[str, str, int, str], Row] = {}
+    references: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for cell in source.cells:
+        if not cell["custom"]:
+            references[cell["method"], *_place(cell)].append(cell)
         place = (cell["task"], cell["task_version"], cell["device_class"])
         if cell["matched_method"] and cell["current"] and not cell["custom"] and not cell["smoke"]:
             matched[(cell["matched_method"], *place)] = cell
@@ -202,7 +213,7 @@ def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int]
         task = known[(cell["task"], cell["task_version"])]
         place = (cell["task"], cell["task_version"], cell["device_class"])
         partner = matched.get((cell["method"], *place)) if cell["current"] and not cell["custom"] else None
-        made.append(_entry(source, catalogue, cell, task, partner, verified))
+        made.append(_entry(source, catalogue, cell, task, partner, references, verified))
     return made
 
 
@@ -212,6 +223,7 @@ def _entry(
     cell: Row,
     task: Task,
     matched: Row | None,
+    references: Mapping[tuple[Any, ...], Sequence[Row]],
     verified: bool,
 ) -> Entry:
     scores = dict(zip(cell["seeds"], cell["scores"], strict=True))
@@ -260,8 +272,13 @@ def _entry(
         data=cell["data"] or "",
         rows=(cell["test_sha256"] or "", cell["data_sha256"] or ""),
         at_chance=chance.seeds(head, scores),
-        unpaired={name: _unpaired(source, cell, name) for name in {task.baseline, PLAIN}},
+        unpaired={name: obstacle(cell, references.get((name, *_place(cell)), ())) for name in {task.baseline, PLAIN}},
+        overrides=settings.overrides(head) if cell["custom"] else {},
     )
+
+
+def _place(cell: Row) -> tuple[Any, ...]:
+    return (cell["task"], cell["task_version"], cell["device_class"], cell["smoke"])
 
 
 def _apart(cell: Row, catalogue: Catalogue, verified: bool, ranked: bool) -> str:
@@ -291,18 +308,6 @@ def _paired(scores: Mapping[int, float], reference: Mapping[int, float], task: T
     if not scores.keys() & reference.keys():
         return None
     return clipped_difference(paired_delta(scores, reference, task.direction), *task.bounds)
-
-
-def _unpaired(source: Source, cell: Row, reference: str) -> str:
-    place = ("task", "task_version", "device_class", "smoke")
-    return obstacle(
-        cell,
-        [
-            other
-            for other in source.cells
-            if other["method"] == reference and not other["custom"] and all(other[key] == cell[key] for key in place)
-        ],
-    )
 
 
 def _energy(source: Source, runs: Sequence[str]) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdbench import settings
 from kdbench.files import sha256_file
 from kdbench.leaderboard.cells import metric_word
 from kdbench.leaderboard.entries import Entry
@@ -109,6 +110,7 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "rank_first": int(first) if first else None,
         "rank_last": int(last or first) if first else None,
         "apart": row.apart,
+        "overrides": " ".join(settings.as_words(row.overrides)),
         "metric": one.task.metric,
         "unit": one.task.unit,
         "higher_is_better": one.task.higher_is_better,
@@ -172,6 +174,7 @@ def _columns() -> list[str]:
         "rank_first",
         "rank_last",
         "apart",
+        "overrides",
         "metric",
         "unit",
         "higher_is_better",

@@ -202,7 +202,7 @@ def _results(board: Board, name: str) -> list[Result]:
                     else NONE,
                     times(row.recipe_ratio) if row.recipe_ratio else NONE,
                     "✕ failed check" if row.failed_check else f"{LEVEL_MARKS[row.level]} {LEVELS[row.level]}",
-                    row.apart,
+                    row.why_apart,
                     tuple((str(seed), run) for seed, run in row.runs.items()),
                 )
             )

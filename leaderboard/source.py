@@ -78,6 +78,7 @@ def read(store: Store) -> Source:
         deltas={
             (row["run_id"], row["reference"]): (row["seed"], row["score"], row["reference_score"])
             for row in store.deltas()
+            if row["run_id"] != row["reference_run_id"]
         },
         overhead=_by_run(store.query("SELECT * FROM overhead ORDER BY run_id")),
         deploy=_by_run(store.query("SELECT * FROM deploy ORDER BY run_id")),

@@ -426,3 +426,15 @@ def test_site_build_prefers_records_of_ones_own_and_says_whose_they_are(keep: An
     front = (tmp_path / "site" / "index.html").read_text()
     assert "Shown, not ranked" in front
     assert "methods/mine.html" in front
+
+
+def test_the_board_says_what_was_overridden_and_takes_no_difference_of_a_run_to_itself(
+    keep: Any, tmp_path: Path
+) -> None:
+    keep(score=75.0)
+    keep(score=74.0, **tuned(10.0))
+    keep(protocol(1), **plain(score=50.0, custom=True, provenance__command="kdbench evaluate train.epochs=1"))
+    rows = built(tmp_path)
+    assert rows["at"]["overrides"] == "method.attention_weight=10"
+    assert (rows["at"]["delta_baseline_mean"], rows["plain"]["delta_plain_mean"]) == (-1.0, None)
+    assert "custom settings: method.attention_weight=10" in task_page(tmp_path, rows["at"])
