@@ -73,9 +73,9 @@ def results(rows: Sequence[Row]) -> list[Table]:
         key = (row.task, row.version, row.device_class)
         if key not in tables:
             tables[key] = table(
-                _heading(row, rows), "method", ">score\n(95 % t)", ">\nn", ">test\nnoise", ">Δ baseline\n(95 % t)",
-                ">Δ plain\n(95 % t)", ">step time\n× plain (95 %)", ">recipe\n× plain", ">with\nteacher",
-                ">peak\nmemory", ">train-only\nparameters", "remarks",
+                _heading(row, rows), "method", ">score\n(95 % t)", ">\nn", ">test\nnoise", ">its\nteacher",
+                ">Δ baseline\n(95 % t)", ">Δ plain\n(95 % t)", ">step time\n× plain (95 %)",
+                ">recipe\n× plain", ">with\nteacher", ">peak\nmemory", ">train-only\nparameters", "remarks",
             )  # fmt: skip
         cost = row.cost or {}
         ratio = "–"
@@ -86,7 +86,8 @@ def results(rows: Sequence[Row]) -> list[Table]:
         tables[key].add_row(
             escape(row.method), "–" if row.score is None else interval(row.score.mean, row.score.lo, row.score.hi),
             str(row.score.n) if row.score else "0", "–" if row.item_noise is None else f"± {row.item_noise:.2f}",
-            difference(row.to_baseline), difference(row.to_plain), ratio, _total(row, "recipe"), _total(row, "full"),
+            amount(row.teacher, digits=2), difference(row.to_baseline), difference(row.to_plain), ratio,
+            _total(row, "recipe"), _total(row, "full"),
             amount(cost.get("peak_alloc_mib"), " MiB"), amount(cost.get("train_only_params"), "", 0),
             escape(", ".join(remarks)),
         )  # fmt: skip
@@ -131,6 +132,8 @@ def as_json(row: Row) -> dict[str, Any]:
         "delta_baseline": delta(row.to_baseline),
         "delta_plain": delta(row.to_plain),
         "item_noise": row.item_noise,
+        "teacher_score": row.teacher,
+        "teachers": [dict(teacher) for teacher in row.teachers],
         "totals_h": None if row.totals is None else dataclasses.asdict(row.totals),
         "overhead": None if row.cost is None else {k: row.cost.get(k) for k in keep},
         "run_ids": list(row.run_ids),
@@ -142,7 +145,10 @@ def run_line(record: Record) -> str:
     head = f"{record.method_name} on {record.task.label}, seed {record.seed}: "
     if record.status == "ok" and record.score is not None:
         ratio = f", step time {record.measured.step_ratio:.2f} × plain" if record.measured else ""
-        return f"{head}{record.task.metric_primary} {record.score:.2f} {record.task.unit}{ratio}"
+        from kdbench.taught import words
+
+        teachers = f", {told}" if (told := words(record)) else ""
+        return f"{head}{record.task.metric_primary} {record.score:.2f} {record.task.unit}{teachers}{ratio}"
     message = " ".join(record.error.message.split()) if record.error else ""
     return f"{head}{record.status.replace('_', ' ')}: {message}"
 

@@ -170,11 +170,19 @@ class Teacher(Net):
     training: TrainingCost | None = None
 
 
+class Ensemble(Part):
+    """All teachers read as one; ``val_metric`` is its own primary metric."""
+
+    rule: Literal["mean"]
+    val_metric: float
+
+
 class Models(Part):
     """All networks of the run; ``peers`` are students beside the first."""
 
     student: Net
     teachers: tuple[Teacher, ...] = ()
+    ensemble: Ensemble | None = None
     peers: tuple[Net, ...] = ()
 
 

@@ -163,8 +163,8 @@ class Teacher(_Grown):
 class Pair(_Grown):
     """Student and teachers.
 
-    ``ensemble``: what a method for one teacher reads where there are several: ``mean`` is one network whose logits are
-    the mean of theirs; unset, it reads the first.
+    ``ensemble``: what a method for one teacher reads where there are several of one input: ``mean`` is one network
+    whose logits are the mean of theirs; unset, it reads the first.
     """
 
     LATER = ("ensemble",)
@@ -174,8 +174,11 @@ class Pair(_Grown):
 
     @model_validator(mode="after")
     def _of_several(self) -> Pair:
+        inputs = sorted({teacher.input for teacher in self.teachers.values()})
         if self.ensemble is not None and len(self.teachers) < 2:
             raise ValueError(f"ensemble: {self.ensemble} needs at least two teachers")
+        if self.ensemble is not None and len(inputs) > 1:
+            raise ValueError(f"ensemble: {self.ensemble} is of teachers of one input, these read {', '.join(inputs)}")
         return self
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench import chance, settings
+from kdbench import chance, settings, taught
 from kdbench.errors import UserError
 from kdbench.ledger import Totals, totals
 from kdbench.metrics import METRICS
@@ -44,6 +44,7 @@ class Row:
         score: over seeds, in the task's unit; ``scores`` by seed.
         to_baseline, to_plain: seed-paired differences, positive where the method is better; None without a partner.
         cost: the overhead block's columns, None when it was not measured; ``totals`` the device-hours of one run.
+        teacher: the score of what the student learnt from; ``teachers`` role, net and score of each.
         item_noise: standard error from the number of test items alone, in points; None where the score is no share.
         state: ``ok``, or why there is no score.
         overrides: settings that are not the method's and the task's own, by the key that sets them.
@@ -69,6 +70,8 @@ class Row:
     scores: Mapping[int, float] = field(default_factory=dict)
     totals: Totals | None = None
     item_noise: float | None = None
+    teacher: float | None = None
+    teachers: tuple[Mapping[str, Any], ...] = ()
     marks: tuple[str, ...] = ()
     state: str = "ok"
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -224,6 +227,8 @@ class _Book:
             scores=own,
             totals=totals(record),
             item_noise=metric.noise(stat.mean, items) if metric is not None else None,
+            teacher=taught.score_of(record),
+            teachers=tuple(taught.each(record)),
             marks=tuple(name for name in ("custom", "smoke", "own_protocol") if cell[name]),
             overrides=settings.overrides(record) if cell["custom"] or self._one_of_several(cell) else {},
             current=cell["current"],
@@ -261,6 +266,8 @@ class _Book:
         same = self.alike[_name(cell)]
         if len({other["teacher_sha256"] for other in same}) > 1 and cell["teacher_sha256"]:
             yield f"teacher {cell['teacher_sha256'][:8]}"
+        if not cell["smoke"] and row.score and taught.is_worse(row.teacher, row.score.mean, row.higher_is_better):
+            yield "its teacher is worse"
         yield from self._superseded(cell)
         yield from filter(None, [chance.words(len(chance.seeds(record, row.scores)), len(row.scores))])
         for reference, delta in {row.baseline: row.to_baseline, PLAIN: row.to_plain}.items():

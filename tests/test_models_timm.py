@@ -118,3 +118,42 @@ def test_what_timm_cannot_serve_is_one_line(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         models.build(f"timm:{name}", (3, 32, 32), 10)
     assert "\n" not in str(error.value)
+
+
+def test_a_net_whose_scores_are_more_than_its_classifiers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As VOLO's are, whose auxiliary head adds to them."""
+    made = timm.create_model
+
+    def with_more(name: str, **options: object) -> torch.nn.Module:
+        net = made(name, **options)
+        own = net.forward
+        net.forward = lambda x: own(x) + 0.5 * x.mean()
+        return net
+
+    monkeypatch.setattr(timm, "create_model", with_more)
+    with pytest.raises(UserError, match="scores that are not those of one linear classifier"):
+        models.build("timm:test_resnet", (3, 32, 32), 7)
+
+
+@pytest.mark.slow
+def test_volo_is_refused() -> None:
+    with pytest.raises(UserError, match="'volo_d1_224' has scores that are not those of one linear classifier"):
+        models.build("timm:volo_d1_224", (3, 64, 64), 7)
+
+
+def test_an_input_that_a_net_cannot_read_is_said_when_it_is_built() -> None:
+    with pytest.raises(UserError, match=r"cannot read inputs \(3, 40, 40\): .*patch size.*another net or size"):
+        models.build("timm:test_vit", (3, 40, 40), 7)
+
+
+def test_building_a_net_draws_nothing_but_its_weights() -> None:
+    torch.manual_seed(3)
+    net = models.build("timm:test_resnet", (3, 32, 32), 7)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    timm.create_model("test_resnet", num_classes=7, in_chans=3)
+    assert torch.equal(after, torch.rand(1))
+    assert all(module.training for module in net.modules())
+    means = [value for key, value in net.state_dict().items() if key.endswith("running_mean")]
+    assert means
+    assert not any(value.any() for value in means)

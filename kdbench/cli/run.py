@@ -35,7 +35,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Train, score and measure one method on one task; write records."""
-    from kdbench import console, index, summary
+    from kdbench import console, index, summary, taught
     from kdbench.evaluate import evaluate as run
     from kdbench.evaluate import parse_seeds
     from kdbench.store import Store
@@ -51,6 +51,8 @@ def evaluate(
         return
     if done.warning:
         warn(done.warning)
+    if (weak := taught.warning(done.records)) is not None:
+        warn(weak)
     home = home_of(out)
     last = done.records[-1]
     if done.warning:

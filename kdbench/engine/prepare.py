@@ -14,17 +14,22 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from kdbench import ENGINE_VERSION, data, identity
 from kdbench.config import INNER, MethodConfig, RunConfig
-from kdbench.contract import Method, Needs, Network, TaskInfo
+from kdbench.contract import ANY_TEACHER, Method, Needs, Network, TaskInfo
 from kdbench.data.dataset import Dataset
 from kdbench.engine import arrange, heap, leftover, offers, teachers
+from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Keeper, Task, seeded
 from kdbench.errors import UserError, described
 from kdbench.home import Home
 from kdbench.machine import device_class
+from kdbench.models.ensemble import Mean
 from kdbench.parallel.ranks import Ranks
 from kdbench.progress import Progress
 from kdbench.spec import TaskSpec
+
+MEAN = "mean"
+"""The role of the network that stands for all teachers."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Prepared:
     Attributes:
         data: the student's rows.
         teachers: all teachers the method reads, by role.
+        read: the networks it reads them as: themselves, or one that stands for all.
+        ensemble: the score of that one, None without it.
     """
 
     method: Method
@@ -63,6 +70,14 @@ class Prepared:
     task: Task
     data: Dataset
     teachers: Mapping[str, teachers.TrainedTeacher]
+    read: Mapping[str, Network]
+    ensemble: float | None = None
+
+    @property
+    def scored_against(self) -> Mapping[str, Network]:
+        """The networks that the student's predictions are compared with: those whose own are trained."""
+        trained = all(teacher.score is not None for teacher in self.teachers.values())
+        return self.read if trained else {}
 
 
 def needs_of(config: MethodConfig) -> Needs:
@@ -212,7 +227,8 @@ def prepare(
     spec = config.task
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)
     needs = needs_of(config.method)
-    roles = offers.kind_and_roles(needs, spec.kind, list(spec.pair.teachers))
+    together = spec.pair.ensemble is not None and ANY_TEACHER in needs.teachers
+    roles = offers.kind_and_roles(needs, spec.kind, list(spec.pair.teachers), together=together)
     ranks = place.ranks
     require_shared(config, ranks.size)
     everything = (
@@ -245,11 +261,35 @@ def prepare(
         )
         for role in roles
     }
-    offers.nets_and_data(needs, task, students[0], {role: teacher.net for role, teacher in trained.items()})
+    untrained = [role for role, teacher in trained.items() if teacher.score is None]
+    nets = _read_as(together, {role: teacher.net for role, teacher in trained.items()})
+    offers.nets_and_data(needs, task, students[0], nets, list(nets) if together and untrained else untrained)
+    _say_which(config, needs, roles, place.progress)
+    ensemble = Scorer(task).primary(nets[MEAN])[spec.score.primary] if together else None
     trained = {role: replace(t, net=arrange.teacher(t.net, needs, config.engine)) for role, t in trained.items()}
-    nets = {role: teacher.net for role, teacher in trained.items()}
+    nets = _read_as(together, {role: teacher.net for role, teacher in trained.items()})
     with seeded(seed, "method"):
         method = adapter(task, students, nets, hp)
     if ranks.several:
         _refuse_dropout(config.method.ref.name, method)
-    return Prepared(method.to(place.device), needs, task, rows, trained)
+    return Prepared(method.to(place.device), needs, task, rows, trained, nets, ensemble)
+
+
+def _read_as(together: bool, nets: dict[str, Network]) -> dict[str, Network]:
+    """The networks a method gets for its teachers, by role."""
+    return {MEAN: Mean(list(nets.values()))} if together else nets
+
+
+def _say_which(config: RunConfig, needs: Needs, roles: Sequence[str], progress: Progress) -> None:
+    """Says which teachers a method for one reads where the task has several."""
+    pair = config.task.pair
+    if ANY_TEACHER not in needs.teachers or len(pair.teachers) == 1:
+        return
+    name, nets = config.method.ref.name, {role: f"{role} ({pair.teachers[role].net})" for role in pair.teachers}
+    if pair.ensemble is not None:
+        progress.say(f"{name} reads the mean of the teachers {', '.join(nets.values())}")
+        return
+    others = [nets[role] for role in nets if role not in roles]
+    one_input = len({teacher.input for teacher in pair.teachers.values()}) == 1
+    more = "; pair.ensemble=mean reads the mean of all" if one_input else ""
+    progress.say(f"{name} reads the first teacher, {nets[roles[0]]}, and not {', '.join(others)}{more}")

@@ -194,7 +194,14 @@ def _models(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     teachers = [
         _teacher(teacher, config.task.pair.teachers[role].seed, devices) for role, teacher in prepared.teachers.items()
     ]
-    return {"student": student | started, "teachers": teachers, "peers": [student] * (prepared.needs.students - 1)}
+    rule, score = config.task.pair.ensemble, prepared.ensemble
+    together = {"ensemble": {"rule": rule, "val_metric": score}} if score is not None else {}
+    return {
+        "student": student | started,
+        "teachers": teachers,
+        **together,
+        "peers": [student] * (prepared.needs.students - 1),
+    }
 
 
 def _teacher(teacher: TrainedTeacher, seed: int, devices: int) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def _train_and_score(request: Request, begun: Begun) -> Record:
     facts = _facts(request, begun)
     try:
         prepared = prepare(request.config, request.seed, place, everything)
-        scorer = Scorer(prepared.task, {role: teacher.net for role, teacher in prepared.teachers.items()})
+        scorer = Scorer(prepared.task, prepared.scored_against)
         trained = Trainer(
             prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds
         ).run()

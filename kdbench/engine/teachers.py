@@ -24,6 +24,7 @@ from kdbench.errors import UserError
 from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.home import Home
 from kdbench.machine import device_class
+from kdbench.models.origin import Origin
 from kdbench.models.weights import load_weights
 from kdbench.options import EAGER, EngineOptions
 from kdbench.parallel.ranks import Ranks
@@ -38,13 +39,13 @@ class TrainedTeacher:
     """A teacher and what is known of it.
 
     Attributes:
-        score: its own primary metric on the test rows.
+        score: its own primary metric on the test rows; None where its weights are features alone.
         facts: arch, source, params, weights_sha256, seconds and steps of its training (None when it came with weights).
     """
 
     role: str
     net: Network
-    score: float
+    score: float | None
     facts: dict[str, Any]
 
 
@@ -93,8 +94,10 @@ def get(
         facts = {"weights_sha256": load_weights(net, teacher.weights), "seconds": None, "steps": None}
         source = teacher.weights
     net.to(device).eval().requires_grad_(False)
-    score = Scorer(task).primary(net)[spec.score.primary]
-    _refuse_weak(spec, role, teacher, score, smoke)
+    score = None
+    if not Origin.of(teacher.weights).features:
+        score = Scorer(task).primary(net)[spec.score.primary]
+        _refuse_weak(spec, role, teacher, score, smoke)
     params = sum(p.numel() for p in net.parameters())
     return TrainedTeacher(role, net, score, {"arch": teacher.net, "source": source, "params": params, **facts})
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from kdbench.contract import Network, Out
@@ -69,6 +70,27 @@ class TimmNetwork(Network):
             raise UserError(f"timm net {name!r} lacks feature points or a single linear classifier; choose another net")
         self.body = body
         self.stem_point, self.points = stage_points([point["reduction"] for point in body.feature_info])
+        self._require_timms_scores(input_shape)
+
+    @torch.no_grad()
+    def _require_timms_scores(self, input_shape: tuple[int, ...]) -> None:
+        """Raises :class:`UserError` where timm's own scores are not those of the linear classifier on ``emb``."""
+        x = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
+        self.eval()
+        try:
+            own = self.body(x)
+            ours = self.encode(x).logits
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"timm net {self.name!r} cannot read inputs {input_shape}: {_line(error)}; choose another net or size"
+            ) from error
+        self.train()
+        same = isinstance(own, Tensor) and ours is not None and own.numel() == ours.numel()
+        if not (same and torch.allclose(own.flatten(), ours.flatten(), rtol=1e-3, atol=1e-4)):  # type: ignore[union-attr]
+            raise UserError(
+                f"timm net {self.name!r} has scores that are not those of one linear classifier on its pooled features "
+                "(it adds an auxiliary head or averages several); choose another net"
+            )
 
     def encode(self, x: Tensor) -> Out:
         final, features = self.body.forward_intermediates(x, output_fmt="NCHW")
@@ -93,6 +115,10 @@ class TimmNetwork(Network):
                 "train it here (weights auto) or name weights of your own"
             )
         return timm.create_model(self.name, pretrained=True, **self.options).state_dict()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def build(input_shape: tuple[int, ...], outputs: int, name: str) -> TimmNetwork:
