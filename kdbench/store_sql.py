@@ -93,7 +93,7 @@ def _structure() -> str:
     tree["created_at"] = tree["finished_at"] = "TIMESTAMP"
     tree["error"] = {"type": "VARCHAR", "message": "VARCHAR"}
     tree["metrics"] |= {"last": "MAP(VARCHAR, DOUBLE)", "best": "MAP(VARCHAR, DOUBLE)"}  # type: ignore[operator]
-    tree["models"] |= {"teachers": [_TEACHER]}  # type: ignore[operator]
+    tree["models"] |= {"teachers": [_TEACHER], "ensemble": {"val_metric": "DOUBLE"}}  # type: ignore[operator]
     tree["overhead"] = {**_OVERHEAD, "ci95": ["DOUBLE"], "energy": _ENERGY}
     tree["stages"] = [_STAGE]
     tree["deploy"] = _DEPLOY
@@ -289,7 +289,7 @@ SELECT {_NAMED}, coalesce(r.method.variant, r.method.name) AS method,
        array_to_string(list_transform(r.models.teachers, lambda t: t.arch), ' + ') AS teacher,
        array_to_string(list_transform(r.models.teachers, lambda t: coalesce(t.weights_sha256, '?')), '+')
            AS teacher_sha256,
-       r.models.teachers[1].val_metric AS teacher_metric,
+       coalesce(r.models.ensemble.val_metric, r.models.teachers[1].val_metric) AS teacher_metric,
        CASE WHEN r.protocol.selection = 'best_on_val' THEN r.metrics.best ELSE r.metrics.last END[r.task.metric_primary]
            AS score,
        r.error.type || ': ' || r.error.message AS error, r.created_at AS created_at, r.finished_at AS finished_at,

@@ -11,6 +11,7 @@ from kdbench.leaderboard.entries import Entry, Task
 from kdbench.leaderboard.numbers import NONE, fixed, si
 from kdbench.leaderboard.ranking import TaskBoard
 from kdbench.registry import PLAIN
+from kdbench.taught import is_worse
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
     blank = {column.key: Cell("") for column in COLUMNS}
     lines, taught = [], next((row for row in rows if row.teacher_score is not None), None)
     if taught is not None and taught.teacher_score is not None:
-        score = Cell(fixed(taught.teacher_score, ctx.digits), taught.teacher_score, sub="one teacher for all seeds")
+        higher = ctx.board.task.direction == "max"
+        own = [row.stat.mean for row in rows if row.teacher_sha256 == taught.teacher_sha256]
+        better = sum(is_worse(taught.teacher_score, mean, higher) for mean in own)
+        note = "one teacher for all seeds" + (f"; worse than {better} of {len(own)} students" if better else "")
+        score = Cell(fixed(taught.teacher_score, ctx.digits), taught.teacher_score, sub=note)
         lines.append(Line("", {**blank, "method": Cell(f"teacher {taught.teacher}"), "score": score}, role="teacher"))
     for row in rows:
         if row.matched is not None and row.is_baseline:

@@ -75,6 +75,8 @@ def test_golden_lower_is_better(site: Any) -> None:
     assert [node.text for node in page.all("strong")] == ["6.17 ± 2.59"]  # bold: separated; nothing else on the page
     assert "MAE ↓" in page.one("table", id=f"golden-angle-v1-{DEVICE}-table").one("thead").text
     assert "kd matches class scores" in page.one("ul", cls="holes").text
+    foot = page.one("table", id=f"golden-angle-v1-{DEVICE}-table").one("tfoot").text
+    assert "9.00 one teacher for all seeds; worse than 1 of 1 students" in foot
 
 
 def test_golden_incomplete_cell_is_apart(site: Any) -> None:

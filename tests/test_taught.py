@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from records import make_record
+from records import make_record, write_records
 from safetensors.torch import save_file
 
-from kdbench import console, data, models, taught
+from kdbench import console, data, models, summary, taught
 from kdbench.config import RunConfig, run_config
 from kdbench.contract import NotApplicable
 from kdbench.data import Place
@@ -23,6 +23,7 @@ from kdbench.home import Home
 from kdbench.progress import Progress
 from kdbench.record import Record, parse
 from kdbench.spec import TaskSpec
+from kdbench.store import Store
 
 torch.set_num_threads(1)
 
@@ -125,6 +126,29 @@ def test_the_line_on_a_run_tells_how_good_its_teachers_are() -> None:
         record(86.0, ("a", 99.2), ("b", 70.0), models__ensemble=mean)
     )
     assert "teacher" not in console.run_line(record(86.0)) + console.run_line(record(86.0, ("image", None)))
+
+
+def test_tables_json_and_index_tell_how_good_the_teachers_are(tmp_path: Path) -> None:
+    one = make_record()["models"]["teachers"][0]
+    two = [{**one, "role": role, "val_metric": own} for role, own in (("a", 60.0), ("b", 65.0))]
+    mean = {"rule": "mean", "val_metric": 68.0}
+    for seed in (0, 1):
+        write_records(tmp_path, make_record(seed=seed, score=71.0 + seed, models__teachers=two))
+        write_records(
+            tmp_path, make_record(seed=seed, score=50.0, models__teachers=two, models__ensemble=mean, method__name="x")
+        )
+    store = Store.memory(tmp_path)
+    rows = {row.method: row for row in summary.rows(store)}
+    assert (rows["kd"].teacher, rows["x"].teacher) == (65.0, 68.0)
+    assert "its teacher is worse" in rows["kd"].remarks
+    assert "its teacher is worse" not in rows["x"].remarks
+    told = console.as_json(rows["kd"])
+    assert told["teacher_score"] == 65.0
+    assert [(each["role"], each["arch"], each["score"]) for each in told["teachers"]] == [
+        ("a", "w8", 60.0),
+        ("b", "w8", 65.0),
+    ]
+    assert store.runs(method="x", seed=0)[0]["teacher_metric"] == 68.0
 
 
 def test_a_teacher_worse_than_its_student_is_warned_of() -> None:
