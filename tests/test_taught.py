@@ -36,13 +36,14 @@ def two_teachers(config: RunConfig, folder: Path, **pair: Any) -> RunConfig:
         for role, net in (("big", "convnet_w4"), ("small", "convnet_w2"))
     }
     body["pair"] |= pair
+    torch.manual_seed(0)  # the same content at each call
     for role, teacher in body["pair"]["teachers"].items():
         save_file(models.build(teacher["net"], (1, 8, 8), 10).state_dict(), folder / f"{role}.safetensors")
     return RunConfig(config.method, TaskSpec.model_validate(body), smoke=True)
 
 
-def prepared(config: RunConfig, home: Path, say: Progress | None = None) -> Prepared:
-    place = RunPlace(torch.device("cpu"), Home(home), None, home / "run", say or Progress.silent())
+def prepared(config: RunConfig, home: Path, run: str = "run") -> Prepared:
+    place = RunPlace(torch.device("cpu"), Home(home), None, home / run)
     return prepare(config, 0, place, data.load(config.task.data, Place(None, home)).head(64))
 
 
@@ -82,6 +83,15 @@ def test_a_record_names_the_teachers_of_a_mean_and_its_score(tmp_path: Path) -> 
     assert written["ensemble"]["rule"] == "mean"
     one = two_teachers(run_config("kd", "digits/few-shot"), tmp_path)
     assert "ensemble" not in _models(one, prepared(one, tmp_path))
+
+
+def test_what_is_kept_of_one_teacher_is_not_that_of_the_mean(tmp_path: Path) -> None:
+    """EnergyKD keeps the teacher's energies for all runs of a task."""
+    for how in ({}, {"ensemble": "mean"}):
+        config = two_teachers(run_config("energykd", "digits/few-shot"), tmp_path, **how)
+        found = prepared(config, tmp_path, run=str(how))
+        next(iter(found.method.stages()))
+        assert [entry["reused"] for entry in found.task.kept] == [False]
 
 
 def test_the_mean_offers_scores_alone(tmp_path: Path) -> None:

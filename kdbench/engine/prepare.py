@@ -28,6 +28,8 @@ from kdbench.parallel.ranks import Ranks
 from kdbench.progress import Progress
 from kdbench.spec import TaskSpec
 
+PAIR_OF_TEACHERS = {"teachers", "ensemble"}
+"""Keys of a pair that tell what is kept of its teachers."""
 MEAN = "mean"
 """The role of the network that stands for all teachers."""
 
@@ -240,7 +242,11 @@ def prepare(
     key = {
         "method": config.method.ref.card.name,
         "params": config.method.plain_params(),
-        "task": [spec.name, spec.version, spec.model_dump(mode="json", include={"data": True, "pair": {"teachers"}})],
+        "task": [
+            spec.name,
+            spec.version,
+            spec.model_dump(mode="json", include={"data": True, "pair": PAIR_OF_TEACHERS}),
+        ],
         "identity": identity.of(config, everything.identity()).model_dump(mode="json"),
         "rows": rows.drawn,
         "seed": seed,
