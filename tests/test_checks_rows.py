@@ -125,3 +125,18 @@ def test_classes_without_a_row_are_noted(tmp_path: Path) -> None:
 
     data = replace(digits.load({}), classes=12)
     assert list(rows.remarks(Data(source="digits"), data, Place(None, tmp_path))) == ["2 of 12 classes have no row"]
+
+
+def test_classes_in_other_shares_are_noted(tmp_path: Path) -> None:
+    from kdbench.data import Place
+    from kdbench.data.dataset import select
+    from kdbench.spec import Data
+
+    data = digits.load({})
+    threes = select(data.test, torch.nonzero(data.test.y == 3).squeeze(1))
+    said = list(rows.remarks(Data(source="digits"), replace(data, test=threes), Place(None, tmp_path)))
+    assert said == [
+        "the parts hold the classes in other shares: class 3 is 10.9 % of the training rows and 100.0 % of the test "
+        "rows"
+    ]
+    assert list(rows.remarks(Data(source="digits"), data, Place(None, tmp_path))) == []

@@ -71,6 +71,14 @@ def test_zero_byte_picture(place: Place) -> None:
     assert refusal(place, spec(), rows).startswith("train.parquet row 4, column 'img': a picture of zero bytes")
 
 
+def test_a_picture_is_named_as_its_row_names_it(place: Place) -> None:
+    rows = image_rows(6)
+    rows["img"][4] = {"bytes": b"x", "path": "cats/04.png"}
+    assert refusal(place, spec(), rows).startswith(
+        "train.parquet row 4 (cats/04.png), column 'img': 1 bytes that are no"
+    )
+
+
 def test_cut_off_picture(place: Place) -> None:
     rows = image_rows(3)
     whole = encoded(picture(64))

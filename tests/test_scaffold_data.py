@@ -85,7 +85,7 @@ def test_classes_are_found_within_wrapping_folders(inside: str, samples: Any, tm
     fill(samples, tmp_path / "d" / inside, 5)
     found = Tried("folder", tmp_path / "d", tmp_path)
     assert (found.parts[2], found.counts) == (5, [[4, 4], [1, 1]])
-    assert "one row in 5 of each class" in found.notes
+    assert "one row in 5, of each class" in found.notes
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -93,6 +93,18 @@ def test_classes_that_are_called_like_parts_stay_classes(nested: bool, samples: 
     for name in ("bus", "car", "test_bench", "train"):
         fill(samples, tmp_path / "d" / name if nested else tmp_path / "d", 5, ("roll",) if nested else (name,))
     assert Tried("folder", tmp_path / "d", tmp_path).counts == [[4] * 4, [1] * 4]
+
+
+def test_parts_that_hold_no_classes_are_no_classes_themselves(samples: Any, tmp_path: Path) -> None:
+    fill(samples, tmp_path / "d", 3, ("train", "test"))
+    with pytest.raises(UserError, match=r"train/ and test/ are called like parts and hold no class folders"):
+        Tried("folder", tmp_path / "d", tmp_path)
+    fill(samples, tmp_path / "e", 3, ("test",))  # a hidden test part
+    fill(samples, tmp_path / "e" / "train", 5)
+    fill(samples, tmp_path / "e" / "extra", 5, ("x", "y"))
+    found = Tried("folder", tmp_path / "e", tmp_path)
+    assert (found.parts, found.counts) == (("train", "train", 5), [[4, 4], [1, 1]])
+    assert "e/test: without class folders, so no test part" in found.notes
 
 
 def test_names_that_pair_up() -> None:
@@ -211,6 +223,10 @@ def test_a_folder_of_parquet_files_is_one_table(samples: Any, tmp_path: Path) ->
         pq.write_table(table(samples, 10), tmp_path / "x.parquet" / f"part-{part}.snappy.parquet")
     found = Tried("parquet", tmp_path / "x.parquet", tmp_path)
     assert found.counts == [[8, 8], [2, 2]]
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for part in ("train", "test"):
+        pq.write_table(table(samples, 10), tmp_path / "hub" / "data" / f"{part}-00000-of-00001.parquet")
+    assert Tried("parquet", tmp_path / "hub", tmp_path / "2").counts == [[5, 5], [5, 5]]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: no parquet file in it"):
         Tried("parquet", tmp_path / "empty", tmp_path / "more")

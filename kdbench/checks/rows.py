@@ -23,6 +23,8 @@ LOOKED_AT = 512
 """Rows read of a column that is kept compressed."""
 FEW = 3
 """Rows of a class from which on they must not all be equal."""
+SHARES = 10.0
+"""Percentage points by which the share of a class may differ between the parts before it is said."""
 REPEATED = 0.1
 """Share of the test rows that stand in the training part from which on the score measures memory."""
 
@@ -33,9 +35,17 @@ def remarks(given: Data, rows: Dataset, place: Place) -> Iterator[str]:
     if found is not None:
         yield from passed_over(*found)
     if rows.label_range is None:
-        there = int((torch.bincount(rows.train.y, minlength=rows.classes) > 0).sum())
+        train, test = (torch.bincount(part.y, minlength=rows.classes) for part in (rows.train, rows.test))
+        there = int((train > 0).sum())
         if there < rows.classes:
             yield f"{rows.classes - there} of {rows.classes} classes have no row"
+        shares = [100 * counts / counts.sum() for counts in (train, test)]
+        odd = int((shares[0] - shares[1]).abs().argmax())
+        if abs(shares[0][odd] - shares[1][odd]) > SHARES:
+            yield (
+                f"the parts hold the classes in other shares: class {odd} is {shares[0][odd]:.1f} % of the training "
+                f"rows and {shares[1][odd]:.1f} % of the test rows"
+            )
 
 
 def varies(rows: Dataset) -> str | None:

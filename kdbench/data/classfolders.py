@@ -81,8 +81,20 @@ class ClassFolders:
 
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders in a folder that people made, in order."""
-    with os.scandir(folder) as found:
-        return sorted(e.name for e in found if not e.name.startswith(".") and e.name not in NO_CLASSES and e.is_dir())
+    return [e.name for e in _entries(folder) if not e.name.startswith(".") and e.name not in NO_CLASSES and e.is_dir()]
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, in order of the names.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror or error})") from error
 
 
 def inner(folder: Path, suffixes: Collection[str]) -> Path:
@@ -94,8 +106,7 @@ def inner(folder: Path, suffixes: Collection[str]) -> Path:
 
 
 def _has_rows(folder: Path, suffixes: Collection[str]) -> bool:
-    with os.scandir(folder) as found:
-        return any(_is_row(entry.name, suffixes) for entry in found)
+    return any(_is_row(entry.name, suffixes) for entry in _entries(folder))
 
 
 def _is_row(name: str, suffixes: Collection[str]) -> bool:
@@ -114,10 +125,9 @@ def class_folders(folder: Path, suffixes: Collection[str], beside: Collection[st
     """
     folder = inner(folder, suffixes)
     passed = Passed(folder)
-    with os.scandir(folder) as found:
-        for entry in sorted(found, key=lambda entry: entry.name):
-            if not entry.is_dir() and not _is_litter(entry.name):
-                passed.add(entry.path)
+    for entry in _entries(folder):
+        if not entry.is_dir() and not _is_litter(entry.name):
+            passed.add(entry.path)
     files = {name: list(_rows(os.path.join(folder, name), suffixes, passed, ())) for name in subfolders(folder)}
     for suffix in beside:
         passed.counts.pop(suffix, None)
@@ -139,9 +149,7 @@ def _rows(folder: str, suffixes: Collection[str], passed: Passed, above: tuple[s
     here = os.path.realpath(folder)
     if here in above:
         raise UserError(f"{folder}: a link to a folder that holds it; remove it")
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
+    for entry in _entries(folder):
         if _is_litter(entry.name) or entry.name in NO_CLASSES:
             continue
         if entry.is_dir():

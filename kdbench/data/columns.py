@@ -85,8 +85,9 @@ class Writer:
         Raises:
             UserError: the value is not what the input holds; names file, row and column.
         """
-        where = f"{at}, column {self.given.column!r}"
         value = row[self.given.column]
+        file = value.get("path") if isinstance(value, dict) else None  # as `datasets` keeps it beside the bytes
+        where = f"{at}{f' ({file})' if file else ''}, column {self.given.column!r}"
         if self.dense is None:
             return self._keep(value, where)
         given = self.given

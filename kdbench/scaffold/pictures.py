@@ -51,7 +51,7 @@ class Found:
 
 def _whole(name: str) -> tuple[dict[str, str], int, str]:
     """One part that holds all rows, and what to say about it."""
-    note = f"no test part was found: one row in {TEST_EVERY} of each class, drawn with a fixed seed, is held back"
+    note = f"no test part was found: one row in {TEST_EVERY}, of each class, is held back by a draw with a fixed seed"
     return dict.fromkeys(("train", "test"), name), TEST_EVERY, note
 
 
@@ -101,16 +101,26 @@ def in_folder(folder: Path) -> tuple[Path, Found]:
 
 def _folder_parts(folder: Path) -> tuple[dict[str, str], int | None, list[str]]:
     """Names of the parts, how many rows to hold back without a test part, and what to say about it."""
-    split = [name for name in subfolders(folder) if subfolders(inner(folder / name, PICTURES))]
-    found = partnames.pair(split)
+    names = subfolders(folder)
+    split = [name for name in names if subfolders(inner(folder / name, PICTURES))]
+    found, called = partnames.pair(split), partnames.pair(names)
     if found is not None:
         train, tests = found
-        unlabelled = [name for name in partnames.partners(train, subfolders(folder)) if name not in split]
+        unlabelled = [name for name in partnames.partners(train, names) if name not in split]
         notes = [f"{folder / name}: without class folders, so {tests[0]}/ is the test part" for name in unlabelled[:1]]
         return {"train": train, "test": tests[0]}, None, notes
-    train = next((name for name in split if partnames.is_train(name)), ".") if len(split) == 1 else "."
-    parts, every, note = _whole(train)
-    return parts, every, [note]
+    if called is not None and called[0] not in split:
+        raise UserError(
+            f"{folder}: {called[0]}/ and {called[1][0]}/ are called like parts and hold no class folders; a folder a "
+            "class with pictures in it is expected beneath each"
+        )
+    alone = called[0] if called is not None else next(iter(split), "")
+    whole = called is not None or (len(split) == 1 and partnames.is_train(alone))
+    parts, every, note = _whole(alone if whole else ".")
+    unlabelled = [
+        f"{folder / name}: without class folders, so it is not the test part" for name in (called or ("", []))[1]
+    ]
+    return parts, every, [*unlabelled, note]
 
 
 def _looked(files: Iterable[tuple[str, bytes]], notes: Sequence[str]) -> tuple[Look, list[str]]:
@@ -173,6 +183,8 @@ def in_parquet(given: Path, label: str | None, target: str | None, image: str | 
 def _named_part(given: Path) -> tuple[Path, str, list[str]]:
     """Folder and training part that a path names, and the parts beside it that could be for tests, the best first."""
     if given.is_dir():
+        if not _stems(given) and _stems(given / "data"):
+            given = given / "data"
         stems = _stems(given)
         found = partnames.pair(stems)
         if found is not None:

@@ -137,5 +137,6 @@ def _cropped(sizes: Sequence[tuple[int, int]]) -> list[str]:
     kept = [(size / short) ** 2 * min(pair) / max(pair) for pair in sizes]
     return [
         f"pictures of {shown} pixels: the short side is brought to {short}, then the centre {size}x{size} is cut out, "
-        f"{min(kept):.0%} to {max(kept):.0%} of a picture (`size` and `resize` in the set's file)"
+        f"{' to '.join(dict.fromkeys((f'{min(kept):.0%}', f'{max(kept):.0%}')))} of a picture (`size` and `resize` in "
+        "the set's file)"
     ]
