@@ -104,7 +104,7 @@ def test_parts_that_hold_no_classes_are_no_classes_themselves(samples: Any, tmp_
     fill(samples, tmp_path / "e" / "extra", 5, ("x", "y"))
     found = Tried("folder", tmp_path / "e", tmp_path)
     assert (found.parts, found.counts) == (("train", "train", 5), [[4, 4], [1, 1]])
-    assert "e/test: without class folders, so no test part" in found.notes
+    assert "e/test: without class folders, so it is not the test part" in found.notes
 
 
 def test_names_that_pair_up() -> None:
