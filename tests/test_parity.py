@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdbench import registry
+from kdbench.checks import golden
 
 HERE = Path(__file__).parent / "parity"
 
@@ -34,13 +35,12 @@ def mapping(folder, load, pytestconfig):
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_values_and_gradients_are_those_stored(sidecar, folder, mapping, precision, load, record_property):
-    runner = load("parity/runner.py")
-    case = runner.read(sidecar, folder, mapping)
+def test_values_and_gradients_are_those_stored(sidecar, folder, mapping, precision, record_property):
+    case = golden.read(sidecar, folder, mapping)
     if precision not in case.bounds:
         pytest.skip(f"{folder}: no {precision} tolerance is given")
     record_property("parity_case", f"{folder}/{case.name}")
-    problems = runner.run(case, mapping, precision)
+    problems = golden.run(case, mapping, precision)
     assert not problems, f"{folder}/{case.name} in {precision}:\n" + "\n".join(problems)
 
 

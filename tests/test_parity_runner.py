@@ -11,13 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from kdbench.checks import golden
+
 HERE = Path(__file__).parent / "parity"
 OWN = sorted(p.relative_to(HERE).as_posix() for p in HERE.glob("**/*1.json") if p.with_name("mapping.py").is_file())
 
 
 @pytest.fixture
-def runner(load):
-    return load("parity/runner.py")
+def runner():
+    return golden
 
 
 def write(folder, tensors, roles=None, **sidecar):

@@ -1,16 +1,16 @@
-"""ab: boundary losses by stage; connected student maps are given."""
+"""ab: boundary losses by stage in the first phase, the rest in the second; connected student maps are given."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
+from imitated import imitated, numbered
 from torch import Tensor
-
-from kdbench.methods.ab.adapter import boundary_losses
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    losses = boundary_losses(case.listed("input.feat_s."), case.listed("input.feat_t."), scalars["margin"])
-    stages = {f"output.loss_kd.{i}": loss for i, loss in enumerate(losses)}
-    return {**stages, **case.totals(scalars, torch.stack(losses).sum())}
+    own, stages = {"boundary_weight": 1.0}, ("initialise", "distill")
+    found, calls, _ = imitated(
+        "ab", case, scalars, own, watch=["boundary_losses"], stages=stages, margin=scalars["margin"]
+    )
+    return {**found, **numbered("output.loss_kd", calls["boundary_losses"][0].result)}

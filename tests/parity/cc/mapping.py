@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
-
-from kdbench.methods.cc.adapter import correlation_loss
+from imitated import imitated
+from torch import Tensor
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    embedded = []
-    for which in ("s", "t"):
-        width, features = tensors[f"weight.embed_{which}.weight"].shape
-        embed = case.bind(nn.Linear(features, width), f"weight.embed_{which}.")
-        embedded.append(embed(tensors[f"input.emb_{which}"]))
-    return case.totals(scalars, correlation_loss(*embedded))
+    def bind(method: Any) -> None:
+        case.bind(method.embed_student, "weight.embed_s.")
+        case.bind(method.embed_teacher, "weight.embed_t.")
+
+    width = len(tensors["weight.embed_s.weight"])
+    return imitated("cc", case, scalars, {"correlation_weight": 1.0}, bind, width=width)[0]

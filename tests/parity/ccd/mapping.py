@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.methods.ccd.adapter import confidence, soft_losses
+from kdbench.checks.stubs import Stub, assembled, batch_of, image_major, watched
+from kdbench.contract import Out
+from kdbench.methods.ccd import adapter
 from kdbench.methods.shared.jda import OPERATIONS, Chain
 
 
@@ -17,33 +18,37 @@ def objective(gradient: str) -> str:
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    student, teacher = (
-        tensors[f"{net}.logits"].unflatten(0, (-1, 2)).transpose(0, 1) for net in ("student", "teacher")
-    )
-    alpha, t = scalars["alpha"], scalars["temperature"]
-    beta = 1 - alpha if scalars["beta"] is None else scalars["beta"]
-    hard = F.cross_entropy(tensors["student.logits"], tensors["labels"]) if "labels" in tensors else None
-    plain, augmented = soft_losses(student, teacher, t)
-    soft = (plain + augmented) / 2
-    baseline = sum(soft_losses(student, teacher, t, confident=False)) / 2
+    nets = [Stub(Out(tensors[f"{net}.logits"])) for net in ("student", "teacher")]
+    rows = image_major(len(tensors["student.logits"]) // 2, 2)
+    y = tensors.get("labels", torch.zeros(len(rows), dtype=torch.long))
+    batch = batch_of(y[rows], rows=rows, views=2)
+    hp = {"temperature": scalars["temperature"], "ce_weight": scalars["alpha"], "soft_weight": scalars["beta"]}
+    if "labels" not in tensors or not scalars["alpha"]:  # the authors return the divergence bare then
+        hp |= {"ce_weight": 0.0, "soft_weight": scalars["temperature"] ** -2}
+    pixels = torch.zeros(1, 3, 8, 8, dtype=torch.uint8).expand(len(rows), -1, -1, -1)
+    task = {"pixels": pixels, "classes": len(tensors["student.logits"].T)}
 
-    def total(of: Tensor) -> Tensor:  # at alpha 0 or without labels the authors return the divergence bare
-        return of if hard is None or not alpha else alpha * hard + beta * t**2 * of
+    def terms(**given: Any) -> dict[str, Tensor]:
+        return assembled("ccd", hp | given, batch, nets[:1], nets[1], **task).terms()
 
+    with watched(adapter, "confidence", "soft_losses") as calls:
+        single = torch.stack(list(terms(kd_weight=1.0).values())).sum()
+    plain, augmented = calls["soft_losses"][0].result
+    bare = terms(kd_weight=1.0, ce_weight=1.0)
     return {
-        "out.confidence": confidence(*teacher),
+        "out.confidence": calls["confidence"][0].result,
         "out.soft_original": plain,
         "out.soft_augmented": augmented,
-        "out.soft": soft,
-        **({} if hard is None else {"out.hard": hard}),
-        "out.ccd": total(soft),
-        "out.ccd_step": scalars["kd_weight"] * total(soft),
-        "out.kd_jda_step": scalars["kd_weight"] * total(baseline),
-        **(pixels(tensors, scalars) if "jda.image" in tensors else {}),
+        "out.soft": (plain + augmented) / 2,
+        "out.hard": bare["task"],
+        "out.ccd": single,
+        "out.ccd_step": torch.stack(list(terms(kd_weight=scalars["kd_weight"]).values())).sum(),
+        "out.kd_jda_step": torch.stack(list(terms(kd_weight=scalars["kd_weight"], confidence=False).values())).sum(),
+        **(jda(tensors, scalars) if "jda.image" in tensors else {}),
     }
 
 
-def pixels(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str, Tensor]:
+def jda(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str, Tensor]:
     ops = tuple(zip(scalars["jda_ops"], scalars["jda_magnitudes"], strict=True))
     image, sign = tensors["jda.image"].permute(2, 0, 1)[None], tensors["jda.sign"]
     single = torch.cat([OPERATIONS[name](image, m, s[None]) for (name, m), s in zip(ops, sign, strict=True)])

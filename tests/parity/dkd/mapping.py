@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.methods.dkd.adapter import dkd_loss, others_divergence, target_divergence
-from kdbench.methods.shared.logits import linear_ramp
+from kdbench.checks.stubs import scored, watched
+from kdbench.methods.dkd import adapter
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    given = [tensors[f"input.{name}"] for name in ("logits_s", "logits_t", "target")] + [float(scalars["T"])]
-    ce = scalars["ce_weight"] * F.cross_entropy(given[0], given[2])
-    ramp = linear_ramp(scalars["epoch"] - 1, scalars["warmup"])  # the vectors count epochs from 1
-    kd = ramp * dkd_loss(*given, scalars["alpha"], scalars["beta"])
+
+    hp = {"temperature": scalars["T"], "warmup_epochs": scalars["warmup"]}
+    hp |= {name: scalars[name] for name in ("ce_weight", "alpha", "beta")}
+    with watched(adapter, "target_divergence", "others_divergence") as calls:
+        terms = scored("dkd", hp, tensors).terms(epoch=scalars["epoch"] - 1)  # the vectors count epochs from 1
     return {
-        "output.loss_tckd": target_divergence(*given),
-        "output.loss_nckd": others_divergence(*given),
-        "output.loss_ce": ce,
-        "output.loss_kd": kd,
-        "output.total": ce + kd,
+        "output.loss_tckd": calls["target_divergence"][0].result,
+        "output.loss_nckd": calls["others_divergence"][0].result,
+        "output.loss_ce": terms["ce"],
+        "output.loss_kd": terms["dkd"],
+        "output.total": terms["ce"] + terms["dkd"],
     }

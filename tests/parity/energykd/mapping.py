@@ -3,64 +3,91 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from kdbench.methods.dkd.adapter import dkd_loss
-from kdbench.methods.energykd.adapter import (
-    cutmix,
-    energy,
-    mixed_rows,
-    mixup,
-    row_temperatures,
-    thresholds,
-)
-from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.logits import linear_ramp, row_divergence
+from kdbench.checks.stubs import Stub, assembled, batch_of, watched
+from kdbench.contract import Batch, Out
+from kdbench.methods.energykd import adapter
+
+WEIGHTS, HEDA_WEIGHTS = ("ce_weight", "kd_weight"), (0.1, 0.9)
+"""Names of two hyper-parameters, and their values in the cases of HE-DA, which store none."""
 
 
-def objective(gradient: str) -> str | list[str]:
-    if gradient.startswith("heda_"):
-        return ["heda_loss_ce", "heda_loss_kd", "heda_loss_aug"]
-    return "dkd_loss_total" if gradient.startswith("dkd_") else "loss_total"
+def objective(gradient: str) -> str:
+    name = next((form for form in ("heda", "dkd") if gradient.startswith(f"{form}_")), "")
+    return f"{name}_loss_total".lstrip("_")
+
+
+def energies(scalars: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    shares = {f"{which}_share": scalars[f"{prefix}{which}_rate"] for which in ("low", "high")}
+    return {"energy_temperature": scalars["energy_T"], **shares}
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    student, teacher, y = (tensors[name] for name in ("student_logits", "teacher_logits", "target"))
-    all_energies = energy(tensors["teacher_logits_train"], scalars["energy_T"])
-    low, high = thresholds(all_energies, scalars["low_rate"], scalars["high_rate"])
-    energies = energy(teacher, scalars["energy_T"])
-    tau = row_temperatures(energies, (low, high), *(scalars[f"T_config_{name}"] for name in ("LOW", "MID", "HIGH")))
-    found = {"threshold_low": low, "threshold_high": high, "energy": energies, "temperature": tau[:, 0]}
-    if "kd_weight" in scalars:
-        ce, kd = F.cross_entropy(student, y), row_divergence(student, teacher, tau).mean()
-        found |= {"loss_ce": scalars["ce_weight"] * ce, "loss_kd": scalars["kd_weight"] * kd}
-        found["loss_total"] = found["loss_ce"] + found["loss_kd"]
+    y, trained = tensors["target"], tensors["teacher_logits_train"]
+    nets = [Stub(Out(tensors["student_logits"])), Stub(Out(torch.cat([tensors["teacher_logits"], trained])))]
+    temperatures = {"temperature_low_energy": "LOW", "temperature": "MID", "temperature_high_energy": "HIGH"}
+    hp = {name: scalars[f"T_config_{stored}"] for name, stored in temperatures.items()} | energies(scalars)
+    task = {"n_train": len(trained), "first": len(y)}
+    found = {}
+    forms = [("kd", "", {name: scalars.get(name, 1.0) for name in WEIGHTS})]
     if "alpha" in scalars:
-        ramp = linear_ramp(scalars["epoch"] - 1, scalars["warmup"])  # the vectors count epochs from 1
-        kd = ramp * dkd_loss(student, teacher, y, tau, scalars["alpha"], scalars["beta"])
-        found |= {"dkd_loss_ce": F.cross_entropy(student, y), "dkd_loss_kd": kd}
-        found["dkd_loss_total"] = found["dkd_loss_ce"] + found["dkd_loss_kd"]
-    return found | (heda(tensors, scalars, all_energies) if "heda_image" in tensors else {})
+        dkd = {"alpha": scalars["alpha"], "beta": scalars["beta"], "warmup_epochs": scalars["warmup"]}
+        forms.append(("dkd", "dkd_", {**dkd, **dict.fromkeys(WEIGHTS, 1.0)}))
+    for form, prefix, own in forms:
+        made = assembled("energykd", {**hp, "form": form, **own}, batch_of(y), nets[:1], nets[1], **task)
+        with watched(adapter, "energy", "thresholds", "row_temperatures") as calls:
+            terms = made.terms(epoch=scalars.get("epoch", 1) - 1)  # the vectors count epochs from 1
+        found |= {f"{prefix}loss_ce": terms["ce"], f"{prefix}loss_kd": terms[form]}
+        found[f"{prefix}loss_total"] = terms["ce"] + terms[form]
+        found |= dict(zip(("threshold_low", "threshold_high"), calls["thresholds"][0].result, strict=True))
+        found |= {"energy": calls["energy"][-1].result, "temperature": calls["row_temperatures"][0].result[:, 0]}
+    return found | (heda(tensors, scalars) if "heda_image" in tensors else {})
 
 
-def heda(tensors: dict[str, Tensor], scalars: dict[str, Any], all_energies: Tensor) -> dict[str, Tensor]:
-    logits = {name: tensors[f"heda_{name}"] for name in ("student_logits", "teacher_logits")}
-    _, high = thresholds(all_energies, scalars["heda_low_rate"], scalars["heda_high_rate"])
-    rows = mixed_rows(energy(logits["teacher_logits"], scalars["energy_T"]), high)
-    x = tensors["heda_image"][rows]
-    partner = x[tensors["heda_perm"]]
-    if scalars["heda_augmentation"] == "CUTMIX":
-        mixed = cutmix(x, partner, tensors["heda_box"])
-    else:
-        mixed = mixup(x, partner, tensors["heda_lambda"].to(x))
-    t, of_mixed = scalars["heda_temperature"], [tensors[f"heda_{q}_logits_aug"] for q in ("student", "teacher")]
+class Seen(Stub):
+    """Answers the case's pictures, then what is made of them; a training row is a picture of its number.
+
+    Attributes:
+        pictures: what it was shown.
+    """
+
+    def __init__(self, own: Tensor, mixed: Tensor, trained: Tensor) -> None:
+        super().__init__(Out(own))
+        self.answers, self.trained = [own, mixed], trained
+        self.pictures: list[Tensor] = []
+
+    def forward(self, batch: Batch) -> Out:
+        x = batch.x[self.input]
+        if not x.is_floating_point():
+            return Out(self.trained[x[:, 0, 0, 0]])
+        self.pictures.append(x)
+        return Out(self.answers[len(self.pictures) - 1])
+
+
+def heda(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str, Tensor]:
+    y, images, trained = tensors["heda_target"], tensors["heda_image"], tensors["teacher_logits_train"]
+    hp = {"form": "heda", "mixing": scalars["heda_augmentation"].lower(), "temperature": scalars["heda_temperature"]}
+    hp |= energies(scalars, "heda_") | dict(zip(WEIGHTS, HEDA_WEIGHTS, strict=True))
+    answers = {q: [tensors[f"heda_{q}_logits{which}"] for which in ("", "_aug")] for q in ("student", "teacher")}
+    nets = [Seen(*of, trained) for of in answers.values()]
+    numbers = torch.arange(len(trained)).view(-1, 1, 1, 1).expand(-1, *images.shape[1:])
+    batch, classes = Batch({"image": images}, y, torch.arange(len(y))), trained.shape[1]
+    made = assembled("energykd", hp, batch, nets[:1], nets[1], n_train=len(trained), pixels=numbers, classes=classes)
+    made.method.mixup_shares = tensors["heda_lambda"].to(images).expand(adapter.LEVELS)
+    drawn = patch.object(torch, "randperm", lambda *_, **__: tensors["heda_perm"])
+    box = patch.object(adapter, "random_box", lambda *_: tensors["heda_box"])
+    with watched(adapter, "mixed_rows", "thresholds") as calls, drawn, box:
+        terms = made.terms()
     return {
-        "heda_threshold_high": high,
-        "heda_selected": rows,
-        "heda_mixed": mixed,
-        "heda_loss_ce": 0.1 * F.cross_entropy(logits["student_logits"], tensors["heda_target"]),
-        "heda_loss_kd": 0.9 * kd_loss(logits["student_logits"], logits["teacher_logits"], t),
-        "heda_loss_aug": 0.9 * kd_loss(of_mixed[0], of_mixed[1], t),
+        "heda_threshold_high": calls["thresholds"][0].result[1],
+        "heda_selected": calls["mixed_rows"][0].result,
+        "heda_mixed": nets[0].pictures[1],
+        "heda_loss_ce": terms["ce"],
+        "heda_loss_kd": terms["kd"],
+        "heda_loss_aug": terms["mixed"],
+        "heda_loss_total": torch.stack(list(terms.values())).sum(),
     }

@@ -2,82 +2,58 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from kdbench.checks.stubs import Stub, assembled, batch_of, watched
 from kdbench.contract import Out
-from kdbench.methods.ffsd.adapter import (
-    FFSD,
-    diversity_loss,
-    fusion_loss,
-    guide_losses,
-    guided,
-    leader_losses,
-    mutual_loss,
-    shifted,
-)
-from kdbench.methods.ffsd.networks import Fusion, Guide, Squeeze
-from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.ffsd import adapter
+
+HP = {
+    "commons": "num_common", "temperature": "temperature", "diversity_weight": "lambda_diversity",
+    "fusion_weight": "lambda_fusion", "guide_weight": "lambda_self_distillation", "ramp_epochs": "warmup_epochs",
+}  # fmt: skip
+COMMON = {"ce": "commons_task", "mutual": "commons_mutual"}
+SHIFTED = {"diversity": "commons_diversity", "selfdistill": "commons_guided"}
+FUSION = {"ce": "fusion_task", "ensemble": "fusion_kd"}
+LEADER = {"ce": "task", "ensemble": "kd", "fusion": "fused_map", "trans": "joined_maps", "selfdistill": "guided"}
+GUIDE = {"feature": "guide_maps", "attention": "guide_attention"}
 
 
-def objective(gradient: str) -> str | tuple[str, ...]:
-    net = gradient.split(".")[1]
-    if net.startswith("sd"):
-        return f"out.{net}.feature", f"out.{net}.attention"
-    return f"out.{'leader' if net == 'trans' else net}.total"
+def objective(gradient: str) -> str:
+    return "total"  # of all networks: one backward pass gives each its own gradient
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    count, classes, channels = scalars["num_common"], scalars["num_classes"], scalars["stage_channels"]
-    t, y, last = scalars["temperature"], tensors["labels"], channels[-1]
-    hp = SimpleNamespace(
-        diversity_weight=scalars["lambda_diversity"], fusion_weight=scalars["lambda_fusion"],
-        guide_weight=scalars["lambda_self_distillation"], ramp_epochs=scalars["warmup_epochs"],
-    )  # fmt: skip
-    weights = FFSD.weights(SimpleNamespace(hp=hp), scalars["epoch"])
-    nets = {
-        name: Out(tensors[f"{name}.logits"], tuple(case.listed(f"{name}.stage")))
-        for name in (*(f"common{i}" for i in range(count)), "leader")
-    }
-    rename = {f"block{k}.": f"blocks.{k}." for k in range(len(channels) - 1)}
-    guides = {
-        name: case.bind(Guide(channels), f"sd{of}.", rename)
-        for name, of in [*((f"common{i}", i) for i in range(1, count)), ("leader", "_leader")]
-    }
-    commons, leader = [nets[f"common{i}"] for i in range(count)], nets["leader"]
-    logits = [net.logits for net in commons]
-    found: dict[str, Tensor] = {}
-    for i, net in enumerate(commons):
-        terms = {"ce": F.cross_entropy(net.logits, y), "mutual": mutual_loss(logits, i, t)}
-        terms |= dict.fromkeys(("diversity", "selfdistill"), net.logits.new_zeros(()))
-        if i:
-            push = shifted(commons[i - 1].maps[-1])
-            found[f"out.diversity_target.common{i}"] = push.map
-            terms["diversity"] = weights.diversity * diversity_loss(net.maps[-1], push.target)
-            targets = guides[f"common{i}"].targets(push.map)
-            terms["selfdistill"] = weights.diversity * guided(net.maps, targets)
-        found |= named(f"out.common{i}", terms)
-    joined = torch.cat([net.maps[-1].detach() for net in commons], dim=1)
-    fusion = case.bind(Fusion(count * last, last, classes), "fusion.")
-    fused = fusion(joined)
-    scores = fusion.classify(fused)
-    found |= {"out.fusion.map": fused, "out.fusion.logits": scores}
-    found |= named("out.fusion", {"ce": F.cross_entropy(scores, y), "ensemble": fusion_loss(scores, logits, t)})
-    expanded = case.bind(Squeeze(last, count * last), "trans.")(leader.maps[-1])
-    targets = guides["leader"].targets(fused.detach())
-    maps = leader_losses(leader, expanded, fused, joined, targets, weights.fusion)
-    terms = {"ce": F.cross_entropy(leader.logits, y), "ensemble": kd_loss(leader.logits, scores, t)}
-    terms |= dict(zip(("fusion", "trans", "selfdistill"), maps.values(), strict=True))
-    found |= {"out.leader.trans_map": expanded, **named("out.leader", terms)}
+    names = ["leader", *(f"common{i}" for i in range(scalars["num_common"]))]
+    nets = [Stub(Out(tensors[f"{name}.logits"], tuple(case.listed(f"{name}.stage")))) for name in names]
+    hp = {name: scalars[stored] for name, stored in HP.items()}
+    made = assembled("ffsd", hp, batch_of(tensors["labels"]), nets)
+    guides = {"sd_leader": made.method.guides[0]}
+    guides |= {f"sd{i}": guide for i, guide in enumerate(made.method.guides[1:], 1)}
+    rename = {f"block{k}.": f"blocks.{k}." for k in range(len(scalars["stage_channels"]) - 1)}
     for name, guide in guides.items():
-        own = guide_losses(guide, nets[name].maps, weights.guide)
-        of = "sd_leader" if name == "leader" else name.replace("common", "sd")
-        found |= {f"out.{of}.feature": own["guide_maps"], f"out.{of}.attention": own["guide_attention"]}
-    return found
+        case.bind(guide, f"{name}.", rename)
+    case.bind(made.method.fusion, "fusion.")
+    case.bind(made.method.expansion, "trans.")
+    with watched(adapter, "shifted", "fusion_loss", "leader_losses", "_summed") as calls:
+        terms = made.terms(epoch=scalars["epoch"] - 1)  # the vectors count epochs from 1
+    zero = terms["task"].new_zeros(())
+    of_commons, of_guides = (call.args[0] for call in calls["_summed"])
+    found = {"total": torch.stack(list(terms.values())).sum()}
+    for i, own in enumerate(of_commons):
+        found |= named(f"out.common{i}", {name: own.get(term, zero) for name, term in (COMMON | SHIFTED).items()})
+    for name, own in zip(guides, of_guides, strict=True):
+        found |= {f"out.{name}.{kind}": own[term] for kind, term in GUIDE.items()}
+    for i, call in enumerate(calls["shifted"], 1):
+        found[f"out.diversity_target.common{i}"] = call.result.map
+    _, expanded, fused, *_ = calls["leader_losses"][0].args
+    found |= {"out.fusion.map": fused, "out.leader.trans_map": expanded}
+    found["out.fusion.logits"] = calls["fusion_loss"][0].args[0]
+    found |= named("out.fusion", {name: terms[term] for name, term in FUSION.items()})
+    return found | named("out.leader", {name: terms[term] for name, term in LEADER.items()})
 
 
 def named(prefix: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:

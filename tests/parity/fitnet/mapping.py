@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
-
-from kdbench.methods.fitnet.adapter import hint_loss
-from kdbench.methods.shared.connectors import regressor
+from imitated import imitated
+from torch import Tensor
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    student, teacher = tensors["input.feat_s.0"], tensors["input.feat_t.0"]
-    module = case.bind(regressor(student.shape[1:], teacher.shape[1:], nn.ReLU()), "weight.reg.")
-    regressed = module(student)
-    return {"output.feat_s_regressed": regressed, **case.totals(scalars, hint_loss(regressed, teacher))}
+    def bind(method: Any) -> None:
+        case.bind(method.regressor, "weight.reg.")
+
+    found, calls, _ = imitated("fitnet", case, scalars, {"hint_weight": 1.0}, bind, watch=["hint_loss"], hint_stage=1)
+    return {**found, "output.feat_s_regressed": calls["hint_loss"][0].args[0]}

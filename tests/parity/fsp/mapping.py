@@ -1,16 +1,14 @@
-"""fsp: flow matrices of neighbouring maps."""
+"""fsp: flow matrices of neighbouring maps in the first phase, the rest in the second."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
+from imitated import imitated, numbered
 from torch import Tensor
-
-from kdbench.methods.fsp.adapter import flow_losses
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    losses = flow_losses(case.listed("input.feat_s."), case.listed("input.feat_t."))
-    stages = {f"output.loss_kd.{i}": loss for i, loss in enumerate(losses)}
-    return {**stages, **case.totals(scalars, torch.stack(losses).sum())}
+    own, stages = {"flow_weight": 1.0}, ("initialise", "distill")
+    found, calls, _ = imitated("fsp", case, scalars, own, watch=["flow_losses"], stages=stages)
+    return {**found, **numbered("output.loss_kd", calls["flow_losses"][-1].result)}  # the first call checks the widths

@@ -1,25 +1,26 @@
-"""ft: paraphraser (frozen), translator, factors."""
+"""ft: paraphraser, trained in a phase of its own and then constant, translator, factors."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
+from imitated import imitated
 from torch import Tensor
-
-from kdbench.methods.ft.adapter import Paraphraser, Translator, factor_loss
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    student, teacher = tensors["input.feat_s.0"], tensors["input.feat_t.0"]
-    factors = int(scalars["k"] * teacher.shape[1])
-    paraphraser = case.bind(Paraphraser(teacher.shape[1], factors), "weight.paraphraser.")
     names = {f"{layer}{i}.": f"{i}.{layer}." for layer in ("conv", "bn") for i in range(3)}
-    translator = case.bind(Translator(student.shape[1], factors), "weight.translator.", names)
-    factor_s, factor_t = translator(student), paraphraser.encode(teacher)
+
+    def bind(method: Any) -> None:
+        case.bind(method.paraphraser, "weight.paraphraser.")
+        case.bind(method.translator, "weight.translator.", names)
+
+    own, ratio = {"factor_weight": 1.0}, scalars["k"]
+    found, calls, made = imitated("ft", case, scalars, own, bind, watch=["factor_loss"], factor_ratio=ratio)
+    student, teacher = calls["factor_loss"][0].args
     return {
-        "output.factor_s": factor_s,
-        "output.factor_t": factor_t,
-        "output.loss_rec": F.mse_loss(paraphraser(teacher), teacher),
-        **case.totals(scalars, factor_loss(factor_s, factor_t)),
+        **found,
+        "output.factor_s": student,
+        "output.factor_t": teacher,
+        "output.loss_rec": made.total("paraphrase"),
     }

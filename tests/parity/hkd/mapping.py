@@ -5,48 +5,57 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.methods.hkd.adapter import Embedding, contrasts, neighbours, smoothed
-from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.banks import MemoryBank, multiplicity
+from kdbench.checks.stubs import Assembled, Stub, assembled, batch_of, watched
+from kdbench.contract import Out
+from kdbench.methods.hkd import adapter
+
+HP = {
+    "temperature": "kd_T", "tau": "nce_T", "width": "feat_dim", "negatives": "nce_k", "neighbours": "knn_k",
+    "momentum": "memory_momentum", "smoothing": "smooth_momentum",
+}  # fmt: skip
+
+
+class Drawn:
+    """Negatives as a case stores them."""
+
+    def __init__(self, index: Tensor) -> None:
+        self.index = index
+
+    def draw(self, y: Tensor, rng: torch.Generator) -> Tensor:
+        return self.index
+
+
+def made(case: Any, scalars: dict[str, Any], **weights: float) -> Assembled:
+    """The method with the case's networks, weights, banks and negatives."""
+    tensors = case.tensors
+    nets = [Stub(Out(tensors[f"logits_{q}"], emb=tensors[f"f_{q}"])) for q in "st"]
+    hp = {name: scalars[stored] for name, stored in HP.items()}
+    batch, n = batch_of(tensors["labels"], index=tensors["idx"]), len(tensors["memory_s"])
+    found = assembled("hkd", hp | weights, batch, nets[:1], nets[1], n_train=n)
+    method: Any = found.method
+    for q, side, bank in zip("st", method.embeddings, method.banks, strict=True):
+        case.bind(side.embed, f"embed_{q}.")
+        if f"gnn_{q}.weight" in tensors:
+            case.bind(side.graph, f"gnn_{q}.")
+        bank.rows = tensors[f"memory_{q}"].detach().clone()
+    method.negatives = Drawn(tensors["contrast_idx"])
+    return found
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    index, tau, d = tensors["idx"], scalars["nce_T"], scalars["feat_dim"]
-    banks = tensors["memory_s"].detach(), tensors["memory_t"].detach()
-    stored = banks[0][index], banks[1][index]
-    log_counts = multiplicity(tensors["contrast_idx"], len(banks[0])).to(case.dtype).log()
-    graph = len(index) >= scalars["knn_k"]
-    sides = [Embedding(tensors[f"f_{q}"].shape[1], d) for q in "st"]
-    for q, side in zip("st", sides, strict=True):
-        case.bind(side.embed, f"embed_{q}.")
-        if graph:
-            case.bind(side.graph, f"gnn_{q}.")
-    nodes = [side.nodes(tensors[f"f_{q}"]) for q, side in zip("st", sides, strict=True)]
-    found = dict(zip(("emb_s", "emb_t"), nodes, strict=True))
-    individual = contrasts(nodes, stored, banks, log_counts, tau)
-    found |= {"loss_ind_s": individual[0], "loss_ind_t": individual[1]}
-    contrast = individual.sum()
-    if graph:
-        nearest = [neighbours(tensors[f"logits_{q}"], scalars["knn_k"]) for q in "st"]
-        mixed = [side.mixed(node, near) for side, node, near in zip(sides, nodes, nearest, strict=True)]
-        targets = [smoothed(*of, scalars["smooth_momentum"]) for of in zip(stored, mixed, strict=True)]
-        terms = contrasts(mixed, targets, banks, log_counts, tau)
-        contrast = contrast + terms.sum()
+    weights = {"ce_weight": scalars["gamma"], "kd_weight": scalars["alpha"], "hkd_weight": scalars["beta"]}
+    whole = made(case, scalars, **weights)
+    found = {"loss_total": whole.total()}
+    whole.step()
+    found |= {f"memory_{q}_after": bank.rows for q, bank in zip("st", whole.method.banks, strict=True)}
+    with watched(adapter, "contrasts", "neighbours", "smoothed") as calls:
+        terms = made(case, scalars, **dict.fromkeys(weights, 1.0)).terms()
+    found |= {"loss_cls": terms["task"], "loss_kl": terms["kd"], "loss_hkd": terms["individual"] + terms["graph"]}
+    for contrast, anchor, loss in zip(calls["contrasts"], ("emb", "graph_emb"), ("ind", "graph"), strict=False):
         for i, q in enumerate("st"):
-            found |= {f"knn_{q}": nearest[i].sort(1).values, f"graph_emb_{q}": mixed[i], f"smooth_{q}": targets[i]}
-            found[f"loss_graph_{q}"] = terms[i]
-    for q, start, new in zip("st", banks, nodes, strict=True):
-        bank = MemoryBank(*start.shape).to(case.dtype)
-        bank.rows.copy_(start)
-        if graph:
-            bank.update(index, new, scalars["memory_momentum"])
-        found[f"memory_{q}_after"] = bank.rows
-    found["loss_cls"] = F.cross_entropy(tensors["logits_s"], tensors["labels"])
-    found["loss_kl"] = kd_loss(tensors["logits_s"], tensors["logits_t"], scalars["kd_T"])
-    found["loss_hkd"] = contrast
-    weights = torch.tensor([scalars["gamma"], scalars["alpha"], scalars["beta"]], dtype=case.dtype)
-    found["loss_total"] = weights @ torch.stack([found["loss_cls"], found["loss_kl"], contrast])
+            found |= {f"{anchor}_{q}": contrast.args[0][i], f"loss_{loss}_{q}": contrast.result[i]}
+    for q, near, smooth in zip("st", calls["neighbours"], calls["smoothed"], strict=False):
+        found |= {f"knn_{q}": near.result.sort(1).values, f"smooth_{q}": smooth.result}
     return found

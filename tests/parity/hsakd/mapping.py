@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench.methods.hsakd.adapter import Scores, agreement, class_loss, joint_loss
-from kdbench.methods.shared.heads import joint_labels
-from kdbench.methods.shared.views import rotations
+from kdbench.checks.stubs import Stub, assembled, batch_of, image_major, watched
+from kdbench.contract import Out
+from kdbench.methods.hsakd import adapter
+from kdbench.methods.shared.views import ROTATIONS, rotations
 
 
 def objective(gradient: str) -> str:
@@ -18,22 +19,18 @@ def objective(gradient: str) -> str:
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
     y = tensors["labels"]
-
-    def stack(rows: Tensor) -> Tensor:  # the vectors' rows are image-major
-        return rows.unflatten(0, (len(y), 4)).transpose(0, 1)
-
-    student, teacher = (
-        Scores(stack(tensors[f"{side}.logits"]), [stack(head) for head in case.listed(f"{side}.aux")])
-        for side in ("student", "teacher")
-    )
-    cls, div = class_loss(student, y), agreement(student, teacher, scalars["temperature"])
-    found = {}
+    nets = [Stub(Out(tensors[f"{q}.logits"]), tails=case.listed(f"{q}.aux")) for q in ("student", "teacher")]
+    batch = batch_of(y.repeat(ROTATIONS), rows=image_major(len(y), ROTATIONS), views=ROTATIONS)
+    hp = {"temperature": scalars["temperature"], "teacher_stage": "joint"}
+    made = assembled("hsakd", hp, batch, nets[:1], nets[1])
+    terms, found = made.terms(), {}
+    with watched(adapter, "joint_labels") as calls:
+        found["out.teacher_total"] = made.total("teacher_joint")
     if "images" in tensors:
         found["out.rotated"] = rotations(tensors["images"], torch.Generator()).transpose(0, 1).flatten(0, 1)
     return found | {
-        "out.joint_labels": joint_labels(y).T.flatten(),
-        "out.cls": cls,
-        "out.div": div,
-        "out.total": cls + div,
-        "out.teacher_total": joint_loss(teacher, y) + class_loss(teacher, y),
+        "out.joint_labels": calls["joint_labels"][0].result.T.flatten(),
+        "out.cls": terms["ce"],
+        "out.div": terms["kd"],
+        "out.total": terms["ce"] + terms["kd"],
     }

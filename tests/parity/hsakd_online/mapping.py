@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from kdbench.methods.hsakd.adapter import Scores, agreement, class_loss, joint_loss
+from kdbench.checks.stubs import Stub, assembled, batch_of, image_major
+from kdbench.contract import Out
 
 
 def objective(gradient: str) -> str:
@@ -15,14 +17,13 @@ def objective(gradient: str) -> str:
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
     y = tensors["target"]
-
-    def stack(rows: Tensor) -> Tensor:  # the vectors' rows are image-major
-        return rows.unflatten(0, (len(y), 4)).transpose(0, 1)
-
-    peers = [
-        Scores(stack(tensors[f"{peer}_logits"]), [stack(head) for head in case.listed(f"{peer}_ss_logits_", 1)])
-        for peer in ("student", "teacher")
-    ]
-    cls = sum(class_loss(peer, y) + joint_loss(peer, y) for peer in peers)
-    div = sum(agreement(own, other, scalars["kd_T"]) for own, other in (peers, peers[::-1]))
-    return {"online_loss_cls": cls, "online_loss_div": div, "online_loss_total": cls + div}
+    names = ("student", "teacher")
+    peers = [Stub(Out(tensors[f"{peer}_logits"]), tails=case.listed(f"{peer}_ss_logits_", 1)) for peer in names]
+    batch = batch_of(y.repeat(4), rows=image_major(len(y), 4), views=4)
+    terms = assembled("hsakd", {"temperature": scalars["kd_T"], "form": "online"}, batch, peers).terms()
+    cls, div = (
+        torch.stack([value for term, value in terms.items() if term.endswith("_kd") == softened]).sum()
+        for softened in (False, True)
+    )
+    total = torch.stack(list(terms.values())).sum()
+    return {"online_loss_cls": cls, "online_loss_div": div, "online_loss_total": total}

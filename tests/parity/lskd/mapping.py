@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.methods.dkd.adapter import dkd_loss
-from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.lskd.adapter import standardized
-from kdbench.methods.shared.logits import linear_ramp
+from kdbench.checks.stubs import scored, watched
+from kdbench.methods.lskd import adapter
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    y = tensors["input.target"]
-    student, teacher = (standardized(tensors[f"input.logits_{q}"]) for q in "st")
-    if scalars["variant"] == "dkd":
-        ramp = linear_ramp(scalars["epoch"] - 1, scalars["warmup"])  # the vectors count epochs from 1
-        divergence = ramp * dkd_loss(student, teacher, y, scalars["T"], scalars["alpha"], scalars["beta"])
-    else:
-        divergence = kd_loss(student, teacher, scalars["T"])
-    ce = scalars["ce_weight"] * F.cross_entropy(tensors["input.logits_s"], y)
-    kd = scalars["kd_weight"] * divergence
-    found = {"output.z_s_standardized": student, "output.z_t_standardized": teacher}
-    return {**found, "output.loss_ce": ce, "output.loss_kd": kd, "output.total": ce + kd}
+
+    hp = {"form": scalars["variant"], "temperature": scalars["T"], "warmup_epochs": scalars.get("warmup", 0)}
+    hp |= {name: scalars[name] for name in ("ce_weight", "kd_weight", "alpha", "beta") if name in scalars}
+    with watched(adapter, "standardized") as calls:
+        epoch = scalars.get("epoch", 1) - 1  # the vectors count epochs from 1
+        terms = scored("lskd", hp, tensors).terms(epoch=epoch)
+    student, teacher = (call.result for call in calls["standardized"])
+    return {
+        "output.z_s_standardized": student,
+        "output.z_t_standardized": teacher,
+        "output.loss_ce": terms["ce"],
+        "output.loss_kd": terms[scalars["variant"]],
+        "output.total": terms["ce"] + terms[scalars["variant"]],
+    }

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from kdbench.methods.nkd.adapter import others_loss, target_loss
+from kdbench.checks.stubs import scored
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    student, teacher, y = (tensors[f"input.{name}"] for name in ("logits_s", "logits_t", "target"))
-    ce, target = F.cross_entropy(student, y), target_loss(student, teacher, y)
-    others = scalars["gamma"] * others_loss(student, teacher, y, scalars["T"])
+
+    hp = {"others_weight": scalars["gamma"], "temperature": scalars["T"], "ce_weight": 1.0, "target_weight": 1.0}
+    terms = scored("nkd", hp, tensors).terms()
     return {
-        "output.loss_target": target,
-        "output.loss_nontarget_weighted": others,
-        "output.loss_kd": target + others,
-        "output.loss_ce": ce,
-        "output.total": ce + target + others,
+        "output.loss_target": terms["target"],
+        "output.loss_nontarget_weighted": terms["others"],
+        "output.loss_kd": terms["target"] + terms["others"],
+        "output.loss_ce": terms["ce"],
+        "output.total": torch.stack(list(terms.values())).sum(),
     }

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from imitated import imitated
 from torch import Tensor
-
-from kdbench.methods.rkd.adapter import relational_losses
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    distance, angle = relational_losses(tensors["input.emb_s"], tensors["input.emb_t"])
-    return {
-        "output.loss_distance": distance,
-        "output.loss_angle": angle,
-        **case.totals(scalars, scalars["w_d"] * distance + scalars["w_a"] * angle),
-    }
+    own = {"distance_weight": scalars["w_d"], "angle_weight": scalars["w_a"]}
+    found, calls, _ = imitated("rkd", case, scalars, own, watch=["relational_losses"])
+    distance, angle = calls["relational_losses"][0].result
+    return {**found, "output.loss_distance": distance, "output.loss_angle": angle}

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from kdbench.methods.shared.matching import pool
-from kdbench.methods.simkd.adapter import Projector, feature_loss
+from kdbench.checks.stubs import Stub, assembled, batch_of, watched
+from kdbench.contract import Out
+from kdbench.methods.simkd import adapter
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
+
     student, teacher = tensors["input.feat_s.0"], tensors["input.feat_t.0"]
+    classes, width = tensors["weight.teacher_cls.weight"].shape
+    nets = [
+        Stub(Out(None, (x,), emb=x.flatten(2).mean(2)), classifier=nn.Linear(features, classes))
+        for x, features in ((student, student.shape[1]), (teacher, width))
+    ]
+    y = tensors.get("input.target", torch.zeros(len(student), dtype=torch.long))
+    hp = {"factor": scalars["factor"], "feature_weight": scalars["beta"]}
+    made = assembled("simkd", hp, batch_of(y), nets[:1], nets[1])
+    net: Any = made.method.deployed
     names = {f"{stored}{i}": f"{own}.{i}" for stored, own in (("conv", "convs"), ("bn", "bns")) for i in range(3)}
-    projector = Projector(student.shape[1:], teacher.shape[1:], scalars["factor"])
-    projected = case.bind(projector, "weight.proj.", names)(student)
-    classifier = (tensors[f"weight.teacher_cls.{name}"] for name in ("weight", "bias"))
-    loss = feature_loss(projected, teacher)
+    case.bind(net.projector, "weight.proj.", names)
+    case.bind(net.reused, "weight.teacher_cls.")
+    with watched(adapter, "feature_loss", "pool") as calls:
+        total = made.total()
     return {
-        "output.feat_s_proj": projected,
-        "output.feat_t_aligned": pool(teacher, projected.shape[2:]),
-        "output.logits_s": F.linear(projected.mean((2, 3)), *classifier),
-        "output.loss_kd": loss,
-        "output.total": scalars["beta"] * loss,
+        "output.feat_s_proj": calls["feature_loss"][0].args[0],
+        "output.feat_t_aligned": calls["pool"][-1].result,
+        "output.logits_s": net(made.batch).logits,
+        "output.loss_kd": calls["feature_loss"][0].result,
+        "output.total": total,
     }

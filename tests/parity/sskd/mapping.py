@@ -4,42 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.sskd.adapter import ProjectionHead, head_loss, kept, kept_divergence, own_image, similarity, turned
+from kdbench.checks.stubs import Assembled, Stub, assembled, batch_of, image_major, watched
+from kdbench.contract import Out
+from kdbench.methods.sskd import adapter
+
+HP = {
+    "temperature": "kd_T", "rotation_temperature": "tf_T", "similarity_temperature": "ss_T",
+    "rotation_share": "ratio_tf", "similarity_share": "ratio_ss",
+}  # fmt: skip
+TERMS = {"ce": "ce", "kd": "kd", "rotation": "tf", "similarity": "ss"}
 
 
 def objective(gradient: str) -> str:
     return "out.teacher_ssp" if gradient.startswith("grad_teacher_ssp.") else "out.total"
 
 
+def made(case: Any, scalars: dict[str, Any], weights: dict[str, float]) -> Assembled:
+    """The method with the case's networks and heads."""
+    tensors, y = case.tensors, case.tensors["labels"]
+    nets = [Stub(Out(tensors[f"{side}.logits"], emb=tensors[f"{side}.feat"])) for side in ("student", "teacher")]
+    hp = {name: scalars[stored] for name, stored in HP.items()} | {f"{term}_weight": w for term, w in weights.items()}
+    batch = batch_of(y.repeat(4), rows=image_major(len(y), 4), views=4)
+    found = assembled("sskd", hp, batch, nets[:1], nets[1])
+    case.bind(found.method.student_head, "student.proj.")
+    case.bind(found.method.teacher_head, "teacher.proj.")
+    return found
+
+
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    y, images = tensors["labels"], len(tensors["labels"])
-    given = (f"{side}.{kind}" for side in ("student", "teacher") for kind in ("logits", "feat"))
-    stacks = {name: tensors[name].unflatten(0, (images, 4)).transpose(0, 1) for name in given}
-    likeness, logits = {}, {}
-    for side in ("student", "teacher"):
-        head = case.bind(ProjectionHead(tensors[f"{side}.feat"].shape[1]), f"{side}.proj.")
-        likeness[side] = similarity(head(stacks[f"{side}.feat"]))
-        logits[side] = stacks[f"{side}.logits"]
-    student, teacher = logits["student"], logits["teacher"]
-    own = own_image(images, y.device)
-    keep_tf = kept(turned(teacher), y.repeat_interleave(3), scalars["ratio_tf"])
-    keep_ss = kept(likeness["teacher"], own, scalars["ratio_ss"])
-    terms = {
-        "ce": F.cross_entropy(student[0], y),
-        "kd": kd_loss(student[0], teacher[0], scalars["kd_T"]),
-        "tf": kept_divergence(turned(student), turned(teacher), scalars["tf_T"], keep_tf),
-        "ss": kept_divergence(likeness["student"], likeness["teacher"], scalars["ss_T"], keep_ss),
-    }
+    weights = {term: scalars[f"{stored}_weight"] for term, stored in TERMS.items()}
+    with watched(adapter, "similarity", "kept") as calls:
+        terms = made(case, scalars, dict.fromkeys(weights, 1.0)).terms()
+    likeness, rows = ([call.result for call in calls[name]] for name in ("similarity", "kept"))
+    whole = made(case, scalars, weights)
     return {
-        **{f"out.{side}_similarity": value for side, value in likeness.items()},
-        "out.keep_tf": keep_tf.nonzero().squeeze(1),
-        "out.keep_ss": keep_ss.nonzero().squeeze(1),
-        **{f"out.{name}": value for name, value in terms.items()},
-        "out.total": torch.stack([scalars[f"{name}_weight"] * value for name, value in terms.items()]).sum(),
-        "out.teacher_ssp": head_loss(likeness["teacher"]),
+        "out.teacher_similarity": likeness[0],
+        "out.student_similarity": likeness[1],
+        "out.keep_tf": rows[0].nonzero().squeeze(1),
+        "out.keep_ss": rows[1].nonzero().squeeze(1),
+        **{f"out.{stored}": terms[term] for term, stored in TERMS.items()},
+        "out.total": whole.total(),
+        "out.teacher_ssp": whole.total("teacher_head"),
     }

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from imitated import imitated, numbered, results
 from torch import Tensor
-
-from kdbench.methods.vid.adapter import Gaussian, information_loss, raw_scale
 
 
 def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[str, Tensor]:
-    losses, found = [], {}
-    for i, (s, t) in enumerate(zip(case.listed("input.feat_s."), case.listed("input.feat_t."), strict=True)):
-        start = raw_scale(scalars["init_pred_var"])
-        found[f"output.log_scale_init.{i}"] = torch.full((t.shape[1],), start, dtype=case.dtype)
-        gaussian = case.bind(Gaussian(s.shape[1], t.shape[1], scalars["init_pred_var"]), f"weight.stage{i}.")
-        losses.append(information_loss(gaussian, s, t))
-        found[f"output.loss_kd.{i}"] = losses[-1]
-    return {**found, **case.totals(scalars, torch.stack(losses).sum())}
+    starts: list[Tensor] = []
+
+    def bind(method: Any) -> None:
+        starts[:] = [gaussian.log_scale for gaussian in method.gaussians]
+        for i, gaussian in enumerate(method.gaussians):
+            case.bind(gaussian, f"weight.stage{i}.")
+
+    own, start = {"information_weight": 1.0}, scalars["init_pred_var"]
+    found, calls, _ = imitated("vid", case, scalars, own, bind, watch=["information_loss"], initial_variance=start)
+    losses = numbered("output.loss_kd", results(calls["information_loss"]))
+    return {**found, **losses, **numbered("output.log_scale_init", starts)}
