@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench import registry
+from kdbench.config import INNER, MethodConfig
 from kdbench.contract import At, Batch, Method, Network, Out, Rows, Stage, TaskInfo
+from kdbench.engine import prepare
 
 INPUT = "image"
 SIDE = 8
@@ -107,7 +109,7 @@ class StubTask:
 
     def loss(self, out: Out, y: Tensor) -> Tensor:
         assert out.logits is not None
-        return F.cross_entropy(out.logits, y)
+        return F.mse_loss(out.logits, y) if self.kind == "regression" else F.cross_entropy(out.logits, y)
 
     def probe(self, net: nn.Module) -> Out:
         two = torch.arange(min(2, self.n_train))
@@ -178,10 +180,15 @@ class Assembled:
 
 
 def hyper_parameters(name: str, values: Mapping[str, Any]) -> Any:
-    """The typed hyper-parameters of a method or variant: defaults but for ``values``."""
+    """The typed hyper-parameters of a method or variant: defaults but for ``values``, and so for an inner method."""
+    return prepare.hyper_parameters(_config(name, values))
+
+
+def _config(name: str, values: Mapping[str, Any]) -> MethodConfig:
     ref = registry.method(name)
-    variant = ref.variant.params if ref.variant else {}
-    return ref.card.typed({**ref.card.defaults(), **variant, **values})
+    own = {**ref.card.defaults(), **(ref.variant.params if ref.variant else {}), **values}
+    inner = own.get(INNER)
+    return MethodConfig(ref, own, "custom", None if inner is None else _config(inner, {}))
 
 
 def batch_of(y: Tensor, rows: Tensor | None = None, views: int = 1, index: Tensor | None = None, **more: Any) -> Batch:
@@ -216,7 +223,7 @@ def assembled(
         teachers = {} if teachers is None else {INPUT: teachers}
     facts: dict[str, Any] = {"n_train": len(batch), "batch": len(batch) // batch.views, **task}
     logits = [net.out.logits for net in students if isinstance(net, Stub) and net.out.logits is not None]
-    facts.setdefault("classes", logits[0].shape[1] if logits else 10)
+    facts.setdefault("classes", logits[0].shape[-1] if logits else 10)
     facts.setdefault("train_labels", torch.arange(facts["n_train"]) % max(2, facts["classes"]))
     hp = hyper_parameters(name, values)
     method = registry.method(name).adapter()(StubTask(**facts), students, teachers, hp)

@@ -1,0 +1,170 @@
+"""A fault in how a method is assembled is noticed: wrong weights, terms, warm-ups, stages, groups, missing detaches.
+
+Faults are planted one at a time into every function of every method's class; see ``tests/support/mutants.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType
+from typing import Any
+
+import pytest
+from mutants import Mutant, mutants, of_class, rewritten
+from noticed import SHARED, Check, checks
+
+from kdbench import registry
+from kdbench.methods.cgan_kd.adapter import CGANKD
+from kdbench.methods.cgan_kd.ccgan import CcGAN
+from kdbench.methods.cgan_kd.gan import ConditionalGAN
+from kdbench.methods.dkd.adapter import DKD
+from kdbench.methods.ffsd.adapter import FFSD
+from kdbench.methods.hkd.adapter import HKD
+from kdbench.methods.shared import objective, phases
+from kdbench.methods.sskd.adapter import SSKD
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+STEP, MOST = 7, 10
+"""The sample: every so many faults of a method, and at most about so many of it."""
+OTHERS: dict[str, Sequence[Any]] = {
+    "cgan_kd": (
+        *(getattr(CGANKD, name) for name in (
+            "stages", "_generator_stages", "_student_stages", "_student_group", "_slowed", "_feature_group",
+            "_plain_losses", "after_step", "_feature_step", "_ratio_step",
+        )),
+        ConditionalGAN.step, ConditionalGAN.stage, CcGAN.embed_step, CcGAN.embed_stage,
+    ),
+    "shared.objective": (objective.Imitation, objective.StageWise, objective.Initialisation, objective.phase_epochs),
+    "shared.phases": (phases.Phased, phases.reusable),
+}  # fmt: skip
+"""Where it is not the whole class of a method: cgan_kd's sampling between stages has tests of its own."""
+
+COMMUTES = "the function is symmetric in the two"
+DETACHED = "what it is given to holds it constant itself"
+ALIKE = "the other one has the same value"
+NO_GRADIENT = "it is read where nothing has gradients"
+EQUIVALENT = {
+    "ban.adapter:BAN.taught_losses: with torch.no_grad():: gradients flow": DETACHED,
+    "cc.adapter:CC.imitation: correlation_loss(student, teacher): arguments 0 and 1 swapped": COMMUTES,
+    "cgan_kd.ccgan:CcGAN.embed_step: noisy(labels, noise): arguments 0 and 1 swapped": COMMUTES,
+    "cgan_kd.ccgan:CcGAN.embed_step: torch.randn(len(labels), generator=at.rng, device=labels.device, dtype: dtype= "
+    "gone": "the labels are of the default type",
+    "crd.adapter:CRD.losses: 0: 0 -> 1": ALIKE,
+    "crd.adapter:CRD.losses: row.detach(): detach gone": NO_GRADIENT,
+    "energykd.adapter:EnergyKD._mixed: -2: USub gone": "pictures have four axes",
+    "ffsd.adapter:FFSD._commons: guided(common.maps, guide.targets(push.map)): arguments 0 and 1 swapped": COMMUTES,
+    "ffsd.adapter:FFSD._leader: fused.detach(): detach gone": DETACHED,
+    "fitnet.adapter:FitNet._hints: min(len(out.maps), len(target.maps)): arguments 0 and 1 swapped": COMMUTES,
+    "ft.adapter:FT.reconstruction: F.mse_loss(self.paraphraser(x), x): arguments 0 and 1 swapped": COMMUTES,
+    "ft.adapter:FT.imitation: with torch.no_grad():: gradients flow": DETACHED,
+    "ft.adapter:FT.stages: phase_epochs(self.hp.first_phase, self.task.epochs): arguments 0 and 1 swapped": COMMUTES,
+    "hkd.adapter:HKD.losses: 0: 0 -> 1": ALIKE,
+    "hkd.adapter:HKD.losses: node.detach(): detach gone": NO_GRADIENT,
+    "hsakd.adapter:HSAKD.teacher_losses: 0: 0 -> 1": ALIKE,
+    "hsakd.adapter:HSAKD.losses: 0: 0 -> 1": ALIKE,
+    "hsakd.adapter:HSAKD.losses: with torch.no_grad():: gradients flow": DETACHED,
+    "hsakd.adapter:HSAKD.peer_losses: 0: 0 -> 1": ALIKE,
+    "hsakd.adapter:HSAKD.stages: phase_epochs(self.hp.frozen_phase, self.task.epochs): arguments 0 and 1 swapped":
+        COMMUTES,
+    "plain.adapter:Plain.stages: max(1, round(self.task.epochs * self.task.steps * self.hp.length)): arguments 0 and 1 "
+    "swapped": COMMUTES,
+    "reviewkd.adapter:ReviewKD.ramp: min(1.0, epoch / self.hp.warmup_epochs): arguments 0 and 1 swapped": COMMUTES,
+    "reviewkd.adapter:ReviewKD.losses: hcl(o, t, hp.levels): arguments 0 and 1 swapped": COMMUTES,
+    "reviewkd.adapter:ReviewKD.losses: zip(outputs, stages, strict=True): arguments 0 and 1 swapped": COMMUTES,
+    "shared.objective:Initialisation.stages: phase_epochs(self.hp.first_phase, self.task.epochs): arguments 0 and 1 "
+    "swapped": COMMUTES,
+    "shared.objective:Initialisation.stages: [p for p in self.parameters() if p.requires_grad]: if of a comprehension "
+    "gone": "no method of this kind has a frozen module of its own",
+    "shared.objective:phase_epochs: max(1, round(share * epochs)): arguments 0 and 1 swapped": COMMUTES,
+    "sskd.adapter:SSKD.losses: with torch.no_grad():: gradients flow": DETACHED,
+    "sskd.adapter:SSKD.losses: 0: 0 -> 1": ALIKE,
+    "sskd.adapter:SSKD.stages: phase_epochs(self.hp.head_phase, self.task.epochs): arguments 0 and 1 swapped": COMMUTES,
+    "tf_kd.adapter:TFKD.losses: with torch.no_grad():: gradients flow": DETACHED,
+}  # fmt: skip
+"""Faults that are none, and why."""
+NAMES = sorted({*registry.method_packages(), *OTHERS})
+
+
+def functions(name: str) -> Iterator[FunctionType]:
+    """What faults are planted in."""
+    for one in OTHERS.get(name) or [registry.method(name).adapter()]:
+        yield from of_class(one) if isinstance(one, type) else [one]
+
+
+def faults(name: str) -> Iterator[Mutant]:
+    return (mutant for function in functions(name) for mutant in mutants(function))
+
+
+def lives(mutant: Mutant, every: Sequence[Check]) -> bool:
+    """Whether no check notices."""
+    with mutant.planted():
+        for check in every:
+            try:
+                check()
+            except Exception:
+                return False
+    return True
+
+
+def survivors(planted: Iterator[Mutant], every: Sequence[Check]) -> list[str]:
+    return [mutant.name for mutant in planted if mutant.name not in EQUIVALENT and lives(mutant, every)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_of_faults_is_noticed(name, load):
+    every = list(faults(name))
+    assert survivors(iter(every[:: max(STEP, len(every) // MOST)]), checks(name, load)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_fault_is_noticed(name, load):
+    assert survivors(faults(name), checks(name, load)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_fault_nothing_is_noticed(name, load):
+    for check in checks(name, load):
+        check()
+
+
+def test_equivalent_faults_are_those_of_the_code():
+    assert EQUIVALENT.keys() <= {mutant.name for name in NAMES for mutant in faults(name)}
+
+
+ONCE_ALIVE: dict[str, tuple[str, Callable[..., Any], str, str]] = {
+    "the parts of dkd swapped": ("dkd", DKD.losses, "hp.alpha, hp.beta", "hp.beta, hp.alpha"),
+    "dkd's warm-up gone": ("dkd", DKD.losses, "linear_ramp(at.epoch, hp.warmup_epochs) * ", ""),
+    "dkd's warm-up off by one": ("dkd", DKD.losses, "linear_ramp(at.epoch,", "linear_ramp(at.epoch + 1,"),
+    "hkd's smoothing reversed": ("hkd", HKD.losses, "smoothed(old, new,", "smoothed(new, old,"),
+    "hkd's share reversed": ("hkd", HKD.losses, "hp.smoothing)", "1 - hp.smoothing)"),
+    "sskd's share of the other term": (
+        "sskd", SSKD.losses, "turned(y), hp.rotation_share", "turned(y), hp.similarity_share",
+    ),
+    "ffsd pushed away from the wrong common": ("ffsd", FFSD._commons, "commons[i - 1]", "commons[i]"),
+    "ffsd's epoch off by one": ("ffsd", FFSD.losses, "at.epoch + 1", "at.epoch"),
+    "ffsd's guides see the wrong commons": ("ffsd", FFSD.losses, "*commons[1:]", "*commons[:-1]"),
+    "cgan_kd's rate of the last stage": (
+        "cgan_kd", CGANKD._student_stages, "self._student_group(self.hp.finetune_lr)", "self._student_group(1.0)",
+    ),
+    "at a constant rate": (
+        "ab", objective.Initialisation.stages, ', schedule="constant")]\n', ")]\n",
+    ),
+    "the initialisation in the second phase too": (
+        "fsp", objective.Initialisation.stages, "losses=self.losses", "losses=self.first_losses",
+    ),
+}  # fmt: skip
+"""Faults that an earlier suite did not notice, and some like them."""
+
+
+@pytest.mark.parametrize("fault", ONCE_ALIVE)
+def test_faults_that_once_lived(fault, load):
+    name, function, old, new = ONCE_ALIVE[fault]
+    assert isinstance(function, FunctionType)
+    assert not lives(rewritten(function, old, new), checks(name, load))
+
+
+def test_shared_modules_are_all_there():
+    assert SHARED.keys() == OTHERS.keys() - registry.method_packages().keys()
