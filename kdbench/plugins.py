@@ -14,6 +14,8 @@ METHODS = "kdbench.methods"
 """Entry points that name a package with a method's ``card.yaml`` and ``adapter.py``."""
 TASKS = "kdbench.tasks"
 """Entry points that name a package with task files."""
+VECTORS = "parity"
+"""Folder of golden vectors in a method's package; what lies there decides no result."""
 SETS = "kdbench.sets"
 """Entry points that name a package with data set files."""
 

@@ -76,7 +76,10 @@ def method_digest(name: str) -> str:
     package = registry.method_packages()[name]
     folder = plugins.package_folder(package)
     every = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name not in _NO_CODE]
-    files = [path for path in every if all(part[0] not in "._" for part in path.parts[:-1])]
+    folders = ((path, path.parts[:-1]) for path in every)
+    files = [
+        path for path, above in folders if all(part[0] not in "._" for part in above) and plugins.VECTORS not in above
+    ]
     names = [".".join([package, *path.with_suffix("").parts]) for path in files if path.suffix == ".py"]
     beside = [path for path in files if path.suffix not in (".py", ".pyc") and path.name[0] != "."]
     return _digest({**_modules(names), **{path.as_posix(): sha256_file(folder / path) for path in beside}})

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from kdbench import registry
-from kdbench.checks import rules
+from kdbench.checks import golden, rules
 from kdbench.checks.result import CheckResult, Skipped, Verdict
 from kdbench.checks.tasks import check_task
 from kdbench.checks.tiny import KINDS, method_config, tiny
@@ -52,6 +52,8 @@ def _check(ref: MethodRef, tasks: Collection[str] | None) -> Iterator[CheckResul
         return
     yield _result("kinds", "", rules.kinds(ref, needs))
     yield _result("needs", "", rules.needs_said(ref))
+    if golden.own_place(ref):
+        yield _result("golden vectors", "", rules.golden_vectors(ref))
     for kind in KINDS:
         if kind in needs.kinds and (tasks is None or kind in tasks):
             try:

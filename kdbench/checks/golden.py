@@ -12,6 +12,7 @@ A case is ``<name>.json`` beside ``<name>.safetensors``; its folder below the ro
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -25,6 +26,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kdbench import plugins
+from kdbench.errors import UserError
+from kdbench.registry import MethodRef
+
 Bound = Callable[[float], float]
 """Largest absolute value of a reference tensor to the largest difference allowed."""
 Module = TypeVar("Module", bound=nn.Module)
@@ -32,6 +37,8 @@ Module = TypeVar("Module", bound=nn.Module)
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 OBJECTIVE = {"A": "output.total", "B": "out.total", "C": "loss_total", "D": "loss_total", "E": "loss"}
 """What a gradient belongs to, by format, unless the mapping says otherwise."""
+BUILT_IN = "kdbench.methods."
+"""How the packages of built-in methods begin; their cases lie in ``tests/parity``."""
 NUMBER = r"([0-9.]+(?:e[-+]?[0-9]+)?)"
 
 
@@ -121,6 +128,41 @@ class Run:
         if missing:
             raise BadCase(f"nothing below {prefix!r} is stored for {', '.join(sorted(missing))}")
         return module
+
+
+def own_place(ref: MethodRef) -> bool:
+    """Whether a method is no built-in one and has golden vectors, or says that it has: they are beside its adapter."""
+    if ref.package.startswith(BUILT_IN):
+        return False
+    return ref.card.parity == "verified" or bool(cases_of(ref))
+
+
+def folder_of(ref: MethodRef) -> Path:
+    """Where the cases of a package of its own lie, if it has any."""
+    return plugins.package_folder(ref.package) / plugins.VECTORS
+
+
+def cases_of(ref: MethodRef) -> list[Path]:
+    """The sidecars in that folder; none where the method is no package."""
+    try:
+        return sorted(folder_of(ref).glob("*.json"))
+    except UserError:
+        return []
+
+
+def mapping_of(folder: Path) -> ModuleType:
+    """The ``mapping.py`` of a folder.
+
+    Raises:
+        BadCase: there is none.
+    """
+    path = folder / "mapping.py"
+    spec = importlib.util.spec_from_file_location(f"{folder.parent.name}_golden_vectors", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise BadCase(f"{folder} has cases and no mapping.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def read(path: Path, folder: str, mapping: ModuleType) -> Case:

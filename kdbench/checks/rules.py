@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdbench.checks import golden
 from kdbench.checks.replayed import replayed
 from kdbench.checks.result import Skipped, Verdict
 from kdbench.checks.tiny import Tiny, method_config
@@ -40,8 +41,11 @@ RULES = {
     "resume": "training stopped in the middle of any stage goes on to the same bits",
     "replay": "a step done again without Python, as a CUDA graph does it, is the step",
     "smallest batch": "the smallest batch it declares works, a smaller one is refused",
+    "golden vectors": "those of a package of its own give the stored values; a card that says verified has some",
 }
 """Rule to what it says."""
+ON_TASK = tuple(RULES)[3:-1]
+"""Those that run on a tiny task."""
 FEW_STEPS = 2
 
 
@@ -93,6 +97,26 @@ def needs_said(ref: MethodRef) -> Verdict:
     return f"{where} says needs: [{', '.join(ref.needs)}]; needs() gives [{', '.join(found)}]; write those there"
 
 
+def golden_vectors(ref: MethodRef) -> Verdict:
+    """Rule ``golden vectors``, of a method that is not kdbench's own: those are run by ``tests/test_parity.py``."""
+    folder, cases = golden.folder_of(ref), golden.cases_of(ref)
+    if not cases:
+        return f"the card says parity: {ref.card.parity}, and no case lies in {folder}; write unverified, or add some"
+    try:
+        mapping = golden.mapping_of(folder)
+        found = [golden.read(path, ref.card.name, mapping) for path in cases]
+        wrong = [
+            f"{case.name} in {precision}: {problem}"
+            for case in found
+            for precision in case.bounds
+            for problem in golden.run(case, mapping, precision)
+        ]
+    except Exception as error:
+        return f"the golden vectors in {folder} raised {type(error).__name__}: {error}"
+    more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return f"{wrong[0]}{more}; the cases are in {folder}" if wrong else None
+
+
 def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
     """All rules about training, on one tiny task.
 
@@ -110,7 +134,7 @@ def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
     except Exception as error:
         broken, found = ("losses", str(error)) if isinstance(error, Violation) else ("runs", crash("training", error))
         yield broken, found
-        yield from ((rule, Skipped(f"{broken} failed")) for rule in list(RULES)[3:] if rule != broken)
+        yield from ((rule, Skipped(f"{broken} failed")) for rule in ON_TASK if rule != broken)
         return
     run = Trained(first, watch.seen, state_copy(first.method))
     verdicts: dict[str, Verdict] = {}

@@ -24,6 +24,7 @@ STANDALONE = {
     "{package}/card.yaml": "card.yaml",
     "{package}/adapter.py": "adapter.py",
     "{package}/__init__.py": "",
+    "{package}/parity/mapping.py": "mapping.py",
     "tests/test_{package}.py": "test_package.py",
 }
 """Files of a package of its own."""
@@ -55,6 +56,7 @@ def new_method(name: str, *, standalone: bool = False, to: Path | None = None) -
     facts = {"name": name, "package": package, "adapter": _camel(name), "version": __version__}
     if standalone:
         folder, plan = (to or Path(f"kdbench-{name}")).absolute(), STANDALONE
+        facts["parity"] = f"kdbench check {name}"
         then: tuple[str, ...] = (
             f"pip install -e {shlex.quote(str(folder))}",
             f"kdbench check {name}",
@@ -64,6 +66,7 @@ def new_method(name: str, *, standalone: bool = False, to: Path | None = None) -
         if not (ROOT / "methods").is_dir():
             raise UserError("kdbench runs outside a checkout; give --standalone for a package of your own")
         folder, plan = ROOT, BESIDE
+        facts["parity"] = f"pytest tests/test_parity.py -k {name}"
         then = (f"kdbench check {name}", f"kdbench evaluate --method {name} --task digits/few-shot --seed 0")
     return Made(folder, write(folder, plan, facts), then)
 
