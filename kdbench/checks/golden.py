@@ -279,7 +279,8 @@ def run(case: Case, mapping: ModuleType, precision: str) -> list[str]:
         computed = {**_gradients(case, mapping, tensors, computed), **computed}
     except (KeyError, RuntimeError) as error:
         problems.append(f"gradients: {error}")
-    for name, reference in case.expected.items():
+    for name in sorted(case.expected, key=lambda name: (name in case.gradients, name)):  # gradients follow from values
+        reference = case.expected[name]
         stored_as = "float32" if reference.dtype is torch.float32 else precision
         problem = difference(computed.get(name), reference, case.bounds[stored_as], name in case.exact)
         if problem:
