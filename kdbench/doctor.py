@@ -15,6 +15,7 @@ from kdbench.errors import UserError
 from kdbench.home import Home, data_folder
 from kdbench.provenance import code
 from kdbench.store import Store
+from kdbench.store_file import StoreLocked
 
 
 @dataclass(frozen=True)
@@ -80,5 +81,7 @@ def _index(home: Home) -> Check:
     try:
         with Store(home.index, read_only=True, wait_s=1.0) as store:
             return Check("ok", "index", f"{len(store.runs())} runs")
+    except StoreLocked as error:
+        return Check("note", "index", f"{error.held}; meanwhile the records themselves are read")
     except UserError as error:
         return Check("problem", "index", str(error))

@@ -49,7 +49,7 @@ class Sheet(Table):
     """A table whose first column names the rows; right-aligned columns are numbers, left-aligned ones are wrapped."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if self.title is not None:
+        if self.title:
             yield console.render_str(str(self.title), style="table.title")
         measured = [self._measured(console, options, place) for place in range(len(self.columns))]
         room = options.max_width - EDGES

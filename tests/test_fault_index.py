@@ -16,6 +16,7 @@ import records as factory
 from forked import Warm
 from sweeps import ended, records, sweep
 
+from kdbench import index
 from kdbench.home import Home
 from kdbench.store import Store
 
@@ -90,18 +91,20 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-def test_an_index_that_is_locked_for_a_minute(tmp_path: Path) -> None:
-    """A sweep asks the records themselves meanwhile, and its runs are in the index in the end."""
+def test_an_index_that_is_locked_all_along(tmp_path: Path) -> None:
+    """A sweep asks the records themselves, says so once, and its runs come into the index with the next use."""
     home = Home(tmp_path)
     with Store(home.index):
         pass
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(home.index), "70"], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(home.index), "30"], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     factory.write_records(home.records, make())
     code, _, err = ended(sweep(home, "-m", "plain,kd", *RUN[:-2], "--seeds", "0"))
     holder.wait()
+    index.update(home)
     assert code == 0, err
+    assert err.count("the records themselves are read") == 1
     assert len(records(home)) == 3
     assert in_index(home) == [record.run_id for record in records(home)]
 

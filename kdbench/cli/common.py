@@ -64,7 +64,9 @@ def show(*things: Any) -> None:
 
     screen = console()
     for thing in things:
-        screen.print(thing)
+        # A path longer than a line is left to the terminal: broken by a line's end it could not be copied.
+        long = isinstance(thing, str) and any(len(word) > screen.width for word in thing.split())
+        screen.print(thing, soft_wrap=long)
 
 
 def warn(line: str) -> None:

@@ -16,6 +16,8 @@ records_app = typer.Typer(help="Check, index and export result records.", rich_m
 site_app = typer.Typer(help="Build and look at the board.", rich_markup_mode=None)
 app.add_typer(records_app, name="records")
 app.add_typer(site_app, name="site")
+INDEX_WAIT_S = 10.0
+"""How long a command that is about the index waits for another program to close it."""
 
 
 @app.command()
@@ -134,7 +136,7 @@ def records_ingest(
     taken = take_in(folder or home.records, home)
     if folder is not None:
         print(f"{taken.copied} records copied from {folder} to {home.records}")
-    with Store(home.index) as store:
+    with Store(home.index, wait_s=INDEX_WAIT_S) as store:
         _report(store.ingest(home.records), home.index, taken.bad)
 
 
@@ -146,7 +148,7 @@ def records_rebuild(out: Out = None) -> None:
     home = home_of(out)
     home.require_writable()
     home.records.mkdir(exist_ok=True)
-    _report(Store.rebuild(home.index, home.records), home.index)
+    _report(Store.rebuild(home.index, home.records, wait_s=INDEX_WAIT_S), home.index)
 
 
 def _report(report: Any, index: Path, more: Iterable[Any] = ()) -> None:
