@@ -254,7 +254,7 @@ def _checked(overrides: Sequence[str]) -> list[Override]:
         if isinstance(override.value(), dict):
             words = " ".join(overrides_help.one_by_one(override.key_or_group, override.value()))
             how = words or f"{override.key_or_group}=null"
-            raise UserError(plain + f"a whole group cannot be set at once; type {how}")
+            raise UserError(plain + f"a whole group cannot be set at once, its keys are set one by one; type {how}")
         parsed.append(override)
     return parsed
 

@@ -23,7 +23,7 @@ def test_every_key_of_a_card_is_documented(model: type[BaseModel]) -> None:
 
 
 def test_the_example_holds() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", SECTION, flags=re.S)
+    (example,) = re.findall(r"```text\n(.*?)```", SECTION, flags=re.S)
     found = {name: HyperParameter(**body) for name, body in yaml.safe_load(example)["hyper_parameters"].items()}
     assert found["pooling"].check("max") == "max"
     with pytest.raises(ValueError, match=r"must be one of mean, max .did you mean 'mean'"):
