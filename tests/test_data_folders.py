@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdbench.data import Place, kept, tabular
+from kdbench.data import Place, kept, tables, tabular
 from kdbench.data.table import held_back
 from kdbench.errors import UserError
 
@@ -230,7 +230,15 @@ def test_a_listed_file_without_a_label_is_named(samples: Any, place: Place) -> N
     listed = place.folder / "toy" / "train" / "metadata.csv"
     listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes())  # as spreadsheets write it
     assert loaded(samples, place).train.y.tolist() == [0, 1, 2]
-    listed.write_text(listed.read_text().replace("1.png,1", "1.png,"))
+    assert not tables.passed_over(samples.spec(), place.folder / "toy")
+    (listed.parent / "more.png").write_bytes(b"x")
+    (said,) = tables.passed_over(samples.spec(), place.folder / "toy")
+    assert said.endswith("train: 1 file passed over: 1 .png (more.png)")
+    whole = listed.read_text()
+    listed.write_text(f"{whole}1.png,2\n")
+    with pytest.raises(UserError, match=r"line 5: '1\.png' has label 1 in line 3 and 2 here; .*multi-label"):
+        loaded(samples, place)
+    listed.write_text(whole.replace("1.png,1", "1.png,"))
     with pytest.raises(UserError, match=r"metadata\.csv line 3: label is empty"):
         loaded(samples, place)
 

@@ -162,6 +162,21 @@ def _rows(folder: str, suffixes: Collection[str], passed: Passed, above: tuple[s
             raise UserError(f"{entry.path}: a link to a file that is not there; bring the file back or remove the link")
 
 
+def unlisted(folder: Path, suffixes: Collection[str], listed: Collection[str]) -> Passed:
+    """Files below a folder that could be rows and stand in no list.
+
+    Args:
+        listed: real paths.
+    """
+    passed = Passed(folder)
+    for here, _, names in os.walk(folder):
+        for name in sorted(names):
+            path = os.path.join(here, name)
+            if _is_row(name, suffixes) and os.path.realpath(path) not in listed:
+                passed.add(path)
+    return passed
+
+
 def differing(names: Mapping[Path, Collection[str]]) -> str | None:
     """What is wrong where two parts have other class folders; None where they are the same.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.data.classfolders import Passed, class_folders
+from kdbench.data.classfolders import Passed, class_folders, unlisted
 from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, VectorInput
 from kdbench.data.table import Row, Table
 from kdbench.errors import UserError, nearest, printable
@@ -111,6 +111,7 @@ def _listed(spec: SetSpec, folder: Path) -> _Found:
     number = int if spec.label is not None else float
     aim = spec.label.column if spec.label is not None else spec.target.column  # type: ignore[union-attr]
     found: list[tuple[str, Row]] = []
+    root, seen = folder.resolve(), dict[Path, tuple[int, float]]()
     # Spreadsheets begin a file with a mark; names of another encoding are found by their bytes.
     with (folder / METADATA).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
@@ -125,10 +126,15 @@ def _listed(spec: SetSpec, folder: Path) -> _Found:
             except ValueError as error:
                 raise UserError(f"{at}: {aim} is {row[aim]!r}, a number is expected") from error
             path = folder / row["file_name"]
-            if not path.is_file() or folder.resolve() not in path.resolve().parents:
+            real = path.resolve()
+            if not path.is_file() or root not in real.parents:
                 raise UserError(f"{at}: no file {row['file_name']!r} in {folder}")
+            first, other = seen.setdefault(real, (line, value))
+            if other != value:
+                what = f"{row['file_name']!r} has {aim} {other:g} in line {first} and {value:g} here"
+                raise UserError(f"{at}: {what}; a row has one (multi-label is no kind of task here)")
             found.append((str(path), {**row, aim: value}))
-    return _Found(found)
+    return _Found(found, passed=unlisted(folder, PICTURES | VIDEOS, {str(path) for path in seen}))
 
 
 def _content(path: Path) -> bytes:
