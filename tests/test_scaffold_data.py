@@ -232,6 +232,25 @@ def test_a_folder_of_parquet_files_is_one_table(samples: Any, tmp_path: Path) ->
         Tried("parquet", tmp_path / "empty", tmp_path / "more")
 
 
+def test_files_whose_columns_differ_are_named(samples: Any, tmp_path: Path) -> None:
+    pq.write_table(table(samples), tmp_path / "train.parquet")
+    for made, said in (
+        (
+            table(samples, label=["a", "b"] * 10),
+            r"test\.parquet: column 'label' is of type string, numbers are expected",
+        ),
+        (table(samples, kind=[0, 1] * 10), ""),  # without labels: no test part
+    ):
+        pq.write_table(made, tmp_path / "test.parquet")
+        if said:
+            with pytest.raises(UserError, match=said):
+                Tried("parquet", tmp_path / "train.parquet", tmp_path)
+        else:
+            assert (
+                "test.parquet: its rows have no labels" in Tried("parquet", tmp_path / "train.parquet", tmp_path).notes
+            )
+
+
 def test_columns_are_chosen_by_known_names(samples: Any, tmp_path: Path) -> None:
     def found(name: str, made: pa.Table, **options: Any) -> setspec.SetSpec:
         pq.write_table(made, tmp_path / f"{name}.parquet")

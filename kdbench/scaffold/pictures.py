@@ -220,6 +220,11 @@ def _values(files: Sequence[Path], column: str, known: dict[Path, list[Any]]) ->
             file = _opened(path)
             if column not in file.schema_arrow.names:
                 raise UserError(f"{path}: column {column!r} is missing; {', '.join(file.schema_arrow.names)} are there")
+            kind = file.schema_arrow.field(column).type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+                raise UserError(
+                    f"{path}: column {column!r} is of type {kind}, numbers are expected as in the first file"
+                )
             try:
                 known[path] = [value for batch in file.iter_batches(columns=[column]) for value in batch[0].to_pylist()]
             except (OSError, pa.ArrowException) as error:
