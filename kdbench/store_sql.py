@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-STORE_VERSION = 4
+STORE_VERSION = 5
 """Bumped with any change below; an index of another version is rebuilt from the records."""
 
 _OVERHEAD = {
@@ -230,7 +230,7 @@ SELECT r.run_id, r.method, r.task, r.task_version, r.device_class, r.spec_hash, 
        CASE WHEN r.higher_is_better THEN r.score - b.score ELSE b.score - r.score END AS gain
 FROM (SELECT *, unnest(list_distinct([baseline, 'plain'])) AS reference FROM v_counted) r
 JOIN v_counted b ON b.method = r.reference AND {COMPARABLE} AND NOT b.own_protocol
-    AND (NOT b.custom OR (r.custom AND NOT b.own_params))
+    AND (NOT b.custom OR (r.custom AND NOT b.own_params AND (b.teacher_sha256 = '' OR b.protocol = r.protocol)))
 QUALIFY row_number() OVER (
     PARTITION BY r.run_id, r.reference
     ORDER BY b.protocol = r.protocol DESC, b.custom, string_split(b.adapter_version, '.')::INTEGER[] DESC,

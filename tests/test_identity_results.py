@@ -96,6 +96,14 @@ def test_an_overridden_protocol_has_its_own_reference(keep: Any, store: Any) -> 
     assert {found for found in pairs(store) if found[0] == "kd"} == {("kd", "plain", 3.0)}
 
 
+def test_a_teacher_of_ones_own_makes_no_baseline_for_others(keep: Any, store: Any) -> None:
+    """plain with 1 epoch is compared with kd with 1 epoch, not with one of the teachers tried."""
+    short = {"custom": True, "provenance__command": "kdbench evaluate --method m --task t --seed 0 train.epochs=1"}
+    keep(protocol(1, teacher="mine"), score=30.0, models__teachers=[{**TEACHER, "weights_sha256": "b" * 64}], **short)
+    keep(protocol(1), **plain(score=50.0, **short))
+    assert pairs(store) == {("kd", "plain", -20.0)}
+
+
 def test_each_overridden_configuration_is_a_current_cell(keep: Any, store: Any) -> None:
     for temperature in (1.0, 2.0):
         keep(protocol(), custom=True, method__params={"temperature": temperature})
