@@ -181,7 +181,7 @@ class _Book:
     def rows(self, cells: Sequence[Cell]) -> list[Row]:
         heads = [head_of(cell) for cell in cells]
         costs, taken = self.store.overheads(heads), self.store.records(heads)
-        return [self._row(cell, costs.get(head_of(cell)), taken[head_of(cell)]) for cell in cells]
+        return _settled([self._row(cell, costs.get(head_of(cell)), taken[head_of(cell)]) for cell in cells])
 
     def repeat(self, record: Record) -> Row:
         """The row of a run that its cell does not count."""
@@ -289,7 +289,29 @@ class _Book:
         return self.alike.get(_name({**cell, "method": reference, "custom": False}), [])
 
 
-def _name(cell: Cell) -> tuple[Any, ...]:
+def _settled(found: list[Row]) -> list[Row]:
+    """Rows of which the present configuration is the current one, although an older one may have more seeds."""
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in found:
+        groups[_name(row.cell)].append(row)
+    chosen = []
+    for alike in groups.values():
+        newest = [row.cell for row in alike if row.current]
+        present = [
+            row
+            for row in alike
+            if not row.overrides and all(row.cell[key] == cell[key] for cell in newest for key in VERSIONS)
+        ]
+        if present and not any(row.current for row in present):
+            chosen.append(max(present, key=lambda row: len(row.scores)))
+    for row in chosen:
+        found = [
+            replace(other, current=other is row) if _name(other.cell) == _name(row.cell) else other for other in found
+        ]
+    return found
+
+
+def _name(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a cell is called: overridden settings belong to the name."""
     spec = cell["spec_hash"] if cell["custom"] else None
     keys = ("method", "task", "task_version", "device_class", "custom", "smoke")

@@ -336,6 +336,7 @@ def test_an_edited_task_file_does_not_answer_for_the_present_one(keep: Any, stor
         keep(changed, **plain(score=30.0, seed=seed, **name))
     keep(own, **plain(score=78.0, **name))
     with store() as opened:
+        assert [row.score.mean for row in summary.rows(opened) if row.score and row.current] == [78.0]
         found = {row.score.mean: row.remarks for row in summary.rows(opened) if row.score}
     assert found[30.0][0] == "an older task file or card: train.epochs=7"
     assert not any("older" in remark for remark in found[78.0])
