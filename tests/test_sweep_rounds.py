@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 
 import pytest
 import torch
 from filelock import FileLock
+from rich.console import Console
 
 from kdbench.config import run_config
 from kdbench.engine import earlier
 from kdbench.engine import run as engine
 from kdbench.engine.request import Request
+from kdbench.files import write_atomic
 from kdbench.home import Home
 from kdbench.record import load
 from kdbench.sweep import job, launch, names, rounds, where
 from kdbench.sweep import watch as watching
-from kdbench.sweep.plan import Asked
+from kdbench.sweep.plan import Asked, Cell, Run
 from kdbench.sweep.rounds import Sweep
 from kdbench.sweep.watch import Watch
 
@@ -60,14 +63,15 @@ def engine_free(monkeypatch, recorded):
                 launched[-1].append(label)
                 attempt = sum(label in batch for batch in launched)
                 outcome = fate(label, attempt, order)
-                job.state_file(folder, number).write_text(json.dumps({"key": "0", "device": "cpu", "since": 0}))
+                state = json.dumps({"key": "0", "device": "cpu", "since": 0})
+                write_atomic(job.state_file(folder, number), state)
                 if outcome == "worker killed":
                     lost = launch.LaunchFailed("TerminatedWorkerError: a worker was killed")
                     continue
                 if outcome in ("ok", "failed"):
                     recorded(order["method"], order["seed"], status=outcome)
                 end = {"outcome": "recorded" if outcome in ("ok", "failed") else outcome, "line": outcome}
-                job.end_file(folder, number).write_text(json.dumps(end))
+                write_atomic(job.end_file(folder, number), json.dumps(end))
             if lost is not None:
                 raise lost
 
@@ -260,3 +264,32 @@ def test_other_seeds_learn_that_a_method_does_not_apply(home):
     said = engine.evaluate(request(home, "kd", "digits/angle"))
     assert earlier.not_applicable(request(home, "kd", "digits/angle", 1)) == said
     assert earlier.not_applicable(request(home, "plain", "digits/angle")) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"outcome": "reco', "\ufffd", "[1]", "null", "3"])
+def test_a_file_that_is_not_all_there_yet_is_read_as_if_it_were_not(tmp_path, content):
+    path = tmp_path / "0.end.json"
+    assert job.read(path) is None
+    path.write_text(content)
+    assert job.read(path) is None
+    path.write_bytes(b"\xff\xfe{")
+    assert job.read(path) is None
+    path.write_text('{"outcome": "recorded"}')
+    assert job.read(path) == {"outcome": "recorded"}
+
+
+def test_the_watcher_waits_for_the_rest_of_a_file(tmp_path, monkeypatch, capsys):
+    """It goes on, and tells of the run as soon as its file is whole."""
+    monkeypatch.setattr(watching, "LOOK_S", 0.01)
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    run = Run(Cell("kd", TASK), 0)
+    watch = Watch(Console(stderr=True))
+    with watch.following(tmp_path, {0: run}):
+        whole = json.dumps({"outcome": "recorded", "line": "kd 0: 81.00"})
+        for cut in (0, 5, len(whole) - 1):
+            job.end_file(tmp_path, 0).write_text(whole[:cut])
+            time.sleep(0.05)
+        job.end_file(tmp_path, 0).write_text(whole)
+    assert died == []
+    assert capsys.readouterr().err.count("kd 0: 81.00") == 1

@@ -41,6 +41,15 @@ def end_file(folder: Path, number: int) -> Path:
     return folder / f"{number}.end.json"
 
 
+def read(path: Path) -> dict[str, Any] | None:
+    """What a job has written to one of these; None where nothing is there yet, or not all of it."""
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # a part of a file is no JSON, or not even text
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def job(config: DictConfig) -> str:
     """One job of a sweep, in whatever process the launcher made for it.
 

@@ -195,7 +195,7 @@ class Sweep:
                 problem = error
         self._wait(numbers)
         for number, run in numbers.items():
-            end = _read(job.end_file(self.folder, number))
+            end = job.read(job.end_file(self.folder, number)) or {}
             if end.get("outcome") == "refused":
                 self.outcome.refused[run.label] = end["line"]
             elif end.get("outcome") == "died":
@@ -230,19 +230,11 @@ class Sweep:
     def _wait(self, numbers: dict[int, Run]) -> None:
         """Waits until none of these runs is under way, in this sweep's processes or another's."""
         for number in numbers:
-            if _read(job.end_file(self.folder, number)).get("outcome") not in (None, "busy"):
+            if (job.read(job.end_file(self.folder, number)) or {}).get("outcome") not in (None, "busy"):
                 continue
-            key = _read(job.state_file(self.folder, number)).get("key")
+            key = (job.read(job.state_file(self.folder, number)) or {}).get("key")
             while key is not None and _held(self.asked.home.runs / f"{key}.lock"):
                 time.sleep(WAIT_S)
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        found: dict[str, str] = json.loads(path.read_text())
-        return found
-    except FileNotFoundError:
-        return {}
 
 
 def _held(path: Path) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -79,7 +77,7 @@ class Watch:
             while not last:
                 last = over.wait(LOOK_S)
                 for number, run in list(open_jobs.items()):
-                    end = read(job.end_file(folder, number))
+                    end = job.read(job.end_file(folder, number))
                     if end is None:
                         continue
                     del open_jobs[number]
@@ -92,7 +90,7 @@ class Watch:
                 live.stop()
 
     def _table(self, folder: Path, jobs: dict[int, Run]) -> Group:
-        running = {run: state for n, run in jobs.items() if (state := read(job.state_file(folder, n))) is not None}
+        running = {run: state for n, run in jobs.items() if (state := job.read(job.state_file(folder, n))) is not None}
         made = Table(box=None, pad_edge=False)
         for column in ("method", "task", "seed", "device", "seconds"):
             made.add_column(column, justify="right" if column in ("seed", "seconds") else "left")
@@ -104,12 +102,3 @@ class Watch:
         if done:
             line += f", about {minutes * (self._total - done) / done:.1f} min to go"
         return Group(line, made)
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    """The content of a file that a job may have written."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-    except FileNotFoundError:
-        return None
