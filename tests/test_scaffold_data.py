@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -352,3 +353,45 @@ def test_paths_with_spaces_can_be_typed_again_and_notes_are_printed(
     said = capsys.readouterr().out
     assert f"pip install -e '{tmp_path / 'a b'}'" in said
     assert "note: no test part was found" in said
+
+
+def test_a_hub_set_is_looked_at_alike(samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream(list):
+        def decode(self, on: bool) -> Stream:
+            return self
+
+        def take(self, n: int) -> list:
+            return self[:n]
+
+    def rows(labels: list[int | None]) -> Stream:
+        files = [{"bytes": samples.encoded(samples.picture(8)), "path": None} for _ in labels]
+        return Stream(
+            {"mask": f, "image": f, "id": n, "kind": y} for n, (f, y) in enumerate(zip(files, labels, strict=True))
+        )
+
+    parts = {"train": rows([0, 1] * 4), "validation": rows([0, 1]), "test": rows([-1, -1])}
+    info = SimpleNamespace(features={"kind": SimpleNamespace(num_classes=3)}, splits=None)
+    hub = SimpleNamespace(dataset_info=lambda name: SimpleNamespace(sha="a" * 40))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=lambda: hub))
+    fake = SimpleNamespace(
+        get_dataset_split_names=lambda *a, **k: list(parts),
+        load_dataset_builder=lambda *a, **k: SimpleNamespace(info=info),
+        load_dataset=lambda *a, split, **k: parts[split],
+    )
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+
+    def made(name: str) -> tuple[setspec.SetSpec, str]:
+        found = scaffold.new_task("birds", "hub", "someone/birds", standalone=True, to=tmp_path / name)
+        (data,) = (path for path in found.files if "sets" in path.parts)
+        return read_as(setspec.SetSpec, found.folder / data, name="birds"), "\n".join(found.notes)
+
+    spec, notes = made("a")
+    assert (spec.label.column, spec.label.classes, spec.inputs["image"].column) == ("kind", 3, "image")
+    assert spec.parts == {"train": ["train"], "test": ["validation"]}
+    assert "test: its rows have no labels, so it is not the test part" in notes
+    del parts["validation"]
+    spec, notes = made("b")
+    assert (spec.parts["test"], spec.test_every) == (["train"], 5)
+    parts["train"] = rows([0, None] * 4)
+    with pytest.raises(UserError, match="row 1 has no label in column 'kind'"):
+        made("c")
