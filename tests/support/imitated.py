@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdbench import registry
 from kdbench.checks.stubs import Assembled, Call, Stub, assembled, batch_of, watched
 from kdbench.contract import Method, Out
 
@@ -72,7 +73,7 @@ def imitated(
         return terms, made
 
     terms, made = run(scalars["gamma"], scalars["alpha"], scalars["beta"])
-    with watched(import_module(f"kdbench.methods.{name}.adapter"), *watch) as calls:
+    with watched(sys.modules[registry.method(name).adapter().__module__], *watch) as calls:
         parts, _ = run(1.0, 1.0, 1.0)
     found = {stored: parts[term] for term, stored in SUPERVISION.items() if term in parts}
     found["loss_kd"] = torch.stack([value for term, value in parts.items() if term not in SUPERVISION]).sum()

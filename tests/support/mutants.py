@@ -10,8 +10,8 @@ from __future__ import annotations
 import ast
 import copy
 import functools
-import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -205,7 +205,7 @@ def sites(function: ast.FunctionDef) -> Iterator[ast.AST]:
 
 def mutants(function: FunctionType) -> Iterator[Mutant]:
     """Every fault of a function, in the order of its lines."""
-    module = importlib.import_module(function.__module__)
+    module = sys.modules[function.__module__]
     tree = _tree(module.__name__)
     place = _found(tree, _path(function))
     words = sorted({n.attr for n in ast.walk(place) if isinstance(n, ast.Attribute) and _is_hp(n.value)})
@@ -220,7 +220,7 @@ def rewritten(function: FunctionType, old: str, new: str) -> Mutant:
     lines, first = inspect.getsourcelines(function)
     text = "".join(lines)
     assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {function.__qualname__}"
-    module = importlib.import_module(function.__module__)
+    module = sys.modules[function.__module__]
     whole = inspect.getsource(module).splitlines(keepends=True)
     whole[first - 1 : first - 1 + len(lines)] = [text.replace(old, new)]
     compiled = compile("".join(whole), module.__file__ or "", "exec")
@@ -233,7 +233,7 @@ def _path(function: FunctionType) -> list[str]:
 
 @functools.cache
 def _tree(module: str) -> ast.Module:
-    return ast.parse(inspect.getsource(importlib.import_module(module)))
+    return ast.parse(inspect.getsource(sys.modules[module]))
 
 
 def _mutated(function: FunctionType, number: int, alter: Callable[[ast.AST], Any]) -> CodeType:
@@ -241,7 +241,7 @@ def _mutated(function: FunctionType, number: int, alter: Callable[[ast.AST], Any
     tree = copy.deepcopy(_tree(function.__module__))
     target = _found(tree, _path(function))
     _replace(target, list(sites(target))[number], alter)
-    file = importlib.import_module(function.__module__).__file__ or ""
+    file = sys.modules[function.__module__].__file__ or ""
     return _code(compile(ast.fix_missing_locations(tree), file, "exec"), _path(function))
 
 
