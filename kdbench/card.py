@@ -6,8 +6,9 @@ import dataclasses
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from kdbench import kinds
 from kdbench.errors import UserError, nearest
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
@@ -26,7 +27,17 @@ FAMILIES = {
     "data": "distillation through generated or transformed data",
     "cross-modal": "a teacher of another modality",
 }
-Kind = Literal["classification", "regression", "crossmodal"]
+
+
+def _known_kinds(names: list[str]) -> list[str]:
+    try:
+        return kinds.current(names)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+Kinds = Annotated[list[str], AfterValidator(_known_kinds)]
+"""Kinds of task, by their names of today."""
 ParamsSource = Literal["paper", "official_code", "tuned", "default"]
 
 
@@ -142,7 +153,7 @@ class Variant(_Model):
     own_protocol: dict[str, Any] = {}
     matched: Slug | None = None
     source: Text | None = None
-    kinds: list[Kind] | None = None
+    kinds: Kinds | None = None
     needs: list[Text] | None = None
 
 
@@ -167,7 +178,8 @@ class Link(_Model):
 class Card(_Model):
     """A method's facts. ``name`` is its folder's; ``adapter`` the class in ``adapter.py``.
 
-    ``needs`` are the words of the adapter's needs at its defaults, for those who do not import it.
+    ``kinds`` are the kinds of task it runs on, None for any; ``needs`` the words of the adapter's needs at its
+    defaults, for those who do not import it.
     """
 
     name: Slug
@@ -181,7 +193,7 @@ class Card(_Model):
     family: Literal[tuple(FAMILIES)]  # type: ignore[valid-type]
     summary: Text
     version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
-    kinds: list[Kind]
+    kinds: Kinds | None = None
     needs: list[Text] = []
     parity: Literal["verified", "unverified", "exact"] = "unverified"
     hyper_parameters: dict[Slug, HyperParameter] = {}

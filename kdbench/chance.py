@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kdbench import kinds
 from kdbench.errors import UserError
-from kdbench.metrics import METRICS
 from kdbench.record import Record
 
 
@@ -16,8 +16,8 @@ def level(record: Record) -> float | None:
     """
     if record.task.chance is not None:
         return record.task.chance
-    metric = METRICS.get(record.task.metric_primary)
-    if metric is None or metric.chance is None or record.task.kind == "regression":
+    metric = kinds.metrics().get(record.task.metric_primary)
+    if metric is None or metric.chance is None or metric.unit is None:
         return None
     from kdbench import registry
     from kdbench.data import catalogue
@@ -38,7 +38,7 @@ def seeds(record: Record, scores: Mapping[int, float]) -> tuple[int, ...]:
     chance = level(record)
     if chance is None or record.metrics is None:
         return ()
-    metric, items = METRICS[record.task.metric_primary], record.metrics.test_items
+    metric, items = kinds.metrics()[record.task.metric_primary], record.metrics.test_items
     return tuple(seed for seed, score in scores.items() if metric.at_chance(score, chance, items))
 
 

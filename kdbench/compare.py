@@ -7,9 +7,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdbench import registry, settings
+from kdbench import kinds, registry, settings
 from kdbench.errors import UserError
-from kdbench.metrics import METRICS
 from kdbench.pairing import obstacle
 from kdbench.registry import PLAIN
 from kdbench.stats import PairedDelta, clipped_difference, paired_delta, verdict
@@ -131,7 +130,7 @@ def _pairing(a: Row, b: Row) -> Pairing:
         quality = f"no difference is taken between {a.label} and {b.label} on {where}: {apart}"
     else:
         delta = paired_delta(b.scores, a.scores, "max" if a.higher_is_better else "min")
-        delta = clipped_difference(delta, *METRICS[a.metric].bounds) if a.metric in METRICS else delta
+        delta = clipped_difference(delta, *kinds.metrics()[a.metric].bounds) if a.metric in kinds.metrics() else delta
         quality = verdict(b.label, a.label, where, delta, a.unit)
     cost = _ratio(a, b)
     if cost is None:

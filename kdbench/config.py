@@ -20,12 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from kdbench import ENGINE_VERSION, registry
+from kdbench import ENGINE_VERSION, kinds, registry
 from kdbench import overrides as overrides_help
 from kdbench.card import Card
 from kdbench.errors import UserError, nearest
 from kdbench.files import canonical_json, sha256
-from kdbench.metrics import METRICS
 from kdbench.options import EAGER, PREFIX, EngineOptions
 from kdbench.privacy import scrub_values
 from kdbench.registry import MethodRef
@@ -148,7 +147,7 @@ def run_config(
         node[INNER] = _resolve(inner_ref, spec, smoke)[0]
     own = ref.variant.own_protocol if ref.variant else {}
     body = spec.model_dump(mode="json", exclude={"name"}, context=ALL_KEYS)
-    if METRICS[spec.score.primary].unit is not None:
+    if kinds.metrics()[spec.score.primary].unit is not None:
         del body["score"]["unit"]  # follows from the metric, also from an overridden one
     composed = _compose({"method": node, ENGINE: EAGER.model_dump(), **body}, parsed)
     composed_method, engine = composed.pop("method"), _options(composed.pop(ENGINE))

@@ -170,7 +170,7 @@ def methods(found: dict[str, MethodRef], ratios: Mapping[str, float]) -> list[Ta
         for ref in refs:
             what = ref.variant.about if ref.variant else ref.card.summary
             ratio = f"{ratios[ref.name]:.2f}" if ref.name in ratios else "–"
-            kinds, needs = ", ".join(ref.kinds), ", ".join(ref.needs)
+            kinds, needs = ref.kinds_said, ", ".join(ref.needs)
             made.add_row(escape(ref.name), str(ref.card.year), kinds, ref.card.parity, ratio, needs, escape(what))
         tables.append(made)
     return tables
@@ -214,7 +214,7 @@ def method(ref: MethodRef) -> list[Any]:
         escape(f"{', '.join(card.authors)}. {card.venue} {card.year}. [{card.bibkey}]"),
         *(escape(link) for link in (card.links.paper, card.links.code) if link),
         escape(card.summary),
-        f"family {card.family}; runs on {', '.join(ref.kinds)}; parity {card.parity}; adapter {card.version}",
+        f"family {card.family}; runs on {ref.kinds_said}; parity {card.parity}; adapter {card.version}",
     ]
     if ref.variant:
         lines.append(f"variant of {card.name}: {escape(ref.variant.about)} {escape(_assigned(ref.variant.params))}")

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+
+from kdbench.fields import INPUT_WORDS
 
 ANY_TEACHER = "*"
 """A teacher role in :attr:`Needs.teachers`: whichever teacher the task names first."""
@@ -51,26 +53,105 @@ class Out(NamedTuple):
         return Out(logits, tuple(t.float() for t in self.maps), tuple(t.float() for t in self.preact), stem, emb)
 
 
+class Targets(Protocol):
+    """Targets that are no tensor of one entry a row; the engine asks no more of them than this."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        """The targets of some rows, in the order of ``index``."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+
+    def repeat(self, times: int) -> Self:
+        """Those of all rows, ``times`` one after the other: view-major, as inputs are."""
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """All that they hold, by name: what a digest covers, and what is copied."""
+
+    def tolist(self) -> list[Any]:
+        """One entry a row, as plain values."""
+
+    def join(self, other: Self) -> Self:
+        """The rows of ``other`` behind these."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Targets of which each row has its own number, such as the words of a sentence; a row may have none.
+
+    Attributes:
+        values: (M, ...) of all rows, one row after the other.
+        counts: (N,) int64, how many each row has; M is their sum.
+    """
+
+    values: Tensor
+    counts: Tensor
+
+    def __post_init__(self) -> None:
+        if int(self.counts.sum()) != len(self.values):
+            raise ValueError(f"counts sum to {int(self.counts.sum())}, there are {len(self.values)} values")
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Any]], dtype: torch.dtype) -> Ragged:
+        """From one list a row."""
+        flat = [value for row in rows for value in row]
+        return cls(torch.tensor(flat, dtype=dtype), torch.tensor([len(row) for row in rows], dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, index: Tensor | slice) -> Ragged:
+        rows = torch.arange(len(self), device=self.counts.device)[index]
+        counts = self.counts[rows]
+        begins = (self.counts.cumsum(0) - self.counts)[rows]
+        ahead = (counts.cumsum(0) - counts).repeat_interleave(counts)
+        within = torch.arange(int(counts.sum()), device=rows.device) - ahead
+        return Ragged(self.values[begins.repeat_interleave(counts) + within], counts)
+
+    @property
+    def row(self) -> Tensor:
+        """(M,) the row each value belongs to."""
+        return torch.arange(len(self), device=self.counts.device).repeat_interleave(self.counts)
+
+    def to(self, device: torch.device) -> Ragged:
+        return Ragged(self.values.to(device), self.counts.to(device))
+
+    def repeat(self, times: int) -> Ragged:
+        return Ragged(self.values.repeat(times, *[1] * (self.values.ndim - 1)), self.counts.repeat(times))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"values": self.values, "counts": self.counts}
+
+    def tolist(self) -> list[Any]:
+        return [part.tolist() for part in self.values.split(self.counts.tolist())]
+
+    def join(self, other: Ragged) -> Ragged:
+        return Ragged(torch.cat([self.values, other.values]), torch.cat([self.counts, other.counts]))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows of a data set as the networks see them.
 
     Attributes:
         x: input name to tensor of N*V rows, view-major (all rows of view 0 first).
-        y: (N*V,) labels, or scaled regression targets.
+        y: (N*V,) labels, or scaled regression targets; of other kinds of task :class:`Targets` of N*V rows.
         index: (N*V,) row numbers in the training set, for memory banks.
         views: V.
         present: input name to (N*V,) bool, for inputs some rows lack; an input not named here is always present.
     """
 
     x: Mapping[str, Tensor]
-    y: Tensor
+    y: Any
     index: Tensor
     views: int = 1
     present: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return self.y.shape[0]
+        return len(self.index)
 
     def unview(self, rows: Tensor) -> Tensor:
         """(N*V, ...) to (V, N, ...)."""
@@ -94,11 +175,12 @@ class Rows(NamedTuple):
 
     Attributes:
         x: input name to (N, ...) tensor; images are uint8 (N, C, H, W), other inputs float32.
-        y: (N,) int64 labels or float32 targets; what a method sees of targets is always scaled, as in a batch.
+        y: (N,) int64 labels or float32 targets, or :class:`Targets`; what a method sees of targets is always scaled,
+            as in a batch.
     """
 
     x: Mapping[str, Tensor]
-    y: Tensor
+    y: Any
 
 
 class At(NamedTuple):
@@ -124,7 +206,8 @@ class Needs:
     """What a method asks of a task. Checked against what the task offers before any work.
 
     Attributes:
-        kinds: task kinds it can run on.
+        kinds: task kinds it can run on, for what it reads of targets or class scores; None for any kind.
+        inputs: ``same`` if student and teachers must see one picture, at whatever size, ``other`` if they must not.
         teachers: roles it reads, ``()`` for none, ``(ANY_TEACHER,)`` for the task's first, ``(ALL_TEACHERS,)`` for all.
         students: networks of the student's architecture it trains; the first is deployed unless ``deployed`` differs.
         student, teacher: what it reads of networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``.
@@ -140,7 +223,8 @@ class Needs:
             and which draws for the rows of the joined batch.
     """
 
-    kinds: frozenset[str] = frozenset({"classification", "crossmodal"})
+    kinds: frozenset[str] | None = frozenset({"classification"})
+    inputs: Literal["any", "same", "other"] = "any"
     teachers: tuple[str, ...] = (ANY_TEACHER,)
     students: int = 1
     student: frozenset[str] = frozenset({"logits"})
@@ -158,6 +242,7 @@ class Needs:
         """What it asks for beyond labels and the student's own output, in short words: the card's ``needs``."""
         roles = ["teacher" if role in (ANY_TEACHER, ALL_TEACHERS) else f"{role} teacher" for role in self.teachers]
         found = [f"{self.students} students"] * (self.students > 1) + roles
+        found += [word] if (word := INPUT_WORDS[self.inputs]) is not None else []
         found += [f"teacher {what}" for what in sorted(self.teacher) if self.teachers and what != "logits"]
         found += [f"student {what}" for what in sorted(self.student - {"logits"})]
         found += [f"row {what}" for what in sorted(self.batch)] + sorted(self.data)
@@ -304,11 +389,11 @@ class TaskInfo(Protocol):
     """What a method may know of a task.
 
     Attributes:
-        kind: ``classification``, ``regression`` or ``crossmodal``.
-        classes: number of classes; 1 for a regression.
+        kind: name of a kind of task (:mod:`kdbench.kinds`).
+        classes: number of classes, or of outputs of a network; 1 for a regression.
         n_train: rows of the training set.
-        train_labels: (n_train,) labels on the training device, scaled targets for a regression.
-        label_range: (min, max) of regression targets, scaled as in a batch; None for classes.
+        train_labels: (n_train,) labels on the training device, scaled as in a batch; :class:`Targets` of other kinds.
+        label_range: (min, max) of targets, scaled as in a batch; None without one.
         raw_shape: input name to shape of one raw row.
         epochs: epochs of the task's protocol.
         steps: optimiser steps of one epoch.
@@ -320,7 +405,7 @@ class TaskInfo(Protocol):
     kind: str
     classes: int
     n_train: int
-    train_labels: Tensor
+    train_labels: Any
     label_range: tuple[float, float] | None
     raw_shape: Mapping[str, tuple[int, ...]]
     epochs: int
@@ -329,8 +414,8 @@ class TaskInfo(Protocol):
     optimizer: Mapping[str, Any]
     device: torch.device
 
-    def loss(self, out: Out, y: Tensor) -> Tensor:
-        """The task's own loss, 0-d: cross-entropy, or mean squared error of scaled targets."""
+    def loss(self, out: Out, batch: Batch) -> Tensor:
+        """The task's own loss, 0-d: cross-entropy, mean squared error of scaled targets, or what its kind says."""
 
     def probe(self, net: nn.Module) -> Out:
         """``net`` on two training rows (eval, no grad, mode restored): read sizes from it, never type them."""

@@ -36,6 +36,8 @@ def tame(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 MAX_DEPTH = 8
+INPUT_WORDS = {"any": None, "same": "one picture", "other": "two inputs"}
+"""What a method asks of the inputs of student and teachers, as its card's ``needs`` say it."""
 _PLAIN = r"[a-z0-9][a-z0-9_.-]*"
 Slug = Annotated[str, StringConstraints(pattern=rf"^{_PLAIN}$", max_length=64)]
 MethodName = Annotated[str, StringConstraints(pattern=rf"^{_PLAIN}([+@]{_PLAIN})*$", max_length=96)]

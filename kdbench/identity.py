@@ -55,6 +55,20 @@ def of(config: RunConfig, data: str | None = None) -> Identity:
     )  # fmt: skip
 
 
+def of_artefacts(config: RunConfig, data: str) -> Identity:
+    """The identity of what a method keeps for all students of a task: nothing of student or inner method is in it."""
+    own = of(config, data)
+    student = config.task.pair.student.net
+    taught = {teacher.net for teacher in config.task.pair.teachers.values()}
+    name = config.method.ref.card.name
+    return Identity(
+        code={name: own.code[name]},
+        nets={net: code for net, code in own.nets.items() if net != student or net in taught},
+        data=data,
+        weights={key: sha for key, sha in own.weights.items() if key.startswith(_WEIGHTS_FROM_TEACHERS)},
+    )
+
+
 def reads_teachers(config: RunConfig) -> bool:
     """Whether the method, or the one inside it, reads a teacher, by their cards."""
     own = config.method.ref.needs

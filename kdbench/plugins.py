@@ -18,6 +18,10 @@ VECTORS = "parity"
 """Folder of golden vectors in a method's package; what lies there decides no result."""
 SETS = "kdbench.sets"
 """Entry points that name a package with data set files."""
+SOURCES = "kdbench.sources"
+"""Entry points that name a module which is a data source."""
+KINDS = "kdbench.kinds"
+"""Entry points that name a module with a kind of task."""
 
 
 def packages(group: str) -> dict[str, str]:
@@ -27,7 +31,9 @@ def packages(group: str) -> dict[str, str]:
 
 def distributions() -> set[str]:
     """Names of the installed distributions that bring a plugin, normalised."""
-    entries = [entry for group in (METHODS, TASKS, SETS) for entry in metadata.entry_points(group=group)]
+    entries = [
+        entry for group in (METHODS, TASKS, SETS, SOURCES, KINDS) for entry in metadata.entry_points(group=group)
+    ]
     return {re.sub(r"[-_.]+", "-", entry.dist.name).lower() for entry in entries if entry.dist is not None}
 
 

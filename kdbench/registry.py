@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench import plugins
-from kdbench.card import Card, Kind, Variant
+from kdbench.card import Card, Variant
 from kdbench.errors import UserError, described, nearest
 from kdbench.spec import TaskSpec
 from kdbench.yamlfile import read_as
@@ -38,10 +38,15 @@ class MethodRef:
     match: str | None = None
 
     @property
-    def kinds(self) -> list[Kind]:
-        """Task kinds it runs on."""
+    def kinds(self) -> list[str] | None:
+        """Kinds of task it runs on, None for any."""
         own = self.variant.kinds if self.variant is not None else None
         return self.card.kinds if own is None else own
+
+    @property
+    def kinds_said(self) -> str:
+        """The same in words."""
+        return "any kind" if self.kinds is None else ", ".join(self.kinds)
 
     @property
     def needs(self) -> list[str]:

@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from kdbench.errors import nearest
+from kdbench import kinds
+from kdbench.errors import UserError, nearest
 from kdbench.fields import tame
-from kdbench.metrics import METRICS
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)]
@@ -198,20 +198,20 @@ class Score(_Model):
     def _unit_of_the_metric(cls, given: Any) -> Any:
         """The metric's own unit where it has one. `kdbench check` refuses a stated one that differs, runs ignore it."""
         primary = given.get("primary") if isinstance(given, dict) else None
-        metric = METRICS.get(primary) if isinstance(primary, str) else None
+        metric = kinds.metrics().get(primary) if isinstance(primary, str) else None
         return given if metric is None or metric.unit is None else {"unit": metric.unit, **given}
 
     @model_validator(mode="after")
     def _known(self) -> Score:
         for name in (self.primary, *self.also):
-            if name not in METRICS:
-                raise ValueError(f"unknown metric {name!r}{nearest(name, METRICS)}")
+            if name not in kinds.metrics():
+                raise ValueError(f"unknown metric {name!r}{nearest(name, kinds.metrics())}")
         return self
 
     @property
     def higher_is_better(self) -> bool:
         """Direction of the primary metric."""
-        return METRICS[self.primary].higher_is_better
+        return kinds.metrics()[self.primary].higher_is_better
 
 
 class Smoke(_Model):
@@ -219,6 +219,13 @@ class Smoke(_Model):
 
     epochs: int = Field(default=1, ge=1)
     rows: int = Field(default=512, ge=2)
+
+
+def _known_kind(name: str) -> str:
+    try:
+        return kinds.kind(name).name
+    except UserError as error:
+        raise ValueError(str(error)) from error
 
 
 class TaskSpec(_Model):
@@ -236,7 +243,7 @@ class TaskSpec(_Model):
     name: TaskName
     title: Text
     version: int = Field(ge=1)
-    kind: Literal["classification", "regression", "crossmodal"]
+    kind: Annotated[str, AfterValidator(_known_kind)]
     suite: Word
     ranked: bool = True
     unranked_because: Text | None = None
@@ -256,9 +263,10 @@ class TaskSpec(_Model):
             raise ValueError("give unranked_because exactly when ranked is false")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ")
-        metric = METRICS[self.score.primary]
-        if self.kind not in metric.kinds:
-            raise ValueError(f"metric {self.score.primary!r} is not one of a {self.kind} task")
+        known = kinds.kind(self.kind).metrics
+        for name in (self.score.primary, *self.score.also):
+            if name not in known:
+                raise ValueError(f"metric {name!r} is not one of a {self.kind} task{nearest(name, known)}")
         return self
 
     @property

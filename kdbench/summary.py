@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench import chance, settings, taught
+from kdbench import chance, kinds, settings, taught
 from kdbench.errors import UserError
 from kdbench.ledger import Totals, totals
-from kdbench.metrics import METRICS
 from kdbench.pairing import obstacle
 from kdbench.record import Record
 from kdbench.registry import PLAIN
@@ -205,7 +204,7 @@ class _Book:
 
     def _row(self, cell: Cell, cost: dict[str, Any] | None, record: Record) -> Row:
         own = dict(zip(cell["seeds"], cell["scores"], strict=True))
-        metric = METRICS.get(cell["metric"])
+        metric = kinds.metrics().get(cell["metric"])
         bounds = metric.bounds if metric is not None else (None, None)
         stat = clipped(summarise(own), *bounds)
         items = record.metrics.test_items if record.metrics is not None else None

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench import chance, settings
+from kdbench import chance, kinds, settings
 from kdbench.leaderboard.catalogue import Catalogue
 from kdbench.leaderboard.source import Row, Source
 from kdbench.ledger import Line, Totals, lines, totals
-from kdbench.metrics import METRICS
 from kdbench.pairing import obstacle
 from kdbench.registry import PLAIN
 from kdbench.spec import TaskSpec
@@ -69,7 +68,7 @@ class Task:
     @property
     def bounds(self) -> tuple[float | None, float | None]:
         """The smallest and the largest score; None where there is none."""
-        return METRICS[self.metric].bounds if self.metric in METRICS else (None, None)
+        return kinds.metrics()[self.metric].bounds if self.metric in kinds.metrics() else (None, None)
 
     @property
     def points(self) -> str:
@@ -178,7 +177,7 @@ def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: 
         assert spec is not None
         kind, suite, ranked, baseline = spec.kind, spec.suite, spec.ranked, spec.baseline
         metric, higher = spec.score.primary, spec.score.higher_is_better
-        unit = METRICS[metric].unit or spec.score.unit
+        unit = kinds.metrics()[metric].unit or spec.score.unit
     return Task(
         name=key[0],
         version=key[1],

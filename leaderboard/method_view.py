@@ -104,7 +104,7 @@ def _facts(ref: MethodRef | None, rows: list[Entry], source: Source) -> list[tup
     facts = [
         ("Authors", ", ".join(card.authors)),
         ("Published", f"{card.venue} {card.year}"),
-        ("Kinds of task", ", ".join(ref.kinds)),
+        ("Kinds of task", ref.kinds_said),
         ("Adapter version", card.version),
         ("Parity with the authors’ code", card.parity),
     ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kdbench import kinds
 from kdbench.leaderboard.cells import Cell, context, verdict_word, with_half
 from kdbench.leaderboard.columns import COLUMNS, Head, Line, Table, head
 from kdbench.leaderboard.entries import NO_CARD, UNVERIFIED, Task
 from kdbench.leaderboard.figures import Chart, key_of, suite_charts
 from kdbench.leaderboard.numbers import NONE, between, digits_for, range_of, signed, significant, times
 from kdbench.leaderboard.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word
-from kdbench.metrics import METRICS
 from kdbench.registry import PLAIN
 
 SMALL_ROWS = 10_000
@@ -217,7 +217,7 @@ def separation_word(board: TaskBoard) -> str:
 
 def noise_word(metric: str, value: float, items: int) -> str:
     """Noise of the test set beside the seeds' interval, "" where the items alone do not tell it."""
-    noise = METRICS[metric].noise(value, items) if metric in METRICS else None
+    noise = kinds.metrics()[metric].noise(value, items) if metric in kinds.metrics() else None
     if noise is None:
         return ""
     return f"the test set itself is uncertain by {significant(noise, 2)} pt (binomial, {items} items)"

@@ -87,7 +87,7 @@ class WeightOfZero(Unused):
 class Rounded(Unused):
     def losses(self, batch, at):
         out = self.student(batch)
-        return {"task": self.task.loss(out, batch.y), "near": self.embed(out.logits[:, :2]).round().mean()}
+        return {"task": self.task.loss(out, batch), "near": self.embed(out.logits[:, :2]).round().mean()}
 
 
 class NeverRamped(Unused):
@@ -168,7 +168,7 @@ class NeedsMore(Toy):
     def losses(self, batch, at):
         logits = self.student(batch).logits
         assert len(logits) > 2, "three rows at least"
-        return {"task": self.task.loss(Out(logits), batch.y)}
+        return {"task": self.task.loss(Out(logits), batch)}
 
 
 class CardOnly(Toy):

@@ -148,7 +148,7 @@ def test_all_rules_are_reported_for_every_kind(toys, checked):
     results = checked(toys.Adversary)
     per_kind = list(ON_TASK)
     assert [r.rule for r in results if r.task == "regression"] == per_kind
-    assert {r.task for r in results} == {"", "classification", "regression"}
+    assert {r.task for r in results} == {"", "classification", "regression", "two inputs"}
 
 
 def test_rules_after_a_broken_run_are_skipped_with_the_reason(broken, checked):

@@ -6,6 +6,8 @@ import pytest
 
 from kdbench import registry
 from kdbench.checks import CheckResult, check_method
+from kdbench.checks.tiny import method_config, scenes
+from kdbench.engine.prepare import needs_of
 
 LOOKS = ("ccl", "energykd-heda")
 """A step of theirs looks at a result, as ``tests/test_host_sync.py`` excuses: no graph can hold it."""
@@ -22,4 +24,4 @@ def test_method_keeps_the_contract(name):
     results = check_method(name)
     problems = [f"{r.rule} ({r.task or 'card'}): {r.outcome}: {r.message}" for r in not_ok(name, results)]
     assert not problems, f"{name}:\n" + "\n".join(problems)
-    assert {r.task for r in results} - {""} == set(registry.method(name).kinds)
+    assert {r.task for r in results} - {""} == set(scenes(needs_of(method_config(registry.method(name)))))

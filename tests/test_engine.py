@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdbench import registry
 from kdbench.contract import Group, NotApplicable, Rows, Stage
 from kdbench.engine import checkpoint, offers, optim
 from kdbench.engine.stage import StageRun
@@ -338,11 +339,11 @@ def test_needs_that_nets_and_data_do_not_offer(toys, task, tmp_path, needs, word
 
 def test_kinds_and_roles_are_checked_before_any_work(toys):
     needs = toys.TwoRoles.needs(None)
-    with pytest.raises(NotApplicable, match="runs on crossmodal tasks, this one is a regression task"):
-        offers.kind_and_roles(needs, "regression", ["image", "audio"])
+    with pytest.raises(NotApplicable, match="runs on classification tasks, this one is a regression task"):
+        offers.kind_and_roles(needs, registry.task("digits/angle"))
     with pytest.raises(NotApplicable, match="needs a teacher of role 'audio', the task has image"):
-        offers.kind_and_roles(needs, "crossmodal", ["image"])
-    assert offers.kind_and_roles(toys.Toy.needs(None), "classification", ["audio", "image"]) == ["audio"]
+        offers.kind_and_roles(needs, registry.task("digits/few-shot"))
+    assert offers.kind_and_roles(toys.Toy.needs(None), registry.task("digits/few-shot")) == ["image"]
 
 
 def test_fewer_rows_than_a_step_is_defined_for_are_refused(toys, task, tmp_path):

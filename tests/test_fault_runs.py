@@ -35,7 +35,7 @@ class Toy(Method):
         return Needs(kinds=frozenset({{"classification"}}), teachers=(), teacher=frozenset())
 
     def losses(self, batch, at):
-        loss = self.task.loss(self.student(batch), batch.y)
+        loss = self.task.loss(self.student(batch), batch)
         if at.step == 1:
             {fault}
         return {{"task": loss}}

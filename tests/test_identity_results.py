@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdbench import chance, cli, summary
+from kdbench import chance, cli, kinds, summary
 from kdbench import record as records
 from kdbench.checks import tasks as task_checks
 from kdbench.config import run_config
@@ -20,7 +20,6 @@ from kdbench.engine.task import Keeper
 from kdbench.engine.trainer import StageReport, Trained
 from kdbench.errors import UserError
 from kdbench.leaderboard import build
-from kdbench.metrics import METRICS
 from kdbench.pairing import obstacle
 from kdbench.spec import Score
 from kdbench.store import Store
@@ -139,7 +138,7 @@ def test_the_words_for_a_missing_difference_follow_the_same_rule_as_the_index(ke
      ("recall5", "%", (0.0, 100.0), 5.0), ("mae", None, (0.0, None), None)],
 )  # fmt: skip
 def test_a_metric_owns_its_unit_bounds_and_noise(metric: str, unit: str | None, bounds: Any, noise: Any) -> None:
-    found = METRICS[metric]
+    found = kinds.metrics()[metric]
     assert (found.unit, found.bounds, found.noise(50.0, 100)) == (unit, bounds, noise)
 
 
@@ -156,14 +155,14 @@ def test_an_overridden_metric_brings_its_unit() -> None:
 
 def test_a_score_at_chance_is_that_of_an_answer_which_ignores_the_input() -> None:
     labels = [0] * 60 + [1] * 25 + [2] * 15
-    assert METRICS["top1"].chance(labels) == 60.0
-    assert METRICS["top5"].chance(labels) == 100.0
-    assert METRICS["nll"].chance([0, 1]) == pytest.approx(0.6931, abs=1e-4)
-    assert METRICS["mae"].chance([0.0, 1.0, 5.0]) == pytest.approx(5 / 3)
-    assert METRICS["top1"].at_chance(15.0, 10.0, 100)  # within twice the noise of 100 items, 3 points
-    assert not METRICS["top1"].at_chance(15.0, 10.0, 1000)
-    assert METRICS["rmse"].at_chance(2.0, 2.0, 100)
-    assert not METRICS["nll"].at_chance(0.6, 0.69, 100)
+    assert kinds.metrics()["top1"].chance(labels) == 60.0
+    assert kinds.metrics()["top5"].chance(labels) == 100.0
+    assert kinds.metrics()["nll"].chance([0, 1]) == pytest.approx(0.6931, abs=1e-4)
+    assert kinds.metrics()["mae"].chance([0.0, 1.0, 5.0]) == pytest.approx(5 / 3)
+    assert kinds.metrics()["top1"].at_chance(15.0, 10.0, 100)  # within twice the noise of 100 items, 3 points
+    assert not kinds.metrics()["top1"].at_chance(15.0, 10.0, 1000)
+    assert kinds.metrics()["rmse"].at_chance(2.0, 2.0, 100)
+    assert not kinds.metrics()["nll"].at_chance(0.6, 0.69, 100)
 
 
 def skipped(root: Path, run: str) -> tuple[Keeper, StageReport]:

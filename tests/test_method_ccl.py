@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from kdbench import models, registry
-from kdbench.checks.tiny import method_config, tiny
+from kdbench.checks.tiny import TWO_INPUTS, method_config, tiny
 from kdbench.config import run_config
 from kdbench.contract import At, Batch, Network, NotApplicable, Out
 from kdbench.engine.offers import kind_and_roles
@@ -41,7 +41,7 @@ def make(roles=("audio", "image"), widths=(WIDTH, WIDTH, WIDTH), classes=CLASSES
     y = torch.arange(ROWS) % CLASSES
     batch = Batch(x, y, torch.arange(ROWS))
     task = SimpleNamespace(
-        classes=classes, loss=lambda out, y: F.cross_entropy(out.logits, y), probe=lambda net: net(batch),
+        classes=classes, loss=lambda out, batch: F.cross_entropy(out.logits, batch.y), probe=lambda net: net(batch),
         train_labels=y, n_train=ROWS, batch=rows, epochs=2, steps=4, gather=lambda rows: rows,
     )  # fmt: skip
     card = registry.card("ccl")
@@ -226,14 +226,15 @@ def test_inputs_of_a_composition_are_of_unit_length_unless_told():
 def test_one_class_or_no_teacher_is_refused():
     with pytest.raises(NotApplicable, match="one"):
         make(classes=1)
+    no_teacher = registry.task("digits").pair.model_copy(update={"teachers": {}})
     with pytest.raises(NotApplicable, match="needs a teacher"):
-        kind_and_roles(CCL.needs(None), "crossmodal", [])
+        kind_and_roles(CCL.needs(None), registry.task("digits").model_copy(update={"pair": no_teacher}))
 
 
 def prepared(tmp_path):
     ref = registry.method("ccl")
     config = method_config(ref)
-    return tiny(ref, config, ref.adapter().needs(hyper_parameters(config)), "crossmodal")
+    return tiny(ref, config, ref.adapter().needs(hyper_parameters(config)), TWO_INPUTS)
 
 
 def test_compositions_keep_their_learning_rate(tmp_path):

@@ -34,7 +34,7 @@ def make(labels=None, batch=16, constant_teacher=False, **changes):
     x = torch.randn(len(labels), 3)
     task = SimpleNamespace(
         train_labels=labels, n_train=len(labels), batch=batch, classes=CLASSES, kind="classification",
-        loss=lambda out, y: torch.nn.functional.cross_entropy(out.logits, y),
+        loss=lambda out, batch: torch.nn.functional.cross_entropy(out.logits, batch.y),
         probe=lambda net: net.encode(x[:2]), gather=lambda rows: rows,
     )  # fmt: skip
     card = registry.card("hkd")

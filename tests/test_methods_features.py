@@ -33,8 +33,8 @@ class FakeTask:
         x = {name: torch.randn(rows, *shape) for name, shape in shapes.items()}
         self.batch = Batch(x, torch.arange(rows) % 3, torch.arange(rows))
 
-    def loss(self, out: Out, y: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(out.logits, y)
+    def loss(self, out: Out, batch: Batch) -> torch.Tensor:
+        return nn.functional.cross_entropy(out.logits, batch.y)
 
     def probe(self, net: nn.Module) -> Out:
         net.eval()
@@ -253,7 +253,7 @@ def test_flow_counts_the_stem_and_pools_within_a_network():
 def test_variants_add_the_divergence_and_leave_regression_out(name):
     method, task = build(name)
     assert list(method.losses(task.batch, AT))[:2] == ["task", "kd"]
-    assert "regression" not in method.needs(method.hp).kinds
+    assert method.needs(method.hp).kinds == {"classification"}
     assert "logits" in method.needs(method.hp).teacher
 
 

@@ -176,8 +176,8 @@ def test_label_smoothing_is_refused_on_a_regression_and_smooths_labels():
     ref = registry.method("plain+ls")
     assert ref.variant.params == {"label_smoothing": 0.1}
     hp = ref.card.typed({**ref.card.defaults(), **ref.variant.params})
-    assert "regression" not in ref.adapter().needs(hp).kinds
-    assert "regression" in ref.adapter().needs(ref.card.typed(ref.card.defaults())).kinds
+    assert ref.adapter().needs(hp).kinds == {"classification"}
+    assert ref.adapter().needs(ref.card.typed(ref.card.defaults())).kinds is None
     z, y = torch.randn(3, 4), torch.tensor([0, 1, 2])
     net = torch.nn.Module()
     net.forward = lambda batch: SimpleNamespace(logits=z)

@@ -543,11 +543,11 @@ def check_supervision_is_the_tasks_own_loss() -> None:
     """Methods with a term ``task`` leave the loss to the task."""
     for name in ("at", "crd", "hkd", "reviewkd", "plain"):
         made = built(name)
-        made.method.task.loss = lambda out, y: 3.5 + 0 * out.logits.sum() + 0 * y.sum()
+        made.method.task.loss = lambda out, batch: 3.5 + 0 * out.logits.sum() + 0 * batch.y.sum()
         weight = getattr(made.method.hp, "ce_weight", 1.0)
         if name == "plain":
             made = built(name, label_smoothing=0.0)
-            made.method.task.loss = lambda out, y: 3.5 + 0 * out.logits.sum() + 0 * y.sum()
+            made.method.task.loss = lambda out, batch: 3.5 + 0 * out.logits.sum() + 0 * batch.y.sum()
         assert made.terms()["task"].item() == pytest.approx(3.5 * weight)
 
 

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from kdbench import registry
+from kdbench.config import run_config
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, NotApplicable
-from kdbench.engine.offers import kind_and_roles
+from kdbench.engine.offers import inputs, kind_and_roles
+from kdbench.engine.prepare import load_data
+from kdbench.home import Home, data_folder
+from kdbench.progress import Progress
+from kdbench.spec import TaskSpec
+
+
+def of(*roles: str, kind: str = "classification") -> TaskSpec:
+    """The few-shot digits with teachers of some roles."""
+    spec = registry.task("digits/few-shot" if kind == "classification" else "digits/angle")
+    (teacher,) = spec.pair.teachers.values()
+    return spec.model_copy(update={"pair": spec.pair.model_copy(update={"teachers": dict.fromkeys(roles, teacher)})})
 
 
 @pytest.mark.parametrize(
@@ -19,16 +35,39 @@ from kdbench.engine.offers import kind_and_roles
     ],
 )
 def test_roles_of_a_task_with_two_teachers(needed, read):
-    needs = Needs(kinds=frozenset({"crossmodal"}), teachers=needed)
-    assert kind_and_roles(needs, "crossmodal", ["image", "audio"]) == read
+    assert kind_and_roles(Needs(teachers=needed), of("image", "audio")) == read
 
 
 @pytest.mark.parametrize("needed", [ANY_TEACHER, ALL_TEACHERS])
 def test_a_task_without_teachers_is_refused(needed):
     with pytest.raises(NotApplicable, match="needs a teacher"):
-        kind_and_roles(Needs(teachers=(needed,)), "classification", [])
+        kind_and_roles(Needs(teachers=(needed,)), of())
 
 
 def test_a_role_the_task_lacks_is_named_with_those_it_has():
     with pytest.raises(NotApplicable, match="role 'audio', the task has image"):
-        kind_and_roles(Needs(teachers=("audio",)), "classification", ["image"])
+        kind_and_roles(Needs(teachers=("audio",)), of("image"))
+
+
+def test_a_kind_that_a_method_does_not_serve_is_named():
+    with pytest.raises(NotApplicable, match="it runs on classification tasks, this one is a regression task"):
+        kind_and_roles(Needs(), of("image", kind="regression"))
+    assert kind_and_roles(Needs(kinds=None), of("image", kind="regression")) == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("task", "refused"),
+    [("digits/few-shot", "other"), ("digits/low-res", "other"), ("digits/profiles", "same"), ("av-digits", "same")],
+)
+def test_inputs_of_student_and_teacher(task, refused):
+    """A smaller copy of the teacher's picture is one picture with it; its profiles, or a sound, are not."""
+    spec = registry.task(task)
+    if task == "av-digits" and not os.environ.get("KDBENCH_DATA"):
+        pytest.skip("KDBENCH_DATA names no data folder")
+    data = load_data(run_config("plain", task), data_folder(), Home(Path()), Progress.silent())
+    for asked in ("any", "same", "other"):
+        if asked == refused:
+            with pytest.raises(NotApplicable, match=r"must read (one picture|different inputs)"):
+                inputs(Needs(inputs=asked), spec, list(spec.pair.teachers), data)
+        else:
+            inputs(Needs(inputs=asked), spec, list(spec.pair.teachers), data)

@@ -17,7 +17,7 @@ from gloo_ranks import on_ranks
 from torch import nn
 
 from kdbench import registry
-from kdbench.checks.tiny import KINDS, Tiny, method_config, tiny
+from kdbench.checks.tiny import Tiny, method_config, scenes, tiny
 from kdbench.contract import Batch, NotApplicable
 from kdbench.data.dataset import Transform
 from kdbench.engine.prepare import hyper_parameters
@@ -109,7 +109,9 @@ def test_two_ranks_equal_one_process_with_the_joined_batch(named, name):
 def cells() -> list[tuple[str, str]]:
     """Every registered method and variant on every kind of task it declares."""
     return [
-        (name, kind) for name, ref in sorted(registry.methods().items()) for kind in KINDS if kind in ref.card.kinds
+        (name, scene)
+        for name, ref in sorted(registry.methods().items())
+        for scene in scenes(ref.adapter().needs(hyper_parameters(method_config(ref))))
     ]
 
 

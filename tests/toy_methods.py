@@ -51,7 +51,7 @@ class Toy(Method):
         return Needs(kinds=cls.KINDS, **cls.NEEDS)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        return {"task": self.task.loss(self.student(batch), batch.y)}
+        return {"task": self.task.loss(self.student(batch), batch)}
 
 
 class Bank(Toy):
@@ -73,7 +73,7 @@ class Bank(Toy):
         noise = torch.randn(out.emb.shape, generator=at.rng, device=out.emb.device)
         wanted = self.teacher(batch).emb + self.memory[batch.index]
         near = F.mse_loss(self.embed(out.emb + 0.1 * noise), wanted)
-        return {"task": self.task.loss(out, batch.y), "near": 0.1 * at.epoch / at.epochs * near}
+        return {"task": self.task.loss(out, batch), "near": 0.1 * at.epoch / at.epochs * near}
 
     def after_step(self, batch: Batch, at: At) -> None:
         self.memory[batch.index] = 0.9 * self.memory[batch.index] + 0.1 * self.embed(self.student(batch).emb)
@@ -121,7 +121,7 @@ class Adversary(Toy):
     def distill(self, batch: Batch, at: At) -> dict[str, Tensor]:
         out = self.student(batch)
         near = F.mse_loss(self.head(self.embed(out.emb)), self.head(self.teacher(batch).emb))
-        return {"task": self.task.loss(out, batch.y), "near": 0.1 * near}
+        return {"task": self.task.loss(out, batch), "near": 0.1 * near}
 
 
 class RawViews(Toy):
@@ -132,7 +132,7 @@ class RawViews(Toy):
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         out = self.student(batch)
         first, second = batch.unview(out.logits).softmax(-1)
-        return {"task": self.task.loss(out, batch.y), "agree": F.mse_loss(first, second)}
+        return {"task": self.task.loss(out, batch), "agree": F.mse_loss(first, second)}
 
     def stages(self) -> Iterator[Stage]:
         views = Views(2, self.shifted, where="raw", replaces=("flip",))
@@ -153,7 +153,7 @@ class FinalViews(RawViews):
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         upright = batch.view(0)
         spread = batch.unview(self.student(batch).logits).softmax(-1).var(0).mean()
-        return {"task": self.task.loss(self.student(upright), upright.y), "spread": spread}
+        return {"task": self.task.loss(self.student(upright), upright), "spread": spread}
 
     def stages(self) -> Iterator[Stage]:
         views = Views(4, lambda x, rng: torch.stack([x.rot90(k, (2, 3)) for k in range(4)]))
@@ -168,7 +168,7 @@ class Mutual(Toy):
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         outs = [student(batch) for student in self.students]
         mean = torch.stack([out.logits.softmax(1) for out in outs]).mean(0).detach()
-        terms = {f"task{k}": self.task.loss(out, batch.y) for k, out in enumerate(outs)}
+        terms = {f"task{k}": self.task.loss(out, batch) for k, out in enumerate(outs)}
         return terms | {"mutual": sum(F.kl_div(o.logits.log_softmax(1), mean, reduction="batchmean") for o in outs)}
 
     def groups(self) -> list[Group]:
@@ -179,7 +179,7 @@ class Mutual(Toy):
 class Generated(Toy):
     """Trains a generator, keeps what it makes, trains the student on real and made rows."""
 
-    NEEDS: ClassVar[dict[str, Any]] = {"min_batch": 2}
+    NEEDS: ClassVar[dict[str, Any]] = {"min_batch": 2, "inputs": "same"}
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -192,7 +192,7 @@ class Generated(Toy):
 
     def imitate(self, draw: Any, at: At, update: Any) -> dict[str, Tensor]:
         batch = draw()
-        loss = self.task.loss(self.teacher(replace(batch, x={"image": self.make(batch.y) * 4 - 1})), batch.y)
+        loss = self.task.loss(self.teacher(replace(batch, x={"image": self.make(batch.y) * 4 - 1})), batch)
         update(loss)
         return {"imitate": loss}
 
@@ -213,7 +213,7 @@ class Generated(Toy):
     def distill(self, batch: Batch, at: At) -> dict[str, Tensor]:
         out = self.student(batch)
         near = F.mse_loss(out.logits, self.shift(self.teacher(batch).logits))
-        return {"task": self.task.loss(out, batch.y), "near": 0.01 * near}
+        return {"task": self.task.loss(out, batch), "near": 0.01 * near}
 
     def class_means(self) -> dict[str, Tensor]:
         rows = self.task.rows(torch.arange(self.task.n_train))
@@ -272,7 +272,7 @@ class Headed(Toy):
         return self.headed
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        return {"task": self.task.loss(self.headed(batch), batch.y)}
+        return {"task": self.task.loss(self.headed(batch), batch)}
 
 
 class TrainedTeacher(Toy):
@@ -286,20 +286,19 @@ class TrainedTeacher(Toy):
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         out, teacher = self.student(batch), self.teacher(batch)
-        return {"task": self.task.loss(out, batch.y), "teacher": self.task.loss(teacher, batch.y)}
+        return {"task": self.task.loss(out, batch), "teacher": self.task.loss(teacher, batch)}
 
 
 class TwoRoles(Toy):
     """A student of one input, teachers of two others."""
 
-    KINDS = frozenset({"crossmodal"})
-    NEEDS: ClassVar[dict[str, Any]] = {"teachers": ("image", "audio")}
+    NEEDS: ClassVar[dict[str, Any]] = {"teachers": ("image", "audio"), "inputs": "other"}
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         assert set(batch.x) == {"profiles", "image", "audio"}
         wanted = sum(self.teachers[role](batch).logits for role in ("image", "audio")) / 2
         out = self.student(batch)
-        return {"task": self.task.loss(out, batch.y), "near": 0.01 * F.mse_loss(out.logits, wanted)}
+        return {"task": self.task.loss(out, batch), "near": 0.01 * F.mse_loss(out.logits, wanted)}
 
 
 class Gaps(TwoRoles):
@@ -312,7 +311,7 @@ class Gaps(TwoRoles):
         assert "image" not in batch.present
         assert there.dtype is torch.bool
         far = (out.logits - self.teachers["audio"](batch).logits).square().sum(1)
-        return {"task": self.task.loss(out, batch.y), "near": 0.01 * torch.where(there, far, 0).sum() / len(there)}
+        return {"task": self.task.loss(out, batch), "near": 0.01 * torch.where(there, far, 0).sum() / len(there)}
 
 
 class BatchStatistics(Toy):
@@ -322,7 +321,7 @@ class BatchStatistics(Toy):
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         out = self.student(batch)
-        return {"task": self.task.loss(out, batch.y), "near": 0.01 * F.mse_loss(out.logits, self.teacher(batch).logits)}
+        return {"task": self.task.loss(out, batch), "near": 0.01 * F.mse_loss(out.logits, self.teacher(batch).logits)}
 
 
 TOYS = [

@@ -1,6 +1,7 @@
 """The adapter contract as checks anyone can run on a method: built in, plugged in, or being written.
 
-Every rule runs on a tiny task of each kind the method declares; see :data:`kdbench.checks.rules.RULES`.
+Every rule of :data:`kdbench.checks.rules.RULES` runs on a tiny task of each kind that the method declares, and on one
+whose teachers read another input than the student.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from kdbench import registry
+from kdbench import kinds, registry
 from kdbench.checks import golden, rules
 from kdbench.checks.result import CheckResult, Skipped, Verdict
 from kdbench.checks.tasks import check_task
-from kdbench.checks.tiny import KINDS, method_config, tiny
+from kdbench.checks.tiny import TWO_INPUTS, method_config, scenes, tiny
 from kdbench.contract import NotApplicable
 from kdbench.engine.prepare import needs_of
 from kdbench.errors import UserError, nearest
@@ -27,15 +28,16 @@ def check_method(name: str, *, tasks: Collection[str] | None = None) -> list[Che
 
     Args:
         name: as registered.
-        tasks: kinds of tiny tasks to run on, of those the method declares; None for all.
+        tasks: tiny tasks to run on, of those the method declares: a kind's name, or ``two inputs``; None for all.
 
     Raises:
-        UserError: unknown method or kind.
+        UserError: unknown method or task.
     """
     ref = registry.method(name)
-    for kind in tasks or ():
-        if kind not in KINDS:
-            raise UserError(f"no tiny task of kind {kind!r}{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+    known = [*kinds.names(), TWO_INPUTS]
+    for scene in tasks or ():
+        if scene not in known:
+            raise UserError(f"no tiny task is called {scene!r}{nearest(scene, known)}; there are {', '.join(known)}")
     return list(_check(ref, tasks))
 
 
@@ -54,20 +56,20 @@ def _check(ref: MethodRef, tasks: Collection[str] | None) -> Iterator[CheckResul
     yield _result("needs", "", rules.needs_said(ref))
     if golden.own_place(ref):
         yield _result("golden vectors", "", rules.golden_vectors(ref))
-    for kind in KINDS:
-        if kind in needs.kinds and (tasks is None or kind in tasks):
+    for scene in scenes(needs):
+        if tasks is None or scene in tasks:
             try:
-                task = tiny(ref, config, needs, kind)
+                task = tiny(ref, config, needs, scene)
             except NotApplicable as reason:
-                message = f"it declares {kind} tasks but refuses every tiny one: {reason}"
-                yield CheckResult("runs", kind, "failed", message)
+                message = f"it declares {scene} tasks but refuses every tiny one: {reason}"
+                yield CheckResult("runs", scene, "failed", message)
                 continue
             except Exception as error:
-                yield CheckResult("runs", kind, "failed", rules.crash("preparing it", error))
+                yield CheckResult("runs", scene, "failed", rules.crash("preparing it", error))
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 for rule, verdict in rules.on_task(task, Path(folder)):
-                    yield _result(rule, kind, verdict)
+                    yield _result(rule, scene, verdict)
 
 
 def _result(rule: str, task: str, verdict: Verdict) -> CheckResult:

@@ -23,6 +23,7 @@ from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Task, evaluating
 from kdbench.engine.trainer import Trainer
 from kdbench.errors import UserError, described
+from kdbench.kinds import current
 from kdbench.registry import MethodRef
 
 RULES = {
@@ -78,13 +79,11 @@ def unknown_hyper_parameter(ref: MethodRef) -> Verdict:
 
 def kinds(ref: MethodRef, needs: Needs) -> Verdict:
     """Rule ``kinds``."""
-    said = frozenset(ref.kinds)
-    if needs.kinds == said:
+    found = needs.kinds if needs.kinds is None else frozenset(current(sorted(needs.kinds)))
+    if found == (None if ref.kinds is None else frozenset(ref.kinds)):
         return None
-    return (
-        f"the card says kinds: {', '.join(sorted(said))}; needs() gives {', '.join(sorted(needs.kinds)) or 'none'}; "
-        "make them equal"
-    )
+    given = "any (None)" if found is None else ", ".join(sorted(found)) or "none"
+    return f"the card says kinds: {ref.kinds_said}; needs() gives {given}; make them equal"
 
 
 def needs_said(ref: MethodRef) -> Verdict:
@@ -240,7 +239,7 @@ def task_loss(task: Task, net: nn.Module) -> float:
     """The task's own loss of a network on all training rows, in eval mode."""
     batch = _all_rows(task)
     with evaluating(net):
-        return float(task.loss(net(batch), batch.y))
+        return float(task.loss(net(batch), batch))
 
 
 def deployment(tiny: Tiny, run: Trained, folder: Path) -> Verdict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kdbench import data, models, registry
+from kdbench import data, kinds, models, registry
 from kdbench.checks import rows as of_rows
 from kdbench.checks.result import CheckResult
 from kdbench.config import run_config
@@ -27,7 +27,6 @@ from kdbench.engine.teachers import teacher_spec
 from kdbench.engine.trainer import Trainer
 from kdbench.errors import UserError
 from kdbench.home import Home
-from kdbench.metrics import METRICS
 from kdbench.progress import Progress
 from kdbench.registry import PLAIN
 from kdbench.spec import AUTO, TaskSpec
@@ -41,7 +40,7 @@ RULES = {
     "data": "both parts can be read and hold what the data set's file says",
     "varies": "the rows of an input differ, in each part and class",
     "apart": "test rows do not stand in the training part too",
-    "kind": "a regression has targets, the others have labels",
+    "kind": "the data have targets as the kind of task asks",
     "inputs": "the nets can read the inputs that the task names",
     "subset": "every class has the rows that a subset asks for",
     "batches": "no epoch ends in a batch of one row on which a net cannot train",
@@ -108,7 +107,7 @@ def _judged(rule: str, judge: Callable[[], Verdict]) -> CheckResult:
 def baseline(spec: TaskSpec) -> Verdict:
     """Rule ``baseline``."""
     ref = registry.method(spec.baseline)
-    if spec.kind in ref.kinds:
+    if kinds.refusal(ref.kinds, spec.kind) is None:
         return None
     return f"{spec.baseline} does not run on {spec.kind} tasks; write `baseline: {PLAIN}`"
 
@@ -137,7 +136,7 @@ def augmented(spec: TaskSpec) -> Verdict:
 
 def unit(spec: TaskSpec) -> Verdict:
     """Rule ``score``."""
-    own = METRICS[spec.score.primary].unit
+    own = kinds.metrics()[spec.score.primary].unit
     if own is not None and spec.score.unit != own:
         return f"score.unit is {spec.score.unit!r}; {spec.score.primary} is in {own}: leave unit out"
     return None if spec.score.unit else "score.unit is empty; name the target's unit, e.g. years"
@@ -151,11 +150,12 @@ def schedule(spec: TaskSpec) -> Verdict:
 
 def aim(spec: TaskSpec, rows: Dataset) -> Verdict:
     """Rule ``kind``."""
-    numbers = rows.label_range is not None
-    if numbers == (spec.kind == "regression"):
-        return None
-    has = "a number to predict" if numbers else f"{rows.classes} classes"
-    return f"the task is of kind {spec.kind}, but {rows.name} has {has}; change kind, or label and target of the data"
+    wrong = kinds.kind(spec.kind).refusal(rows.train, rows.label_range)
+    return (
+        f"the task is of kind {spec.kind}, but {rows.name} has {wrong}; change kind, or the data's targets"
+        if wrong
+        else None
+    )
 
 
 def inputs(spec: TaskSpec, rows: Dataset) -> Verdict:

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from kdbench import kinds
 from kdbench.config import INNER, MethodConfig, RunConfig
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Rows
 from kdbench.data.dataset import Dataset, Transform
-from kdbench.data.sources import digits, digits_angle
+from kdbench.data.sources import digits
 from kdbench.engine.prepare import Place, Prepared, prepare
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
@@ -24,7 +25,8 @@ from kdbench.parallel.ranks import Ranks
 from kdbench.registry import MethodRef, method
 from kdbench.spec import TaskSpec
 
-KINDS = ("classification", "regression", "crossmodal")
+TWO_INPUTS = "two inputs"
+"""The scene in which teachers read other inputs than the student; the others are named like their kind."""
 ROWS = 60
 BATCH = 16
 EPOCHS = 8
@@ -37,16 +39,13 @@ CPU = torch.device("cpu")
 """Of a teacher whose input some rows lack; its embedding is as wide as those of the narrow nets."""
 SAME_INPUT = (("convnet_w4", "convnet_w8"), ("convnet_w4", "convnet_w4"), ("resnet8", "resnet14"))
 """Student and teacher nets to try in turn: a wider teacher, one of equal widths, one of more depth and a stem."""
-PAIRS = {
-    "classification": [("image", *nets) for nets in SAME_INPUT],
-    "regression": [("image", *nets) for nets in SAME_INPUT],
-    "crossmodal": [
-        ("profiles", "convnet1d_w4", "convnet_w8"),
-        ("profiles", "convnet1d_w4", "convnet_w4"),
-        *(("grey", *nets) for nets in SAME_INPUT),
-    ],
-}
-"""Kind to the student's input, its net and the teachers' net, to try in turn."""
+PAIRS = [("image", *nets) for nets in SAME_INPUT]
+CROSS_PAIRS = [
+    ("profiles", "convnet1d_w4", "convnet_w8"),
+    ("profiles", "convnet1d_w4", "convnet_w4"),
+    *(("grey", *nets) for nets in SAME_INPUT),
+]
+"""The student's input, its net and the teachers' net, to try in turn; for teachers of other inputs."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,9 @@ class Setting:
     """What decides a tiny task.
 
     Attributes:
-        roles: of the teachers; on a cross-modal task each reads the input of its name.
+        roles: of the teachers.
         gaps: the last role's input is a vector that some rows lack.
+        cross: student and teachers read different inputs, each teacher the one of its name.
     """
 
     kind: str
@@ -64,11 +64,7 @@ class Setting:
     input: str
     student: str
     teacher: str
-
-    @property
-    def cross(self) -> bool:
-        """Student and teachers read different inputs."""
-        return self.kind == "crossmodal"
+    cross: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,17 @@ def method_config(ref: MethodRef) -> MethodConfig:
     return MethodConfig(ref, {key: ref.card.check(key, value) for key, value in values.items()}, "default", inner)
 
 
-def tiny(ref: MethodRef, config: MethodConfig, needs: Needs, kind: str) -> Tiny:
-    """A tiny task of a kind that the method can run on, its teachers fitted.
+def scenes(needs: Needs) -> list[str]:
+    """The tiny tasks that a method says it can run on: one a kind, and one on which teachers read other inputs."""
+    served = [name for name in kinds.names() if kinds.serves(needs.kinds, name)]
+    return [*(served if needs.inputs != "other" else []), *([TWO_INPUTS] if needs.inputs != "same" else [])]
+
+
+def tiny(ref: MethodRef, config: MethodConfig, needs: Needs, scene: str) -> Tiny:
+    """A tiny task that the method can run on, its teachers fitted.
+
+    Args:
+        scene: one of :func:`scenes`.
 
     Raises:
         NotApplicable: it refuses every pair of nets; the message is the last reason.
@@ -115,8 +120,10 @@ def tiny(ref: MethodRef, config: MethodConfig, needs: Needs, kind: str) -> Tiny:
     named = (STANDS_FOR.get(role, (role,)) for role in needs.teachers)
     roles = tuple(dict.fromkeys(role for some in named for role in some)) or (DEFAULT_ROLE,)
     reason = NotApplicable("no pair of nets is there to try")
-    for own_input, student, teacher in PAIRS[kind]:
-        setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher)
+    cross = scene == TWO_INPUTS
+    kind = next(name for name in kinds.names() if kinds.serves(needs.kinds, name)) if cross else scene
+    for own_input, student, teacher in CROSS_PAIRS if cross else PAIRS:
+        setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross)
         data = replace(rows(setting), properties=needs.data)
         found = Tiny(RunConfig(config, task_spec(setting)), data, fitted(setting))
         try:
@@ -133,6 +140,7 @@ def task_spec(of: Setting) -> TaskSpec:
     """The specification of a tiny task."""
     nets = dict.fromkeys(of.roles, of.teacher) | ({of.roles[-1]: VECTOR_NET} if of.gaps else {})
     own = of.cross or of.gaps
+    score = kinds.kind(of.kind).tiny.score
     body: dict[str, Any] = {
         "name": f"checks/{of.kind}",
         "title": f"A tiny {of.kind} task",
@@ -148,7 +156,7 @@ def task_spec(of: Setting) -> TaskSpec:
             "teachers": {role: {"net": net, "input": role if own else "image"} for role, net in nets.items()},
         },
         "train": {"epochs": EPOCHS, "batch": BATCH, "optimizer": {"name": "adam", "lr": 0.01}},
-        "score": {"primary": "mae" if of.kind == "regression" else "top1"},
+        "score": {"primary": score} | ({} if kinds.metrics()[score].unit else {"unit": "digits"}),
         "seeds": [0],
     }
     return TaskSpec.model_validate(body)
@@ -157,7 +165,7 @@ def task_spec(of: Setting) -> TaskSpec:
 @functools.cache
 def rows(of: Setting) -> Dataset:
     """Digits in colour; a cross-modal student sees them grey, or the means of their columns and rows alone."""
-    data = digits_angle.load({"copies": 1}) if of.kind == "regression" else digits.load({})
+    data, made = digits.load({}), kinds.kind(of.kind).tiny
     colour = set(of.roles) if of.cross else {DEFAULT_ROLE, *(of.roles if of.gaps else ())}
     transforms = dict.fromkeys(colour, Transform((0.3, 0.15, 0.1), (0.38, 0.19, 0.13)))
     transforms |= {"grey": digits.transform("image"), "profiles": digits.transform("profiles")}
@@ -173,9 +181,12 @@ def rows(of: Setting) -> Dataset:
         if of.gaps:
             x[of.roles[-1]] = grey.flatten(1).float()
             x[of.roles[-1]][::5] = torch.nan
-        parts[name] = Rows(x, held.y[:ROWS])
+        parts[name] = Rows(x, made.rows(grey, held.y[:ROWS]))
     train, test, optional = parts["train"], parts["test"], frozenset(of.roles[-1:] if of.gaps else ())
-    return replace(data, name="checks", train=train, test=test, transforms=transforms, optional=optional)
+    return replace(
+        data, name="checks", train=train, test=test, transforms=transforms, optional=optional, classes=made.classes,
+        label_range=made.label_range,
+    )  # fmt: skip
 
 
 @functools.cache
@@ -200,5 +211,5 @@ def fit(net: Network, task: Task) -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(FIT_STEPS):
         optimizer.zero_grad()
-        task.loss(net(batch), batch.y).backward()
+        task.loss(net(batch), batch).backward()
         optimizer.step()

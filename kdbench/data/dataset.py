@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,6 +123,11 @@ class Dataset:
         """The first input of the picture that an input shows: the others take its draws; itself where it is alone."""
         return next((first for first, picture in self.shows.items() if picture == self.shows.get(name)), name)
 
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two inputs show one picture in one form: they are made of one column, and have as many axes."""
+        shown = [self.leader(self.derived[name].base if name in self.derived else name) for name in (one, other)]
+        return shown[0] == shown[1] and len(self.shape(one)) == len(self.shape(other))
+
     def finish(
         self, raw: Mapping[str, Tensor], rng: torch.Generator | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -155,7 +161,7 @@ class Dataset:
             return self.digests[part]
         rows: Rows = getattr(self, part)
         digest = hashlib.sha256()
-        for name, column in sorted({**rows.x, "y": rows.y}.items()):
+        for name, column in sorted({**rows.x, **target_tensors(rows.y)}.items()):
             digest.update(f"{name}:{tuple(column.shape)}:{column.dtype}".encode())
             if isinstance(column, Stored):
                 digest.update(column.digest.encode())
@@ -193,6 +199,8 @@ class Dataset:
         if self.label_range is not None:
             raise UserError(f"data.subset: {self.name} has no classes to draw from; remove data.subset")
         generator = np.random.default_rng(derive(seed if rule.seed is None else rule.seed, "subset"))
+        if not isinstance(self.train.y, Tensor):
+            raise UserError(f"data.subset: {self.name} has no classes to draw from; remove data.subset")
         labels = self.train.y.cpu().numpy()
         chosen = []
         for label in range(self.classes):
@@ -245,6 +253,16 @@ class Alike:
         again = torch.Generator(rng.device)
         again.set_state(self._states[leader])
         return again
+
+
+def target_tensors(y: Any) -> dict[str, Tensor]:
+    """The tensors that targets hold, by name: ``y`` itself where it is one."""
+    return {"y": y} if isinstance(y, Tensor) else {f"y.{name}": held for name, held in y.tensors().items()}
+
+
+def device_of(y: Any) -> torch.device:
+    """Where targets lie."""
+    return next(iter(target_tensors(y).values())).device
 
 
 def take(rows: Rows, index: Tensor) -> Rows:

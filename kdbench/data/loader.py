@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdbench.contract import Batch, Rows, Views
 from kdbench.data.augment import augmentation
-from kdbench.data.dataset import Alike, Dataset, take
+from kdbench.data.dataset import Alike, Dataset, device_of, take
 from kdbench.data.stored import Stored
 from kdbench.data.stream import HostDraw, Order, Stream, default_workers
 from kdbench.errors import UserError
@@ -58,7 +58,7 @@ class Loader:
         self.data, self.rows, self.views = data, rows, views
         self.batch = min(batch, len(rows.y))
         self.seed, self.stage = seed, stage
-        self.device = rows.y.device
+        self.device = device_of(rows.y)
         chosen = augmentation(augment)
         self.augment = chosen.without(views.replaces if views is not None else ())
         rest = len(rows.y) % self.batch
@@ -165,7 +165,7 @@ class InOrder:
         self._ready = None if stored else [data.batch(take(rows, index), index) for index in self._parts()]
 
     def _parts(self) -> tuple[Tensor, ...]:
-        return torch.arange(len(self.y), device=self.y.device).split(self._batch)
+        return torch.arange(len(self.y), device=device_of(self.y)).split(self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._ready is not None:
@@ -175,5 +175,5 @@ class InOrder:
         stream = Stream(HostDraw(self._stored, order, None, None), self._workers)
         for number, index in enumerate(self._parts()):
             raw = {name: x[index] for name, x in self._rows.x.items() if name not in self._stored}
-            raw |= {name: x.to(self.y.device) for name, x in stream.get(number).items()}
+            raw |= {name: x.to(device_of(self.y)) for name, x in stream.get(number).items()}
             yield self._data.batch(Rows(raw, self.y[index]), index)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+from kdbench import kinds
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Out
+from kdbench.data.dataset import Dataset
 from kdbench.engine.task import Task
+from kdbench.spec import TaskSpec
 
 OF_CLASSIFIER = frozenset({"logits", "classifier"})
 """What a network offers through its classifier."""
@@ -27,17 +30,15 @@ def offers_of(net: Network, out: Out) -> set[str]:
     return found
 
 
-def kind_and_roles(needs: Needs, kind: str, roles: list[str], *, together: bool = False) -> list[str]:
-    """Roles of the task's teachers that the method reads.
-
-    Args:
-        together: all of them stand for any one.
+def kind_and_roles(needs: Needs, spec: TaskSpec) -> list[str]:
+    """Roles of the task's teachers that the method reads; all of them stand for any one where the pair has an ensemble.
 
     Raises:
         NotApplicable: wrong kind of task, or a teacher it needs is not there.
     """
-    if kind not in needs.kinds:
-        raise NotApplicable(f"it runs on {' and '.join(sorted(needs.kinds))} tasks, this one is a {kind} task")
+    if (reason := kinds.refusal(needs.kinds, spec.kind)) is not None:
+        raise NotApplicable(reason)
+    roles, together = list(spec.pair.teachers), spec.pair.ensemble is not None
     wanted = []
     for role in needs.teachers:
         if role in (ANY_TEACHER, ALL_TEACHERS):
@@ -49,6 +50,20 @@ def kind_and_roles(needs: Needs, kind: str, roles: list[str], *, together: bool 
         else:
             raise NotApplicable(f"it needs a teacher of role {role!r}, the task has {', '.join(roles) or 'none'}")
     return list(dict.fromkeys(wanted))
+
+
+def inputs(needs: Needs, spec: TaskSpec, roles: Sequence[str], data: Dataset) -> None:
+    """Checks that student and teachers read what the method asks of them.
+
+    Raises:
+        NotApplicable: they read one picture where different inputs are asked for, or the other way round.
+    """
+    own = spec.pair.student.input
+    others = [name for role in roles if not data.alike(own, name := spec.pair.teachers[role].input)]
+    if needs.inputs == "same" and others:
+        raise NotApplicable(f"student and teacher must read one picture, here they read {own} and {others[0]}")
+    if needs.inputs == "other" and roles and not others:
+        raise NotApplicable(f"student and teacher must read different inputs, here both read {own}")
 
 
 def nets_and_data(

@@ -230,7 +230,7 @@ def prepare(
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)
     needs = needs_of(config.method)
     together = spec.pair.ensemble is not None and ANY_TEACHER in needs.teachers
-    roles = offers.kind_and_roles(needs, spec.kind, list(spec.pair.teachers), together=together)
+    roles = offers.kind_and_roles(needs, spec)
     ranks = place.ranks
     require_shared(config, ranks.size)
     everything = (
@@ -238,6 +238,7 @@ def prepare(
         if dataset is not None
         else ranks.first_then_all(lambda: load_data(config, place.data, place.home, place.progress))
     )
+    offers.inputs(needs, spec, roles, everything)
     rows = students_rows(config, seed, everything)
     key = {
         "method": config.method.ref.card.name,
@@ -247,7 +248,7 @@ def prepare(
             spec.version,
             spec.model_dump(mode="json", include={"data": True, "pair": PAIR_OF_TEACHERS}),
         ],
-        "identity": identity.of(config, everything.identity()).model_dump(mode="json"),
+        "identity": identity.of_artefacts(config, everything.identity()).model_dump(mode="json"),
         "rows": rows.drawn,
         "seed": seed,
         "smoke": config.smoke_budget(),

@@ -193,7 +193,11 @@ def _reads(watched: Watched) -> Reads:
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    return [*batch.x.values(), batch.y, batch.index, *batch.present.values()]
+    return [*batch.x.values(), *_targets(batch.y), batch.index, *batch.present.values()]
+
+
+def _targets(y: Any) -> list[Tensor]:
+    return [y] if isinstance(y, Tensor) else list(y.tensors().values())
 
 
 def _layout(batch: Batch) -> Hashable:
@@ -202,6 +206,10 @@ def _layout(batch: Batch) -> Hashable:
     return tuple(batch.x), tuple(batch.present), batch.views, tensors
 
 
+def _cloned(y: Any) -> Any:
+    return y.clone() if isinstance(y, Tensor) else y[slice(None)]
+
+
 def _copy(batch: Batch) -> Batch:
     x, present = ({name: t.clone() for name, t in some.items()} for some in (batch.x, batch.present))
-    return replace(batch, x=x, present=present, y=batch.y.clone(), index=batch.index.clone())
+    return replace(batch, x=x, present=present, y=_cloned(batch.y), index=batch.index.clone())

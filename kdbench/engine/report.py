@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import kdbench
-from kdbench import ENGINE_VERSION
+from kdbench import ENGINE_VERSION, kinds
 from kdbench import record as records
 from kdbench.config import RunConfig
 from kdbench.contract import Needs
@@ -19,7 +19,6 @@ from kdbench.engine.prepare import Prepared, effective_task
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.engine.trainer import Trained, digest_sha256
 from kdbench.machine import environment, processes
-from kdbench.metrics import METRICS
 from kdbench.provenance import code, used
 from kdbench.record import Record
 from kdbench.schema import Identity
@@ -151,7 +150,7 @@ def _method(config: RunConfig, needs: Needs) -> dict[str, Any]:
 
 def _task(config: RunConfig, device: torch.device) -> dict[str, Any]:
     spec = config.task
-    metric = METRICS[spec.score.primary]
+    metric = kinds.metrics()[spec.score.primary]
     low, high = metric.bounds
     return {
         "name": spec.name,
@@ -181,7 +180,7 @@ def _data(prepared: Prepared) -> list[dict[str, Any]]:
 
 def _chance(config: RunConfig, prepared: Prepared) -> float | None:
     """The primary metric of the best answer that ignores the input, on the rows scored."""
-    chance = METRICS[config.task.score.primary].chance
+    chance = kinds.metrics()[config.task.score.primary].chance
     return None if chance is None else chance(prepared.data.test.y.tolist())
 
 

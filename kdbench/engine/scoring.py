@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdbench import kinds
 from kdbench.contract import Network
 from kdbench.data.loader import InOrder
 from kdbench.engine.task import Task, evaluating
-from kdbench.metrics import METRICS, Predictions, score
+from kdbench.kinds.base import RETRIEVAL, Evidence
 
 
 class Scorer:
@@ -19,7 +20,7 @@ class Scorer:
 
     Args:
         task: gives the test rows.
-        teachers: the first is what ``teacher_agreement`` and ``teacher_kl`` compare with.
+        teachers: the first is what metrics compare with that read a teacher.
     """
 
     def __init__(self, task: Task, teachers: Mapping[str, Network] | None = None) -> None:
@@ -27,36 +28,32 @@ class Scorer:
         self.batches = task.test_batches()
         self.y = self.batches.y
         self._teacher = next(iter((teachers or {}).values()), None)
-        self._teacher_output: Tensor | None = None
+        self._taught: Any = None
 
-    def predict(self, net: nn.Module) -> Tensor:
-        """(N, C) logits, or (N,) predictions in the task's unit, of all test rows."""
-        with evaluating(net):
-            return self.task.unscale(torch.cat([net(batch).logits.float() for batch in self.batches]))
+    def primary(self, net: nn.Module) -> dict[str, float]:
+        """The primary metric alone, for the curve."""
+        return self._score(net, [self.task.spec.score.primary])
+
+    def all(self, net: nn.Module) -> dict[str, float]:
+        """Every metric of the task."""
+        return self._score(net, [self.task.spec.score.primary, *self.task.spec.score.also])
+
+    def _score(self, net: nn.Module, names: Sequence[str]) -> dict[str, float]:
+        reads = frozenset().union(*(kinds.metrics()[name].reads for name in names))
+        evidence = Evidence(self.task.answers(net, self.batches), self.y)
+        if "teacher" in reads and self._teacher is not None:
+            if self._taught is None:
+                self._taught = self.task.answers(self._teacher, self.batches)
+            evidence.teacher = self._taught
+        if RETRIEVAL & reads:
+            train = self.task.train_batches()
+            emb, gallery = self._embed(net, self.batches), self._embed(net, train)
+            if emb is not None and gallery is not None:
+                evidence.emb, evidence.gallery = emb, (gallery, train.y)
+        return self.task.score(names, evidence)
 
     def _embed(self, net: nn.Module, batches: InOrder) -> Tensor | None:
         """(N, D) embeddings, None for a network without them."""
         with evaluating(net):
             found = [net(batch).emb for batch in batches]
         return None if any(emb is None for emb in found) else torch.cat(found).float()
-
-    def _retrieval(self, net: nn.Module, names: list[str]) -> dict[str, Any]:
-        if not any(METRICS[name].retrieval for name in names):
-            return {}
-        train = self.task.train_batches()
-        emb, gallery = self._embed(net, self.batches), self._embed(net, train)
-        return {} if emb is None or gallery is None else {"emb": emb, "gallery": (gallery, train.y)}
-
-    def primary(self, net: nn.Module) -> dict[str, float]:
-        """The primary metric alone, for the curve."""
-        names = [self.task.spec.score.primary]
-        return score(names, Predictions(self.predict(net), self.y, **self._retrieval(net, names)))
-
-    def all(self, net: nn.Module) -> dict[str, float]:
-        """Every metric of the task."""
-        spec = self.task.spec.score
-        names = [spec.primary, *spec.also]
-        if self._teacher is not None and self._teacher_output is None and any(METRICS[n].teacher for n in names):
-            self._teacher_output = self.predict(self._teacher)
-        retrieval = self._retrieval(net, names)
-        return score(names, Predictions(self.predict(net), self.y, self._teacher_output, **retrieval))

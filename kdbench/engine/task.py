@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdbench import models
+from kdbench import kinds, models
 from kdbench.cache import Damaged, build_once
 from kdbench.contract import Batch, Network, Out, Rows, Stage
 from kdbench.data.dataset import Dataset, take
@@ -25,6 +26,7 @@ from kdbench.data.stored import Stored
 from kdbench.engine import arrange
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.files import canonical_json, sha256, sha256_file
+from kdbench.kinds.base import Evidence
 from kdbench.models.weights import load_weights
 from kdbench.options import EAGER, EngineOptions
 from kdbench.parallel.ranks import Ranks
@@ -179,28 +181,21 @@ class Task:
         self.data = data = data.only(read)
         self.spec, self.device, self.seed, self.options = spec, device, seed, options
         self.ranks = ranks or Ranks()
-        self.kind: str = spec.kind
+        self._kind = kinds.kind(spec.kind)
+        self.kind: str = self._kind.name
         self.classes = data.classes
         self.epochs, self.batch = spec.train.epochs, spec.train.batch
         self.optimizer: Mapping[str, Any] = spec.train.optimizer.model_dump()
         self._keeper = keeper
         self._peers = 0
         self.started_from: str | None = None
-        train_y = data.train.y
-        # Regression targets are standardised on the training rows; scores are computed after the inverse.
-        self.offset = float(train_y.double().mean()) if self.kind == "regression" else 0.0
-        self.scale = float(train_y.double().std()) if self.kind == "regression" else 1.0
-        self.label_range: tuple[float, float] | None = None
-        if data.label_range is not None:
-            low, high = data.label_range
-            self.label_range = ((low - self.offset) / self.scale, (high - self.offset) / self.scale)
+        self.scaling = self._kind.scaling(data.train, data.label_range)  # scores are computed after its inverse
+        self.label_range = self.scaling.label_range
         self._set_rows(self._to_device(data.train))
         self.raw_shape: Mapping[str, tuple[int, ...]] = {name: tuple(x.shape[1:]) for name, x in self._rows.x.items()}
 
     def _to_device(self, raw: Rows) -> Rows:
-        y = raw.y.to(self.device)
-        if self.kind == "regression":
-            y = (y.float() - self.offset) / self.scale
+        y = self._kind.scaled(raw.y.to(self.device), self.scaling)
         return Rows({name: x.to(self.device) for name, x in raw.x.items()}, y)
 
     def _set_rows(self, rows: Rows) -> None:
@@ -208,13 +203,20 @@ class Task:
         self.n_train, self.train_labels = len(rows.y), rows.y
         self.steps = -(-self.n_train // min(self.batch, self.n_train))
 
-    def loss(self, out: Out, y: Tensor) -> Tensor:
-        assert out.logits is not None
-        return F.mse_loss(out.logits, y) if self.kind == "regression" else F.cross_entropy(out.logits, y)
+    def loss(self, out: Out, batch: Batch) -> Tensor:
+        if isinstance(batch, Tensor):  # an adapter of before: it gave the targets alone
+            _say_once("a method calls task.loss(out, batch): give it the batch, task.loss(out, batch)")
+            batch = Batch({}, batch, torch.arange(len(batch), device=batch.device))
+        return self._kind.loss(out, batch)
 
-    def unscale(self, prediction: Tensor) -> Tensor:
-        """Predictions of a regression in the task's own unit; class scores as they are."""
-        return prediction * self.scale + self.offset if self.kind == "regression" else prediction
+    def answers(self, net: nn.Module, batches: Iterable[Batch]) -> Any:
+        """What metrics read of a network, of all rows of some batches, in the task's own unit."""
+        with evaluating(net):
+            return self._kind.joined([self._kind.answer(net(batch), batch, self.scaling) for batch in batches])
+
+    def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
+        """Named metrics of the task's kind."""
+        return self._kind.score(names, evidence)
 
     def probe(self, net: nn.Module) -> Out:
         batch = self.wrap(self.rows(torch.arange(min(2, self.n_train), device=self.device)))
@@ -318,4 +320,10 @@ def _join(rows: Rows, extra: Rows) -> Rows:
         name: t.append(extra.x[name]) if isinstance(t, Stored) else torch.cat([t, extra.x[name].to(t)])
         for name, t in rows.x.items()
     }
-    return Rows(x, torch.cat([rows.y, extra.y.to(rows.y)]))
+    y = torch.cat([rows.y, extra.y.to(rows.y)]) if isinstance(rows.y, Tensor) else rows.y.join(extra.y)
+    return Rows(x, y)
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    warnings.warn(line, FutureWarning, stacklevel=4)

@@ -86,7 +86,9 @@ class Ranks:
 
         return Batch(
             {name: cut(values) for name, values in batch.x.items()},
-            cut(batch.y),
+            cut(batch.y)
+            if isinstance(batch.y, Tensor)
+            else batch.y[cut(torch.arange(len(batch), device=batch.index.device))],
             cut(batch.index),
             batch.views,
             {name: cut(mask) for name, mask in batch.present.items()},

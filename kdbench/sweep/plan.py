@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdbench import registry
+from kdbench import kinds, registry
 from kdbench.card import Card
 from kdbench.config import Match, run_config
 from kdbench.data import catalogue
@@ -196,8 +196,8 @@ def _absent(asked: Asked, task: str) -> str | None:
 
 def inapplicable(card: Card, task: TaskSpec) -> str | None:
     """Why a method cannot run on a task, as far as card and task tell; the engine knows the rest."""
-    if task.kind not in card.kinds:
-        return f"it runs on {' and '.join(sorted(card.kinds))} tasks, this one is a {task.kind} task"
+    if (reason := kinds.refusal(card.kinds, task.kind)) is not None:
+        return reason
     if "teacher" in card.needs and not task.pair.teachers:
         return "it needs a teacher, the task has none"
     return None

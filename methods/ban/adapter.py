@@ -40,7 +40,7 @@ class BAN(Phased, ScoreMethod):
 
     def first_losses(self, net: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
         """Terms of the plain generation."""
-        return {"task": self.task.loss(net(batch), batch.y)}
+        return {"task": self.task.loss(net(batch), batch)}
 
     def taught_losses(self, net: nn.Module, parent: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
         """Terms of a generation with the one before it."""
@@ -49,7 +49,7 @@ class BAN(Phased, ScoreMethod):
             target = parent(batch)
         terms = {"ban": born_again_loss(out.logits, target.logits)}
         if self.hp.ce_weight:
-            terms["task"] = self.hp.ce_weight * self.task.loss(out, batch.y)
+            terms["task"] = self.hp.ce_weight * self.task.loss(out, batch)
         return terms
 
     def stages(self) -> Iterator[Stage]:

@@ -90,7 +90,7 @@ class BYOT(ScoreMethod):
         joined = len(self.task.gather(batch.y)) / len(batch)  # a sum over rows is not a mean, by which processes share
         early = torch.stack([F.cross_entropy(z, batch.y) for z in logits]).sum()
         return {
-            "task": (1 - hp.alpha) * self.task.loss(out, batch.y),
+            "task": (1 - hp.alpha) * self.task.loss(out, batch),
             "exits": (1 - hp.alpha) * early,
             "soft": hp.alpha * soft_loss(logits, out.logits, hp.temperature),
             "feature": hp.feature_weight * joined * feature_loss(features, out.maps[-1]),

@@ -54,9 +54,9 @@ class CCD(Method):
     def needs(cls, hp: Any) -> Needs:
         inner: Inner | None = hp.inner
         if inner is None:
-            return Needs(kinds=KINDS, views=2, one_process=None)
+            return Needs(inputs="same", views=2, one_process=None)
         of_inner = inner.needs()
-        return replace(of_inner, kinds=KINDS & of_inner.kinds, views=2)
+        return replace(of_inner, kinds=KINDS & (of_inner.kinds or KINDS), inputs="same", views=2)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
@@ -90,7 +90,7 @@ class CCD(Method):
         soft_weight = 1 - hp.ce_weight if hp.soft_weight is None else hp.soft_weight
         scale = hp.kd_weight * soft_weight * hp.temperature**2 / 2
         return {
-            "task": hp.kd_weight * hp.ce_weight * self.task.loss(out, batch.y),
+            "task": hp.kd_weight * hp.ce_weight * self.task.loss(out, batch),
             "plain_view": scale * plain,
             "augmented_view": scale * augmented,
         }

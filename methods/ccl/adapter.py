@@ -132,7 +132,7 @@ class CCL(Method):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         return Needs(
-            kinds=frozenset({"crossmodal"}),
+            inputs="other",
             teachers=(ALL_TEACHERS,),
             student=frozenset({"logits", "emb"}),
             teacher=frozenset({"emb"}),
@@ -172,7 +172,7 @@ class CCL(Method):
         bridges = [b for i in range(len(self.taus)) if (b := self._bridge(i, batch, out)) is not None]
         several = self.hp.several_weight if len(self.taus) > 1 else 1.0
         weights = {"contrast": several, "divergence": several}
-        terms = {"task": self.task.loss(out, batch.y)}
+        terms = {"task": self.task.loss(out, batch)}
         for name in Bridge._fields:
             parts = [getattr(b, name) for b in bridges]
             total = torch.stack(parts).sum() if parts else terms["task"].new_zeros(())

@@ -58,13 +58,14 @@ class CGANKD(Method):
         """Its own needs, joined with those of the inner method."""
         reads = {"logits"} | ({"emb"} if hp.subsample and hp.features == "teacher" else set())
         why = "the stages of its generator make updates of their own"
-        own = Needs(kinds=OWN_KINDS, teacher=frozenset(reads), min_batch=MIN_BATCH, one_process=why)
+        own = Needs(kinds=OWN_KINDS, inputs="same", teacher=frozenset(reads), min_batch=MIN_BATCH, one_process=why)
         if hp.inner is None:
             return own
         inner = hp.inner.needs()
         return replace(
             inner,
-            kinds=own.kinds & inner.kinds,
+            kinds=OWN_KINDS & (inner.kinds or OWN_KINDS),
+            inputs="same",
             teachers=tuple(dict.fromkeys((*own.teachers, *inner.teachers))),
             student=own.student | inner.student,
             teacher=own.teacher | inner.teacher,
@@ -181,7 +182,7 @@ class CGANKD(Method):
         return Group("features", features.trained_parameters(net), features.sgd(lr), drops)
 
     def _plain_losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        terms = [self.task.loss(student(batch), batch.y) for student in self.students]
+        terms = [self.task.loss(student(batch), batch) for student in self.students]
         return {"task": torch.stack(terms).sum()}
 
     def after_step(self, batch: Batch, at: At) -> None:

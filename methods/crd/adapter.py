@@ -105,7 +105,7 @@ class CRD(Method):
         )
         self._fresh = index, [row.detach() for row in rows]
         terms = {
-            "task": hp.ce_weight * self.task.loss(out, batch.y),
+            "task": hp.ce_weight * self.task.loss(out, batch),
             "contrast": hp.contrast_weight * (own + other),
         }
         if hp.kd_weight:

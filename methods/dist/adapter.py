@@ -54,7 +54,7 @@ class DIST(ScoreMethod):
         student, teacher = (self.task.gather(of.logits) for of in (out, self.teacher(batch)))
         inter, intra = relations(student, teacher, hp.temperature)
         return {
-            "ce": hp.ce_weight * self.task.loss(out, batch.y),
+            "ce": hp.ce_weight * self.task.loss(out, batch),
             "inter": hp.inter_weight * inter,
             "intra": hp.intra_weight * intra,
         }

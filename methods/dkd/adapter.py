@@ -76,6 +76,6 @@ class DKD(ScoreMethod):
         out, target = self.student(batch), self.teacher(batch)
         divergence = dkd_loss(out.logits, target.logits, batch.y, hp.temperature, hp.alpha, hp.beta)
         return {
-            "ce": hp.ce_weight * self.task.loss(out, batch.y),
+            "ce": hp.ce_weight * self.task.loss(out, batch),
             "dkd": linear_ramp(at.epoch, hp.warmup_epochs) * divergence,
         }

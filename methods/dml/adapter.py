@@ -35,7 +35,7 @@ class DML(ScoreMethod):
         terms = {}
         for i, out in enumerate(outs):
             others = [other.logits for j, other in enumerate(outs) if j != i]
-            terms[f"task_{i}"] = self.task.loss(out, batch.y)
+            terms[f"task_{i}"] = self.task.loss(out, batch)
             terms[f"mutual_{i}"] = self.hp.mutual_weight * mutual_loss(out.logits, others)
         return terms
 

@@ -125,7 +125,7 @@ class EnergyKD(ScoreMethod):
         temperature = row_temperatures(
             energies, (self.low, self.high), hp.temperature_low_energy, hp.temperature, hp.temperature_high_energy
         )
-        terms = {"ce": hp.ce_weight * self.task.loss(out, batch.y)}
+        terms = {"ce": hp.ce_weight * self.task.loss(out, batch)}
         if hp.form == "dkd":
             divergence = dkd_loss(out.logits, target.logits, batch.y, temperature, hp.alpha, hp.beta)
             terms["dkd"] = hp.kd_weight * linear_ramp(at.epoch, hp.warmup_epochs) * divergence

@@ -180,20 +180,20 @@ class FFSD(Method):
         joined = torch.cat([common.maps[-1].detach() for common in commons], dim=1)
         fused = self.fusion(joined)
         scores = self.fusion.classify(fused)
-        terms = {"task": self.task.loss(leader, batch.y)}
-        terms |= self._commons(commons, batch.y, weights.diversity)
-        terms |= self._fusion(scores, commons, batch.y)
+        terms = {"task": self.task.loss(leader, batch)}
+        terms |= self._commons(commons, batch, weights.diversity)
+        terms |= self._fusion(scores, commons, batch)
         terms |= self._leader(leader, scores, fused, joined, weights.fusion)
         pairs = zip(self.guides, [leader, *commons[1:]], strict=True)  # after every use of the guides' targets
         parts = [guide_losses(guide, net.maps, weights.guide) for guide, net in pairs]
         return terms | _summed(parts)
 
-    def _commons(self, commons: Sequence[Out], y: Tensor, weight: float) -> dict[str, Tensor]:
+    def _commons(self, commons: Sequence[Out], batch: Batch, weight: float) -> dict[str, Tensor]:
         logits = [common.logits for common in commons]
         parts = []
         for i, common in enumerate(commons):
             mutual = mutual_loss(logits, i, self.hp.temperature)  # type: ignore[arg-type]
-            parts.append({"commons_task": self.task.loss(common, y), "commons_mutual": mutual})
+            parts.append({"commons_task": self.task.loss(common, batch), "commons_mutual": mutual})
             if i:
                 push = shifted(commons[i - 1].maps[-1])
                 guide: Any = self.guides[i]
@@ -201,9 +201,9 @@ class FFSD(Method):
                 parts[i]["commons_guided"] = weight * guided(common.maps, guide.targets(push.map))
         return _summed(parts)
 
-    def _fusion(self, scores: Tensor, commons: Sequence[Out], y: Tensor) -> dict[str, Tensor]:
+    def _fusion(self, scores: Tensor, commons: Sequence[Out], batch: Batch) -> dict[str, Tensor]:
         kd = fusion_loss(scores, [common.logits for common in commons], self.hp.temperature)  # type: ignore[misc]
-        return {"fusion_task": self.task.loss(Out(scores), y), "fusion_kd": kd}
+        return {"fusion_task": self.task.loss(Out(scores), batch), "fusion_kd": kd}
 
     def _leader(self, leader: Out, scores: Tensor, fused: Tensor, joined: Tensor, weight: float) -> dict[str, Tensor]:
         guide: Any = self.guides[0]

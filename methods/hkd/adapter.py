@@ -121,7 +121,7 @@ class HKD(Method):
         stored = [bank[index] for bank in banks]
         log_counts = multiplicity(self.negatives.draw(y, at.rng), len(banks[0])).log()
         terms = {
-            "task": hp.ce_weight * self.task.loss(outs[0], batch.y),
+            "task": hp.ce_weight * self.task.loss(outs[0], batch),
             "individual": hp.hkd_weight * contrasts(nodes, stored, banks, log_counts, hp.tau, hp.negatives_of).sum(),
             "graph": nodes[0].new_zeros(()),
         }

@@ -67,7 +67,7 @@ class HSAKD(Phased):
         fields = frozenset({"logits", "maps", "tail"})
         online = hp.form == "online"
         return Needs(
-            kinds=frozenset({"classification"}),
+            inputs="any" if online else "same",
             teachers=() if online else (ANY_TEACHER,),
             students=2 if online else 1,
             student=fields,

@@ -33,4 +33,4 @@ class KD(ScoreMethod):
         hp: Any = self.hp
         out = self.student(batch)
         divergence = kd_loss(out.logits, self.teacher(batch).logits, hp.temperature)
-        return {"ce": hp.ce_weight * self.task.loss(out, batch.y), "kd": hp.kd_weight * divergence}
+        return {"ce": hp.ce_weight * self.task.loss(out, batch), "kd": hp.kd_weight * divergence}

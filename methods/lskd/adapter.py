@@ -44,4 +44,4 @@ class LSKD(ScoreMethod):
             divergence = linear_ramp(at.epoch, hp.warmup_epochs) * divergence
         else:
             divergence = kd_loss(student, teacher, hp.temperature)
-        return {"ce": hp.ce_weight * self.task.loss(out, batch.y), hp.form: hp.kd_weight * divergence}
+        return {"ce": hp.ce_weight * self.task.loss(out, batch), hp.form: hp.kd_weight * divergence}

@@ -79,7 +79,7 @@ class MLKD(ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(kinds=frozenset({"classification"}), views=2, min_batch=2, one_process=None)
+        return Needs(inputs="same", views=2, min_batch=2, one_process=None)
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
@@ -97,7 +97,7 @@ class MLKD(ScoreMethod):
         by_class, by_row = correlation_losses(student[0], teacher[0], temperatures, rows, classes)
         if hp.standardize:
             student, teacher = ([standardized(z) for z in side] for side in (student, teacher))
-        ce = torch.stack([self.task.loss(out, view.y) for out, view in zip(outs, views, strict=True)]).sum()
+        ce = torch.stack([self.task.loss(out, view) for out, view in zip(outs, views, strict=True)]).sum()
         return {
             "ce": hp.ce_weight * ce,
             "kd": hp.kd_weight * prediction_loss(student, teacher, temperatures, rows, hp.official_code),

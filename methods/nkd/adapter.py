@@ -49,7 +49,7 @@ class NKD(ScoreMethod):
         hp: Any = self.hp
         out, target = self.student(batch), self.teacher(batch)
         return {
-            "ce": hp.ce_weight * self.task.loss(out, batch.y),
+            "ce": hp.ce_weight * self.task.loss(out, batch),
             "target": hp.target_weight * target_loss(out.logits, target.logits, batch.y),
             "others": hp.others_weight * others_loss(out.logits, target.logits, batch.y, hp.temperature),
         }

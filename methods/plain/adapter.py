@@ -19,8 +19,8 @@ class Plain(Method):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        kinds = {"classification", "crossmodal"} | ({"regression"} if not hp.label_smoothing else set())
-        return Needs(kinds=frozenset(kinds), teachers=(), teacher=frozenset(), one_process=None)
+        kinds = frozenset({"classification"}) if hp.label_smoothing else None
+        return Needs(kinds=kinds, teachers=(), teacher=frozenset(), one_process=None)
 
     def stages(self) -> Iterator[Stage]:
         if self.hp.length == 1.0:
@@ -32,6 +32,6 @@ class Plain(Method):
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         out = self.student(batch)
         if not self.hp.label_smoothing:
-            return {"task": self.task.loss(out, batch.y)}
+            return {"task": self.task.loss(out, batch)}
         assert out.logits is not None
         return {"ce": F.cross_entropy(out.logits, batch.y, label_smoothing=self.hp.label_smoothing)}

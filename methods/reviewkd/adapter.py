@@ -94,7 +94,7 @@ class ReviewKD(Method):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         return Needs(
-            kinds=frozenset({"classification", "regression", "crossmodal"}),
+            kinds=None,
             student=frozenset({"logits", hp.student_features, "emb"}),
             teacher=frozenset({hp.teacher_features, "emb"} | ({"logits"} if hp.kl_weight else set())),
             min_batch=NORM_ROWS,
@@ -139,7 +139,7 @@ class ReviewKD(Method):
         outputs = review(list(self.abfs), own, stages)
         total = torch.stack([hcl(o, t, hp.levels) for o, t in zip(outputs, stages, strict=True)]).sum()
         terms = {
-            "task": hp.ce_weight * self.task.loss(out, batch.y),
+            "task": hp.ce_weight * self.task.loss(out, batch),
             "review": hp.review_weight * self.ramp(at.epoch) * total,
         }
         if hp.kl_weight:

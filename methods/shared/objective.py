@@ -32,9 +32,9 @@ class Imitation(Method, ABC):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        softened = bool(hp.kd_weight)  # the divergence reads class scores, which a regression has not
+        softened = bool(hp.kd_weight)  # the divergence reads class scores
         return Needs(
-            kinds=frozenset({"classification", "crossmodal"} | (set() if softened else {"regression"})),
+            kinds=frozenset({"classification"}) if softened else None,
             student=cls.reads | {"logits"},
             teacher=cls.reads | ({"logits"} if softened else set()),
             min_batch=cls.min_batch,
@@ -48,7 +48,7 @@ class Imitation(Method, ABC):
     def supervision(self, batch: Batch, out: Out, target: Out | None) -> dict[str, Tensor]:
         """The task's loss, and the divergence where it has a weight; only that reads ``target``."""
         hp = self.hp
-        terms = {"task": hp.ce_weight * self.task.loss(out, batch.y)}
+        terms = {"task": hp.ce_weight * self.task.loss(out, batch)}
         if hp.kd_weight:
             assert out.logits is not None
             assert target is not None

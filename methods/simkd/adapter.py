@@ -93,7 +93,7 @@ class SimKD(Method):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         return Needs(
-            kinds=frozenset({"classification", "regression", "crossmodal"}),
+            kinds=None,
             student=frozenset({"maps", "classifier"}),
             teacher=frozenset({"maps", "emb", "classifier"}),
             min_batch=2,  # the projector's batch norm, where maps are 1x1

@@ -90,7 +90,7 @@ class SSKD(Method):
     def needs(cls, hp: Any) -> Needs:
         fields = frozenset({"logits", "emb"})
         return Needs(
-            kinds=frozenset({"classification"}),
+            inputs="same",
             student=fields,
             teacher=fields,
             data=frozenset({"rotation_safe"}),

@@ -51,7 +51,7 @@ class TFKD(Phased, ScoreMethod):
 
     def teacher_losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         """The plain training of the copy."""
-        return {"task": self.task.loss(self.students[1](batch), batch.y)}
+        return {"task": self.task.loss(self.students[1](batch), batch)}
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp
@@ -63,7 +63,7 @@ class TFKD(Phased, ScoreMethod):
         else:
             softened = virtual_loss(out.logits, batch.y, hp.temperature)
         return {
-            "task": (1 - hp.alpha) * self.task.loss(out, batch.y),
+            "task": (1 - hp.alpha) * self.task.loss(out, batch),
             hp.form: hp.alpha * hp.multiplier * softened,
         }
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import plugins, registry, sourcecode
-from kdbench.data import setspec
+from kdbench import kinds, plugins, registry, sourcecode
+from kdbench.data import setspec, sources
 
 CACHES = (
     registry.method_packages, registry.card, registry.methods, registry.patterns, registry.task_files, registry.task,
-    plugins.folders, setspec.set_spec, sourcecode.method_digest, sourcecode._top,
+    plugins.folders, setspec.set_spec, sourcecode.method_digest, sourcecode._top, kinds._modules, kinds.kind,
+    kinds.metrics, sources._modules,
 )  # fmt: skip
 
 

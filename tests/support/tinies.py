@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kdbench import registry
-from kdbench.checks.tiny import Tiny, method_config, tiny
+from kdbench.checks.tiny import Tiny, method_config, scenes, tiny
 from kdbench.engine.prepare import hyper_parameters
 from kdbench.options import EAGER, EngineOptions
 
@@ -15,5 +15,5 @@ def tiny_of(method: str, options: EngineOptions = EAGER) -> Tiny:
     ref = registry.method(method)
     config = method_config(ref)
     needs = ref.adapter().needs(hyper_parameters(config))
-    found = tiny(ref, config, needs, sorted(needs.kinds)[0])
+    found = tiny(ref, config, needs, scenes(needs)[0])
     return replace(found, config=replace(found.config, engine=options))

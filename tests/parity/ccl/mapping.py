@@ -28,7 +28,7 @@ def made(case: Any, scalars: dict[str, Any], several: float) -> Assembled:
     hp |= {"divergence_weight": scalars["jsd_weight"], "normalise": scalars["normalize_inputs"]}
     there = {role: tensors[f"{role}_feat"].abs().sum(dim=1) > 0 for role in roles.values() if role == "audio"}
     batch = batch_of(y, inputs=("image", "audio"), present=there)
-    shape = {"raw_shape": dict.fromkeys(("image", "audio"), (3, 8, 8)), "kind": "crossmodal"}
+    shape = {"raw_shape": dict.fromkeys(("image", "audio"), (3, 8, 8)), "kind": "classification"}
     student = Stub(Out(tensors["student_logits"], emb=tensors["student_feat"]))
     found = assembled("ccl", hp, batch, [student], teachers, **shape)
     for m, composition in zip(roles, found.method.compositions, strict=True):

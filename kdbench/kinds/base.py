@@ -1,0 +1,167 @@
+"""What a kind of task is made of. Imported by ``list`` and ``show``: no torch here but for its types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdbench.contract import Batch, Out, Rows, Targets, Views
+
+RETRIEVAL = frozenset({"emb", "gallery"})
+"""Evidence of metrics that search the training rows."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric.
+
+    Attributes:
+        unit: None means the task's own unit.
+        reads: evidence it reads beside ``output`` and ``y``: ``teacher`` (the first teacher's output), ``emb`` and
+            ``gallery`` (embeddings of test and training rows).
+        high: the largest value there is, None without one; the smallest is 0.
+        share: a share of the test items in percent, so that their number alone tells its noise.
+        chance: of the test rows' targets the value of the best answer that ignores the input; None where that has no
+            meaning.
+    """
+
+    higher_is_better: bool
+    unit: str | None
+    about: str
+    fn: Callable[[Evidence], Tensor]
+    reads: frozenset[str] = frozenset()
+    high: float | None = None
+    share: bool = False
+    chance: Callable[[Sequence[Any]], float] | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float | None]:
+        """The smallest and the largest value."""
+        return (0.0, self.high)
+
+    def noise(self, value: float, items: int | None) -> float | None:
+        """Standard deviation of a value measured on so many test items; None where the items alone do not tell."""
+        from kdbench.stats import item_noise
+
+        return item_noise(value, items) if self.share and items else None
+
+    def at_chance(self, value: float, chance: float, items: int | None) -> bool:
+        """Whether a value is not told from, or worse than, that of an answer which ignores the input."""
+        allowed = 2 * (self.noise(chance, items) or 0.0)
+        return value <= chance + allowed if self.higher_is_better else value >= chance - allowed
+
+
+@dataclass
+class Evidence:
+    """What metrics read of the test rows.
+
+    Attributes:
+        output: what the network answers, in the task's own unit: (N, C) logits, (N,) numbers, or what the kind keeps.
+        y: the targets, in the task's own unit.
+        teacher: the first teacher's output, None without one.
+        emb: (N, D) embeddings, None where no metric asks for them or the network has none.
+        gallery: (M, D) embeddings of the training rows and their (M,) targets, the set that retrieval searches.
+    """
+
+    output: Any
+    y: Any
+    teacher: Any = None
+    emb: Tensor | None = None
+    gallery: tuple[Tensor, Tensor] | None = None
+
+    def has(self, what: str) -> bool:
+        """Whether a piece is there."""
+        return getattr(self, what) is not None
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How targets of the task's own unit become what a batch holds, and back: (y - offset) / scale.
+
+    Attributes:
+        label_range: (min, max) of the targets as in a batch, None where they have none.
+    """
+
+    offset: float = 0.0
+    scale: float = 1.0
+    label_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The smallest task of a kind, on embedded digits: what ``kdbench check`` trains adapters on.
+
+    Attributes:
+        score: its primary metric.
+        rows: (pixels (N, 1, 8, 8) uint8, digits (N,)) of a part -> the targets of these rows.
+        classes: outputs of a network.
+        label_range: as of a data set.
+    """
+
+    score: str
+    rows: Callable[[Tensor, Tensor], Targets | Tensor]
+    classes: int = 10
+    label_range: tuple[float, float] | None = None
+
+
+class Kind:
+    """A kind of task; a subclass says what is not as here.
+
+    Attributes:
+        name: as in ``kind: NAME``.
+        about: in a few words.
+        metrics: name to metric; of a metric in the targets' own unit the task names the unit.
+        also: kinds whose methods run here unchanged, for batches and networks hold what theirs do.
+        tiny: its smallest task.
+        views: the task's own views of each row, None for one as it is.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Metric]]
+    tiny: ClassVar[Tiny]
+    also: ClassVar[frozenset[str]] = frozenset()
+    views: ClassVar[Views | None] = None
+
+    def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
+        """What training rows have instead of this kind's targets, in a few words; None where they fit."""
+        return None
+
+    def scaling(self, train: Rows, label_range: tuple[float, float] | None) -> Scaling:
+        """How the targets of a task are scaled, by its training rows.
+
+        Args:
+            label_range: (min, max) in the task's own unit, None without one.
+        """
+        return Scaling(label_range=label_range)
+
+    def scaled(self, y: Any, scaling: Scaling) -> Any:
+        """Targets of the task's own unit as a batch holds them."""
+        return y
+
+    def loss(self, out: Out, batch: Batch) -> Tensor:
+        """The task's own loss, 0-d: what plain and a teacher's training minimise."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss")  # abstract
+
+    def answer(self, out: Out, batch: Batch, scaling: Scaling) -> Any:
+        """What metrics read of a network's output for a batch of test rows, in the task's own unit.
+
+        A tensor of as many rows; or less, such as counts, where whole outputs would not fit into memory.
+        """
+        assert out.logits is not None
+        return out.logits.float()
+
+    def joined(self, answers: Sequence[Any]) -> Any:
+        """The answers for all batches, in order, as one."""
+        import torch
+
+        return torch.cat(list(answers))
+
+    def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
+        """Named metrics; those whose evidence is not there are left out. One evaluation may give several of them."""
+        usable = [name for name in names if all(evidence.has(what) for what in self.metrics[name].reads)]
+        return {name: float(self.metrics[name].fn(evidence)) for name in usable}
