@@ -40,7 +40,7 @@ lint: $(VENV)/.ready ## ruff and mypy on the package as it ships
 	$(BIN)/python tests/support/as_built.py
 
 released: $(VENV)/.ready ## kdbench/released.json: this code gives the results of its versions
-	$(BIN)/python -m kdbench.sourcecode
+	$(BIN)/python -m kdbench.identity.sourcecode
 
 docs: $(VENV)/.ready ## docs/cli.md, from the command line itself
 	$(BIN)/python -m kdbench.cli.reference > docs/cli.md

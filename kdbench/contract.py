@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from kdbench.fields import INPUT_WORDS
+from kdbench.base.fields import INPUT_WORDS
 
 ANY_TEACHER = "*"
 """A teacher role in :attr:`Needs.teachers`: whichever teacher the task names first."""

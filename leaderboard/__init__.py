@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdbench.leaderboard.builder import BuildReport, build
-    from kdbench.leaderboard.server import serve
+    from kdbench.leaderboard.output.builder import BuildReport, build
+    from kdbench.leaderboard.output.server import serve
 
 __all__ = ["BuildReport", "build", "serve"]
 

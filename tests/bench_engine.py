@@ -26,7 +26,7 @@ from bench_kd import BATCH, Pair, networks, pixels, random_rows
 from bench_kd import engine as bench_engine
 
 from kdbench.contract import Batch
-from kdbench.data.dataset import Dataset
+from kdbench.data.feed.dataset import Dataset
 from kdbench.engine.stage import StageRun
 
 EXACT = ("engine.channels_last=true", "engine.fold_teacher=true")

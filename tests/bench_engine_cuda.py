@@ -20,7 +20,7 @@ import torch
 from bench_kd import BATCH, Engine, Pair, engine, networks, pixels, random_rows
 from torch.profiler import ProfilerActivity, profile
 
-from kdbench.data.dataset import Dataset
+from kdbench.data.feed.dataset import Dataset
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import CURVE_POINTS

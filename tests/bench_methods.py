@@ -17,19 +17,19 @@ import pytest
 import torch
 from profiled import spent
 
-from kdbench import registry
-from kdbench.config import run_config
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
 from kdbench.contract import Method, NotApplicable, Rows
-from kdbench.data.dataset import Dataset, Transform
-from kdbench.engine.prepare import Place, prepare
+from kdbench.data.feed.dataset import Dataset, Transform
+from kdbench.engine.assemble import Place, prepare
 from kdbench.engine.task import build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
-from kdbench.errors import UserError
-from kdbench.home import Home
 from kdbench.methods.ccl.adapter import Composition, bridge
 from kdbench.methods.hkd.adapter import contrasts
 from kdbench.methods.shared.banks import MemoryBank, Negatives, multiplicity
 from kdbench.overhead.arms import Phase, phases
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 TASK = "cifar100/resnet32x4-resnet8x4"
 ROWS, CLASSES = 640, 100

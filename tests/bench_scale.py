@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench import registry
-from kdbench.config import run_config
+from kdbench.base.home import Home
 from kdbench.contract import Rows
-from kdbench.data.dataset import Dataset, Transform
-from kdbench.engine.prepare import Place, prepare
+from kdbench.data.feed.dataset import Dataset, Transform
+from kdbench.engine.assemble import Place, prepare
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
-from kdbench.home import Home
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 TASKS = sorted(name for name in registry.tasks() if name.startswith("cifar100/") and "pct" not in name)
 ROUNDS = 3

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import records as factory
 
-from kdbench.store import Store
+from kdbench.index.store import Store
 
 N = 10_000
 INGEST_S, AGAIN_S, RESULTS_S, RSS_MIB = 15.0, 2.0, 0.5, 1024.0
@@ -70,8 +70,9 @@ def test_results(folder: Path, tmp_path: Path, benchmark: Any) -> None:
     """``kdbench results`` but for its imports: ingest of what is new (nothing), the rows, the printed table."""
     from rich.console import Console
 
-    from kdbench import console, summary
+    from kdbench.results import cells as summary
     from kdbench.stats.cell import t_quantile
+    from kdbench.terminal import tables as console
 
     t_quantile(2)  # imports scipy
     with Store(tmp_path / "index.duckdb") as store:
@@ -90,7 +91,7 @@ def test_results(folder: Path, tmp_path: Path, benchmark: Any) -> None:
 
 def test_memory(folder: Path, tmp_path: Path) -> None:
     program = (
-        "import re, sys, pathlib; from kdbench.store import Store\n"
+        "import re, sys, pathlib; from kdbench.index.store import Store\n"
         "with Store(pathlib.Path(sys.argv[2])) as store: store.ingest(pathlib.Path(sys.argv[1]))\n"
         "status = pathlib.Path('/proc/self/status').read_text()\n"  # ru_maxrss would count what the parent held
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) / 1024)"

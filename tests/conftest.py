@@ -106,10 +106,10 @@ def make_record() -> Callable[..., dict[str, Any]]:
 @functools.cache
 def _rows(task: str) -> str:
     """Identity of the rows of a task on embedded data."""
-    from kdbench.config import run_config
-    from kdbench.engine.prepare import load_data
-    from kdbench.home import Home
-    from kdbench.progress import Progress
+    from kdbench.base.home import Home
+    from kdbench.base.progress import Progress
+    from kdbench.engine.assemble import load_data
+    from kdbench.specs.config import run_config
 
     return load_data(run_config("plain", task), None, Home(Path()), Progress.silent()).identity()
 
@@ -117,8 +117,9 @@ def _rows(task: str) -> str:
 @pytest.fixture
 def recorded(tmp_path: Path, make_record: Any) -> Callable[..., str]:
     """Writes a record of a run as if a sweep in the home ``tmp_path / "home"`` had made it; returns its run id."""
-    from kdbench import identity, registry
-    from kdbench.config import run_config
+    from kdbench import identity
+    from kdbench.specs import registry
+    from kdbench.specs.config import run_config
 
     def write(method: str, seed: int, task: str = "digits/few-shot", **fields: Any) -> str:
         config, spec = run_config(method, task), registry.task(task)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from kdbench.data import Place
-from kdbench.data.setspec import SetSpec
+from kdbench.data.decode.specification import SetSpec
 
 Rows = dict[str, list[Any]]
 RNG = np.random.default_rng(0)

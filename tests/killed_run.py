@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdbench.checks.tiny import Tiny, method_config, tiny
-from kdbench.engine.prepare import Prepared, hyper_parameters
+from kdbench.engine.assemble import Prepared, hyper_parameters
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Trained, Trainer
 

@@ -10,12 +10,12 @@ import torch
 from plugged import plugged
 
 from kdbench import scaffold
-from kdbench.config import run_config
-from kdbench.console import run_line
-from kdbench.engine.run import Request, evaluate
-from kdbench.errors import UserError, described
-from kdbench.home import Home
-from kdbench.record import Record
+from kdbench.base.errors import UserError, described
+from kdbench.base.home import Home
+from kdbench.records.files import Record
+from kdbench.runs.run import Request, evaluate
+from kdbench.specs.config import run_config
+from kdbench.terminal.tables import run_line
 
 LOSSES = "        hp: Any = self.hp\n"
 FAULTS = (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.cache import Damaged, build_once
-from kdbench.errors import UserError
-from kdbench.files import write_atomic
+from kdbench.base.cache import Damaged, build_once
+from kdbench.base.errors import UserError
+from kdbench.base.files import write_atomic
 
 
 def check(folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdbench.files.os.fsync", full)
+    monkeypatch.setattr("kdbench.base.files.os.fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         write_atomic(tmp_path / "record.json", "content")
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from kdbench.card import Card, Claim, HyperParameter, Link, Published, Variant, When
+from kdbench.specs.card import Card, Claim, HyperParameter, Link, Published, Variant, When
 
 TEXT = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
 SECTION = TEXT.partition("## The card")[2].partition("\n## ")[0]

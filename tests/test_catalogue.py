@@ -11,10 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdbench import cli, plugins, registry
-from kdbench.data import Place, catalogue, setspec, sources, tabular
-from kdbench.errors import UserError
-from kdbench.spec import Data
+from kdbench import cli
+from kdbench.base import plugins
+from kdbench.base.errors import UserError
+from kdbench.data import Place, sources
+from kdbench.data import status as catalogue
+from kdbench.data.decode import specification as setspec
+from kdbench.data.feed import described as tabular
+from kdbench.specs import registry
+from kdbench.specs.task import Data
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench import registry
+from kdbench.base.errors import UserError
 from kdbench.checks import check_method
-from kdbench.errors import UserError
+from kdbench.specs import registry
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ import pytest
 import torch
 from plugged import plugged
 
-from kdbench import console, scaffold
+from kdbench import scaffold
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.checks import check_task, rows, tasks
 from kdbench.checks.result import CheckResult
 from kdbench.contract import Rows
 from kdbench.data.sources import digits
-from kdbench.home import Home
-from kdbench.progress import Progress
+from kdbench.terminal import tables as console
 
 NUMBERS = itertools.count()
 
@@ -121,7 +122,7 @@ def test_rows_of_a_module_are_compared_too() -> None:
 
 def test_classes_without_a_row_are_noted(tmp_path: Path) -> None:
     from kdbench.data import Place
-    from kdbench.spec import Data
+    from kdbench.specs.task import Data
 
     data = replace(digits.load({}), classes=12)
     assert list(rows.remarks(Data(source="digits"), data, Place(None, tmp_path))) == ["2 of 12 classes have no row"]
@@ -129,8 +130,8 @@ def test_classes_without_a_row_are_noted(tmp_path: Path) -> None:
 
 def test_classes_in_other_shares_are_noted(tmp_path: Path) -> None:
     from kdbench.data import Place
-    from kdbench.data.dataset import select
-    from kdbench.spec import Data
+    from kdbench.data.feed.dataset import select
+    from kdbench.specs.task import Data
 
     data = digits.load({})
     threes = select(data.test, torch.nonzero(data.test.y == 3).squeeze(1))

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from kdbench import cli, registry
+from kdbench import cli
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.checks import check_task, tasks
-from kdbench.home import Home
-from kdbench.progress import Progress
-from kdbench.spec import TaskSpec
+from kdbench.specs import registry
+from kdbench.specs.task import TaskSpec
 
 
 @pytest.fixture

@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_is_one_line_and_loses_nothing(run, tmp_path, monke
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdbench.files.os.fsync", full)
+    monkeypatch.setattr("kdbench.base.files.os.fsync", full)
     ran = run(*SMOKE, "-m", "plain", "--seed", "1", "--out", str(tmp_path))
     assert ran.code == 2
     assert "No space left on device" in ran.err
@@ -279,7 +279,7 @@ def test_an_interrupt_is_one_line_and_exit_code_130(run, monkeypatch):
     def interrupted(name: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kdbench.registry.method", interrupted)
+    monkeypatch.setattr("kdbench.specs.registry.method", interrupted)
     ran = run("show", "method", "kd")
     assert ran.code == 130
     assert "interrupted" in ran.line

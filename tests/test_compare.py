@@ -9,14 +9,18 @@ from dataclasses import replace
 
 import pytest
 
-from kdbench import claims, cli, console, registry, summary
-from kdbench import record as records
-from kdbench.compare import pairings
-from kdbench.config import run_config
-from kdbench.errors import UserError
-from kdbench.ledger import totals
-from kdbench.matching import match_of
-from kdbench.store import Store
+from kdbench import cli
+from kdbench.base.errors import UserError
+from kdbench.index.store import Store
+from kdbench.records import files as records
+from kdbench.results import cells as summary
+from kdbench.results import claims
+from kdbench.results.compare import pairings
+from kdbench.results.costs import totals
+from kdbench.results.matched import match_of
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
+from kdbench.terminal import tables as console
 
 HOUR_MS = 3_600_000
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import registry
-from kdbench.card import Card
-from kdbench.config import run_config
+from kdbench.base.errors import UserError
 from kdbench.engine.teachers import teacher_spec
-from kdbench.errors import UserError
 from kdbench.models.origin import weight_files
-from kdbench.spec import TaskSpec
+from kdbench.specs import registry
+from kdbench.specs.card import Card
+from kdbench.specs.config import run_config
+from kdbench.specs.task import TaskSpec
 
 
 def with_card(monkeypatch, name: str, **changes: object) -> None:

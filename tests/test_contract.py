@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench import registry
 from kdbench.checks import CheckResult, check_method
 from kdbench.checks.tiny import method_config, scenes
-from kdbench.engine.prepare import needs_of
+from kdbench.engine.assemble import needs_of
+from kdbench.specs import registry
 
 LOOKS = ("ccl", "energykd-heda")
 """A step of theirs looks at a result, as ``tests/test_host_sync.py`` excuses: no graph can hold it."""

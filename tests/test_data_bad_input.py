@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from kdbench.data import Place, tabular
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.data import Place
+from kdbench.data.feed import described as tabular
 
 _found = importlib.util.spec_from_file_location("kdbench_data_samples", Path(__file__).with_name("data_samples.py"))
 samples = importlib.util.module_from_spec(_found)
@@ -204,7 +205,7 @@ def test_folders_of_classes(place: Place) -> None:
 
 
 def test_a_class_absent_from_the_subset(place: Place) -> None:
-    from kdbench.spec import Subset
+    from kdbench.specs.task import Subset
 
     assert place.folder is not None
     rows = image_rows(6)

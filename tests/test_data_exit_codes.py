@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdbench import cli, models, registry
-from kdbench.data import setspec
+from kdbench import cli, models
+from kdbench.data.decode import specification as setspec
+from kdbench.specs import registry
 
 _found = importlib.util.spec_from_file_location("kdbench_data_samples", Path(__file__).with_name("data_samples.py"))
 samples = importlib.util.module_from_spec(_found)

@@ -11,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from kdbench.data import Place, kept, tables, tabular
-from kdbench.data.table import held_back
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.data import Place
+from kdbench.data.decode import cache as kept
+from kdbench.data.decode import tables
+from kdbench.data.decode.table import held_back
+from kdbench.data.feed import described as tabular
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdbench import registry
-from kdbench.data import Place, tabular
-from kdbench.data.setspec import Hub, set_names, set_spec
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.data import Place
+from kdbench.data.decode.specification import Hub, set_names, set_spec
+from kdbench.data.feed import described as tabular
+from kdbench.specs import registry
 
 _found = importlib.util.spec_from_file_location("kdbench_data_samples", Path(__file__).with_name("data_samples.py"))
 samples = importlib.util.module_from_spec(_found)

@@ -12,14 +12,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from kdbench.base.errors import UserError
 from kdbench.contract import Batch, Rows, Views
-from kdbench.data.augment import augmentation, crop, flip
-from kdbench.data.dataset import Dataset, Derived, Transform
-from kdbench.data.loader import InOrder, Loader
+from kdbench.data.feed.augment import augmentation, crop, flip
+from kdbench.data.feed.dataset import Dataset, Derived, Transform
+from kdbench.data.feed.described import one_frame
+from kdbench.data.feed.loader import InOrder, Loader
+from kdbench.data.feed.stored import Geometry, Stored
 from kdbench.data.sources import digits
-from kdbench.data.stored import Geometry, Stored
-from kdbench.data.tabular import one_frame
-from kdbench.errors import UserError
 
 PLAIN = Transform((0.0,), (1.0,))
 
@@ -361,7 +361,7 @@ def test_test_geometry_is_torchvisions(width: int, height: int) -> None:
 def test_random_boxes_have_torchvisions_distribution() -> None:
     from torchvision.transforms import RandomResizedCrop
 
-    from kdbench.data.stored import random_box
+    from kdbench.data.feed.stored import random_box
 
     width, height, n = 60, 40, 3000
     rng = np.random.default_rng(0)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kdbench.data import Place, tabular
-from kdbench.data.picture import eight_bit, opened, upright
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.data import Place
+from kdbench.data.decode.picture import eight_bit, opened, upright
+from kdbench.data.feed import described as tabular
 
 GREY = {"kind": "image", "column": "img", "size": 16, "channels": 1, "mean": [0.5], "std": [0.5]}
 STORED = {"kind": "picture", "column": "img", "size": 16, "resize": 16, "mean": [0.5] * 3, "std": [0.5] * 3}

@@ -18,16 +18,25 @@ import pytest
 import torch
 from PIL import Image
 
-from kdbench import data, registry
-from kdbench.config import run_config
+from kdbench import data
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.contract import Rows
 from kdbench.data import Place
-from kdbench.data.dataset import Dataset
-from kdbench.data.setspec import ClipInput, ImageInput, PictureInput, SetSpec, SoundInput, VectorInput, set_spec
-from kdbench.engine.run import Request, evaluate
-from kdbench.home import Home
-from kdbench.progress import Progress
-from kdbench.record import Record
+from kdbench.data.decode.specification import (
+    ClipInput,
+    ImageInput,
+    PictureInput,
+    SetSpec,
+    SoundInput,
+    VectorInput,
+    set_spec,
+)
+from kdbench.data.feed.dataset import Dataset
+from kdbench.records.files import Record
+from kdbench.runs.run import Request, evaluate
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 FOLDER = os.environ.get("KDBENCH_DATA")
 slow = pytest.mark.slow
@@ -131,7 +140,7 @@ def test_official_sums_of_cifar_agree_with_the_copies(folder: Path, home: Home, 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=here)])
 def test_the_jpeg_copy_is_not_taken_for_the_original(folder: Path, home: Home, _: int) -> None:
-    from kdbench.errors import UserError
+    from kdbench.base.errors import UserError
 
     load("cifar10-jpeg/small", folder, home)
     if (folder / "cifar10-jpeg").is_dir():

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.data import Place, kept, tabular
-from kdbench.data.loader import Loader
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.data import Place
+from kdbench.data.decode import cache as kept
+from kdbench.data.feed import described as tabular
+from kdbench.data.feed.loader import Loader
 
 _found = importlib.util.spec_from_file_location("kdbench_data_samples", Path(__file__).with_name("data_samples.py"))
 samples = importlib.util.module_from_spec(_found)
@@ -74,7 +76,7 @@ def test_a_killed_decoder_leaves_nothing_half_used(place: Place, monkeypatch: py
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("kdbench.data.decoded._distinct", killed)
+        patch.setattr("kdbench.data.decode.decoded._distinct", killed)
         with pytest.raises(KeyboardInterrupt):
             tabular.load(spec(), {}, place)
     assert not [f for f in place.cache.glob("toy-*") if f.is_dir() and f.suffix != ".making"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdbench.data.sound import FLOOR, log_mel, mel_bands
+from kdbench.data.decode.sound import FLOOR, log_mel, mel_bands
 
 FORM = {"rate": 8000, "samples": 2048, "window": 256, "hop": 128, "bands": 32}
 

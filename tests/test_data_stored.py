@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kdbench import registry
 from kdbench.checks.tiny import Tiny, method_config, tiny
 from kdbench.contract import Rows
-from kdbench.data.dataset import Dataset, Transform
-from kdbench.data.loader import Loader
-from kdbench.data.stored import Geometry, Stored
-from kdbench.engine.prepare import hyper_parameters
+from kdbench.data.feed.dataset import Dataset, Transform
+from kdbench.data.feed.loader import Loader
+from kdbench.data.feed.stored import Geometry, Stored
+from kdbench.engine.assemble import hyper_parameters
 from kdbench.engine.trainer import Trainer
+from kdbench.specs import registry
 
 PLAIN = Transform((0.0,) * 3, (1.0,) * 3)
 
@@ -106,7 +106,7 @@ def trained(found: Tiny, folder: Path) -> dict[str, Tensor]:
 def test_a_method_with_rows_of_its_own_learns_alike_from_disk(
     name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdbench.data.loader.default_workers", lambda: 0)
+    monkeypatch.setattr("kdbench.data.feed.loader.default_workers", lambda: 0)
     resident = small(name, kind)
     train, test = resident.data.train, resident.data.test
     assert set(train.x) == {"image"}

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from kdbench.data import Place, tabular
-from kdbench.data.video import pictures
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.data import Place
+from kdbench.data.decode.video import pictures
+from kdbench.data.feed import described as tabular
 
 av = pytest.importorskip("av", reason="the video extra (av) is not installed")
 

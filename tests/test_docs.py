@@ -17,7 +17,7 @@ import yaml
 from documents import REASONS, Block, blocks, commands, documents
 
 from kdbench.cli import app, reference
-from kdbench.provenance import ROOT
+from kdbench.records.provenance import ROOT
 
 DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in documents()}
 RUNNABLE = ("sh", "python")

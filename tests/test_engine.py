@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench import registry
+from kdbench.base.errors import UserError
 from kdbench.contract import Group, NotApplicable, Rows, Stage
-from kdbench.engine import checkpoint, offers, optim
+from kdbench.engine import applicability as offers
+from kdbench.engine import checkpoint, optim
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Diverged, Trainer
-from kdbench.errors import UserError
-from kdbench.spec import Optimizer, Schedule
+from kdbench.specs import registry
+from kdbench.specs.task import Optimizer, Schedule
 
 TOYS = ["Bank", "Adversary", "RawViews", "FinalViews", "Mutual", "Generated", "Outer", "Headed", "TrainedTeacher"]
 STAGE_ENDS = 1e9

@@ -12,7 +12,7 @@ import pytest
 from forked import Ended, Warm
 from sweeps import check_equal, tiny_pictures
 
-from kdbench.home import Home
+from kdbench.base.home import Home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 RUN = ("-m", "cgan_kd", "--smoke", "--overhead", "off", "--device", "cpu")

@@ -16,9 +16,9 @@ import records as factory
 from forked import Warm
 from sweeps import ended, records, sweep
 
-from kdbench import index
-from kdbench.home import Home
-from kdbench.store import Store
+from kdbench.base.home import Home
+from kdbench.index import home as index
+from kdbench.index.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 make: Callable[..., dict[str, Any]] = factory.make_record

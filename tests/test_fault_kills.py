@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sweeps import check_equal, ended, kill_family, results, sweep, tiny_pictures
 
-from kdbench.home import Home
+from kdbench.base.home import Home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("kills")]
 FAULTS = Path(__file__).parent / "support" / "faults"

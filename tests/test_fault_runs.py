@@ -9,7 +9,7 @@ import pytest
 import yaml
 from sweeps import ended, records, sweep
 
-from kdbench.home import Home
+from kdbench.base.home import Home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FAULTS = {

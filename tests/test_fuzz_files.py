@@ -100,9 +100,9 @@ def test_a_damaged_table_is_read_or_refused(count: int, form: str, tmp_path: Pat
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from kdbench.base.progress import Progress
     from kdbench.data import Place
-    from kdbench.data.decoded import decode
-    from kdbench.progress import Progress
+    from kdbench.data.decode.decoded import decode
 
     samples = load("data_samples.py")
     spec, data = samples.spec(), tmp_path / "data" / "toy"

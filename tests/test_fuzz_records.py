@@ -12,11 +12,11 @@ import pytest
 import records as factory
 from hypothesis import strategies as st
 
-from kdbench.provenance import PUBLISHED
-from kdbench.record import SIDE_FOLDER, load, load_side
-from kdbench.store import Store, to_csv
-from kdbench.submission import bundle
-from kdbench.validate import check_file, check_folder
+from kdbench.index.store import Store, to_csv
+from kdbench.records.files import SIDE_FOLDER, load, load_side
+from kdbench.records.provenance import PUBLISHED
+from kdbench.records.submit import bundle
+from kdbench.records.validate import check_file, check_folder
 
 pytestmark = pytest.mark.timeout(900)
 make: Callable[..., dict[str, Any]] = factory.make_record

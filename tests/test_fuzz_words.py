@@ -11,11 +11,12 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from kdbench import plugins, registry, yamlfile
-from kdbench.card import Card
-from kdbench.config import run_config
-from kdbench.evaluate import parse_seeds
-from kdbench.spec import TaskSpec
+from kdbench.base import plugins, yamlfile
+from kdbench.runs.evaluate import parse_seeds
+from kdbench.specs import registry
+from kdbench.specs.card import Card
+from kdbench.specs.config import run_config
+from kdbench.specs.task import TaskSpec
 from kdbench.sweep import names
 
 pytestmark = pytest.mark.timeout(900)

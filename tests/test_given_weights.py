@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import save_file
 
 from kdbench import data, models
-from kdbench.config import RunConfig, run_config
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.data import Place
 from kdbench.engine import teachers
-from kdbench.engine.prepare import Place as RunPlace
-from kdbench.engine.prepare import Prepared, prepare
-from kdbench.engine.report import _models
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.progress import Progress
+from kdbench.engine.assemble import Place as RunPlace
+from kdbench.engine.assemble import Prepared, prepare
+from kdbench.runs.as_record import _models
+from kdbench.specs.config import RunConfig, run_config
 
 torch.set_num_threads(1)
 

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from plugged import plugged
 from safetensors.torch import save_file
 
-from kdbench import registry, scaffold, sourcecode
+from kdbench import scaffold
 from kdbench.checks import check_method, golden, rules
+from kdbench.identity import sourcecode
+from kdbench.specs import registry
 
 
 @pytest.fixture

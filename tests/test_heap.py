@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.config import run_config
-from kdbench.engine import heap
-from kdbench.engine.prepare import Place, prepare
-from kdbench.home import Home
+from kdbench.base.home import Home
+from kdbench.devices import heap
+from kdbench.engine.assemble import Place, prepare
+from kdbench.specs.config import run_config
 
 FAULTS = """
 import resource

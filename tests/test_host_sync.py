@@ -15,8 +15,8 @@ import torch
 from tinies import tiny_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdbench import registry
 from kdbench.engine.stage import StageRun
+from kdbench.specs import registry
 
 STEPS = 2
 WAITS = {
@@ -32,7 +32,7 @@ OPTIMISERS = str(Path(torch.optim.__file__).parent)
 
 EXCUSED: dict[tuple[str, str], str] = {
     (
-        "kdbench/data/stream.py:get",
+        "kdbench/data/feed/stream.py:get",
         "local_scalar_dense",
     ): "torch's loader draws its seed on the host, once a stage",
     ("methods/energykd/adapter.py:mixed_rows", "nonzero"): "HE-DA (energykd-heda) adds rows to a batch by their energy",

@@ -17,17 +17,21 @@ from PIL import Image
 from plugged import CACHES, kdbench
 from safetensors.torch import load_file, save_file
 
-from kdbench import identity, plugins, provenance, recorded, registry, sourcecode
-from kdbench import record as records
-from kdbench.config import Match, run_config
-from kdbench.engine import run
-from kdbench.engine.prepare import load_data, rows_read
-from kdbench.engine.request import Request
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.progress import Progress
-from kdbench.record import Record
-from kdbench.store import Store
+from kdbench import identity
+from kdbench.base import plugins
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.engine.assemble import load_data, rows_read
+from kdbench.identity import sourcecode
+from kdbench.index.store import Store
+from kdbench.records import files as records
+from kdbench.records import provenance, recorded
+from kdbench.records.files import Record
+from kdbench.runs import run
+from kdbench.runs.request import Request
+from kdbench.specs import registry
+from kdbench.specs.config import Match, run_config
 from kdbench.sweep.known import Known
 from kdbench.sweep.plan import RECORDED, Asked, plan
 
@@ -447,7 +451,7 @@ def test_other_normalisation_is_another_run_and_another_teacher(
 
 
 def test_a_record_of_other_data_gets_no_verdict(pictures: Path, home: Home, said: Said) -> None:
-    from kdbench import verify
+    from kdbench.runs import verify
 
     record = on_own(pictures, home, said, "plain")
     assert verify.replay(record, home, pictures / "data", said).passed

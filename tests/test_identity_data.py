@@ -12,10 +12,10 @@ import pytest
 import records as factory
 import site_samples as samples
 
-from kdbench import record as records
-from kdbench.store import Store
-from kdbench.submission import bundle
-from kdbench.validate import check_folder
+from kdbench.index.store import Store
+from kdbench.records import files as records
+from kdbench.records.submit import bundle
+from kdbench.records.validate import check_folder
 
 SPLITS = ("train", "test")
 

@@ -11,19 +11,21 @@ from typing import Any
 import pytest
 import torch
 
-from kdbench import chance, cli, kinds, summary
-from kdbench import record as records
+from kdbench import cli, kinds
+from kdbench.base.errors import UserError
 from kdbench.checks import tasks as task_checks
-from kdbench.config import run_config
-from kdbench.engine.report import _stages
 from kdbench.engine.task import Keeper
 from kdbench.engine.trainer import StageReport, Trained
-from kdbench.errors import UserError
+from kdbench.index.store import Store
 from kdbench.leaderboard import build
-from kdbench.pairing import obstacle
-from kdbench.spec import Score
-from kdbench.store import Store
-from kdbench.validate import check_file, check_folder
+from kdbench.records import files as records
+from kdbench.records.validate import check_file, check_folder
+from kdbench.results import cells as summary
+from kdbench.results import chance
+from kdbench.results.pairing import obstacle
+from kdbench.runs.as_record import _stages
+from kdbench.specs.config import run_config
+from kdbench.specs.task import Score
 
 TEACHER = {"role": "image", "arch": "resnet32x4", "source": "auto", "weights_sha256": "a" * 64, "val_metric": 80.0}
 

@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.intake import take_in
-from kdbench.record import SIDE_FOLDER, SideFile, dump, dump_side, load_side, parse
-from kdbench.schema import Verification, Withdrawn
-from kdbench.store import Store
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.index.store import Store
+from kdbench.records.files import SIDE_FOLDER, SideFile, dump, dump_side, load_side, parse
+from kdbench.records.intake import take_in
+from kdbench.records.schema import Verification, Withdrawn
 
 WHEN = "2026-01-02T03:04:05Z"
 

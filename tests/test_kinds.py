@@ -12,14 +12,15 @@ import torch
 import yaml
 from plugged import CACHES, kdbench, plugged
 
-from kdbench import kinds, registry
-from kdbench.config import run_config
+from kdbench import kinds
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
 from kdbench.contract import Batch, NotApplicable, Out, Ragged
-from kdbench.engine import run
-from kdbench.engine.request import Request
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.spec import TaskSpec
+from kdbench.runs import run
+from kdbench.runs.request import Request
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
+from kdbench.specs.task import TaskSpec
 
 SUPPORT = Path(__file__).parent / "support"
 TASK = {
@@ -200,7 +201,7 @@ def test_an_adapter_of_before_may_give_the_targets_alone() -> None:
 
 def test_a_method_for_no_kind_here_does_not_apply() -> None:
     from kdbench.contract import Needs
-    from kdbench.engine.offers import kind_and_roles
+    from kdbench.engine.applicability import kind_and_roles
 
     with pytest.raises(NotApplicable, match="it runs on detection tasks, this one is a classification task"):
         kind_and_roles(Needs(kinds=frozenset({"detection"})), registry.task("digits/few-shot"))

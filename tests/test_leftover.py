@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.checks import check_task, tasks
-from kdbench.config import run_config
 from kdbench.engine.leftover import _next_to, is_lone
-from kdbench.engine.run import Request, evaluate
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.progress import Progress
-from kdbench.record import Record
-from kdbench.spec import TaskSpec
+from kdbench.records.files import Record
+from kdbench.runs.run import Request, evaluate
+from kdbench.specs.config import run_config
+from kdbench.specs.task import TaskSpec
 
 SMALL = "pair.student.net=timm:test_resnet"  # its last map of an 8 x 8 picture is 1 x 1: batch norms need two rows
 
@@ -48,7 +48,7 @@ def test_nets_that_can_train_on_one_row_do(tmp_path):
 def test_trying_changes_no_bit(tmp_path, monkeypatch):
     tried = ran(tmp_path / "a", "plain", "train.batch=33")
     monkeypatch.setattr("kdbench.engine.leftover.require_trainable", lambda run: None)
-    monkeypatch.setattr("kdbench.engine.prepare.rehearse", lambda *args: None)
+    monkeypatch.setattr("kdbench.engine.assemble.rehearse", lambda *args: None)
     untried = ran(tmp_path / "b", "plain", "train.batch=33")
     assert tried.digest == untried.digest
     assert tried.deploy.export_sha256 == untried.deploy.export_sha256
@@ -57,7 +57,7 @@ def test_trying_changes_no_bit(tmp_path, monkeypatch):
 def test_the_check_of_a_task_finds_it(tmp_path, monkeypatch):
     body = run_config("plain", "digits/few-shot", [SMALL, "train.batch=33"]).task.model_dump(mode="json")
     spec = TaskSpec.model_validate(body)
-    monkeypatch.setattr("kdbench.registry.task", lambda name: spec)
+    monkeypatch.setattr("kdbench.specs.registry.task", lambda name: spec)
     monkeypatch.setattr(tasks, "trains", lambda *args: None)
     found = check_task("digits/few-shot", Home(tmp_path), None, Progress.silent())
     failed = {result.rule: result.message for result in found if result.outcome == "failed"}

@@ -15,17 +15,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdbench import machine, nvml
-from kdbench.errors import UserError
-from kdbench.machine import contended, device_class, environment, pick_device
-from kdbench.nvml import Nvml
-from kdbench.options import EngineOptions
+from kdbench.base.errors import UserError
+from kdbench.devices import machine, nvml
+from kdbench.devices.machine import contended, device_class, environment, pick_device
+from kdbench.devices.nvml import Nvml
+from kdbench.specs.options import EngineOptions
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def test_importing_it_does_not_import_torch():
-    code = "import sys, kdbench.machine, kdbench.nvml; sys.exit('torch' in sys.modules)"
+    code = "import sys, kdbench.devices.machine, kdbench.devices.nvml; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

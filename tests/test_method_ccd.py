@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdbench import registry
+from kdbench.base.errors import UserError
 from kdbench.checks.tiny import method_config, tiny
-from kdbench.config import run_config
 from kdbench.contract import At, NotApplicable
-from kdbench.engine.prepare import InnerMethod, hyper_parameters
+from kdbench.engine.assemble import InnerMethod, hyper_parameters
 from kdbench.engine.stage import StageRun
-from kdbench.errors import UserError
 from kdbench.methods.ccd.adapter import CCD, confidence, soft_losses
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 
 def prepared(tmp_path: Path, name="ccd"):

@@ -10,15 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench import models, registry
+from kdbench import models
+from kdbench.base.errors import UserError
 from kdbench.checks.tiny import TWO_INPUTS, method_config, tiny
-from kdbench.config import run_config
 from kdbench.contract import At, Batch, Network, NotApplicable, Out
-from kdbench.engine.offers import kind_and_roles
-from kdbench.engine.prepare import hyper_parameters
+from kdbench.engine.applicability import kind_and_roles
+from kdbench.engine.assemble import hyper_parameters
 from kdbench.engine.stage import StageRun
-from kdbench.errors import UserError
 from kdbench.methods.ccl.adapter import CCL, Composition, both_ways, bridge, nce, symmetric_kl
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 CLASSES, WIDTH, ROWS = 4, 6, 8
 

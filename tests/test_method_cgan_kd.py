@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench import registry
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
 from kdbench.checks.tiny import method_config, tiny
 from kdbench.checks.watch import Interrupted, Watch, first_difference, state_copy
-from kdbench.config import run_config
 from kdbench.contract import NotApplicable
-from kdbench.engine import run as runs
-from kdbench.engine.prepare import Place, hyper_parameters, prepare
+from kdbench.engine.assemble import Place, hyper_parameters, prepare
 from kdbench.engine.trainer import Trainer
-from kdbench.errors import UserError
-from kdbench.home import Home
 from kdbench.methods.cgan_kd import adapter
+from kdbench.runs import run as runs
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:the teacher agrees")  # an untrained generator's fakes look like nothing
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench import registry
 from kdbench.checks.tiny import method_config
 from kdbench.checks.watch import first_difference, state_copy
 from kdbench.contract import NotApplicable
-from kdbench.engine.prepare import hyper_parameters
+from kdbench.engine.assemble import hyper_parameters
 from kdbench.methods.cgan_kd import deep, diffaugment, residual
 from kdbench.methods.cgan_kd.ccgan import CcGAN, LabelNet, Vicinity
 from kdbench.methods.cgan_kd.deep import DeepDiscriminator, DeepGenerator
@@ -23,6 +22,7 @@ from kdbench.methods.cgan_kd.networks import Condition, SmallDiscriminator, Smal
 from kdbench.methods.cgan_kd.ratio import RatioNet, ratio_terms
 from kdbench.methods.cgan_kd.residual import ResidualDiscriminator, ResidualGenerator
 from kdbench.methods.cgan_kd.sampling import Rejection, SamplingError, class_losses, filter_scalars, filtered
+from kdbench.specs import registry
 
 CLASSES, VECTOR = Condition(100, classes=True), Condition(128, classes=False)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdbench import registry
 from kdbench.methods.energykd.adapter import (
     cutmix,
     energy,
@@ -17,6 +16,7 @@ from kdbench.methods.energykd.adapter import (
 )
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.logits import row_divergence
+from kdbench.specs import registry
 
 
 def test_sure_rows_have_low_energy_and_large_logits_stay_finite():

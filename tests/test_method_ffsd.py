@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdbench import registry
+from kdbench.base.errors import UserError
 from kdbench.checks.tiny import method_config, tiny
-from kdbench.config import run_config
 from kdbench.contract import At, Batch, NotApplicable, Out
-from kdbench.engine.prepare import hyper_parameters
+from kdbench.engine.assemble import hyper_parameters
 from kdbench.engine.stage import StageRun
-from kdbench.errors import UserError
 from kdbench.methods.ffsd.adapter import FFSD, attention, match, ramp, shifted
 from kdbench.methods.ffsd.networks import Guide
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdbench import registry
 from kdbench.contract import At, Batch, Network, NotApplicable, Out
-from kdbench.engine.offers import nets_and_data
+from kdbench.engine.applicability import nets_and_data
 from kdbench.methods.hkd.adapter import HKD, Embedding, contrasts, neighbours
+from kdbench.specs import registry
 
 N_TRAIN, CLASSES = 40, 4
 

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from kdbench import registry
 from kdbench.checks.tiny import method_config, tiny
 from kdbench.contract import At
-from kdbench.engine.prepare import hyper_parameters
+from kdbench.engine.assemble import hyper_parameters
 from kdbench.methods.kd.adapter import kd_loss
+from kdbench.specs import registry
 
 
 def at(epoch: int = 0) -> At:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdbench import registry
 from kdbench.methods.ofd.adapter import connector, margins, overhaul_loss, partial_distance
+from kdbench.specs import registry
 
 
 def test_a_margin_is_the_mean_of_a_channels_negative_values():

@@ -9,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench import models, registry
+from kdbench import models
+from kdbench.base.errors import UserError
 from kdbench.checks.tiny import method_config, tiny
 from kdbench.contract import At, NotApplicable, Out
-from kdbench.engine.prepare import hyper_parameters
-from kdbench.errors import UserError
+from kdbench.engine.assemble import hyper_parameters
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.reviewkd.adapter import ABF, ReviewKD, hcl, review
+from kdbench.specs import registry
 
 HP = registry.card("reviewkd").typed(registry.card("reviewkd").defaults())
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench import models, registry
+from kdbench import models
 from kdbench.contract import At, Batch, Network, NotApplicable, Out
 from kdbench.methods.ab.adapter import boundary_losses
 from kdbench.methods.at.adapter import attention_loss
@@ -18,6 +18,7 @@ from kdbench.methods.ft.adapter import factor_loss
 from kdbench.methods.nst.adapter import selectivity_loss
 from kdbench.methods.shared.connectors import regressor
 from kdbench.methods.vid.adapter import FLOOR, Gaussian, information_loss, raw_scale
+from kdbench.specs import registry
 
 AT = At(0, 0, 8, 0.0, torch.Generator())
 

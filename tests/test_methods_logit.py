@@ -9,8 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench import registry
-from kdbench.config import run_config
 from kdbench.contract import NotApplicable
 from kdbench.methods.ban.adapter import born_again_loss
 from kdbench.methods.dist.adapter import relations
@@ -20,6 +18,8 @@ from kdbench.methods.lskd.adapter import standardized
 from kdbench.methods.mlkd.adapter import correlation_losses, masks, prediction_loss
 from kdbench.methods.nkd.adapter import others_loss, target_loss
 from kdbench.methods.shared.logits import linear_ramp, others, row_divergence
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 
 def logits(*shape):

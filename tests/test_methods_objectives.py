@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from smalls import IMAGES, TEACHER_SIZES, losses, network, small
 from torch import Tensor
 
-from kdbench import registry
 from kdbench.checks.stubs import Assembled
 from kdbench.contract import Batch
 from kdbench.methods.energykd import adapter as energykd
+from kdbench.specs import registry
 
 SHARED = {"ce_weight": {"task"}, "kd_weight": {"kd"}}
 WEIGHTS: dict[str, dict[str, set[str]]] = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench import registry
-from kdbench.config import run_config
-from kdbench.engine import run
-from kdbench.engine.request import Request
-from kdbench.home import Home
+from kdbench.base.home import Home
+from kdbench.runs import run
+from kdbench.runs.request import Request
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.data, pytest.mark.timeout(1500)]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdbench import registry
 from kdbench.methods.cc.adapter import correlation_loss
 from kdbench.methods.pkt.adapter import pkt_loss
 from kdbench.methods.rkd.adapter import relational_losses
 from kdbench.methods.sp.adapter import similarity_loss
+from kdbench.specs import registry
 
 PUBLISHED = {"pkt": 30_000.0, "sp": 3000.0}
 """Weights at which a gradient that is merely large would show."""

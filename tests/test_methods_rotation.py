@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdbench import registry
 from kdbench.checks.tiny import method_config, tiny
 from kdbench.contract import NotApplicable
-from kdbench.engine.prepare import hyper_parameters
+from kdbench.engine.assemble import hyper_parameters
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import build_network, seeded
 from kdbench.engine.trainer import Trainer
 from kdbench.methods.hsakd.adapter import Scores, agreement
 from kdbench.methods.shared.heads import joint_labels
 from kdbench.methods.sskd.adapter import head_loss, kept, kept_divergence, own_image, similarity, turned
+from kdbench.specs import registry
 
 METHODS = ["sskd", "hsakd", "hsakd-joint", "hsakd-online"]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kdbench.base.errors import UserError
 from kdbench.contract import NotApplicable
-from kdbench.errors import UserError
 from kdbench.methods.shared.connectors import pointwise, regressor, sized_conv
 from kdbench.methods.shared.matching import match, pair_stages, unit
 

@@ -15,8 +15,8 @@ import torch
 from smalls import small
 from torch import nn
 
-from kdbench import registry
 from kdbench.contract import Group, Method, Stage, Views
+from kdbench.specs import registry
 
 EPOCHS = 40
 Table = Callable[[Any], list[Stage]]

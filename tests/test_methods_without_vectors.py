@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench import registry
 from kdbench.contract import NotApplicable, Out
 from kdbench.methods.ban.adapter import born_again_loss
 from kdbench.methods.byot.adapter import BYOT, Exit, feature_loss, soft_loss
 from kdbench.methods.dml.adapter import mutual_loss
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.tf_kd.adapter import self_loss, virtual_loss
+from kdbench.specs import registry
 
 Z_S = torch.tensor([[2, 0, -1], [0.5, 1.5, -0.5]], dtype=torch.float64)
 Z_T = torch.tensor([[3, 1, -2], [0, 2, 1]], dtype=torch.float64)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from kdbench import models
+from kdbench.base.errors import UserError
 from kdbench.contract import Batch, Network
-from kdbench.errors import UserError
 
 torch.set_num_threads(1)
 

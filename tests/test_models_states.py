@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from kdbench import models
+from kdbench.base.errors import UserError
 from kdbench.contract import Network
-from kdbench.errors import UserError
 from kdbench.models.weights import load_weights
 
 torch.set_num_threads(1)

@@ -7,8 +7,8 @@ import timm
 import torch
 
 from kdbench import models
+from kdbench.base.errors import UserError
 from kdbench.contract import NotApplicable
-from kdbench.errors import UserError
 from kdbench.models.timm_net import stage_points
 
 torch.set_num_threads(1)

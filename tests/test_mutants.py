@@ -13,7 +13,6 @@ import pytest
 from mutants import Mutant, mutants, of_class, rewritten
 from noticed import SHARED, Check, checks
 
-from kdbench import registry
 from kdbench.methods.cgan_kd.adapter import CGANKD
 from kdbench.methods.cgan_kd.ccgan import CcGAN
 from kdbench.methods.cgan_kd.gan import ConditionalGAN
@@ -22,6 +21,7 @@ from kdbench.methods.ffsd.adapter import FFSD
 from kdbench.methods.hkd.adapter import HKD
 from kdbench.methods.shared import objective, phases
 from kdbench.methods.sskd.adapter import SSKD
+from kdbench.specs import registry
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 STEP, MOST = 7, 10

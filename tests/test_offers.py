@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import registry
-from kdbench.config import run_config
+from kdbench.base.home import Home, data_folder
+from kdbench.base.progress import Progress
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, NotApplicable
-from kdbench.engine.offers import inputs, kind_and_roles
-from kdbench.engine.prepare import load_data
-from kdbench.home import Home, data_folder
-from kdbench.progress import Progress
-from kdbench.spec import TaskSpec
+from kdbench.engine.applicability import inputs, kind_and_roles
+from kdbench.engine.assemble import load_data
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
+from kdbench.specs.task import TaskSpec
 
 
 def of(*roles: str, kind: str = "classification") -> TaskSpec:

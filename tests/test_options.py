@@ -11,19 +11,20 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from tinies import tiny_of
 
-from kdbench import models, registry
+from kdbench import models
+from kdbench.base.errors import UserError
+from kdbench.base.fields import DeviceClass
 from kdbench.checks.tiny import Tiny
-from kdbench.config import engine_options, run_config
 from kdbench.contract import Batch, Needs, Network
-from kdbench.engine import arrange
-from kdbench.engine.run import equals_plain
+from kdbench.engine import accelerate as arrange
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Trainer
-from kdbench.errors import UserError
-from kdbench.fields import DeviceClass
-from kdbench.options import EAGER, EngineOptions
-from kdbench.schema import Record
-from kdbench.sweep import where
+from kdbench.records.schema import Record
+from kdbench.runs.run import equals_plain
+from kdbench.specs import registry
+from kdbench.specs.config import engine_options, run_config
+from kdbench.specs.options import EAGER, EngineOptions
+from kdbench.sweep import devices as where
 
 TASK = "digits/few-shot"
 FAST = EngineOptions(channels_last=True, fold_teacher=True, fused=True)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench.overhead.estimate import RatioEstimate
 from kdbench.overhead.timing import FULL, measure_builds
+from kdbench.stats.step_ratio import RatioEstimate
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench.overhead.clock import HostClock
+from kdbench.devices.clock import HostClock
 from kdbench.overhead.latency import FEWEST_CALLS, MOST_CALLS, WARMUP_CALLS, latency
 
 CPU = torch.device("cpu")

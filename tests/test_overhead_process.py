@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kdbench.home import Home
-from kdbench.remains import clear_scratch, scratch
+from kdbench.base.home import Home
+from kdbench.base.leftovers import clear_scratch, scratch
 
 MODULE = "kdbench.overhead.process"
 

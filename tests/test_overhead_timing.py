@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench.errors import UserError
-from kdbench.overhead.clock import CudaClock, HostClock, clock_for, quiet_gc
-from kdbench.overhead.estimate import RatioEstimate, log_spread
+from kdbench.base.errors import UserError
+from kdbench.devices.clock import CudaClock, HostClock, clock_for, quiet_gc
 from kdbench.overhead.timing import (
     FULL,
     MOST_PAIRS,
@@ -26,6 +25,7 @@ from kdbench.overhead.timing import (
     measure_builds,
     measure_pairs,
 )
+from kdbench.stats.step_ratio import RatioEstimate, log_spread
 
 CPU = torch.device("cpu")
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import data, registry
-from kdbench.card import Variant
-from kdbench.config import run_config
-from kdbench.errors import UserError
-from kdbench.spec import Subset, TaskSpec
+from kdbench import data
+from kdbench.base.errors import UserError
+from kdbench.specs import registry
+from kdbench.specs.card import Variant
+from kdbench.specs.config import run_config
+from kdbench.specs.task import Subset, TaskSpec
 
 WEIGHTS = "pair.teachers.image.weights"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.provenance import ROOT
+from kdbench.records.provenance import ROOT
 
 PACKAGES = {"kdbench": "kdbench", "kdbench/methods": "methods", "kdbench/tasks": "tasks"}
 

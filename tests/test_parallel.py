@@ -16,16 +16,16 @@ import torch
 from gloo_ranks import on_ranks
 from torch import nn
 
-from kdbench import registry
+from kdbench.base.errors import UserError
 from kdbench.checks.tiny import Tiny, method_config, scenes, tiny
 from kdbench.contract import Batch, NotApplicable
-from kdbench.data.dataset import Transform
-from kdbench.engine.prepare import hyper_parameters
+from kdbench.data.feed.dataset import Transform
+from kdbench.engine.assemble import hyper_parameters
 from kdbench.engine.trainer import Trainer
-from kdbench.errors import UserError
 from kdbench.parallel.norm import join_norms
 from kdbench.parallel.ranks import Ranks
-from kdbench.spec import Optimizer
+from kdbench.specs import registry
+from kdbench.specs.task import Optimizer
 
 CLOSE = 1e-6
 SGD = Optimizer(name="sgd", lr=0.05, momentum=0.9, weight_decay=5e-4)

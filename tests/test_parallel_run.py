@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from records import make_record
 
-from kdbench import registry
-from kdbench.config import run_config
-from kdbench.engine.prepare import require_shared
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.machine import processes
-from kdbench.parallel.launch import launch
-from kdbench.progress import Progress
-from kdbench.record import parse
-from kdbench.verify import replay
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.devices.machine import processes
+from kdbench.engine.assemble import require_shared
+from kdbench.parallel.torchrun import launch
+from kdbench.records.files import parse
+from kdbench.runs.verify import replay
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
 
 EVALUATE = ["evaluate", "--task", "digits/few-shot", "--smoke", "--seed", "0", "--overhead", "off"]
 LIMIT_S = 150

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import registry
 from kdbench.checks import golden
+from kdbench.specs import registry
 
 HERE = Path(__file__).parent / "parity"
 

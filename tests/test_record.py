@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import records as factory
 
-from kdbench import record as records
-from kdbench.errors import UserError
-from kdbench.record import RecordError, dump, load, parse, privacy_problems, scrub
-from kdbench.validate import check_file, check_folder
+from kdbench.base.errors import UserError
+from kdbench.records import files as records
+from kdbench.records.files import RecordError, dump, load, parse, privacy_problems, scrub
+from kdbench.records.validate import check_file, check_folder
 
 make: Callable[..., dict[str, Any]] = factory.make_record
 
@@ -350,14 +350,14 @@ def test_needs_are_the_contracts() -> None:
 def test_ledger_lines_are_the_contracts() -> None:
     from typing import get_args
 
+    from kdbench.base.fields import Ledger
     from kdbench.contract import Stage
-    from kdbench.fields import Ledger
 
     assert all(f"``{line}``" in (Stage.__doc__ or "") for line in set(get_args(Ledger)) - {"hparam_search"})
 
 
 def test_import_is_cheap() -> None:
-    program = "import sys, kdbench.record, kdbench.validate; print({'torch', 'duckdb'} & {*sys.modules})"
+    program = "import sys, kdbench.records.files, kdbench.records.validate; print({'torch', 'duckdb'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdbench import models, plugins, registry, yamlfile
-from kdbench.card import Card
+from kdbench import models
+from kdbench.base import plugins, yamlfile
+from kdbench.base.errors import UserError
 from kdbench.checks.tiny import method_config
-from kdbench.engine.prepare import hyper_parameters
-from kdbench.errors import UserError
-from kdbench.spec import TaskSpec
+from kdbench.engine.assemble import hyper_parameters
+from kdbench.specs import registry
+from kdbench.specs.card import Card
+from kdbench.specs.task import TaskSpec
 
 CARD = {
     "adapter": "Toy", "title": "A toy", "authors": ["A. Nobody"], "year": 2024, "venue": "nowhere", "bibkey": "nobody",

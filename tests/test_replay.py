@@ -14,18 +14,18 @@ import torch
 from tinies import tiny_of
 from torch import Tensor
 
-from kdbench import registry
+from kdbench.base.errors import UserError
 from kdbench.checks.replayed import STEPS, CpuGraphs, on_a_cpu
-from kdbench.config import run_config
 from kdbench.contract import At, Batch, Group
 from kdbench.engine import optim
-from kdbench.engine.prepare import require_shared
-from kdbench.engine.replay import Replay
+from kdbench.engine.assemble import require_shared
+from kdbench.engine.graphs import Replay
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Trainer
-from kdbench.errors import UserError
-from kdbench.options import EAGER, EngineOptions
-from kdbench.spec import Optimizer
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
+from kdbench.specs.options import EAGER, EngineOptions
+from kdbench.specs.task import Optimizer
 
 GRAPHS = EngineOptions(fused=True, cuda_graphs=True)
 LOOKS = ("ccl", "energykd-heda")

@@ -16,17 +16,18 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from kdbench.config import run_config
-from kdbench.engine import run, teachers
-from kdbench.engine.request import Request
-from kdbench.errors import UserError
-from kdbench.files import sha256_file
-from kdbench.home import Home
+from kdbench.base.errors import UserError
+from kdbench.base.files import sha256_file
+from kdbench.base.home import Home
+from kdbench.base.leftovers import tidy
+from kdbench.base.progress import Progress
+from kdbench.engine import teachers
 from kdbench.overhead import measure, worker
 from kdbench.overhead.timing import QUICK
-from kdbench.progress import Progress
-from kdbench.record import Record, load
-from kdbench.remains import tidy
+from kdbench.records.files import Record, load
+from kdbench.runs import run
+from kdbench.runs.request import Request
+from kdbench.specs.config import run_config
 
 CPU = torch.device("cpu")
 TASK = "digits/few-shot"
@@ -193,7 +194,7 @@ def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
 
 
 def test_all_methods_start_from_plains_weights():
-    from kdbench.engine.prepare import Place, prepare
+    from kdbench.engine.assemble import Place, prepare
 
     start = {}
     for method in ("plain", "kd", "reviewkd"):
@@ -326,8 +327,8 @@ def test_a_teacher_from_a_file_is_used_and_its_path_is_not_recorded(home, tmp_pa
 def test_a_task_of_tiny_nets_has_its_own_threads_and_the_process_keeps_its_own(home):
     import torch
 
-    from kdbench import registry
-    from kdbench.engine.prepare import threads
+    from kdbench.engine.assemble import threads
+    from kdbench.specs import registry
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -13,8 +13,8 @@ import pytest
 from plugged import kdbench, metadata
 
 from kdbench import scaffold
-from kdbench.errors import UserError
-from kdbench.record import load
+from kdbench.base.errors import UserError
+from kdbench.records.files import load
 
 
 @pytest.fixture

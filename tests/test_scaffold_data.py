@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 
 from kdbench import cli, scaffold
-from kdbench.data import Place, setspec, tabular
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.base.yamlfile import read_as
+from kdbench.data import Place
+from kdbench.data.decode import specification as setspec
+from kdbench.data.feed import described as tabular
 from kdbench.scaffold import partnames
-from kdbench.yamlfile import read_as
 
 
 @pytest.fixture

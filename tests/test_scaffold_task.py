@@ -14,13 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from plugged import kdbench, metadata, plugged
 
-from kdbench import cli, registry, scaffold
+from kdbench import cli, scaffold
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.base.yamlfile import read_as
 from kdbench.checks import check_task
-from kdbench.data import Place, catalogue, setspec, tabular
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.progress import Progress
-from kdbench.yamlfile import read_as
+from kdbench.data import Place
+from kdbench.data import status as catalogue
+from kdbench.data.decode import specification as setspec
+from kdbench.data.feed import described as tabular
+from kdbench.specs import registry
 
 
 @pytest.fixture

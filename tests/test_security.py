@@ -15,13 +15,14 @@ import pytest
 import records as factory
 import yaml
 
-from kdbench import registry, yamlfile
-from kdbench.card import Card
-from kdbench.errors import UserError
-from kdbench.record import RecordError, parse
-from kdbench.spec import TaskSpec
-from kdbench.store import to_csv
-from kdbench.validate import check_file
+from kdbench.base import yamlfile
+from kdbench.base.errors import UserError
+from kdbench.index.store import to_csv
+from kdbench.records.files import RecordError, parse
+from kdbench.records.validate import check_file
+from kdbench.specs import registry
+from kdbench.specs.card import Card
+from kdbench.specs.task import TaskSpec
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("kdbench", "methods", "leaderboard", "tests")
@@ -43,7 +44,10 @@ FORBIDDEN_METHODS = {"extractall", "extract", "exec_module", "load_module", "rea
 LOADERS = {"CSafeLoader", "SafeLoader", "_Loader", "BaseLoader"}
 
 ALLOWED = {
-    ("kdbench/registry.py", "importlib.import_module"): "the package of an installed plugin or of this repository",
+    (
+        "kdbench/specs/registry.py",
+        "importlib.import_module",
+    ): "the package of an installed plugin or of this tree",
     ("kdbench/models/__init__.py", "importlib.import_module"): "a module named in a table of the same file",
     (
         "kdbench/kinds/__init__.py",
@@ -280,7 +284,7 @@ def test_a_cell_of_csv_is_no_formula(start: str) -> None:
 
 
 def test_a_picture_of_very_many_pixels_is_refused_before_it_is_decoded() -> None:
-    from kdbench.data.picture import opened
+    from kdbench.data.decode.picture import opened
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

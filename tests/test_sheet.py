@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from kdbench import console
-from kdbench.sheet import Screen
+from kdbench.terminal import tables as console
+from kdbench.terminal.sheet import Screen
 
 ROWS = [
     ("energykd-heda", "92.60 ± 0.83", "5", "+14.58 ± 3.67", "21.34 [20.36, 22.36] quick", "1,017,664", ""),

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import site_samples as samples
 
-from kdbench import registry
-from kdbench.leaderboard.catalogue import Catalogue
+from kdbench.leaderboard.model.catalogue import Catalogue
+from kdbench.specs import registry
 
 make_site, golden, record, cells, card, catalogue = (
     samples.make_site,
@@ -404,7 +404,7 @@ def _contrast(a: str, b: str) -> float:
 
 
 def test_run_page_gives_the_range_of_the_boards_clock_and_temperature() -> None:
-    from kdbench.leaderboard.run_view import _board
+    from kdbench.leaderboard.views.run import _board
 
     states = [{"sm_clock_mhz": 1980, "temperature_c": None}, {"sm_clock_mhz": 1410, "temperature_c": None}]
     assert _board(states) == "1410 to 1980 MHz, –"

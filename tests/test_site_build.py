@@ -19,16 +19,16 @@ import duckdb
 import pytest
 import site_samples as samples
 
-from kdbench.errors import UserError
-from kdbench.leaderboard import numbers
-from kdbench.leaderboard.builder import MARKER, build
-from kdbench.leaderboard.catalogue import Catalogue
-from kdbench.leaderboard.charts import Point, forest, pareto, shown, strip
-from kdbench.leaderboard.exports import tex
-from kdbench.leaderboard.ranking import geometric
-from kdbench.leaderboard.schema_docs import schema_rows
-from kdbench.leaderboard.server import server_for
-from kdbench.leaderboard.svg import linear_ticks, log_ticks
+from kdbench.base.errors import UserError
+from kdbench.leaderboard.draw import numbers
+from kdbench.leaderboard.draw.charts import Point, forest, pareto, shown, strip
+from kdbench.leaderboard.draw.svg import linear_ticks, log_ticks
+from kdbench.leaderboard.model.catalogue import Catalogue
+from kdbench.leaderboard.model.ranking import geometric
+from kdbench.leaderboard.output.builder import MARKER, build
+from kdbench.leaderboard.output.exports import tex
+from kdbench.leaderboard.output.schema_docs import schema_rows
+from kdbench.leaderboard.output.server import server_for
 from kdbench.stats import STATISTICS_VERSION, PairedDelta, pooled_delta
 
 EMPTY = Catalogue({}, {})
@@ -88,7 +88,7 @@ def test_a_failing_build_leaves_the_old_site(tmp_path: Path, monkeypatch: pytest
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdbench.leaderboard.builder.write_checksums", full)
+    monkeypatch.setattr("kdbench.leaderboard.output.builder.write_checksums", full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
         build(tmp_path, out, catalogue=EMPTY)
     assert (out / "index.html").read_bytes() == before
@@ -230,7 +230,7 @@ def test_serve_shows_the_folder_to_this_machine(site: Any) -> None:
 def test_the_command_line_starts_without_the_builder() -> None:
     code = "import sys, kdbench.leaderboard; print([m for m in ('jinja2', 'duckdb', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    code = "import sys, kdbench.leaderboard.builder; print('torch' in sys.modules)"
+    code = "import sys, kdbench.leaderboard.output.builder; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

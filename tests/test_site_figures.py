@@ -9,7 +9,7 @@ import pytest
 import records
 from site_samples import Built, cells, golden, make_site, record
 
-from kdbench.overhead.estimate import estimate_ratio
+from kdbench.stats.step_ratio import estimate_ratio
 
 DEVICE = "cpu-fp32-x1"
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.stats import (
     Layout,
     Missing,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.stats import CellStat, Missing, item_noise, paired_delta, summarise, verdict
 from kdbench.stats.cell import satterthwaite, t_quantile
 

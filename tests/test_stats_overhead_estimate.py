@@ -1,4 +1,4 @@
-"""kdbench.overhead.estimate: hand-worked values, recomputable digits, coverage, refusals."""
+"""kdbench.stats.step_ratio: hand-worked values, recomputable digits, coverage, refusals."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdbench.errors import UserError
-from kdbench.overhead.estimate import estimate_ratio, weighted_ratio
+from kdbench.base.errors import UserError
+from kdbench.stats.step_ratio import estimate_ratio, weighted_ratio
 
 PAIRS = [(1.0, 2.0), (10.0, 30.0), (2.0, 8.0)]
 BUILDS = [PAIRS, [(1.0, 6.0)] * 3]

@@ -13,9 +13,9 @@ import duckdb
 import pytest
 import records as factory
 
-from kdbench import record as records
-from kdbench.errors import UserError
-from kdbench.store import Store, to_csv
+from kdbench.base.errors import UserError
+from kdbench.index.store import Store, to_csv
+from kdbench.records import files as records
 
 TABLES = ["runs", "metrics", "overhead", "stages", "deploy", "environment", "verifications", "withdrawn", "sources"]
 VIEWS = ["v_runs", "v_cell", "v_delta", "v_coverage", "v_leaderboard", "methods", "tasks", "curve", "blocks"]
@@ -94,7 +94,7 @@ def test_columns_of_a_run(folder: Path) -> None:
 
 
 def test_every_scalar_of_the_overhead_has_a_column(folder: Path) -> None:
-    from kdbench.schema_overhead import Measured
+    from kdbench.records.overhead import Measured
 
     store = Store.memory(folder)
     columns = set(store.query("SELECT * FROM overhead LIMIT 1")[0])

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import records as factory
 
-from kdbench.errors import UserError
-from kdbench.store import Store
-from kdbench.store_file import StoreLocked
+from kdbench.base.errors import UserError
+from kdbench.index.file import StoreLocked
+from kdbench.index.store import Store
 
 make: Callable[..., dict[str, Any]] = factory.make_record
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import interrupt, streams
-from kdbench.errors import UserError
-from kdbench.home import Home, NoHome, checkpoint_seconds
-from kdbench.progress import Progress
+from kdbench.base import interrupt
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home, NoHome, checkpoint_seconds
+from kdbench.base.progress import Progress
+from kdbench.terminal import streams
 
 
 def kdbench(*words: str, **env: str) -> subprocess.CompletedProcess[str]:

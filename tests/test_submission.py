@@ -10,12 +10,12 @@ import pytest
 import records as factory
 from typer.testing import CliRunner
 
-from kdbench import record as records
+from kdbench.base.errors import UserError
+from kdbench.base.progress import Progress
 from kdbench.cli import app
-from kdbench.errors import UserError
-from kdbench.progress import Progress
-from kdbench.submission import bundle, changes
-from kdbench.verify import accept
+from kdbench.records import files as records
+from kdbench.records.submit import bundle, changes
+from kdbench.runs.verify import accept
 
 SHA = "b" * 40
 

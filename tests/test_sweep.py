@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kdbench import cli, registry
-from kdbench.config import run_config
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.record import load
-from kdbench.sweep import job, launch, names, report, where
+from kdbench import cli
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.records.files import load
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
+from kdbench.sweep import devices as where
+from kdbench.sweep import job, launch, names, report
 from kdbench.sweep.known import Known
 from kdbench.sweep.plan import Asked, Cell, Run, inapplicable, plan, waves
 from kdbench.sweep.rounds import Outcome, Sweep

@@ -12,14 +12,15 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
-from kdbench.config import run_config
-from kdbench.engine import earlier
-from kdbench.engine import run as engine
-from kdbench.engine.request import Request
-from kdbench.files import write_atomic
-from kdbench.home import Home
-from kdbench.record import load
-from kdbench.sweep import job, launch, names, rounds, where
+from kdbench.base.files import write_atomic
+from kdbench.base.home import Home
+from kdbench.records.files import load
+from kdbench.runs import earlier
+from kdbench.runs import run as engine
+from kdbench.runs.request import Request
+from kdbench.specs.config import run_config
+from kdbench.sweep import devices as where
+from kdbench.sweep import job, launch, names, rounds
 from kdbench.sweep import watch as watching
 from kdbench.sweep.plan import Asked, Cell, Run
 from kdbench.sweep.rounds import Sweep

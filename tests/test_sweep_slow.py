@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from sweeps import below, ended, records, sweep
 
-from kdbench.home import Home
-from kdbench.store import Store
+from kdbench.base.home import Home
+from kdbench.index.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 SMALL = ("-m", "plain,kd,reviewkd", "-t", "digits,digits/few-shot", "--seeds", "0-3", "--smoke", "--overhead", "off")

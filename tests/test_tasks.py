@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from kdbench import models, registry
-from kdbench.data import catalogue, effort, sources
-from kdbench.data.augment import augmentation
-from kdbench.data.setspec import ClipInput, PictureInput, set_names, set_spec
-from kdbench.spec import TaskSpec
+from kdbench import models
+from kdbench.data import duration as effort
+from kdbench.data import sources
+from kdbench.data import status as catalogue
+from kdbench.data.decode.specification import ClipInput, PictureInput, set_names, set_spec
+from kdbench.data.feed.augment import augmentation
+from kdbench.specs import registry
+from kdbench.specs.task import TaskSpec
 
 TASKS = registry.tasks()
 STANDARD = {

@@ -10,20 +10,23 @@ import torch
 from records import make_record, write_records
 from safetensors.torch import save_file
 
-from kdbench import console, data, models, summary, taught
-from kdbench.config import RunConfig, run_config
+from kdbench import data, models
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.contract import NotApplicable
 from kdbench.data import Place
-from kdbench.engine.prepare import Place as RunPlace
-from kdbench.engine.prepare import Prepared, prepare
-from kdbench.engine.report import _models
+from kdbench.engine.assemble import Place as RunPlace
+from kdbench.engine.assemble import Prepared, prepare
 from kdbench.engine.scoring import Scorer
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.progress import Progress
-from kdbench.record import Record, parse
-from kdbench.spec import TaskSpec
-from kdbench.store import Store
+from kdbench.index.store import Store
+from kdbench.records.files import Record, parse
+from kdbench.results import cells as summary
+from kdbench.results import taught
+from kdbench.runs.as_record import _models
+from kdbench.specs.config import RunConfig, run_config
+from kdbench.specs.task import TaskSpec
+from kdbench.terminal import tables as console
 
 torch.set_num_threads(1)
 

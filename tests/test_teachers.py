@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from kdbench import data
-from kdbench.config import run_config
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.data import Place
 from kdbench.engine import teachers
-from kdbench.home import Home
-from kdbench.progress import Progress
+from kdbench.specs.config import run_config
 
 TASK = "digits/few-shot"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import as_built
 import pytest
 
-from kdbench.provenance import ROOT
+from kdbench.records.provenance import ROOT
 
 FAULT = "\n\ndef planted(x: int) -> str:\n    return x + 1\n"
 CALL = "\n\nfrom kdbench.methods.kd.adapter import kd_loss\n\nkd_loss(1, 2, 3.0)\n"
@@ -42,14 +42,14 @@ def test_the_layout_is_that_of_the_package(tmp_path):
 
 @pytest.mark.timeout(300)  # seconds after `make lint`, half a minute where nothing is learnt yet
 def test_an_error_is_seen_wherever_it_is(checkout, capfd):
-    for path in ("kdbench/seeds.py", "methods/kd/adapter.py", "leaderboard/numbers.py"):
+    for path in ("kdbench/base/seeds.py", "methods/kd/adapter.py", "leaderboard/draw/numbers.py"):
         with (checkout / path).open("a") as file:
             file.write(FAULT)
     with (checkout / "leaderboard" / "catalogue.py").open("a") as file:
         file.write(CALL)  # its types are known across the folders too
     assert as_built.mypy(checkout) == 1
     said = capfd.readouterr().out
-    for path in ("seeds.py", "methods/kd/adapter.py", "leaderboard/numbers.py"):
+    for path in ("seeds.py", "methods/kd/adapter.py", "leaderboard/draw/numbers.py"):
         assert f"kdbench/{path}" in said
     assert said.count('Incompatible return value type (got "int", expected "str")') == 3
     assert 'Argument 1 to "kd_loss" has incompatible type "int"; expected "Tensor"' in said

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import records as factory
 
-from kdbench import record as records
-from kdbench.errors import UserError
-from kdbench.schema_overhead import Measured
-from kdbench.validate import check_file, check_folder
+from kdbench.base.errors import UserError
+from kdbench.records import files as records
+from kdbench.records.overhead import Measured
+from kdbench.records.validate import check_file, check_folder
 
 make: Callable[..., dict[str, Any]] = factory.make_record
 
@@ -52,7 +52,7 @@ def test_validator_recomputes_overhead(field: str, tmp_path: Path) -> None:
 
 
 def test_validator_recomputes_phases(tmp_path: Path) -> None:
-    from kdbench.overhead.estimate import estimate_ratio, weighted_ratio
+    from kdbench.stats.step_ratio import estimate_ratio, weighted_ratio
 
     parts = [("warm", 100, factory.make_builds(1.5, seed=1)), ("main", 300, factory.make_builds(3.0, seed=2))]
     single = [estimate_ratio(builds) for _, _, builds in parts]

@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdbench import identity, verify
-from kdbench import record as records
-from kdbench.config import run_config
-from kdbench.engine import run
-from kdbench.engine.request import Request
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.machine import environment
-from kdbench.progress import Progress
+from kdbench import identity
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.devices.machine import environment
+from kdbench.records import files as records
+from kdbench.runs import run, verify
+from kdbench.runs.request import Request
+from kdbench.specs.config import run_config
 
 TASK = "digits/few-shot"
 QUIET = Progress.silent()

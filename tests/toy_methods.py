@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.card import Card
 from kdbench.checks.tiny import method_config
 from kdbench.contract import At, Batch, Group, Method, Needs, Network, Out, Rows, Stage, Views
-from kdbench.engine.prepare import hyper_parameters
-from kdbench.registry import MethodRef
+from kdbench.engine.assemble import hyper_parameters
+from kdbench.specs.card import Card
+from kdbench.specs.registry import MethodRef
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from kdbench import kinds, registry
+from kdbench import kinds
+from kdbench.base.errors import UserError, nearest
 from kdbench.checks import golden, rules
 from kdbench.checks.result import CheckResult, Skipped, Verdict
 from kdbench.checks.tasks import check_task
 from kdbench.checks.tiny import TWO_INPUTS, method_config, scenes, tiny
 from kdbench.contract import NotApplicable
-from kdbench.engine.prepare import needs_of
-from kdbench.errors import UserError, nearest
-from kdbench.registry import MethodRef
+from kdbench.engine.assemble import needs_of
+from kdbench.specs import registry
+from kdbench.specs.registry import MethodRef
 
 __all__ = ["CheckResult", "check_method", "check_task"]
 

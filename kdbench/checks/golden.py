@@ -26,9 +26,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdbench import plugins
-from kdbench.errors import UserError
-from kdbench.registry import MethodRef
+from kdbench.base import plugins
+from kdbench.base.errors import UserError
+from kdbench.specs.registry import MethodRef
 
 Bound = Callable[[float], float]
 """Largest absolute value of a reference tensor to the largest difference allowed."""

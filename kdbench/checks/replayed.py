@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves
 from kdbench.checks.result import Skipped, Verdict
 from kdbench.checks.tiny import Tiny
 from kdbench.checks.watch import first_difference, state_copy
-from kdbench.engine.replay import GRAPHS, WARM_STEPS, NotCaptured, Terms
+from kdbench.engine.graphs import GRAPHS, WARM_STEPS, NotCaptured, Terms
 from kdbench.engine.stage import StageRun
-from kdbench.options import EngineOptions
+from kdbench.specs.options import EngineOptions
 
 STEPS = 3 * WARM_STEPS
 """Steps of a stage: warm, captured and replayed, and anew in the second epoch of a tiny task."""

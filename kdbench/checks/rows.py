@@ -12,12 +12,12 @@ from torch import Tensor
 from kdbench.checks.result import CheckResult
 from kdbench.contract import Rows
 from kdbench.data import Place
-from kdbench.data.dataset import Dataset
-from kdbench.data.kept import Decoded, names_of
-from kdbench.data.stored import Stored
-from kdbench.data.tables import passed_over
-from kdbench.data.tabular import of_source
-from kdbench.spec import Data
+from kdbench.data.decode.cache import Decoded, names_of
+from kdbench.data.decode.tables import passed_over
+from kdbench.data.feed.dataset import Dataset
+from kdbench.data.feed.described import of_source
+from kdbench.data.feed.stored import Stored
+from kdbench.specs.task import Data
 
 LOOKED_AT = 512
 """Rows read of a column that is kept compressed."""

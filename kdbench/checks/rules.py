@@ -11,20 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdbench.base.errors import UserError, described
 from kdbench.checks import golden
 from kdbench.checks.replayed import replayed
 from kdbench.checks.result import Skipped, Verdict
 from kdbench.checks.tiny import Tiny, method_config
 from kdbench.checks.watch import Interrupted, Seen, Violation, Watch, first_difference, state_copy
-from kdbench.config import run_config
 from kdbench.contract import Batch, Needs, NotApplicable, Stage
-from kdbench.engine.prepare import Prepared, hyper_parameters
+from kdbench.engine.assemble import Prepared, hyper_parameters
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Task, evaluating
 from kdbench.engine.trainer import Trainer
-from kdbench.errors import UserError, described
 from kdbench.kinds import current
-from kdbench.registry import MethodRef
+from kdbench.specs.config import run_config
+from kdbench.specs.registry import MethodRef
 
 RULES = {
     "unknown hyper-parameter": "a mistyped hyper-parameter is refused with the right name",

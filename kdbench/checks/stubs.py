@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdbench import kinds, registry
-from kdbench.config import INNER, MethodConfig
+from kdbench import kinds
 from kdbench.contract import At, Batch, Method, Network, Out, Rows, Stage, TaskInfo
-from kdbench.engine import prepare
+from kdbench.engine import assemble as prepare
+from kdbench.specs import registry
+from kdbench.specs.config import INNER, MethodConfig
 
 INPUT = "image"
 SIDE = 8

@@ -10,26 +10,27 @@ from pathlib import Path
 
 import torch
 
-from kdbench import data, kinds, models, registry
+from kdbench import data, kinds, models
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.checks import rows as of_rows
 from kdbench.checks.result import CheckResult
-from kdbench.config import run_config
 from kdbench.contract import NotApplicable
-from kdbench.data.augment import augmentation
-from kdbench.data.dataset import Dataset
-from kdbench.data.kept import Decoded
-from kdbench.data.setspec import ClipInput, PictureInput, set_names, set_spec
-from kdbench.data.tabular import decoded_of
-from kdbench.engine.prepare import Place, effective_task, prepare, rehearse, threads
+from kdbench.data.decode.cache import Decoded
+from kdbench.data.decode.specification import ClipInput, PictureInput, set_names, set_spec
+from kdbench.data.feed.augment import augmentation
+from kdbench.data.feed.dataset import Dataset
+from kdbench.data.feed.described import decoded_of
+from kdbench.engine.assemble import Place, effective_task, prepare, rehearse, threads
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import build_network
 from kdbench.engine.teachers import teacher_spec
 from kdbench.engine.trainer import Trainer
-from kdbench.errors import UserError
-from kdbench.home import Home
-from kdbench.progress import Progress
-from kdbench.registry import PLAIN
-from kdbench.spec import AUTO, TaskSpec
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
+from kdbench.specs.registry import PLAIN
+from kdbench.specs.task import AUTO, TaskSpec
 
 RULES = {
     "baseline": "the baseline is a method that runs on tasks of this kind",

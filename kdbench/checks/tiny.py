@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from kdbench import kinds
-from kdbench.config import INNER, MethodConfig, RunConfig
+from kdbench.base.home import Home
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Rows
-from kdbench.data.dataset import Dataset, Transform
+from kdbench.data.feed.dataset import Dataset, Transform
 from kdbench.data.sources import digits
-from kdbench.engine.prepare import Place, Prepared, prepare
+from kdbench.engine.assemble import Place, Prepared, prepare
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
-from kdbench.home import Home
 from kdbench.parallel.ranks import Ranks
-from kdbench.registry import MethodRef, method
-from kdbench.spec import TaskSpec
+from kdbench.specs.config import INNER, MethodConfig, RunConfig
+from kdbench.specs.registry import MethodRef, method
+from kdbench.specs.task import TaskSpec
 
 TWO_INPUTS = "two inputs"
 """The scene in which teachers read other inputs than the student; the others are named like their kind."""

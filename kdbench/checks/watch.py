@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.contract import At, Batch, Group, Stage, Update
-from kdbench.engine.prepare import Prepared
+from kdbench.engine.assemble import Prepared
 
 MAX_STEPS = 48
 """Longest stage a check trains."""

@@ -9,12 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench import __version__, interrupt, streams
-from kdbench.cli import look, new, publish, run, sweep
+from kdbench import __version__
+from kdbench.base import interrupt
+from kdbench.base.errors import UserError
+from kdbench.base.files import cannot_write, no_room
+from kdbench.cli import new, publish, run, sweep
+from kdbench.cli import show as look
 from kdbench.cli.common import EXIT_INTERRUPTED, app, warn
-from kdbench.errors import UserError
-from kdbench.files import cannot_write, no_room
-from kdbench.parallel.launch import require_alone
+from kdbench.parallel.torchrun import require_alone
+from kdbench.terminal import streams
 
 __all__ = ["app", "look", "main", "new", "publish", "run", "sweep"]
 

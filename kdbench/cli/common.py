@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kdbench.errors import UserError
-from kdbench.parallel.launch import speaks
+from kdbench.base.errors import UserError
+from kdbench.parallel.torchrun import speaks
 
 EXIT_FAILED, EXIT_NOTHING_RAN, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -48,7 +48,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 def home_of(out: Path | None, *, needed: bool = True) -> Any:
     """The home folder; for a verb that answers without one, an empty one where this user has none."""
-    from kdbench.home import Home, NoHome
+    from kdbench.base.home import Home, NoHome
 
     try:
         return Home.find(out)
@@ -60,7 +60,7 @@ def home_of(out: Path | None, *, needed: bool = True) -> Any:
 
 def show(*things: Any) -> None:
     """Prints to standard output."""
-    from kdbench.console import console
+    from kdbench.terminal.tables import console
 
     screen = console()
     for thing in things:
@@ -76,8 +76,9 @@ def warn(line: str) -> None:
 
 
 def rows_of(home: Any, **where: Any) -> list[Any]:
-    """Rows of the home folder (:func:`kdbench.summary.rows`), its index brought up to date first."""
-    from kdbench import index, summary
+    """Rows of the home folder (:func:`kdbench.results.cells.rows`), its index brought up to date first."""
+    from kdbench.index import home as index
+    from kdbench.results import cells as summary
 
     if not home.records.is_dir():
         raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")

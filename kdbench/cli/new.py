@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdbench.base.errors import UserError, printable
 from kdbench.cli.common import app
-from kdbench.errors import UserError, printable
 
 if TYPE_CHECKING:
     from kdbench.scaffold import Made

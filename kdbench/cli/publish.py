@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from kdbench.base.errors import UserError
 from kdbench.cli.common import EXIT_FAILED, Out, app, home_of, warn
-from kdbench.errors import UserError
-from kdbench.record import SIDE_FOLDER
+from kdbench.records.files import SIDE_FOLDER
 
 records_app = typer.Typer(help="Check, index and export result records.", rich_markup_mode=None)
 site_app = typer.Typer(help="Build and look at the board.", rich_markup_mode=None)
@@ -31,8 +31,8 @@ def submit(
     out: Out = None,
 ) -> None:
     """Bundle records as a pull request to the board has them, and validate them as CI will."""
-    from kdbench.provenance import PUBLISHED
-    from kdbench.submission import bundle
+    from kdbench.records.provenance import PUBLISHED
+    from kdbench.records.submit import bundle
 
     if to is None and not PUBLISHED.is_dir():
         raise UserError("kdbench runs outside a checkout; name a folder with --to, e.g. leaderboard/results of a clone")
@@ -67,8 +67,8 @@ def records_validate(
     ] = None,
 ) -> None:
     """Check records as CI does: a line for each problem."""
-    from kdbench.submission import changes
-    from kdbench.validate import check_file, check_folder
+    from kdbench.records.submit import changes
+    from kdbench.records.validate import check_file, check_folder
 
     if not folder.exists():
         raise UserError(f"{folder} does not exist")
@@ -87,8 +87,8 @@ def records_accept(
     by: Annotated[str, typer.Option("--by", help="Who accepts, for the side files.")],
 ) -> None:
     """Give level 1, validated, to every record that passes the validator and was made from a clean commit."""
-    from kdbench.progress import Progress
-    from kdbench.verify import accept
+    from kdbench.base.progress import Progress
+    from kdbench.runs.verify import accept
 
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name a folder of records")
@@ -109,7 +109,7 @@ def records_withdraw(
     out: Out = None,
 ) -> None:
     """Take a record back, with a reason: it stays where it is, and counts no more."""
-    from kdbench.record import withdraw
+    from kdbench.records.files import withdraw
 
     path = Path(run)
     if not path.is_file():
@@ -127,8 +127,8 @@ def records_ingest(
     out: Out = None,
 ) -> None:
     """Copy records from a folder into the home folder, and take all of its own into the DuckDB index."""
-    from kdbench.intake import take_in
-    from kdbench.store import Store
+    from kdbench.index.store import Store
+    from kdbench.records.intake import take_in
 
     home = home_of(out)
     home.require_writable()
@@ -143,7 +143,7 @@ def records_ingest(
 @records_app.command("rebuild")
 def records_rebuild(out: Out = None) -> None:
     """Make the DuckDB index anew from the records."""
-    from kdbench.store import Store
+    from kdbench.index.store import Store
 
     home = home_of(out)
     home.require_writable()
@@ -165,7 +165,7 @@ def records_export(
     folder: Annotated[Path, typer.Argument(help="Where runs.parquet and runs.csv go.")], out: Out = None
 ) -> None:
     """Write all runs as Parquet and CSV."""
-    from kdbench.store import Store
+    from kdbench.index.store import Store
 
     home = home_of(out)
     if not home.records.is_dir():
@@ -188,7 +188,7 @@ def site_build(
     out: Out = None,
 ) -> None:
     """Render the board as static HTML under the home folder."""
-    from kdbench.provenance import PUBLISHED
+    from kdbench.records.provenance import PUBLISHED
 
     home = home_of(out)
     home.require_writable()

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from kdbench.base.errors import UserError
 from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Json, Out, app, home_of, show, warn
-from kdbench.errors import UserError
 
 
 @app.command()
@@ -35,10 +35,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Train, score and measure one method on one task; write records."""
-    from kdbench import console, index, summary, taught
-    from kdbench.evaluate import evaluate as run
-    from kdbench.evaluate import parse_seeds
-    from kdbench.store import Store
+    from kdbench.index import home as index
+    from kdbench.index.store import Store
+    from kdbench.results import cells as summary
+    from kdbench.results import taught
+    from kdbench.runs.evaluate import evaluate as run
+    from kdbench.runs.evaluate import parse_seeds
+    from kdbench.terminal import tables as console
 
     if seed is not None and seeds is not None:
         raise UserError("give --seed or --seeds, not both")
@@ -90,8 +93,8 @@ def overhead(
     as_json: Json = False,
 ) -> None:
     """Measure what a method's step costs beside plain, without training the student."""
-    from kdbench import console
-    from kdbench.evaluate import measure_only
+    from kdbench.runs.evaluate import measure_only
+    from kdbench.terminal import tables as console
 
     block = measure_only(method, task, overrides or [], device=device, mode=mode, out=out, data=data)
     if as_json:
@@ -115,10 +118,10 @@ def verify(
     data: DataFolder = None,
 ) -> None:
     """Is a record what it says? Findings go into a side file; the record stays as it is."""
-    from kdbench import verify as checks
-    from kdbench.home import data_folder
-    from kdbench.progress import Progress
-    from kdbench.record import load
+    from kdbench.base.home import data_folder
+    from kdbench.base.progress import Progress
+    from kdbench.records.files import load
+    from kdbench.runs import verify as checks
 
     if seed is not None and not rerun:
         raise UserError("--seed belongs to --rerun")
@@ -133,7 +136,7 @@ def verify(
         what, place = load(record), (home, folder, Progress.terminal("verify:"))
         if replay or rerun:
             from kdbench import identity
-            from kdbench.machine import environment
+            from kdbench.devices.machine import environment
 
             for line in identity.differences(what, environment()):
                 warn(line)
@@ -159,10 +162,11 @@ def check(
     data: DataFolder = None,
 ) -> None:
     """Run the contract tests on a method, or a task's own checks, and say what failed and what to do."""
-    from kdbench import console, registry
-    from kdbench.errors import nearest
-    from kdbench.home import data_folder
-    from kdbench.progress import Progress
+    from kdbench.base.errors import nearest
+    from kdbench.base.home import data_folder
+    from kdbench.base.progress import Progress
+    from kdbench.specs import registry
+    from kdbench.terminal import tables as console
 
     if (name is None) != everything:
         raise UserError("name one method or task, or give --all")

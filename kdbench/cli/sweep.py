@@ -41,10 +41,11 @@ def sweep(
     data: DataFolder = None,
 ) -> None:
     """Run methods x tasks x seeds; what has a record is not run again."""
-    from kdbench.config import engine_options
-    from kdbench.evaluate import ingest, parse_seeds
-    from kdbench.home import checkpoint_seconds, data_folder
-    from kdbench.sweep import launch, names, report, where
+    from kdbench.base.home import checkpoint_seconds, data_folder
+    from kdbench.runs.evaluate import ingest, parse_seeds
+    from kdbench.specs.config import engine_options
+    from kdbench.sweep import devices as where
+    from kdbench.sweep import launch, names, report
     from kdbench.sweep.plan import Asked
     from kdbench.sweep.rounds import Sweep
     from kdbench.sweep.watch import Watch

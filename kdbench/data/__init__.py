@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdbench.base.errors import UserError, nearest
 from kdbench.data import sources
-from kdbench.data.place import Place
-from kdbench.data.setspec import set_names, set_spec
-from kdbench.errors import UserError, nearest
-from kdbench.spec import Data
+from kdbench.data.decode.place import Place
+from kdbench.data.decode.specification import set_names, set_spec
+from kdbench.specs.task import Data
 
 if TYPE_CHECKING:
-    from kdbench.data.dataset import Dataset
+    from kdbench.data.feed.dataset import Dataset
 
 __all__ = ["Place", "load", "unknown"]
 
@@ -25,7 +25,7 @@ def load(data: Data, place: Place) -> Dataset:
         UserError: unknown source or option, absent or damaged data.
     """
     if data.source in set_names():
-        from kdbench.data import tabular
+        from kdbench.data.feed import described as tabular
 
         return tabular.load(set_spec(data.source), data.options, place)
     module = sources.module(data.source)

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from kdbench.files import sha256, write_atomic
+from kdbench.base.files import sha256, write_atomic
 
 DIGEST = 64
 """Bytes of a checkpoint's digest, in hex."""

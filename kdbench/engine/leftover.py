@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from kdbench.base.errors import UserError, described
 from kdbench.contract import Batch
 from kdbench.engine.stage import StageRun
-from kdbench.errors import UserError, described
 
 
 def is_lone(rows: int, batch: int) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from kdbench import spec
 from kdbench.contract import Group
-from kdbench.options import EAGER, EngineOptions
+from kdbench.specs import task as spec
+from kdbench.specs.options import EAGER, EngineOptions
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": torch.optim.SGD,

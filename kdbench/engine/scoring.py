@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdbench import kinds
 from kdbench.contract import Network
-from kdbench.data.loader import InOrder
+from kdbench.data.feed.loader import InOrder
 from kdbench.engine.task import Task, evaluating
 from kdbench.kinds.base import RETRIEVAL, Evidence
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from kdbench.base.errors import UserError
+from kdbench.base.seeds import derive
 from kdbench.contract import At, Batch, Method, Stage
 from kdbench.engine import optim
-from kdbench.engine.replay import Replay
+from kdbench.engine.graphs import Replay
 from kdbench.engine.task import Task
-from kdbench.errors import UserError
 from kdbench.parallel.norm import join_norms
-from kdbench.seeds import derive
 
 
 class StageRun:

@@ -18,20 +18,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdbench import kinds, models
-from kdbench.cache import Damaged, build_once
+from kdbench.base.cache import Damaged, build_once
+from kdbench.base.files import canonical_json, sha256, sha256_file
+from kdbench.base.seeds import derive, generator
 from kdbench.contract import Batch, Network, Out, Rows, Stage
-from kdbench.data.dataset import Dataset, take
-from kdbench.data.loader import InOrder, Loader
-from kdbench.data.stored import Stored
-from kdbench.engine import arrange
+from kdbench.data.feed.dataset import Dataset, take
+from kdbench.data.feed.loader import InOrder, Loader
+from kdbench.data.feed.stored import Stored
+from kdbench.engine import accelerate as arrange
 from kdbench.engine.checkpoint import save_tensors
-from kdbench.files import canonical_json, sha256, sha256_file
 from kdbench.kinds.base import Evidence
 from kdbench.models.weights import load_weights
-from kdbench.options import EAGER, EngineOptions
 from kdbench.parallel.ranks import Ranks
-from kdbench.seeds import derive, generator
-from kdbench.spec import TaskSpec
+from kdbench.specs.options import EAGER, EngineOptions
+from kdbench.specs.task import TaskSpec
 
 
 @contextmanager

@@ -12,24 +12,26 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kdbench import ENGINE_VERSION, identity, registry, sourcecode
-from kdbench.cache import Damaged, build_once, clear
+from kdbench import ENGINE_VERSION, identity
+from kdbench.base.cache import Damaged, build_once, clear
+from kdbench.base.errors import UserError
+from kdbench.base.files import canonical_json, sha256, sha256_file
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.contract import Network
-from kdbench.data.dataset import Dataset
+from kdbench.data.feed.dataset import Dataset
+from kdbench.devices.machine import device_class
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.trainer import Trained, Trainer
-from kdbench.errors import UserError
-from kdbench.files import canonical_json, sha256, sha256_file
-from kdbench.home import Home
-from kdbench.machine import device_class
+from kdbench.identity import sourcecode
 from kdbench.models.origin import Origin
 from kdbench.models.weights import load_weights
-from kdbench.options import EAGER, EngineOptions
 from kdbench.parallel.ranks import Ranks
-from kdbench.progress import Progress
-from kdbench.spec import TaskSpec, Teacher
+from kdbench.specs import registry
+from kdbench.specs.options import EAGER, EngineOptions
+from kdbench.specs.task import TaskSpec, Teacher
 
 WEIGHTS, FACTS, CHECKPOINTS = "weights.safetensors", "facts.json", "checkpoints"
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench import home
+from kdbench.base import home
+from kdbench.base.files import canonical_json, sha256
+from kdbench.base.progress import Progress
+from kdbench.base.seeds import derive
 from kdbench.contract import Method, Stage
 from kdbench.engine import checkpoint, leftover
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Task
-from kdbench.files import canonical_json, sha256
-from kdbench.progress import Progress
-from kdbench.seeds import derive
 
 CURVE_POINTS = 60
 DIGEST_STEPS = 20

@@ -11,8 +11,8 @@ import importlib
 import pkgutil
 from collections.abc import Collection, Iterable, Mapping
 
-from kdbench import plugins
-from kdbench.errors import UserError, nearest
+from kdbench.base import plugins
+from kdbench.base.errors import UserError, nearest
 from kdbench.kinds.base import Kind, Metric
 
 __all__ = ["Kind", "Metric", "current", "kind", "metrics", "names", "refusal", "serves"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import UserError, nearest
+from kdbench.base.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from kdbench.contract import Network

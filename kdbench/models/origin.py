@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.spec import AUTO, TaskSpec
+from kdbench.specs.task import AUTO, TaskSpec
 
 TIMM, HUB, FEATURES = "timm", "hub:", "#features"
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdbench.base.errors import UserError, nearest
 from kdbench.contract import Network, NotApplicable
-from kdbench.errors import UserError, nearest
 
 WRAPPERS = ("module", "model", "net", "network", "backbone", "encoder")
 """Attributes under which code keeps a whole net; they may stand before some keys of a file and not before others."""

@@ -12,8 +12,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from kdbench.base.errors import UserError, nearest
 from kdbench.contract import Network, Out
-from kdbench.errors import UserError, nearest
 from kdbench.models.base import scores
 
 STEM_REDUCTION = 4

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from kdbench import hub
+from kdbench.base import hub
+from kdbench.base.errors import UserError
+from kdbench.base.files import sha256
 from kdbench.contract import Network
-from kdbench.errors import UserError
-from kdbench.files import sha256
 from kdbench.models.origin import TIMM, Origin
 from kdbench.models.states import find
 

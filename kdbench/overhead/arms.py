@@ -9,7 +9,7 @@ from itertools import islice
 from torch import nn
 
 from kdbench.contract import Batch, Stage
-from kdbench.engine.prepare import Prepared
+from kdbench.engine.assemble import Prepared
 from kdbench.engine.stage import StageRun
 
 RING = 8

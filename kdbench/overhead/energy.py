@@ -20,7 +20,7 @@ LONGEST_OFFSET_S = 1.0
 
 
 class EnergyReader(Protocol):
-    """What is asked of a board; :class:`kdbench.nvml.Nvml` answers."""
+    """What is asked of a board; :class:`kdbench.devices.nvml.Nvml` answers."""
 
     def energy_mj(self) -> int | None:
         """Energy counter of the whole board, mJ; None where it has none."""

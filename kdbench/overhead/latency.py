@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from kdbench.overhead.clock import Clock, clock_for, quiet_gc
+from kdbench.devices.clock import Clock, clock_for, quiet_gc
 
 T = TypeVar("T")
 

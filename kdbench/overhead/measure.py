@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdbench.config import RunConfig
-from kdbench.engine.prepare import Place
-from kdbench.errors import UserError
-from kdbench.files import write_atomic
-from kdbench.machine import contended
-from kdbench.overhead.estimate import RatioEstimate, estimate_ratio, weighted_ratio
+from kdbench.base.errors import UserError
+from kdbench.base.files import write_atomic
+from kdbench.devices.machine import contended
+from kdbench.engine.assemble import Place
+from kdbench.specs.config import RunConfig
+from kdbench.stats.step_ratio import RatioEstimate, estimate_ratio, weighted_ratio
 
 PROTOCOL_VERSION = 2
 """2: several builds of both arms; 1 had one, and an interval over its pairs."""

@@ -11,10 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-from kdbench.files import write_atomic
-from kdbench.home import Home
-from kdbench.remains import clear_scratch
-from kdbench.sweep.orphan import follow
+from kdbench.base.files import write_atomic
+from kdbench.base.home import Home
+from kdbench.base.leftovers import clear_scratch
+from kdbench.base.parent import follow
 
 
 def main() -> None:

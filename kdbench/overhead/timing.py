@@ -1,7 +1,7 @@
 """The paired measurement of a method's step against plain training.
 
 Two arms run in one process in short blocks, in random order within each pair of blocks, so that whatever slows the
-machine slows both. The ratio is estimated from the pairs of several builds of both (:mod:`kdbench.overhead.estimate`).
+machine slows both. The ratio is estimated from the pairs of several builds of both (:mod:`kdbench.stats.step_ratio`).
 
 On a CPU the two blocks of a pair are cut into slices that take turns. Another process comes and goes within a block:
 plain against plain on a core shared with one, 5 runs of 12 s, gave a standard deviation of 0.062 with whole blocks and
@@ -22,8 +22,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
-from kdbench.overhead.clock import Arm, Clock, HostClock, clock_for, quiet_gc
-from kdbench.overhead.estimate import RatioEstimate, estimate_ratio, log_spread
+from kdbench.devices.clock import Arm, Clock, HostClock, clock_for, quiet_gc
+from kdbench.stats.step_ratio import RatioEstimate, estimate_ratio, log_spread
 
 T = TypeVar("T")
 

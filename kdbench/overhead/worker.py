@@ -9,17 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdbench import registry
-from kdbench.config import Match, MethodConfig, RunConfig, run_config
+from kdbench.base.home import Home
 from kdbench.contract import Batch
-from kdbench.engine.prepare import Place, Prepared, effective_task, prepare
+from kdbench.devices.clock import Arm
+from kdbench.devices.nvml import Nvml
+from kdbench.engine.assemble import Place, Prepared, effective_task, prepare
 from kdbench.engine.task import evaluating
-from kdbench.home import Home
-from kdbench.nvml import Nvml
 from kdbench.overhead.arms import Phase, phases, trained_parameters
-from kdbench.overhead.clock import Arm
 from kdbench.overhead.energy import measure_energy
-from kdbench.overhead.estimate import estimate_ratio
 from kdbench.overhead.flops import count_flops
 from kdbench.overhead.latency import latency
 from kdbench.overhead.memory import peak_memory, rss_mib, tensor_mib
@@ -33,6 +30,9 @@ from kdbench.overhead.timing import (
     measure_pairs,
     plain_first,
 )
+from kdbench.specs import registry
+from kdbench.specs.config import Match, MethodConfig, RunConfig, run_config
+from kdbench.stats.step_ratio import estimate_ratio
 
 MEMORY_WARMUP = 3
 CPU_THREADS = 1

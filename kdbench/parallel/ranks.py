@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from kdbench.base.errors import UserError, described
 from kdbench.contract import Batch
-from kdbench.errors import UserError, described
 
 PATIENCE = timedelta(days=30)
 """Longest wait of a rank: another run may be training the teacher. A rank that dies is noticed by its connection."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kdbench.errors import UserError, nearest
+from kdbench.base.errors import UserError, nearest
 
 PICTURES = ("image", "img", "picture", "photo", "pixels", "images", "imgs", "jpg", "png", "jpeg", "file")
 """What people call the column of the pictures, the most usual first."""

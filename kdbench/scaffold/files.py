@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import UserError
-from kdbench.files import write_atomic
+from kdbench.base.errors import UserError
+from kdbench.base.files import write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 

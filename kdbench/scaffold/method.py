@@ -6,10 +6,11 @@ import re
 import shlex
 from pathlib import Path
 
-from kdbench import __version__, registry
-from kdbench.errors import UserError
-from kdbench.provenance import ROOT
+from kdbench import __version__
+from kdbench.base.errors import UserError
+from kdbench.records.provenance import ROOT
 from kdbench.scaffold.files import Made, write
+from kdbench.specs import registry
 
 BESIDE = {
     "methods/{name}/card.yaml": "card.yaml",

@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdbench import hub
-from kdbench.data.classfolders import class_folders, differing, inner, subfolders
-from kdbench.data.columns import file_content
-from kdbench.data.folders import METADATA, PICTURES
-from kdbench.data.partfiles import shard_of, tables_of
-from kdbench.data.table import held_back, lone_class, one_row
-from kdbench.errors import UserError
+from kdbench.base import hub
+from kdbench.base.errors import UserError
+from kdbench.data.decode.classfolders import class_folders, differing, inner, subfolders
+from kdbench.data.decode.columns import file_content
+from kdbench.data.decode.folders import METADATA, PICTURES
+from kdbench.data.decode.partfiles import shard_of, tables_of
+from kdbench.data.decode.table import held_back, lone_class, one_row
 from kdbench.scaffold import aims, partnames
 from kdbench.scaffold.aims import Aim
 from kdbench.scaffold.sample import Look, look

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kdbench.data.picture import DEEP, UNREADABLE, WHITE_16, damaged, eight_bit, opened, upright
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.data.decode.picture import DEEP, UNREADABLE, WHITE_16, damaged, eight_bit, opened, upright
 
 DENSE_UP_TO = 64
 """Pictures of one size up to this are kept as pixels, others compressed."""

@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench import __version__, registry
+from kdbench import __version__
+from kdbench.base.errors import UserError, nearest
+from kdbench.base.yamlfile import read_as
 from kdbench.data import sources
-from kdbench.data.setspec import SetSpec, set_names
-from kdbench.errors import UserError, nearest
-from kdbench.provenance import ROOT
+from kdbench.data.decode.specification import SetSpec, set_names
+from kdbench.records.provenance import ROOT
 from kdbench.scaffold.files import Made, write
-from kdbench.spec import TaskSpec
-from kdbench.yamlfile import read_as
+from kdbench.specs import registry
+from kdbench.specs.task import TaskSpec
 
 BESIDE = {"tasks/{name}.yaml": "task.yaml", "kdbench/data/sets/{set}.yaml": "set.yaml"}
 """Files of a task in a checkout, and their templates."""

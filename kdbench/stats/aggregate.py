@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.stats.layout import Layout, Suite
 from kdbench.stats.missing import Missing
 from kdbench.stats.ties import tie_runs

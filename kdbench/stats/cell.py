@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 
 TOO_SMALL = "n too small"
 """Note of a cell whose interval would hold every value that there is."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.stats.cell import SeedScores, finite, no_spread, satterthwaite, t_quantile
 from kdbench.stats.layout import Direction, sign
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.errors import UserError, nearest
+from kdbench.base.errors import UserError, nearest
 from kdbench.stats.cell import finite
 from kdbench.stats.missing import Missing
 

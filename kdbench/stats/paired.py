@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.stats.cell import SeedScores, describe, finite, no_spread
 from kdbench.stats.layout import Direction, sign
 

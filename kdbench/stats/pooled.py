@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 from kdbench.stats.cell import satterthwaite, t_quantile
 from kdbench.stats.paired import PairedDelta
 

@@ -16,8 +16,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from kdbench.files import write_atomic
-from kdbench.sweep.orphan import follow
+from kdbench.base.files import write_atomic
+from kdbench.base.parent import follow
 from kdbench.sweep.runner import Died, Runner, TimedOut
 
 SLOT_PAUSE_S = 0.1

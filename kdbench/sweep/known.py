@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Self
 
-from kdbench import index
-from kdbench.home import Home
-from kdbench.registry import PLAIN
-from kdbench.store import Store
+from kdbench.base.home import Home
+from kdbench.index import home as index
+from kdbench.index.store import Store
+from kdbench.specs.registry import PLAIN
 
 _RUNS = (
     "SELECT method, task, spec_hash, seed, device_class, status, error, run_id FROM v_runs WHERE NOT is_withdrawn"

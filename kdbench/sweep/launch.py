@@ -26,7 +26,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdbench.errors import UserError, nearest
+from kdbench.base.errors import UserError, nearest
 from kdbench.sweep.job import job
 
 

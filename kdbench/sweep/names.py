@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
 
-from kdbench import registry
-from kdbench.errors import UserError, nearest
+from kdbench.base.errors import UserError, nearest
+from kdbench.specs import registry
 
 ALL = "all"
 _PATTERN = frozenset("*?[")

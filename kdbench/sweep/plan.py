@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdbench import kinds, registry
-from kdbench.card import Card
-from kdbench.config import Match, run_config
-from kdbench.data import catalogue
-from kdbench.home import Home
-from kdbench.spec import TaskSpec
+from kdbench import kinds
+from kdbench.base.home import Home
+from kdbench.data import status as catalogue
+from kdbench.specs import registry
+from kdbench.specs.card import Card
+from kdbench.specs.config import Match, run_config
+from kdbench.specs.task import TaskSpec
 from kdbench.sweep.known import Known, Recorded
 from kdbench.sweep.stale import Stale
 

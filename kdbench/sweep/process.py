@@ -14,9 +14,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import UserError
-from kdbench.files import write_atomic
-from kdbench.sweep.orphan import follow
+from kdbench.base.errors import UserError
+from kdbench.base.files import write_atomic
+from kdbench.base.parent import follow
 from kdbench.sweep.runner import READY
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
     follow(int(sys.argv[1]), lambda: os.killpg(0, signal.SIGKILL))  # with all this process started
-    import kdbench.engine.run  # noqa: F401  # takes seconds, which are no part of a run's time
+    import kdbench.runs.run  # noqa: F401  # takes seconds, which are no part of a run's time
 
     print(READY, file=answers, flush=True)
     for line in sys.stdin:
@@ -33,8 +33,8 @@ def main() -> None:
 
 
 def _answer(order: dict[str, Any]) -> dict[str, Any]:
-    from kdbench import console
-    from kdbench.engine import earlier, run
+    from kdbench.runs import earlier, run
+    from kdbench.terminal import tables as console
 
     try:
         request = _request(order)
@@ -55,10 +55,10 @@ def _answer(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _request(order: dict[str, Any]) -> Any:
-    from kdbench.config import Match, run_config
-    from kdbench.engine.request import Request
-    from kdbench.home import Home
-    from kdbench.machine import pick_device
+    from kdbench.base.home import Home
+    from kdbench.devices.machine import pick_device
+    from kdbench.runs.request import Request
+    from kdbench.specs.config import Match, run_config
 
     match = Match(**order["match"]) if order["match"] is not None else None
     config = run_config(order["method"], order["task"], order["overrides"], smoke=order["smoke"], match=match)

@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.markup import escape
 
-from kdbench import console, registry
-from kdbench.home import Home
+from kdbench.base.home import Home
+from kdbench.specs import registry
 from kdbench.sweep.plan import Cell, is_matched
 from kdbench.sweep.rounds import Outcome, Sweep
+from kdbench.terminal import tables as console
 
 
 def dry_run(sweep: Sweep) -> list[Any]:

@@ -18,19 +18,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kdbench import registry
-from kdbench.errors import UserError
-from kdbench.files import write_atomic
-from kdbench.matching import match_in, recorded
-from kdbench.provenance import PUBLISHED
-from kdbench.record import new_run_id
-from kdbench.remains import tidy
-from kdbench.store import Store
+from kdbench.base.errors import UserError
+from kdbench.base.files import write_atomic
+from kdbench.base.leftovers import tidy
+from kdbench.index.store import Store
+from kdbench.records.files import new_run_id
+from kdbench.records.provenance import PUBLISHED
+from kdbench.results.matched import match_in, recorded
+from kdbench.specs import registry
 from kdbench.sweep import job, launch
+from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
 from kdbench.sweep.plan import Asked, Cell, Run, Wave, is_matched, left_out, matched_cell, plan, waves
 from kdbench.sweep.watch import Watch
-from kdbench.sweep.where import Where
 
 ROUNDS = 4
 WAIT_S = 0.5

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench import identity, recorded
-from kdbench.config import RunConfig
-from kdbench.errors import UserError
-from kdbench.files import canonical_json
-from kdbench.home import Home
-from kdbench.progress import Progress
+from kdbench import identity
+from kdbench.base.errors import UserError
+from kdbench.base.files import canonical_json
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.records import recorded
+from kdbench.specs.config import RunConfig
 
 if TYPE_CHECKING:
-    from kdbench.data.dataset import Dataset
+    from kdbench.data.feed.dataset import Dataset
 
 
 class Stale:
@@ -45,7 +46,7 @@ class Stale:
 
     def _load(self, config: RunConfig) -> Dataset | None:
         """All rows; None where they cannot be had, which the run itself will say."""
-        from kdbench.engine.prepare import load_data
+        from kdbench.engine.assemble import load_data
 
         key = canonical_json([config.task.data.model_dump(mode="json"), config.smoke_budget()])
         if key not in self._rows:
@@ -56,6 +57,6 @@ class Stale:
         return self._rows[key]
 
     def _read(self, config: RunConfig, seed: int, everything: Dataset | None) -> identity.RowsRead | None:
-        from kdbench.engine.prepare import rows_read
+        from kdbench.engine.assemble import rows_read
 
         return None if everything is None else rows_read(config, seed, everything)

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdbench.base.errors import UserError
 from kdbench.contract import At, Batch, Group, Inner, Method, Needs, Network, NotApplicable, Rows, Stage, TaskInfo
 from kdbench.contract import Update as UpdateFn
-from kdbench.errors import UserError
 from kdbench.methods.cgan_kd import features
 from kdbench.methods.cgan_kd.ccgan import CcGAN
 from kdbench.methods.cgan_kd.gan import ClassGAN, ConditionalGAN, to_unit

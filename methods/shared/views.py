@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdbench.contract import Network, NotApplicable, TaskInfo, Views
-from kdbench.data.augment import flip
+from kdbench.data.feed.augment import flip
 
 ROTATIONS = 4
 STRONG_OPS, STRONG_MAGNITUDE = 2, 10

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import torch
 
-from kdbench.config import run_config
+from kdbench.base.home import Home
 from kdbench.contract import Batch, Network, Rows
-from kdbench.data.dataset import Dataset, Transform
-from kdbench.engine.prepare import Place, Prepared, prepare
+from kdbench.data.feed.dataset import Dataset, Transform
+from kdbench.engine.assemble import Place, Prepared, prepare
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import build_network
 from kdbench.engine.teachers import TrainedTeacher
-from kdbench.home import Home
+from kdbench.specs.config import run_config
 
 TASK = "cifar100/resnet32x4-resnet8x4"
 CLASSES, BATCH = 100, 64

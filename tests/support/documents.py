@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.provenance import ROOT
+from kdbench.records.provenance import ROOT
 
 REASONS = {
     "needs Slurm", "needs a GPU", "needs the network", "needs your own data", "sets up this checkout", "takes hours",

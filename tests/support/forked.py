@@ -95,7 +95,7 @@ def _shift_clock(by: list[float]) -> None:
     """Sets the wall clock off; the clock that measures durations goes on."""
     from datetime import UTC, datetime, timedelta
 
-    from kdbench import record
+    from kdbench.records import files as record
 
     left = list(by)
 

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
 
 SPARE_BYTES = 1 << 30
 """What reading one hostile input may add to the memory of a process that holds torch already."""

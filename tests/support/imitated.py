@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench import registry
 from kdbench.checks.stubs import Assembled, Call, Stub, assembled, batch_of, watched
 from kdbench.contract import Method, Out
+from kdbench.specs import registry
 
 Bind = Callable[[Method], Any]
 SUPERVISION = {"task": "loss_ce", "kd": "loss_kl"}

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from kdbench import registry
 from kdbench.checks import golden
+from kdbench.specs import registry
 
 Check = Callable[[], object]
 Load = Callable[[str], ModuleType]

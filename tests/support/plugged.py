@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import kinds, plugins, registry, sourcecode
-from kdbench.data import setspec, sources
+from kdbench import kinds
+from kdbench.base import plugins
+from kdbench.data import sources
+from kdbench.data.decode import specification as setspec
+from kdbench.identity import sourcecode
+from kdbench.specs import registry
 
 CACHES = (
     registry.method_packages, registry.card, registry.methods, registry.patterns, registry.task_files, registry.task,

@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from kdbench.record import dump, new_run_id, parse, spec_hash
-from kdbench.schema import Record
+from kdbench.records.files import dump, new_run_id, parse, spec_hash
+from kdbench.records.schema import Record
 
 PRIMARY = "top1"
 NEEDS = {"kinds": ["classification", "crossmodal"], "teachers": ["*"], "students": 1, "changes_student": False}
@@ -193,7 +193,7 @@ def _ok(run_id: str, score: float, ratio: float) -> dict[str, Any]:
 
 def make_overhead(measured_by: str, ratio: float) -> dict[str, Any]:
     """A measured overhead block whose derived fields follow from its pairs."""
-    from kdbench.overhead.estimate import estimate_ratio
+    from kdbench.stats.step_ratio import estimate_ratio
 
     builds = make_builds(ratio)
     found = estimate_ratio(builds)

@@ -12,10 +12,10 @@ from typing import Any
 
 import records
 
-from kdbench.card import Card
-from kdbench.leaderboard.builder import BuildReport, build
-from kdbench.leaderboard.catalogue import Catalogue
-from kdbench.registry import MethodRef
+from kdbench.leaderboard.model.catalogue import Catalogue
+from kdbench.leaderboard.output.builder import BuildReport, build
+from kdbench.specs.card import Card
+from kdbench.specs.registry import MethodRef
 
 BUILT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 VOID = {"meta", "link", "input", "br", "hr", "img", "line", "rect", "circle", "polygon", "path"}

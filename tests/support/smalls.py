@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench import registry
 from kdbench.checks.stubs import Assembled, Stub, assembled, batch_of, hyper_parameters
 from kdbench.contract import ALL_TEACHERS, Batch, Out
+from kdbench.specs import registry
 
 IMAGES, CLASSES, WIDTH = 6, 5, 7
 SIZES, TEACHER_SIZES = ((4, 8, 8), (6, 4, 4), (7, 2, 2)), ((5, 8, 8), (6, 4, 4), (8, 2, 2))

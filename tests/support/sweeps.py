@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdbench.home import Home
-from kdbench.record import Record, load
-from kdbench.store import Store
+from kdbench.base.home import Home
+from kdbench.index.store import Store
+from kdbench.records.files import Record, load
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "KDBENCH_CHECKPOINT_SECONDS": "0.2"}
 OTHERWISE = {"elapsed_s", "device_h", "created_at", "finished_at", "run_id", "git_commit", "dirty"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kdbench import registry
 from kdbench.checks.tiny import Tiny, method_config, scenes, tiny
-from kdbench.engine.prepare import hyper_parameters
-from kdbench.options import EAGER, EngineOptions
+from kdbench.engine.assemble import hyper_parameters
+from kdbench.specs import registry
+from kdbench.specs.options import EAGER, EngineOptions
 
 
 def tiny_of(method: str, options: EngineOptions = EAGER) -> Tiny:

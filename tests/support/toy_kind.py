@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdbench.data.facts import Facts
+from kdbench.data.decode.facts import Facts
 from kdbench.kinds.base import Evidence, Kind, Metric, Tiny
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kdbench.contract import Batch, Out, Ragged
-    from kdbench.data.dataset import Dataset
-    from kdbench.data.place import Place
+    from kdbench.data.decode.place import Place
+    from kdbench.data.feed.dataset import Dataset
 
 PRIMES = (2, 3, 5, 7)
 DIVISORS = [[place for place, prime in enumerate(PRIMES) if digit % prime == 0] for digit in range(10)]

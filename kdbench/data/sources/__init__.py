@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from kdbench import plugins
+from kdbench.base import plugins
 
 
 @functools.cache

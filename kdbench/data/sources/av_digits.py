@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from kdbench.data.facts import Facts
-from kdbench.data.options import parse
-from kdbench.data.place import Place
-from kdbench.data.setspec import set_spec
-from kdbench.errors import UserError
+from kdbench.base.errors import UserError
+from kdbench.data.decode.facts import Facts
+from kdbench.data.decode.options import parse
+from kdbench.data.decode.place import Place
+from kdbench.data.decode.specification import set_spec
 
 if TYPE_CHECKING:
     from kdbench.contract import Rows
-    from kdbench.data.dataset import Dataset
+    from kdbench.data.feed.dataset import Dataset
 
 PAIRS = Path(__file__).parents[1] / "av_digits_pairs.csv"
 SETS = ("fsdd", "mnist")
@@ -47,7 +47,7 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
     Raises:
         UserError: FSDD or MNIST is not at hand, or is not the data the pairs were drawn for.
     """
-    from kdbench.data import tabular
+    from kdbench.data.feed import described as tabular
 
     parse(Options, options, "av-digits")
     sound, images = (tabular.load(set_spec(name), {}, place) for name in SETS)

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from kdbench.data.facts import Facts
-from kdbench.data.options import parse
-from kdbench.data.place import Place
+from kdbench.data.decode.facts import Facts
+from kdbench.data.decode.options import parse
+from kdbench.data.decode.place import Place
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kdbench.data.dataset import Dataset, Transform
+    from kdbench.data.feed.dataset import Dataset, Transform
 
 N_TRAIN = 1000
 LICENCE = "BSD (scikit-learn's digits)"
@@ -78,7 +78,7 @@ DERIVED = {"image_lr": low_resolution, "profiles": profiles}
 
 def transform(name: str) -> Transform:
     """The normalisation of an input."""
-    from kdbench.data.dataset import Transform
+    from kdbench.data.feed.dataset import Transform
 
     return Transform(*NORMALISATION[name])
 
@@ -88,7 +88,7 @@ def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
     import torch
 
     from kdbench.contract import Rows
-    from kdbench.data.dataset import Dataset, Derived
+    from kdbench.data.feed.dataset import Dataset, Derived
 
     wanted = [name for name in parse(Options, options, "digits").inputs if name in DERIVED]
     grey, labels = images()

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdbench.data.facts import Facts
-from kdbench.data.options import parse
-from kdbench.data.place import Place
+from kdbench.data.decode.facts import Facts
+from kdbench.data.decode.options import parse
+from kdbench.data.decode.place import Place
 from kdbench.data.sources import digits
 
 if TYPE_CHECKING:
     from kdbench.contract import Rows
-    from kdbench.data.dataset import Dataset
+    from kdbench.data.feed.dataset import Dataset
 
 FACTS = Facts(2 * digits.N_TRAIN, 1, {"image": (1, 8, 8)}, about=digits.ORIGIN, licence=digits.LICENCE)
 
@@ -44,7 +44,7 @@ def _rotated(grey: np.ndarray, limit: float, seed: int) -> Rows:
 
 def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
     """The rotated digits, from scikit-learn."""
-    from kdbench.data.dataset import Dataset
+    from kdbench.data.feed.dataset import Dataset
 
     given = parse(Options, options, "digits_angle")
     grey, _ = digits.images()

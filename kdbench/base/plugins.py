@@ -1,0 +1,57 @@
+"""Plugins: packages that installed distributions name as entry points. None of them is imported to be found."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from importlib import metadata
+from pathlib import Path
+
+from kdbench.base.errors import UserError
+
+METHODS = "kdbench.methods"
+"""Entry points that name a package with a method's ``card.yaml`` and ``adapter.py``."""
+TASKS = "kdbench.tasks"
+"""Entry points that name a package with task files."""
+VECTORS = "parity"
+"""Folder of golden vectors in a method's package; what lies there decides no result."""
+SETS = "kdbench.sets"
+"""Entry points that name a package with data set files."""
+SOURCES = "kdbench.sources"
+"""Entry points that name a module which is a data source."""
+KINDS = "kdbench.kinds"
+"""Entry points that name a module with a kind of task."""
+
+
+def packages(group: str) -> dict[str, str]:
+    """Entry point name to package, of a group."""
+    return {entry.name: entry.value.partition(":")[0] for entry in metadata.entry_points(group=group)}
+
+
+def distributions() -> set[str]:
+    """Names of the installed distributions that bring a plugin, normalised."""
+    entries = [
+        entry for group in (METHODS, TASKS, SETS, SOURCES, KINDS) for entry in metadata.entry_points(group=group)
+    ]
+    return {re.sub(r"[-_.]+", "-", entry.dist.name).lower() for entry in entries if entry.dist is not None}
+
+
+@functools.cache
+def folders(group: str) -> tuple[Path, ...]:
+    """Folders of a group's packages."""
+    return tuple(package_folder(package) for package in packages(group).values())
+
+
+def package_folder(package: str) -> Path:
+    """Folder of a package. Only its parents are imported, never the package itself.
+
+    Raises:
+        UserError: it is not installed, or a single file.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"package {package!r} is not installed or is a single file; a plugin is a package with YAML files in it"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))

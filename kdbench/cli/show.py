@@ -1,0 +1,178 @@
+"""Verbs that look: list, show, results, compare, doctor."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+
+from kdbench.base.errors import UserError
+from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Out, app, home_of, rows_of, show, warn
+
+list_app = typer.Typer(help="List methods or tasks.", rich_markup_mode=None)
+show_app = typer.Typer(help="Show one method or task whole.", rich_markup_mode=None)
+app.add_typer(list_app, name="list")
+app.add_typer(show_app, name="show")
+
+
+@list_app.command("methods")
+def list_methods(as_json: Json = False, out: Out = None) -> None:
+    """Every method and variant, by family, with the step time measured in the home folder."""
+    from kdbench.specs import registry
+    from kdbench.terminal import tables as console
+
+    found = registry.methods()
+    home = home_of(out, needed=False)
+    ratios: dict[str, float] = {}
+    if home.index.is_file():
+        from kdbench.results.cells import step_ratios
+
+        ratios = step_ratios(home.index)
+    if as_json:
+        facts = {
+            name: {
+                **ref.card.model_dump(mode="json", include={"family", "year", "parity"}),
+                "kinds": ref.kinds,
+                "needs": ref.needs,
+                "step_ratio": ratios.get(name),
+            }
+            for name, ref in found.items()
+        }
+        print(json.dumps(facts, indent=1))
+    else:
+        show(*console.methods(found, ratios))
+
+
+@list_app.command("tasks")
+def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) -> None:
+    """Every task, whether its data are at hand, and about how long it takes here."""
+    from dataclasses import asdict
+
+    from kdbench.base.home import data_folder
+    from kdbench.data import status as catalogue
+    from kdbench.specs import registry
+    from kdbench.terminal import tables as console
+
+    (found, unreadable), folder = registry.readable_tasks(), data_folder(data)
+    decoded, states = home_of(out, needed=False).data, {}
+    for name, spec in found.items():
+        try:
+            states[name] = catalogue.status(spec, folder, decoded)
+        except UserError as error:  # the data set's file
+            unreadable.append(str(error))
+    found = {name: found[name] for name in states}
+    if as_json:
+        facts = {n: spec.model_dump(mode="json") | {"at_hand": asdict(states[n])} for n, spec in found.items()}
+        print(json.dumps(facts, indent=1))
+    else:
+        show(*console.tasks(found, states))
+    for line in dict.fromkeys(unreadable):
+        warn(f"not listed: {line}")
+
+
+@show_app.command("method")
+def show_method(name: Annotated[str, typer.Argument(help="Method or variant.")], as_json: Json = False) -> None:
+    """A method's card: paper, hyper-parameters with sources, variants, quirks."""
+    from kdbench.specs import registry
+    from kdbench.terminal import tables as console
+
+    ref = registry.method(name)
+    if as_json:
+        print(json.dumps(ref.card.model_dump(mode="json"), indent=1))
+    else:
+        from kdbench.results import claims
+
+        home = home_of(None, needed=False)
+        rows = rows_of(home, method=name) if home.records.is_dir() else []
+        found = claims.compare(name, rows) if rows else []  # reading every task takes longer than all the rest
+        lone = [claim for claim in claims.claims(name) if all(item.claim != claim for item in found)]
+        show(*console.method(ref), *([console.claims(found, lone)] if found or lone else []))
+
+
+@show_app.command("task")
+def show_task(
+    name: Annotated[str, typer.Argument(help="Task.")], as_json: Json = False, out: Out = None, data: DataFolder = None
+) -> None:
+    """A task's specification, and whether its data are at hand."""
+    from kdbench.specs import registry
+    from kdbench.terminal import tables as console
+
+    spec = registry.task(name)
+    if as_json:
+        print(json.dumps(spec.model_dump(mode="json"), indent=1))
+    else:
+        from kdbench.base.home import data_folder
+        from kdbench.data import status as catalogue
+
+        show(*console.task(spec, catalogue.status(spec, data_folder(data), home_of(out, needed=False).data)))
+
+
+@app.command()
+def results(
+    task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="This method alone.")] = None,
+    sort: Annotated[
+        Literal["task", "score", "delta", "step_ratio", "peak_alloc_mib"],
+        typer.Option("--sort", help="Order of the rows; best or cheapest first."),
+    ] = "task",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """The table of all results in the home folder, a row a configuration."""
+    from kdbench.results import cells as summary
+    from kdbench.specs import registry
+    from kdbench.terminal import tables as console
+
+    where = {}
+    if task is not None:
+        where["task"] = registry.task(task).name
+    if method is not None:
+        where["method"] = registry.method(method).name
+    home = home_of(out)
+    rows = summary.in_order(rows_of(home, **where), sort)
+    if as_json:
+        print(json.dumps([console.as_json(row) for row in rows], indent=1))
+    else:
+        show(*console.results(rows))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A method, 'METHOD KEY=VALUE ...', or a run id for its seeds.")],
+    second: Annotated[str, typer.Argument(help="What to compare with it, likewise.")],
+    task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Two methods or configurations seed by seed: difference, interval, cost of the recipes, and a verdict in words."""
+    from kdbench.results.compare import pairings, side
+    from kdbench.specs import registry
+    from kdbench.terminal import tables as console
+
+    for text in (first, second):
+        side(text)  # said before the index is read
+    where = {"task": registry.task(task).name} if task is not None else {}
+    home = home_of(out)
+    found = pairings(rows_of(home, older=True, **where), first, second)
+    if not found:
+        raise UserError(
+            f"no task in {home.root} has results of both {first} and {second}; run `kdbench evaluate` first"
+        )
+    if as_json:
+        print(json.dumps([console.pairing_json(pairing) for pairing in found], indent=1))
+    else:
+        show(console.pairings(found), *(pairing.words for pairing in found))
+
+
+@app.command()
+def doctor(out: Out = None, data: DataFolder = None) -> None:
+    """Say what this machine has and what would keep kdbench from running."""
+    from kdbench.terminal.doctor import checks
+
+    failed = False
+    for check in checks(home_of(out, needed=False), data):
+        failed |= check.state == "problem"
+        print(f"{check.state:8} {check.what}: {check.found}")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)

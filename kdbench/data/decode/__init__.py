@@ -1,0 +1,1 @@
+"""From files to arrays: which files, which rows, decoded once, identified."""

@@ -1,0 +1,270 @@
+"""Decoded data sets: made once from the files, kept as memory-mapped arrays under the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kdbench.base.cache import Damaged, build_once
+from kdbench.base.errors import UserError, nearest
+from kdbench.base.files import sha256, write_atomic
+from kdbench.data.decode import cache as kept
+from kdbench.data.decode import tables
+from kdbench.data.decode.cache import FACTS, Decoded
+from kdbench.data.decode.classfolders import differing, some
+from kdbench.data.decode.columns import Writer
+from kdbench.data.decode.place import Place
+from kdbench.data.decode.specification import PART_NAMES, Part, SetSpec, SoundInput
+from kdbench.data.decode.table import Table, share
+
+MULTI_LABEL = " (several labels a row, multi-label, is no kind of task here)"
+
+
+def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
+    """The decoded data set, made now if it is not there.
+
+    Raises:
+        UserError: the data are not at hand, or bad: names file and row.
+    """
+    local = spec.find(place.folder, copy)
+    if local is not None:
+        parts = {part: tables.open_part(spec, local, part) for part in PART_NAMES}
+        return _made(spec, parts, place, str(local))
+    if copy is not None or spec.hub is None:
+        raise absent_copy(spec, copy, place.folder)
+    return _from_hub(spec, place)
+
+
+def absent_copy(spec: SetSpec, copy: str | None, folder: Path | None) -> UserError:
+    """The error for a data set, or a copy of it, that is not at hand."""
+    if copy is None:
+        return tables.absent(spec, folder)
+    about = spec.copies[copy]
+    place = f"{folder or '<data folder>'}/{about.folders[0]}"
+    return UserError(
+        f"{spec.copy_name(copy)} is not at hand: {about.about}; put it in {place}, "
+        "and name that data folder with --data or KDBENCH_DATA"
+    )
+
+
+def _from_hub(spec: SetSpec, place: Place) -> Decoded:
+    """Later starts need neither the hub nor `datasets`."""
+    assert spec.hub is not None
+    found = kept.peek_hub(spec, place.cache)
+    if found is not None:
+        with suppress(Damaged):
+            _check(found.folder)
+            return found
+    made = _made(spec, tables.from_hub(spec), place, f"hub:{spec.hub.id}")
+    kept.point_to(spec, made, place.cache)
+    return made
+
+
+def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str) -> Decoded:
+    _same_classes(parts)
+    if spec.test_every is not None:
+        for table in parts.values():
+            _columns(spec, table)
+        parts = {
+            part: share(table, part, spec.aim, spec.test_every, by_class=spec.label is not None)
+            for part, table in parts.items()
+        }
+    content = kept.content_key({part: table.files for part, table in parts.items()}, place.cache)
+    folder = kept.place_of(spec, content, place.cache)
+
+    def build(path: Path) -> None:
+        for line in dict.fromkeys(table.passed for table in parts.values() if table.passed):
+            place.progress.say(line)
+        for left in path.iterdir():  # of a decoder that was killed
+            left.unlink()
+        rows_of = {part: _decode_part(spec, part, table, path, place) for part, table in parts.items()}
+        _distinct(spec, rows_of)
+        _every_class(spec, parts, {part: np.load(path / f"{part}.y.npy") for part in PART_NAMES}, place)
+        own = ("digests", "ids", "inputs")
+        facts = {part: {k: v for k, v in found.items() if k not in own} for part, found in rows_of.items()}
+        seen = set(rows_of["train"]["inputs"])
+        repeated = [row for row, digest in enumerate(rows_of["test"]["inputs"]) if digest in seen]
+        both = [digest for found in rows_of.values() for digest in found["digests"]]
+        sizes = {file.name: file.stat().st_size for file in path.iterdir()}
+        body = {"parts": facts, "pool": _together(both), "files": sizes, "set": spec.name, "repeated": repeated}
+        write_atomic(path / FACTS, json.dumps(body, indent=1))
+
+    build_once(folder, _check, build, place.progress.say)
+    return Decoded.read(folder, origin)
+
+
+def _check(folder: Path) -> None:
+    try:
+        sizes = json.loads((folder / FACTS).read_text())["files"]
+        wrong = [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
+    except (OSError, ValueError, KeyError) as error:
+        raise Damaged(str(error)) from error
+    if wrong:
+        raise Damaged(f"{wrong[0]} is not of the size it was written with")
+
+
+def _together(digests: list[bytes]) -> str:
+    """sha256 over row digests, whatever their order."""
+    return sha256(b"".join(sorted(digests)))
+
+
+def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Place) -> dict[str, Any]:
+    if table.count == 0:
+        raise UserError(f"{table.name}: the {part} part is empty")
+    columns = _columns(spec, table)
+    writers = {name: Writer(given, folder / f"{part}.{name}", table.count) for name, given in spec.inputs.items()}
+    aims: list[int | float] = []
+    digests: list[bytes] = []
+    inputs: list[bytes] = []
+    ids: dict[Any, str] = {}
+    with (
+        place.progress.bar(f"decoding {spec.name} {part}", table.count) as advance,
+        (folder / kept.names_of(part)).open("w", encoding="utf-8") as names,
+    ):
+        for at, row in table.read(columns):
+            aim = _aim(spec, row, at)
+            if aim is not None:
+                if spec.id is not None:
+                    _seen_once(spec.id, row[spec.id], at, ids)
+                digest = hashlib.sha256(repr(aim).encode())
+                seen = hashlib.blake2b(digest_size=16)
+                for writer in writers.values():
+                    content = writer.add(row, at)
+                    digest.update(content)
+                    seen.update(content)
+                aims.append(aim)
+                digests.append(digest.digest())
+                inputs.append(seen.digest())
+                names.write(at.replace("\n", " ") + "\n")
+            advance()
+    for writer in writers.values():
+        writer.close()
+    if not aims:
+        raise UserError(f"{table.name}: no row of the {part} part has a {next(iter(spec.columns))} in range")
+    y = np.asarray(aims, dtype=np.int64 if spec.label is not None else np.float32)
+    np.save(folder / f"{part}.y.npy", y)
+    return {
+        "rows": len(y),
+        "content": _together(digests),
+        "ordered": sha256(b"".join(digests)),
+        "labels": sha256(y.astype("<i8").tobytes()) if spec.label is not None else None,
+        **_moments(writers.values()),
+        "jpeg": any(writer.jpeg for writer in writers.values()),
+        "digests": digests,
+        "inputs": inputs,
+        "ids": ids,
+    }
+
+
+def _moments(writers: Iterable[Writer]) -> dict[str, list[int] | None]:
+    """Sums and sums of squares of the pixel values, by channel, of a set with one input of pictures of one size."""
+    found = [moments for writer in writers if (moments := writer.moments()) is not None]
+    sums, squares = found[0] if len(found) == 1 else (None, None)
+    return {"sums": sums, "squares": squares}
+
+
+def _columns(spec: SetSpec, table: Table) -> list[str]:
+    """Columns to read, checked against the file's schema."""
+    wanted = list(spec.columns)
+    if table.schema is None:
+        return wanted
+    file = table.name
+    for name, what in spec.columns.items():
+        if name not in table.schema.names:
+            raise UserError(
+                f"{file}: column {name!r} ({what}) is missing{nearest(name, table.schema.names)}; "
+                f"there are {', '.join(table.schema.names)}"
+            )
+    for column, check, what in _typed(spec):
+        found = table.schema.field(column).type
+        if not check(found):
+            several = MULTI_LABEL if pa.types.is_nested(found) else ""
+            raise UserError(f"{file}: column {column!r} is of type {found}{several}, {what} are expected")
+    return wanted
+
+
+def _same_classes(parts: Mapping[Part, Table]) -> None:
+    """Refuses parts whose class folders differ: classes are numbered by the order of their names."""
+    names = {Path(table.name): table.classes for table in parts.values() if table.classes is not None}
+    if len(names) == len(PART_NAMES) and (wrong := differing({k: v for k, v in names.items() if v is not None})):
+        raise UserError(wrong)
+
+
+def _every_class(spec: SetSpec, parts: Mapping[Part, Table], y: Mapping[Part, NDArray[Any]], place: Place) -> None:
+    """Refuses a class that one part alone has; says how many have no row at all."""
+    if spec.label is None:
+        return
+    names = parts["train"].classes or [str(label) for label in range(spec.label.classes)]
+    rows = {part: np.bincount(y[part], minlength=spec.label.classes) for part in PART_NAMES}
+    for part, other in (PART_NAMES, PART_NAMES[::-1]):
+        lacking = [names[int(label)] for label in np.flatnonzero((rows[part] == 0) & (rows[other] > 0))]
+        if lacking:
+            raise UserError(
+                f"{parts[part].name}: no row of class {some(lacking)} in the {part} part, which the {other} part has; "
+                "give both parts rows of every class"
+            )
+    absent = int((rows["train"] == 0).sum())
+    if absent:
+        place.progress.say(f"{spec.name}: {absent} of its {spec.label.classes} classes have no row in either part")
+
+
+def _typed(spec: SetSpec) -> list[tuple[str, Any, str]]:
+    """Columns whose type the schema tells: name, predicate of the Arrow type, what is expected."""
+
+    def number(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+    found: list[tuple[str, Any, str]] = []
+    if spec.label is not None:
+        found.append((spec.label.column, pa.types.is_integer, "whole numbers"))
+    if spec.target is not None:
+        found.append((spec.target.column, number, "numbers"))
+    found += [(g.rate_column, number, "numbers") for g in spec.inputs.values() if isinstance(g, SoundInput)]
+    return found
+
+
+def _aim(spec: SetSpec, row: dict[str, Any], at: str) -> int | float | None:
+    """The row's label or target; None for a row that is left out."""
+    if spec.label is not None:
+        label = row[spec.label.column]
+        if label is None:
+            raise UserError(f"{at}, column {spec.label.column!r}: label None is none; leave rows without a label out")
+        if not isinstance(label, int) or not 0 <= label < spec.label.classes:
+            unlabelled = " (-1 often stands for a row without a label: leave such rows out)" if label == -1 else ""
+            raise UserError(
+                f"{at}, column {spec.label.column!r}: label {label} is not one of 0 to "
+                f"{spec.label.classes - 1}{unlabelled}"
+            )
+        return label
+    assert spec.target is not None
+    low, high = spec.target.range
+    value = row[spec.target.column]
+    if value is None or not low <= value <= high:
+        if value is not None and spec.target.outside == "drop":
+            return None
+        raise UserError(f"{at}, column {spec.target.column!r}: {value} is not within {low:g} to {high:g}")
+    return float(value)
+
+
+def _seen_once(column: str, value: Any, at: str, ids: dict[Any, str]) -> None:
+    if value in ids:
+        raise UserError(f"{at}, column {column!r}: {value!r} stands at {ids[value]} already; ids must differ")
+    ids[value] = at
+
+
+def _distinct(spec: SetSpec, parts: Mapping[Part, dict[str, Any]]) -> None:
+    """No id stands in both parts."""
+    train, test = parts["train"]["ids"], parts["test"]["ids"]
+    both = next((value for value in test if value in train), None)
+    if both is not None:
+        raise UserError(
+            f"{test[both]}, column {spec.id!r}: {both!r} stands at {train[both]} too; the parts must not share rows"
+        )

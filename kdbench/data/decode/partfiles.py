@@ -1,0 +1,136 @@
+"""Which files of a data set's folder hold a part. Reads none of them; needs neither numpy nor pyarrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.base.errors import UserError
+from kdbench.data.decode import folders
+from kdbench.data.decode.specification import Part, SetSpec
+
+_SHARD = re.compile(
+    r"[-_.](?P<number>\d+)([-_]of[-_](?P<count>\d+))?"
+    r"(-[0-9a-f]{8,}|-[0-9a-f]{8}-[0-9a-f-]{27}(-c\d+)?)?(\.(snappy|gz|zstd?|lz4|brotli))?"
+)
+"""What follows a part's name in the name of one of its several files: as `datasets`, Spark and people number them."""
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """Files of a part: tables of many rows, or a folder with a file a row.
+
+    Attributes:
+        tables: parquet or Arrow files, in order.
+        folder: what holds the part's files where there are no tables.
+    """
+
+    spec: SetSpec
+    tables: Sequence[Path] = ()
+    folder: Path | None = None
+
+    @property
+    def files(self) -> Sequence[str] | Sequence[Path]:
+        """Every file that decides the part's rows; slow for a folder of many.
+
+        Raises:
+            UserError: the folder does not hold what it should.
+        """
+        return self.tables if self.folder is None else folders.files(self.spec, self.folder)
+
+
+def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
+    """The files of a part on disk.
+
+    Raises:
+        UserError: nothing there, or a shard is missing.
+    """
+    names = spec.parts[part]
+    for name in names:
+        for suffix in ("parquet", "arrow"):
+            if found := _files(folder, name, suffix):
+                return PartFiles(spec, found)
+    for name in names:
+        if (folder / name).is_dir():
+            return PartFiles(spec, folder=folder / name)
+    name = names[0]
+    raise UserError(
+        f"{folder}: no {part} part; {name}*.parquet, {name}*.arrow or a folder {name}/ of files is expected"
+    )
+
+
+def shard_of(stem: str) -> str:
+    """The part that a file belongs to by its name without suffix: ``train`` for ``train-00000-of-00002``.
+
+    A number alone is one of a shard where it has five digits, as Spark writes it; ``my-2020`` is a file by itself.
+    """
+    found = re.fullmatch(rf"(?P<part>.+?){_SHARD.pattern}", stem)
+    return found["part"] if found is not None and (found["count"] or len(found["number"]) == 5) else stem
+
+
+def tables_of(folder: Path, name: str) -> list[Path]:
+    """The parquet files of a part.
+
+    Raises:
+        UserError: there are none, or not all of them.
+    """
+    if found := _files(folder, name, "parquet"):
+        return found
+    raise UserError(f"{folder}: no parquet file {name}.parquet")
+
+
+def _files(folder: Path, name: str, suffix: str) -> list[Path]:
+    """Files of a part's name: the one that has it whole, else its shards, else the only one that begins with it.
+
+    Raises:
+        UserError: a shard is missing or there twice, or several files begin with the name.
+    """
+    for place in (folder, folder / "data"):
+        stems = {path.name.removesuffix(f".{suffix}"): path for path in sorted(place.glob(f"*.{suffix}"))}
+        if name in stems:
+            return _inside(stems[name], suffix) if stems[name].is_dir() else [stems[name]]
+        beside = {stem: path for stem, path in stems.items() if re.match(rf"{re.escape(name)}[-_.]", stem)}
+        numbered = {stem: found for stem in beside if (found := _SHARD.fullmatch(stem, len(name)))}
+        shards = {stem: found for stem, found in numbered.items() if found["count"]}
+        _whole(place, shards)
+        if numbered:
+            return [beside[stem] for stem in shards or numbered]
+        if len(beside) > 1:
+            raise UserError(
+                f"{place}: which of {', '.join(path.name for path in beside.values())} is the part {name!r}? name it "
+                f"{name}.{suffix} or, in shards, {name}-00000-of-00002.{suffix}; or put its files into a folder {name}/"
+            )
+        if beside:
+            return list(beside.values())
+    return _inside(folder / name, suffix)
+
+
+def _inside(folder: Path, suffix: str) -> list[Path]:
+    """All tables of a folder that is a part."""
+    return sorted(path for path in folder.glob(f"*.{suffix}") if not path.name.startswith("."))
+
+
+def _whole(folder: Path, shards: Mapping[str, re.Match[str]]) -> None:
+    """Refuses shards that are not all of one set, each once.
+
+    Raises:
+        UserError: names a shard that is missing or there twice.
+    """
+    if not shards:
+        return
+    first = next(iter(shards))
+    counts = {int(found["count"]) for found in shards.values()}
+    numbers = [int(found["number"]) for found in shards.values()]
+    if len(counts) > 1:
+        raise UserError(f"{folder}: {first} and its like are shards of several sets; keep the files of one")
+    if missing := sorted(set(range(*counts)) - set(numbers)):
+        raise UserError(
+            f"{folder}: shard {missing[0]} of {shards[first]['count']} is missing beside {first}; the download was cut "
+            "off, get it again"
+        )
+    if len(numbers) > len(set(numbers)):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        both = " and ".join(stem for stem, found in shards.items() if int(found["number"]) == twice)
+        raise UserError(f"{folder}: shard {twice} is there twice ({both}); keep one of them")

@@ -1,0 +1,307 @@
+"""What a data set is, as data: columns, parts, hashes, copies (``kdbench/data/sets/<name>.yaml``, or a plugin's file).
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from kdbench.base import plugins
+from kdbench.base.errors import UserError, nearest
+from kdbench.base.yamlfile import read_as
+from kdbench.data.decode.place import find_folder
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
+Column = Annotated[str, StringConstraints(min_length=1, max_length=80)]
+PartName = Annotated[str, StringConstraints(pattern=r"^(\.|[^./\\\x00-\x1f][^/\\\x00-\x1f]*)$", max_length=100)]
+"""A part's file without its suffix or shard, or its folder's name; ``.`` is the data set's own folder."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Part = Literal["train", "test"]
+PART_NAMES: tuple[Part, ...] = ("train", "test")
+SETS = Path(__file__).parents[1] / "sets"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageInput(_Model):
+    """Pictures of one size, decoded once to (N, channels, size, size) uint8.
+
+    ``convert`` allows pictures of another mode, which are brought to this one; otherwise they are an error.
+    ``white`` is the value of white in grey pictures of more than 8 bits, 65535 where it is not given.
+    """
+
+    kind: Literal["image"]
+    column: Column
+    size: int = Field(ge=1)
+    channels: Literal[1, 3] = 3
+    convert: bool = False
+    white: float | None = Field(default=None, gt=0)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class PictureInput(_Model):
+    """Pictures of any size, kept compressed and decoded when drawn: (N, 3, size, size) uint8.
+
+    ``resize`` is what the short side is brought to before the centre is cut out. ``white`` as of an image.
+    """
+
+    kind: Literal["picture"]
+    column: Column
+    size: int = Field(ge=1)
+    resize: int = Field(ge=1)
+    white: float | None = Field(default=None, gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class ClipInput(_Model):
+    """Videos, as files or as lists of pictures, kept as compressed pictures: (N, 3, frames, size, size) uint8.
+
+    ``keep`` is the shorter side of the pictures that a video file is decoded to, if its own is longer. ``loop`` repeats
+    videos shorter than ``frames``, which are an error otherwise. ``frame`` names an input that shows one picture of the
+    clip, a random one in training and the middle one in tests.
+    """
+
+    kind: Literal["clip"]
+    column: Column
+    frames: int = Field(ge=1)
+    size: int = Field(ge=1)
+    resize: int = Field(ge=1)
+    keep: int = Field(default=256, ge=1)
+    loop: bool = False
+    frame: Slug | None = None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class VectorInput(_Model):
+    """Stored features, (N, size) float32. With ``optional``, rows may have null there: they lack this input."""
+
+    kind: Literal["vector"]
+    column: Column
+    size: int = Field(ge=1)
+    optional: bool = False
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+
+
+class SoundInput(_Model):
+    """Waveforms, turned once into log-mel bands: (N, bands, frames) float32, see :mod:`kdbench.data.decode.sound`.
+
+    ``column`` holds int16 samples, ``rate_column`` their rate, which must be ``rate`` hertz.
+    """
+
+    kind: Literal["sound"]
+    column: Column
+    rate_column: Column
+    rate: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    window: int = Field(ge=2)
+    hop: int = Field(ge=1)
+    bands: int = Field(ge=1)
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+
+
+Input = Annotated[ImageInput | PictureInput | ClipInput | VectorInput | SoundInput, Field(discriminator="kind")]
+
+
+class Label(_Model):
+    """Classes: whole numbers 0 to ``classes`` - 1."""
+
+    column: Column
+    classes: int = Field(ge=2)
+
+
+class Target(_Model):
+    """A number to predict. Values outside ``range`` are an error, or leave their row out with ``outside: drop``."""
+
+    column: Column
+    range: tuple[float, float]
+    outside: Literal["refuse", "drop"] = "refuse"
+
+    @model_validator(mode="after")
+    def _wide(self) -> Target:
+        low, high = self.range
+        if not -math.inf < low < high < math.inf:
+            raise ValueError("range is two finite numbers, the lower one first; a target of one value cannot be learnt")
+        return self
+
+
+class Hub(_Model):
+    """A data set of the model hub, loaded through `datasets`; ``gated`` ones need the user's own token."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    config: Column | None = None
+    revision: Column | None = None
+    gated: bool = False
+
+
+class Identity(_Model):
+    """What tells that rows are those the name stands for; what is not given is not known.
+
+    ``content`` or ``sums`` of both parts prove it; the others can only disprove it.
+
+    Attributes:
+        rows: how many of each part.
+        content: of each part, sha256 over the sorted digests of its rows: pixels and label, whatever the file format.
+        sums: of each part, the sum of all pixel values (0 to 255) of each channel.
+        squares: of each part, the sum of their squares.
+        labels: of each part, sha256 over the labels in order.
+        pool: like ``content``, over both parts together.
+        lossless: no picture is a JPEG file.
+    """
+
+    rows: dict[Part, int] = {}
+    content: dict[Part, Sha256] = {}
+    sums: dict[Part, list[int]] = {}
+    squares: dict[Part, list[int]] = {}
+    labels: dict[Part, Sha256] = {}
+    pool: Sha256 | None = None
+    lossless: bool = False
+
+    @property
+    def proves(self) -> bool:
+        """Whether rows that agree with all of it are the data, and no copy of theirs."""
+        return any(set(known) == set(PART_NAMES) for known in (self.content, self.sums))
+
+
+class Copy(_Model):
+    """A known copy that is not the official data: re-encoded pixels, or another split."""
+
+    about: Text
+    folders: list[Slug] = Field(min_length=1)
+    identity: Identity
+
+
+class SetSpec(_Model):
+    """A data set.
+
+    Attributes:
+        folders: folder names below the user's data folder, the first that exists is read.
+        path: a folder of this machine, read where the data folder has none of ``folders``; never in a set that is
+            shared.
+        parts: names that the training and the test part have on the hub and on disk.
+        test_every: where both parts have one name, so that it holds all rows: one in so many of each class, or of a
+            regression's rows, is a test row, drawn with a fixed seed.
+        inputs: input name to column.
+        id: a column whose values must differ.
+        identity: of the official data.
+        copies: known copies, by what is appended to the name: ``cifar10`` + ``jpeg`` is ``cifar10-jpeg``.
+        megabytes: about what the files take.
+        about_rows: about how many training rows, where ``identity`` does not tell.
+    """
+
+    name: Slug
+    title: Text
+    hub: Hub | None = None
+    folders: list[Slug] = Field(min_length=1)
+    path: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None
+    parts: dict[Part, list[PartName]] = {"train": ["train"], "test": ["test"]}
+    test_every: int | None = Field(default=None, ge=2)
+    inputs: dict[Slug, Input] = Field(min_length=1)
+    label: Label | None = None
+    target: Target | None = None
+    id: Column | None = None
+    properties: list[Slug] = []
+    licence: Text
+    megabytes: float = Field(gt=0)
+    about_rows: int = Field(default=0, ge=0)
+    identity: Identity = Identity()
+    copies: dict[Slug, Copy] = {}
+    notes: dict[str, Text] = {}
+
+    @model_validator(mode="after")
+    def _one_aim(self) -> SetSpec:
+        if (self.label is None) == (self.target is None):
+            raise ValueError("a data set has either label or target")
+        if set(self.parts) != set(PART_NAMES):
+            raise ValueError("parts are train and test")
+        shared = set(self.parts["train"]) & set(self.parts["test"])
+        if bool(shared) != (self.test_every is not None):
+            raise ValueError("give test_every exactly where train and test are parts of one name")
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column name to what it must hold, for messages."""
+        words = {
+            "image": "pictures", "picture": "pictures", "clip": "videos or lists of pictures",
+            "vector": "lists of numbers", "sound": "lists of int16 samples",
+        }  # fmt: skip
+        found = {given.column: words[given.kind] for given in self.inputs.values()}
+        found |= {given.rate_column: "hertz" for given in self.inputs.values() if isinstance(given, SoundInput)}
+        if self.label is not None:
+            found[self.label.column] = f"0 to {self.label.classes - 1}"
+        if self.target is not None:
+            found[self.target.column] = f"{self.target.range[0]:g} to {self.target.range[1]:g}"
+        if self.id is not None:
+            found[self.id] = "distinct values"
+        return found
+
+    @property
+    def aim(self) -> str:
+        """Column of the label or target."""
+        aim = self.label if self.label is not None else self.target
+        assert aim is not None
+        return aim.column
+
+    def copy_name(self, copy: str | None) -> str:
+        """Name of the official data or of a copy."""
+        return self.name if copy is None else f"{self.name}-{copy}"
+
+    def known(self, copy: str | None) -> Identity:
+        """Identity of the official data or of a copy."""
+        return self.identity if copy is None else self.copies[copy].identity
+
+    def places(self, copy: str | None) -> list[str]:
+        """Folder names of the official data or of a copy."""
+        return self.folders if copy is None else self.copies[copy].folders
+
+    def find(self, folder: Path | None, copy: str | None) -> Path | None:
+        """Where the official data or a copy lie: in the user's data folder, else at ``path``; None if nowhere."""
+        found = find_folder(folder, self.places(copy))
+        if found is None and copy is None and self.path is not None and Path(self.path).is_dir():
+            return Path(self.path)
+        return found
+
+    def check_copy(self, copy: str | None) -> None:
+        """Raises: UserError: there is no such copy; names the nearest."""
+        if copy is not None and copy not in self.copies:
+            raise UserError(f"data.options.copy: {self.name} has no copy {copy!r}{nearest(copy, self.copies)}")
+
+
+def set_files() -> dict[str, Path]:
+    """Data set name to file: those described here, then those of plugins.
+
+    Raises:
+        UserError: a plugin's data set has a name that is taken.
+    """
+    found = {path.stem: path for path in sorted(SETS.glob("*.yaml"))}
+    for folder in plugins.folders(plugins.SETS):
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem in found:
+                raise UserError(f"{path}: the data set {path.stem!r} is there already ({found[path.stem]}); rename it")
+            found[path.stem] = path
+    return found
+
+
+def set_names() -> list[str]:
+    """Every data set that is described."""
+    return sorted(set_files())
+
+
+@functools.cache
+def set_spec(name: str) -> SetSpec:
+    """A data set by name, which must be one of :func:`set_names`."""
+    return read_as(SetSpec, set_files()[name], name=name)

@@ -1,0 +1,1 @@
+"""From arrays to batches: rows drawn, augmented and normalised."""

@@ -1,0 +1,106 @@
+"""Augmentations by name, drawn per sample.
+
+Most work on raw pixels batched on the device: each takes (N, C, ..., H, W) uint8 or float pixels and a generator on
+their device, and returns pixels of the same shape; clips get one draw for all their frames. Another view of the same
+picture is augmented alike by a generator in the same state: amounts are in pixels of the first view, whose (H, W) is
+``base``, and are scaled to the other's size. ``resized_crop<percent>``
+is the exception: stored pictures are cropped while they are decoded. The distribution equals torchvision's transform
+of the same meaning (``RandomCrop(padding=4)``, ``RandomHorizontalFlip``, ``RandomResizedCrop``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdbench.base.errors import UserError, nearest
+
+Size = tuple[int, ...]
+
+
+class Augment(Protocol):
+    """Pixels, a generator, and the (H, W) of the picture's first view, None for that view: pixels of equal shape."""
+
+    def __call__(self, pixels: Tensor, rng: torch.Generator, *, base: Size | None = None) -> Tensor: ...
+
+
+NAMES = ("crop<pixels>", "flip", "resized_crop<percent>")
+_FORM = re.compile(r"(?P<name>crop|flip|resized_crop)(?P<amount>[1-9][0-9]?)?")
+
+
+def crop(pixels: Tensor, rng: torch.Generator, pad: int, *, base: Size | None = None) -> Tensor:
+    """Zero padding of ``pad`` on each side, then a random window of the original size; (N, C, H, W).
+
+    Where ``base`` is another size, ``pad`` and the window's place are scaled, to the nearest pixel.
+    """
+    n, _, h, w = pixels.shape
+    dy, dx = torch.randint(2 * pad + 1, (2, n), generator=rng, device=pixels.device)
+    below, beside = pad, pad
+    if base is not None and base != (h, w):
+        (dy, below), (dx, beside) = _scaled(dy, pad, h / base[0]), _scaled(dx, pad, w / base[1])
+    padded = F.pad(pixels, (beside, beside, below, below))
+    rows = (dy[:, None] + torch.arange(h, device=pixels.device))[:, None, :, None]
+    cols = (dx[:, None] + torch.arange(w, device=pixels.device))[:, None, None, :]
+    samples = torch.arange(n, device=pixels.device)[:, None, None, None]
+    channels = torch.arange(pixels.shape[1], device=pixels.device)[None, :, None, None]
+    return padded[samples, channels, rows, cols]
+
+
+def _scaled(begin: Tensor, pad: int, scale: float) -> tuple[Tensor, int]:
+    """Where windows begin in a picture ``scale`` times as large, and the padding it needs."""
+    most = math.ceil(pad * scale)
+    return ((begin - pad) * scale).round().long() + most, most
+
+
+def flip(pixels: Tensor, rng: torch.Generator, *, base: Size | None = None) -> Tensor:
+    """Horizontal mirror with probability one half, at every size alike; (N, ..., W)."""
+    mirrored = torch.rand(len(pixels), generator=rng, device=pixels.device) < 0.5
+    return torch.where(mirrored.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A task's augmentation.
+
+    Attributes:
+        ops: name and operation of what is done on the device, in order.
+        least: smallest share of a stored picture's area that a random crop keeps; None takes the centre.
+    """
+
+    ops: tuple[tuple[str, Augment], ...] = ()
+    least: float | None = None
+
+    def without(self, names: Sequence[str]) -> list[Augment]:
+        """The device operations but for ``names``."""
+        return [op for name, op in self.ops if name not in names]
+
+
+def augmentation(names: Sequence[str]) -> Augmentation:
+    """Augmentations by name, in order.
+
+    Raises:
+        UserError: an unknown one; names the nearest.
+    """
+    ops: list[tuple[str, Augment]] = []
+    least = None
+    for name in names:
+        form = _FORM.fullmatch(name)
+        if form is None or (form["name"] == "flip") == bool(form["amount"]):
+            raise UserError(
+                f"data.augment: unknown augmentation {name!r}{nearest(name, NAMES)}; there are {', '.join(NAMES)}"
+            )
+        if form["name"] == "flip":
+            ops.append((name, flip))
+        elif form["name"] == "crop":
+            ops.append((name, partial(crop, pad=int(form["amount"]))))
+        else:
+            least = int(form["amount"]) / 100
+    return Augmentation(tuple(ops), least)

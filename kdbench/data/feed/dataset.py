@@ -1,0 +1,276 @@
+"""A data set: raw rows of a fixed training and test part, how they become inputs, and the hashes that identify them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdbench.base.errors import UserError
+from kdbench.base.files import canonical_json, sha256
+from kdbench.base.seeds import derive
+from kdbench.contract import Batch, Rows
+from kdbench.data.feed.stored import Stored
+from kdbench.specs.task import Subset
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How an input's raw values become network input: uint8 is divided by 255, then (x - mean) / std per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Raw (N, C, ...) to normalised float32."""
+        x = raw.float().div_(255) if raw.dtype is torch.uint8 else raw.float()
+        shape = (1, -1, *([1] * (x.ndim - 2)))
+        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(shape) for v in (self.mean, self.std))
+        return (x - mean) / std
+
+
+Derive = Callable[[Tensor, "torch.Generator | None"], Tensor]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """An input made from another one's raw values after their augmentation, so that both show the same crop.
+
+    Attributes:
+        base: the input it is made from.
+        fn: (raw values (N, ...), generator) -> raw values (N, ...); the generator is None for test rows.
+    """
+
+    base: str
+    fn: Derive
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Raw rows and facts of a data source.
+
+    Attributes:
+        train, test: raw rows; targets of a regression are in the task's own unit. Inputs are tensors, or
+            :class:`Stored` columns whose rows are read from disk when drawn.
+        classes: number of classes, 1 for a regression.
+        transforms: input name to its normalisation, derived inputs among them.
+        derived: inputs that are not held but made from others.
+        shows: input to the column of pictures it is made from: inputs of one picture are cropped and mirrored alike in
+            training, each at its own size. Where an augmentation counts pixels, they are those of the first.
+        optional: inputs that some rows lack; such a row holds NaN there.
+        label_range: (min, max) of regression targets, None for classes.
+        properties: what methods may rely on, e.g. ``rgb``, ``rotation_safe``.
+        source: where the rows came from, for the record.
+        official: False for rows that are not those the name stands for; never ranked beside them.
+        drawn: sha256 of the training rows a subset drew, None without one.
+        digests: part to content digest where it is known already.
+    """
+
+    name: str
+    train: Rows
+    test: Rows
+    classes: int
+    transforms: Mapping[str, Transform]
+    derived: Mapping[str, Derived] = field(default_factory=dict)
+    shows: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+    label_range: tuple[float, float] | None = None
+    properties: frozenset[str] = frozenset()
+    source: str = ""
+    official: bool = True
+    drawn: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def shape(self, input_name: str) -> tuple[int, ...]:
+        """Shape of one row of an input.
+
+        Raises:
+            UserError: there is no such input; names those there are.
+        """
+        if input_name in self.train.x:
+            return tuple(self.train.x[input_name].shape[1:])
+        if input_name in self.derived:
+            made = self.derived[input_name]
+            base = torch.zeros(2, *self.shape(made.base), dtype=self.train.x[made.base].dtype)
+            return tuple(made.fn(base, None).shape[1:])
+        known = [*self.train.x, *self.derived]
+        raise UserError(f"data set {self.name!r} has no input {input_name!r}; its inputs are {', '.join(known)}")
+
+    def only(self, names: Iterable[str]) -> Dataset:
+        """The same rows with no other inputs than ``names``, most important first, and those they are made from.
+
+        Raises:
+            UserError: there is no such input.
+        """
+        wanted = dict.fromkeys(names)
+        for name in wanted:
+            self.shape(name)
+        derived = {name: made for name, made in self.derived.items() if name in wanted}
+        kept = {*wanted, *(made.base for made in derived.values())}
+        raw = dict.fromkeys(derived[name].base if name in derived else name for name in wanted)
+        pictures = Counter(self.shows[name] for name in raw if name in self.shows)
+        shows = {name: picture for name in raw if pictures[picture := self.shows.get(name, "")] > 1}
+        train, test = (Rows({n: x for n, x in r.x.items() if n in kept}, r.y) for r in (self.train, self.test))
+        return replace(self, train=train, test=test, derived=derived, shows=shows)
+
+    def leader(self, name: str) -> str:
+        """The first input of the picture that an input shows: the others take its draws; itself where it is alone."""
+        return next((first for first, picture in self.shows.items() if picture == self.shows.get(name)), name)
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two inputs show one picture in one form: they are made of one column, and have as many axes."""
+        shown = [self.leader(self.derived[name].base if name in self.derived else name) for name in (one, other)]
+        return shown[0] == shown[1] and len(self.shape(one)) == len(self.shape(other))
+
+    def finish(
+        self, raw: Mapping[str, Tensor], rng: torch.Generator | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Raw values of some inputs as networks see them: derived inputs added, gaps masked, all normalised.
+
+        Args:
+            raw: input name to (N, ...) raw values, augmented already.
+            rng: for derived inputs that draw; None for test rows.
+
+        Returns:
+            Input name to (N, ...) float32, and optional input name to (N,) bool, False where a row lacks it.
+        """
+        alike = Alike(self, rng)
+        made = {name: d for name, d in self.derived.items() if d.base in raw}
+        held = dict(raw) | {name: d.fn(raw[d.base], alike.draws(d.base)) for name, d in made.items()}
+        present = {}
+        for name in self.optional & held.keys():
+            gaps = held[name].isnan()
+            present[name] = ~gaps.flatten(1).any(1)
+            held[name] = held[name].masked_fill(gaps, 0.0)
+        return {name: self.transforms[name](values) for name, values in held.items()}, present
+
+    def batch(self, raw: Rows, index: Tensor) -> Batch:
+        """Raw rows as a batch, not augmented."""
+        x, present = self.finish(raw.x)
+        return Batch(x, raw.y, index, present=present)
+
+    def digest(self, part: str) -> str:
+        """sha256 over the content of ``train`` or ``test``: names, shapes, types and values."""
+        if part in self.digests:
+            return self.digests[part]
+        rows: Rows = getattr(self, part)
+        digest = hashlib.sha256()
+        for name, column in sorted({**rows.x, **target_tensors(rows.y)}.items()):
+            digest.update(f"{name}:{tuple(column.shape)}:{column.dtype}".encode())
+            if isinstance(column, Stored):
+                digest.update(column.digest.encode())
+            else:
+                digest.update(np.ascontiguousarray(column.cpu().numpy()).tobytes())
+        return digest.hexdigest()
+
+    def identity(self) -> str:
+        """sha256 over all that decides what networks see of these rows: content, normalisation, geometry, gaps."""
+        columns: Mapping[str, Tensor | Stored] = self.train.x
+        geometry = {
+            name: [column.geometry.size, column.geometry.resize, column.frames]
+            for name, column in columns.items()
+            if isinstance(column, Stored)
+        }
+        facts = {
+            "rows": {part: self.digest(part) for part in ("train", "test")},
+            "seen": {name: [list(t.mean), list(t.std)] for name, t in self.transforms.items()},
+            "geometry": geometry,
+            "derived": {name: made.base for name, made in self.derived.items()},
+            "optional": sorted(self.optional),
+            "classes": self.classes,
+            "label_range": self.label_range,
+        }
+        return sha256(canonical_json(facts))
+
+    def subset(self, rule: Subset | None, seed: int) -> Dataset:
+        """The training rows a subset rule draws, stratified by class.
+
+        Raises:
+            UserError: a class has fewer rows than asked for, or the task has no classes.
+        """
+        if rule is None:
+            return self
+        if self.label_range is not None:
+            raise UserError(f"data.subset: {self.name} has no classes to draw from; remove data.subset")
+        generator = np.random.default_rng(derive(seed if rule.seed is None else rule.seed, "subset"))
+        if not isinstance(self.train.y, Tensor):
+            raise UserError(f"data.subset: {self.name} has no classes to draw from; remove data.subset")
+        labels = self.train.y.cpu().numpy()
+        chosen = []
+        for label in range(self.classes):
+            rows = np.flatnonzero(labels == label)
+            count = rule.per_class if rule.per_class is not None else round((rule.fraction or 0) * len(rows))
+            if not 0 < count <= len(rows):
+                asked = f"{rule.per_class} a class" if rule.per_class is not None else f"{rule.fraction:.0%} of them"
+                raise UserError(
+                    f"data.subset: class {label} of {self.name} ({self.source}) has {len(rows)} training rows, {asked} "
+                    "are asked for; change data.subset"
+                )
+            chosen.append(generator.permutation(rows)[:count])
+        index = np.sort(np.concatenate(chosen))
+        return replace(
+            self,
+            train=select(self.train, torch.from_numpy(index)),
+            drawn=hashlib.sha256(index.astype("<i8").tobytes()).hexdigest(),
+            digests={part: digest for part, digest in self.digests.items() if part != "train"},
+        )
+
+    def head(self, rows: int) -> Dataset:
+        """At most ``rows`` training and test rows, evenly spread over each part, for a smoke run."""
+
+        def some(part: Rows) -> Rows:
+            count = min(rows, len(part.y))
+            return select(part, torch.arange(count) * len(part.y) // count)
+
+        return replace(self, train=some(self.train), test=some(self.test), digests={})
+
+
+class Alike:
+    """Draws that are equal for all inputs of one picture: the first of them draws, the others from the same state.
+
+    Args:
+        rng: moves on as if each picture had one input; None where nothing is drawn.
+    """
+
+    def __init__(self, data: Dataset, rng: torch.Generator | None) -> None:
+        self._data, self._rng = data, rng
+        self._states: dict[str, Tensor] = {}
+
+    def draws(self, name: str) -> torch.Generator | None:
+        """The generator for an input, in turn for each."""
+        rng, leader = self._rng, self._data.leader(name)
+        if rng is None or name not in self._data.shows:
+            return rng
+        if leader not in self._states:
+            self._states[leader] = rng.get_state()
+            return rng
+        again = torch.Generator(rng.device)
+        again.set_state(self._states[leader])
+        return again
+
+
+def target_tensors(y: Any) -> dict[str, Tensor]:
+    """The tensors that targets hold, by name: ``y`` itself where it is one."""
+    return {"y": y} if isinstance(y, Tensor) else {f"y.{name}": held for name, held in y.tensors().items()}
+
+
+def device_of(y: Any) -> torch.device:
+    """Where targets lie."""
+    return next(iter(target_tensors(y).values())).device
+
+
+def take(rows: Rows, index: Tensor) -> Rows:
+    """Rows by number, read from disk where they are stored there; test geometry, nothing drawn."""
+    return Rows({name: column[index] for name, column in rows.x.items()}, rows.y[index])
+
+
+def select(rows: Rows, index: Tensor) -> Rows:
+    """Rows by number; stored columns stay on disk."""
+    x = {name: column.select(index) if isinstance(column, Stored) else column[index] for name, column in rows.x.items()}
+    return Rows(x, rows.y[index])

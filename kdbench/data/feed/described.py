@@ -1,0 +1,164 @@
+"""A described data set as a :class:`Dataset`: decoded, identified, ready to train on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from kdbench.base.errors import UserError
+from kdbench.contract import Rows
+from kdbench.data.decode.cache import Decoded, names_of
+from kdbench.data.decode.decoded import decode
+from kdbench.data.decode.identity import identify
+from kdbench.data.decode.options import parse
+from kdbench.data.decode.place import Place
+from kdbench.data.decode.specification import (
+    PART_NAMES,
+    ClipInput,
+    ImageInput,
+    Input,
+    PictureInput,
+    SetSpec,
+    VectorInput,
+    set_names,
+    set_spec,
+)
+from kdbench.data.feed.dataset import Dataset, Derived, Transform, select
+from kdbench.data.feed.stored import Geometry, Stored
+from kdbench.specs.task import Data
+
+
+class First(BaseModel):
+    """Rows to keep of each part, the first in order: of each class, or in all for a regression."""
+
+    model_config = ConfigDict(extra="forbid")
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+
+
+class Options(BaseModel):
+    """``copy``: a known copy instead of the official data. ``first``: fewer rows, for teachers too."""
+
+    model_config = ConfigDict(extra="forbid")
+    known_copy: str | None = Field(default=None, alias="copy")
+    first: First | None = None
+
+
+def of_source(given: Data, place: Place) -> tuple[SetSpec, Path | None] | None:
+    """The data set behind a task's data and where it lies on disk, None for a source that is a module."""
+    if given.source not in set_names():
+        return None
+    spec = set_spec(given.source)
+    return spec, spec.find(place.folder, parse(Options, given.options, spec.name).known_copy)
+
+
+def decoded_of(given: Data, place: Place) -> Decoded | None:
+    """The decoded rows behind a task's data, None for a source that is a module."""
+    found = of_source(given, place)
+    if found is None:
+        return None
+    return decode(found[0], parse(Options, given.options, found[0].name).known_copy, place)
+
+
+def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
+    """All rows of a data set.
+
+    Raises:
+        UserError: no such copy, the data are absent or bad, or they are a known copy of what was asked for.
+    """
+    given = parse(Options, options, spec.name)
+    copy = given.known_copy
+    spec.check_copy(copy)
+    decoded = decode(spec, copy, place)
+    name, why_not = identify(spec, copy, decoded)
+    if why_not is not None:
+        place.progress.say(
+            f"{decoded.origin}: not known as {spec.copy_name(copy)} ({why_not}); recorded as {name}, and not ranked"
+        )
+    transforms, derived, shows = {}, {}, {}
+    for input_name, column in spec.inputs.items():
+        transforms[input_name] = transform(column)
+        if isinstance(column, ImageInput | PictureInput | ClipInput):
+            shows[input_name] = column.column
+        if isinstance(column, ClipInput) and column.frame is not None:
+            transforms[column.frame] = transforms[input_name]
+            derived[column.frame] = Derived(input_name, one_frame)
+    whole = Dataset(
+        name=name,
+        train=_rows(spec, decoded, "train"),
+        test=_rows(spec, decoded, "test"),
+        classes=spec.label.classes if spec.label is not None else 1,
+        transforms=transforms,
+        derived=derived,
+        shows=shows,
+        optional=frozenset(n for n, g in spec.inputs.items() if isinstance(g, VectorInput) and g.optional),
+        label_range=spec.target.range if spec.target is not None else None,
+        properties=frozenset(spec.properties),
+        source=decoded.origin if decoded.origin.startswith("hub:") else f"folder:{spec.places(copy)[0]}",
+        official=why_not is None,
+        digests={part: decoded.facts["parts"][part]["ordered"] for part in PART_NAMES},
+    )
+    return whole if given.first is None else _first(whole, given.first)
+
+
+def _first(data: Dataset, keep: First) -> Dataset:
+    """The first rows of each class, or of a regression's parts.
+
+    Raises:
+        UserError: a class has fewer.
+    """
+
+    def some(part: str, rows: Rows, count: int) -> Rows:
+        groups = [rows.y == label for label in range(data.classes)] if data.label_range is None else [rows.y == rows.y]
+        index = [torch.nonzero(group).squeeze(1)[:count] for group in groups]
+        short = next((label for label, found in enumerate(index) if len(found) < count), None)
+        if short is not None:
+            of = f"class {short} of " if data.label_range is None else ""
+            raise UserError(f"data.options.first: {of}{data.name} has {len(index[short])} {part} rows, not {count}")
+        return select(rows, torch.cat(index).sort().values)
+
+    return replace(
+        data, train=some("train", data.train, keep.train), test=some("test", data.test, keep.test), digests={}
+    )
+
+
+def transform(given: Input) -> Transform:
+    """The normalisation of an input."""
+    mean, std = (v if isinstance(v, tuple) else (v,) for v in (given.mean, given.std))
+    return Transform(mean, std)
+
+
+def one_frame(clip: Tensor, rng: torch.Generator | None) -> Tensor:
+    """(N, C, T, H, W) to (N, C, H, W): a random picture of each clip, the middle one without a generator."""
+    n, frames = clip.shape[0], clip.shape[2]
+    if rng is None:
+        return clip[:, :, frames // 2]
+    return clip[torch.arange(n, device=clip.device), :, torch.randint(frames, (n,), generator=rng, device=clip.device)]
+
+
+def _rows(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
+    y = torch.from_numpy(np.array(decoded.array(part, "y")))
+    columns: dict[str, Any] = {}
+    for name, given in spec.inputs.items():
+        if isinstance(given, PictureInput | ClipInput):
+            columns[name] = Stored(
+                blob=decoded.blob(part, name),
+                bounds=decoded.array(part, f"{name}.bounds"),
+                first=decoded.array(part, f"{name}.first"),
+                rows=np.arange(len(y)),
+                geometry=Geometry(given.size, given.resize),
+                frames=given.frames if isinstance(given, ClipInput) else None,
+                digest=decoded.facts["parts"][part]["ordered"],
+                name=f"{decoded.origin} {part}",
+                names=decoded.folder / names_of(part),
+                white=given.white if isinstance(given, PictureInput) else None,
+            )
+        else:
+            columns[name] = torch.from_numpy(decoded.array(part, name))
+    return Rows(columns, y)

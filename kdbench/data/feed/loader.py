@@ -1,0 +1,180 @@
+"""Batches of a training stage, and test batches.
+
+Small rows live on the training device and are augmented there, a whole batch at once; stored pictures and views made
+on the host come from worker processes (:mod:`kdbench.data.feed.stream`). Which rows a batch holds and how they are
+augmented depends on (seed, stage, draw number) alone: a run that resumes at any draw or has other workers sees equal
+batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from kdbench.base.errors import UserError
+from kdbench.base.seeds import generator
+from kdbench.contract import Batch, Rows, Views
+from kdbench.data.feed.augment import augmentation
+from kdbench.data.feed.dataset import Alike, Dataset, device_of, take
+from kdbench.data.feed.stored import Stored
+from kdbench.data.feed.stream import HostDraw, Order, Stream, default_workers
+
+_NO_DRAWS = torch.Generator()
+"""Stands where a batch needs no draws."""
+
+
+class Loader:
+    """Batches of a training stage.
+
+    Args:
+        data: how raw values become inputs.
+        rows: raw training rows on the device, stored columns apart; regression targets already scaled.
+        augment: augmentation names, applied to every input of image or clip shape.
+        batch: rows of a batch.
+        seed: the run's seed.
+        stage: name of the stage, part of the stream's name.
+        views: several views of each row, or None.
+        drop_below: a last partial batch of fewer rows is left out.
+        workers: processes that read stored pictures and make host views; 0 does so in this one.
+
+    Attributes:
+        steps: batches of an epoch.
+        smallest: rows of its smallest batch.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        rows: Rows,
+        augment: Sequence[str],
+        batch: int,
+        seed: int,
+        stage: str,
+        views: Views | None = None,
+        drop_below: int = 1,
+        workers: int | None = None,
+    ) -> None:
+        self.data, self.rows, self.views = data, rows, views
+        self.batch = min(batch, len(rows.y))
+        self.seed, self.stage = seed, stage
+        self.device = device_of(rows.y)
+        chosen = augmentation(augment)
+        self.augment = chosen.without(views.replaces if views is not None else ())
+        rest = len(rows.y) % self.batch
+        partial = rest if rest >= max(1, drop_below) else 0
+        self.steps = len(rows.y) // self.batch + bool(partial)
+        self.smallest = partial or self.batch
+        self._order = Order(len(rows.y), self.batch, self.steps, seed, stage)
+        self._placed: tuple[int, Tensor] | None = None
+        self._host = self._on_host()
+        if chosen.least is not None and any(_is_pixels(x) for x in rows.x.values()):
+            raise UserError("data.augment: resized_crop needs pictures that are read from disk; use crop<pixels> here")
+        columns = {name: rows.x[name] for name in self._host}
+        draw = HostDraw(columns, self._order, chosen.least, self._host_views, {n: data.leader(n) for n in columns})
+        self._stream = Stream(draw, default_workers() if workers is None else workers) if self._host else None
+        # Rows that no augmentation touches are normalised once instead of at every draw.
+        still = {name: x for name, x in rows.x.items() if not self._is_touched(name)}
+        self._still, self._still_present = data.finish(still)
+
+    @property
+    def _host_views(self) -> Views | None:
+        return self.views if self.views is not None and self.views.host else None
+
+    def _on_host(self) -> list[str]:
+        """Inputs that worker processes make."""
+        made = self._host_views is not None
+        return [name for name, x in self.rows.x.items() if isinstance(x, Stored) or (made and self._is_viewed(name))]
+
+    def _is_viewed(self, name: str) -> bool:
+        """Whether a stage's views are of this input, or of another that shows the same picture."""
+        return self.views is not None and self.data.leader(self.views.input) == self.data.leader(name)
+
+    def _is_touched(self, name: str) -> bool:
+        drawn = _is_pixels(self.rows.x[name]) and bool(self.augment)
+        return name in self._host or self._is_viewed(name) or drawn
+
+    def _index(self, number: int) -> Tensor:
+        epoch, place = divmod(number, self.steps)
+        if self._placed is None or self._placed[0] != epoch:
+            self._placed = (epoch, self._order.epoch(epoch).to(self.device))
+        return self._placed[1][place * self.batch : (place + 1) * self.batch]
+
+    def draw(self, number: int) -> Batch:
+        """Batch ``number`` of the stage, counted from 0 over all epochs."""
+        index = self._index(number)
+        n_views = self.views.n if self.views is not None else 1
+        raw = {name: x[index] for name, x in self.rows.x.items() if self._is_touched(name) and name not in self._host}
+        if self._stream is not None:
+            raw |= {name: x.to(self.device, non_blocking=True) for name, x in self._stream.get(number).items()}
+        rng = generator(self.device, self.seed, "augment", self.stage, number) if raw else _NO_DRAWS
+        alike = Alike(self.data, rng)
+        moved = {name: self._augmented(name, values, alike.draws(name) or rng) for name, values in raw.items()}
+        x, present = self.data.finish(moved, rng)
+        if self.views is not None and self.views.where == "final":
+            alike = Alike(self.data, rng)
+            for name in [name for name in x if self._is_viewed(name)]:
+                x[name] = self.views.fn(x[name], alike.draws(name) or rng).flatten(0, 1)
+        for name, values in self._still.items():
+            x[name] = _repeat(values[index], n_views)
+        for name, mask in self._still_present.items():
+            present[name] = mask[index]
+        present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
+        x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}
+        return Batch(x, self.rows.y[index].repeat(n_views), index.repeat(n_views), n_views, present)
+
+    def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
+        """Raw rows after views of raw pixels and augmentation; inputs of different pictures get draws of their own."""
+        views, viewed = self.views, self._is_viewed(name)
+        if views is not None and not (viewed and views.where == "final"):
+            if not viewed:
+                raw = _repeat(raw, views.n)
+            elif not views.host:
+                raw = views.fn(raw, rng).flatten(0, 1)
+        if _is_pixels(raw):
+            base = tuple(self.rows.x[self.data.leader(name)].shape[-2:])
+            for fn in self.augment:
+                raw = fn(raw, rng, base=base)
+        return raw
+
+
+def _is_pixels(x: Tensor | Stored) -> bool:
+    """Pictures or clips held as pixels."""
+    return not isinstance(x, Stored) and x.dtype is torch.uint8 and x.ndim >= 4
+
+
+def _repeat(rows: Tensor, times: int) -> Tensor:
+    """Rows once for each view, view-major."""
+    return rows if times == 1 else rows.repeat(times, *[1] * (rows.ndim - 1))
+
+
+class InOrder:
+    """Rows in order, normalised, not augmented. Iterating again reads again; rows on the device are made ready once.
+
+    Attributes:
+        y: (N,) all targets.
+    """
+
+    def __init__(self, data: Dataset, rows: Rows, batch: int = 1000, workers: int | None = None) -> None:
+        self.y = rows.y
+        self._data, self._rows = data, rows
+        stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
+        self._workers = default_workers() if workers is None else workers
+        self._batch = min(batch, 64) if stored else batch
+        self._stored = stored
+        self._ready = None if stored else [data.batch(take(rows, index), index) for index in self._parts()]
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return torch.arange(len(self.y), device=device_of(self.y)).split(self._batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._ready is not None:
+            yield from self._ready
+            return
+        order = Order(len(self.y), self._batch, len(self._parts()), None, "")
+        stream = Stream(HostDraw(self._stored, order, None, None), self._workers)
+        for number, index in enumerate(self._parts()):
+            raw = {name: x[index] for name, x in self._rows.x.items() if name not in self._stored}
+            raw |= {name: x.to(device_of(self.y)) for name, x in stream.get(number).items()}
+            yield self._data.batch(Rows(raw, self.y[index]), index)

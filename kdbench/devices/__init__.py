@@ -1,0 +1,1 @@
+"""What a run runs on: the machine's facts, clocks, boards, memory."""

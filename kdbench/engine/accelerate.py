@@ -1,0 +1,73 @@
+"""Networks made ready for the engine options of a run."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from kdbench.base.errors import UserError
+from kdbench.contract import Needs, Network
+from kdbench.engine.graphs import require_graphs
+from kdbench.models.fold import fold_norms
+from kdbench.specs.options import Dtype, EngineOptions
+
+AUTOCAST: dict[Dtype, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+RECOMPILATIONS = 64
+"""How often one function may be compiled anew: once a network, mode and size of a batch; torch's own limit is 8."""
+COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
+"""C++ compilers that torch.compile looks for."""
+
+
+def student(net: Network, options: EngineOptions) -> Network:
+    """A network that is trained, in place."""
+    return _arranged(net, options.precision, options)
+
+
+def teacher(net: Network, needs: Needs, options: EngineOptions) -> Network:
+    """A teacher as a method wants it: its mode, whether it is trained; a copy where an option changes it."""
+    if options.changed():
+        net = copy.deepcopy(net)
+    net.train(needs.teacher_batchnorm == "batch").requires_grad_(needs.trains_teacher)
+    if options.fold_teacher and not _reads_norms(needs):
+        fold_norms(net)
+    return _arranged(net, options.teacher_dtype or options.precision, options)
+
+
+def eager(net: nn.Module) -> AbstractContextManager[None]:
+    """Within the block nothing that was compiled is used, if the network was: evaluation need not compile again."""
+    compiled = any(module._compiled_call_impl is not None for module in net.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+def _reads_norms(needs: Needs) -> bool:
+    """Whether a teacher's batch norms are more to a method than a part of its function."""
+    return needs.trains_teacher or needs.teacher_batchnorm == "batch" or bool(needs.teacher & {"norm", "tail"})
+
+
+def _arranged(net: Network, dtype: Dtype, options: EngineOptions) -> Network:
+    net.autocast = AUTOCAST[dtype]
+    if options.channels_last:
+        net.to(memory_format=torch.channels_last)
+    device = next(net.parameters()).device
+    if options.cuda_graphs:
+        require_graphs(device)
+    if options.compile:
+        _require_compiler(device)
+        torch._dynamo.config.recompile_limit = RECOMPILATIONS
+        # Static shapes: a ragged last batch gets kernels of its own instead of slower ones for all.
+        net.compile(dynamic=False)
+    return net
+
+
+def _require_compiler(device: torch.device) -> None:
+    """Raises :class:`UserError` where nothing here can compile for a device."""
+    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise UserError("engine.compile=true: no C++ compiler is on the PATH; install g++ or clang, or leave it out")
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UserError("engine.compile=true: triton is not installed; install it, or leave the option out")

@@ -1,0 +1,93 @@
+"""A method's needs against a task's offers, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from kdbench import kinds
+from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Out
+from kdbench.data.feed.dataset import Dataset
+from kdbench.engine.task import Task
+from kdbench.specs.task import TaskSpec
+
+OF_CLASSIFIER = frozenset({"logits", "classifier"})
+"""What a network offers through its classifier."""
+
+
+def offers_of(net: Network, out: Out) -> set[str]:
+    """What a network offers: the filled fields of its output, and its classifier, norms and tails."""
+    found = {name for name, value in out._asdict().items() if value is not None and value != ()}
+    for name, probe in (
+        ("classifier", lambda: net.classifier),
+        ("norm", lambda: net.norm(0)),
+        ("tail", lambda: net.tail(0)),
+    ):
+        try:
+            probe()
+        except NotApplicable:
+            continue
+        found.add(name)
+    return found
+
+
+def kind_and_roles(needs: Needs, spec: TaskSpec) -> list[str]:
+    """Roles of the task's teachers that the method reads; all of them stand for any one where the pair has an ensemble.
+
+    Raises:
+        NotApplicable: wrong kind of task, or a teacher it needs is not there.
+    """
+    if (reason := kinds.refusal(needs.kinds, spec.kind)) is not None:
+        raise NotApplicable(reason)
+    roles, together = list(spec.pair.teachers), spec.pair.ensemble is not None
+    wanted = []
+    for role in needs.teachers:
+        if role in (ANY_TEACHER, ALL_TEACHERS):
+            if not roles:
+                raise NotApplicable("it needs a teacher, the task has none")
+            wanted += roles if role == ALL_TEACHERS or together else roles[:1]
+        elif role in roles:
+            wanted.append(role)
+        else:
+            raise NotApplicable(f"it needs a teacher of role {role!r}, the task has {', '.join(roles) or 'none'}")
+    return list(dict.fromkeys(wanted))
+
+
+def inputs(needs: Needs, spec: TaskSpec, roles: Sequence[str], data: Dataset) -> None:
+    """Checks that student and teachers read what the method asks of them.
+
+    Raises:
+        NotApplicable: they read one picture where different inputs are asked for, or the other way round.
+    """
+    own = spec.pair.student.input
+    others = [name for role in roles if not data.alike(own, name := spec.pair.teachers[role].input)]
+    if needs.inputs == "same" and others:
+        raise NotApplicable(f"student and teacher must read one picture, here they read {own} and {others[0]}")
+    if needs.inputs == "other" and roles and not others:
+        raise NotApplicable(f"student and teacher must read different inputs, here both read {own}")
+
+
+def nets_and_data(
+    needs: Needs, task: Task, student: Network, teachers: Mapping[str, Network], untrained: Collection[str] = ()
+) -> None:
+    """Checks what the networks and the data offer.
+
+    Args:
+        untrained: roles whose classifier came without weights.
+
+    Raises:
+        NotApplicable: naming what is missing.
+    """
+    missing = needs.student - offers_of(student, task.probe(student))
+    if missing:
+        raise NotApplicable(f"the student {task.spec.pair.student.net} offers no {', '.join(sorted(missing))}")
+    for role, teacher in teachers.items():
+        offered = offers_of(teacher, task.probe(teacher))
+        if missing := needs.teacher - offered:
+            raise NotApplicable(f"the {role} teacher offers no {', '.join(sorted(missing))}")
+        if role in untrained and (missing := needs.teacher & OF_CLASSIFIER):
+            raise NotApplicable(
+                f"it reads {', '.join(sorted(missing))} of the {role} teacher, whose weights are features alone"
+            )
+    missing = needs.data - task.data.properties
+    if missing:
+        raise NotApplicable(f"the data set is not {', '.join(sorted(missing))}")

@@ -1,0 +1,215 @@
+"""A whole step as a graph: what the host launched once is replayed, on CUDA as one CUDA graph.
+
+A captured step is frozen. The same kernels run on the same memory, and what Python computed on the way keeps its value.
+Only three things may change from step to step: what lies in tensors, the learning rates (tensors here), and the draws
+of the step's generator. So a graph serves batches of one layout, for as long as what the losses read of
+:class:`kdbench.contract.At` keeps its value; where it does not, the step runs eagerly, and is captured anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from kdbench.base.errors import UserError
+from kdbench.contract import At, Batch
+
+WARM_STEPS = 3
+"""Eager steps before the first capture: libraries choose kernels, and optimisers make their state."""
+
+Terms = dict[str, Tensor]
+Work = Callable[[Batch, At], Terms]
+"""A whole step on a batch; returns the detached terms."""
+
+
+class Graphs(Protocol):
+    """Records work of one device. Made with the device and the step's generator."""
+
+    def __init__(self, device: torch.device, rng: torch.Generator) -> None: ...
+
+    def warm(self, work: Callable[[], Terms]) -> Terms:
+        """Does work eagerly, as it must be done before it can be captured."""
+
+    def capture(self, work: Callable[[], Terms]) -> tuple[Terms, Callable[[], None]]:
+        """Records work. What it returned holds new values after each call of the function that does it again."""
+
+
+class CudaGraphs:
+    """CUDA graphs of one stream and one pool of memory, which they share: none reads what another left there."""
+
+    def __init__(self, device: torch.device, rng: torch.Generator) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._rng = rng
+
+    def warm(self, work: Callable[[], Terms]) -> Terms:
+        """On the stream of the captures, for which libraries then have their workspace."""
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            found = work()
+        current.wait_stream(self._stream)
+        return found
+
+    def capture(self, work: Callable[[], Terms]) -> tuple[Terms, Callable[[], None]]:
+        """As one CUDA graph; nothing is computed yet."""
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._rng)  # its draws follow the generator's seed at each replay
+        # thread_local: a loader's thread may go on pinning memory meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            terms = work()
+        return terms, graph.replay
+
+
+GRAPHS: dict[str, type[Graphs]] = {"cuda": CudaGraphs}
+"""Device type to its graphs."""
+
+
+class NotCaptured(UserError):
+    """A step that no graph can hold; ``reason`` is the library's."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(
+            f"engine.cuda_graphs=true: no step of stage {stage!r} can be captured ({reason}); leave it out"
+        )
+        self.reason = reason
+
+
+def require_graphs(device: torch.device) -> None:
+    """Raises :class:`UserError` on a device that has none."""
+    if device.type not in GRAPHS:
+        raise UserError(f"engine.cuda_graphs=true: there are none on {device.type}; leave it out or add --device cuda")
+
+
+class Watched(At):
+    """Where training stands, noting what is read of it and can change within a stage."""
+
+    seen: set[str]
+
+    @classmethod
+    def of(cls, at: At) -> Watched:
+        """The same, with nothing read yet."""
+        watched = cls(*at)
+        watched.seen = set()
+        return watched
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("step", "epoch", "t"):
+            self.seen.add(name)
+        return super().__getattribute__(name)
+
+    def __iter__(self) -> Any:
+        self.seen |= {"step", "epoch", "t"}
+        return super().__iter__()
+
+    def __getitem__(self, key: Any) -> Any:
+        self.seen |= {"step", "epoch", "t"}
+        return super().__getitem__(key)
+
+
+Reads = dict[str, float]
+"""What a step read of :class:`At`, by name."""
+
+
+def _holds(reads: Reads, at: At) -> bool:
+    return all(getattr(at, name) == value for name, value in reads.items())
+
+
+@dataclass
+class _Captured:
+    """A step that was recorded, on the memory it reads and writes."""
+
+    again: Callable[[], None]
+    batch: Batch
+    terms: Terms
+    reads: Reads
+
+    def replay(self, batch: Batch) -> Terms:
+        for mine, given in zip(_tensors(self.batch), _tensors(batch), strict=True):
+            mine.copy_(given)
+        self.again()
+        # The next replay writes over them.
+        return dict(zip(self.terms, torch.stack(list(self.terms.values())).unbind(), strict=True))
+
+
+class Replay:
+    """A stage's steps: eager at first, then replayed.
+
+    Args:
+        name: of the stage, for messages.
+        work: one whole step. Tensors it changes are changed in place, but for gradients.
+        device: where it runs.
+        rng: the generator of ``at.rng``, seeded anew before every step.
+    """
+
+    def __init__(self, name: str, work: Work, device: torch.device, rng: torch.Generator) -> None:
+        self.name, self.work = name, work
+        self._graphs = GRAPHS[device.type](device, rng)
+        self._eager_steps = 0
+        self._read: dict[Hashable, Reads] = {}
+        self._captured: dict[Hashable, _Captured] = {}
+
+    def __call__(self, batch: Batch, at: At) -> Terms:
+        """One step, in whichever way."""
+        layout = _layout(batch)
+        captured = self._captured.get(layout)
+        if captured is not None and _holds(captured.reads, at):
+            return captured.replay(batch)
+        read = self._read.get(layout)
+        if self._eager_steps < WARM_STEPS or read is None or not _holds(read, at):
+            return self._eagerly(layout, batch, at)
+        self._captured.pop(layout, None)  # its memory serves the new one
+        captured = self._captured[layout] = self._capture(batch, at)
+        return captured.replay(batch)
+
+    def _eagerly(self, layout: Hashable, batch: Batch, at: At) -> Terms:
+        watched = Watched.of(at)
+        found = self._graphs.warm(lambda: self.work(batch, watched))
+        self._eager_steps += 1
+        self._read[layout] = _reads(watched)
+        return found
+
+    def _capture(self, batch: Batch, at: At) -> _Captured:
+        watched, own = Watched.of(at), _copy(batch)
+        try:
+            terms, again = self._graphs.capture(lambda: self.work(own, watched))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            first: BaseException = error
+            while first.__context__ is not None:  # ending a broken capture raises once more
+                first = first.__context__
+            reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
+            raise NotCaptured(self.name, reason) from error
+        return _Captured(again, own, terms, _reads(watched))
+
+
+def _reads(watched: Watched) -> Reads:
+    return {name: getattr(watched, name) for name in sorted(watched.seen)}
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    return [*batch.x.values(), *_targets(batch.y), batch.index, *batch.present.values()]
+
+
+def _targets(y: Any) -> list[Tensor]:
+    return [y] if isinstance(y, Tensor) else list(y.tensors().values())
+
+
+def _layout(batch: Batch) -> Hashable:
+    """What a graph's memory must share with a batch."""
+    tensors = tuple((tuple(t.shape), t.dtype, t.stride()) for t in _tensors(batch))
+    return tuple(batch.x), tuple(batch.present), batch.views, tensors
+
+
+def _cloned(y: Any) -> Any:
+    return y.clone() if isinstance(y, Tensor) else y[slice(None)]
+
+
+def _copy(batch: Batch) -> Batch:
+    x, present = ({name: t.clone() for name, t in some.items()} for some in (batch.x, batch.present))
+    return replace(batch, x=x, present=present, y=_cloned(batch.y), index=batch.index.clone())

@@ -1,0 +1,1 @@
+"""What records say: cells, differences, costs, claims."""

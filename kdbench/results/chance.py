@@ -1,0 +1,47 @@
+"""Whether a score says that anything was learnt at all. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdbench import kinds
+from kdbench.base.errors import UserError
+from kdbench.records.files import Record
+
+
+def level(record: Record) -> float | None:
+    """The primary metric of an answer that ignores the input; None where that is not known.
+
+    Records that do not state it: that of equally frequent classes, as many as the registered task's data have.
+    """
+    if record.task.chance is not None:
+        return record.task.chance
+    metric = kinds.metrics().get(record.task.metric_primary)
+    if metric is None or metric.chance is None or metric.unit is None:
+        return None
+    from kdbench.data import status as catalogue
+    from kdbench.specs import registry
+
+    try:
+        classes = catalogue.classes(registry.task(record.task.name))
+    except UserError:
+        return None
+    return metric.chance(range(classes)) if classes > 1 else None
+
+
+def seeds(record: Record, scores: Mapping[int, float]) -> tuple[int, ...]:
+    """Those of a cell's seeds whose score is not told from that of an answer which ignores the input.
+
+    Args:
+        record: any run of the cell.
+    """
+    chance = level(record)
+    if chance is None or record.metrics is None:
+        return ()
+    metric, items = kinds.metrics()[record.task.metric_primary], record.metrics.test_items
+    return tuple(seed for seed, score in scores.items() if metric.at_chance(score, chance, items))
+
+
+def words(at: int, n: int) -> str:
+    """``at chance``, or of how many seeds; "" for none."""
+    return "" if not at else "at chance" if at == n else f"{at} of {n} seeds at chance"

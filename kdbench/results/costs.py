@@ -1,0 +1,101 @@
+"""What a method costs whole: the stage ledger of a record as three totals, beside plain's.
+
+student: stages that every student pays, once the method's artefacts exist.
+recipe: student, and what the method itself must make first (a GAN, generated samples ...), reusable or not.
+full: recipe, and the training of the teachers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from kdbench.records.files import Record
+from kdbench.records.overhead import Measured
+from kdbench.specs.registry import PLAIN
+from kdbench.stats.step_ratio import estimate_ratio
+
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Device-hours of one run.
+
+    Attributes:
+        student_h, recipe_h: as the module says.
+        full_h: None when a teacher's training cost is unknown.
+        plain_h: plain training of the same task, of plain itself its own; None without a measured overhead.
+        basis: ``projected`` when hours are steps times the step time of the paired measurement, which a busy machine
+            cannot distort as it does the clock on the wall; ``measured`` when they are that clock's; ``cited`` when a
+            part was measured by another run.
+    """
+
+    student_h: float
+    recipe_h: float
+    full_h: float | None
+    plain_h: float | None
+    basis: str
+
+    def ratio(self, which: str) -> float | None:
+        """``student``, ``recipe`` or ``full`` over plain; None where either is unknown."""
+        hours = getattr(self, f"{which}_h")
+        return None if hours is None or not self.plain_h else hours / self.plain_h
+
+
+@dataclass(frozen=True)
+class Line:
+    """A stage of a record, priced: ``basis`` as in :class:`Totals`."""
+
+    name: str
+    ledger: str
+    hours: float
+    steps: int
+    basis: str
+    reusable: bool
+
+
+def lines(record: Record) -> list[Line]:
+    """The stages of a record that ended well, in device-hours."""
+    step_ms = _step_ms(record, record.measured)
+    return [
+        Line(stage.name, stage.ledger, stage.steps * step_ms[stage.name] / HOUR_MS, stage.steps, "projected",
+             stage.reusable)
+        if stage.name in step_ms
+        else Line(stage.name, stage.ledger, stage.device_h, stage.steps, stage.basis, stage.reusable)
+        for stage in record.stages
+    ]  # fmt: skip
+
+
+def totals(record: Record) -> Totals:
+    """The three totals of a record that ended well."""
+    priced = lines(record)
+    recipe = sum(line.hours for line in priced)
+    student = sum(line.hours for line in priced if not line.reusable)
+    taught = [teacher.training.device_h if teacher.training else None for teacher in record.models.teachers]
+    full = None if None in taught else recipe + sum(h for h in taught if h is not None)
+    bases = {line.basis for line in priced}
+    basis = next((word for word in ("cited", "projected") if word in bases), "measured")
+    plain = _plain_h(record, record.measured)
+    if plain is not None and record.method_name == PLAIN:
+        plain = recipe  # plain measured against plain differs from 1 by noise alone
+    return Totals(student, recipe, full, plain, basis)
+
+
+def _step_ms(record: Record, block: Measured | None) -> dict[str, float]:
+    """Stage name to step time, of the stages that train."""
+    if block is None:
+        return {}
+    if block.phases:
+        return {phase.name: estimate_ratio(phase.builds).method_ms for phase in block.phases}
+    return {stage.name: block.step_ms for stage in record.stages if stage.steps}
+
+
+def _plain_h(record: Record, block: Measured | None) -> float | None:
+    if block is None:
+        return None
+    rows = next((part.n for part in record.task.data if part.split == "train"), None)
+    if rows is None:
+        return None
+    steps = record.protocol.epochs * math.ceil(rows / min(record.protocol.batch, rows))
+    return steps * block.plain_step_ms / HOUR_MS

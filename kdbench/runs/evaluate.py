@@ -1,0 +1,197 @@
+"""``kdbench evaluate``: the runs of one method on one task, one after the other, then the index."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home, checkpoint_seconds, data_folder
+from kdbench.base.leftovers import scratch
+from kdbench.base.progress import Progress
+from kdbench.index import home as index
+from kdbench.index.file import StoreLocked
+from kdbench.parallel.torchrun import launch
+from kdbench.records.files import Record
+from kdbench.records.provenance import PUBLISHED
+from kdbench.results.matched import match_of
+from kdbench.specs.config import RunConfig, run_config
+
+if TYPE_CHECKING:
+    from kdbench.parallel.ranks import Ranks
+    from kdbench.runs.request import Request
+
+SEED_LIMIT = 2**31 - 1
+MOST_SEEDS = 10_000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0-4``, ``3`` or ``0,2,5-7`` as numbers.
+
+    Raises:
+        UserError: anything else.
+    """
+    seeds: list[int] = []
+
+    def is_seed(word: str) -> bool:
+        return word.isdecimal() and len(word) <= len(str(SEED_LIMIT)) and int(word) <= SEED_LIMIT
+
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (is_seed(first) and (is_seed(last) if dash else True)):
+            raise UserError(f"--seeds {text!r}: {part.strip()!r} is not a number or a range; write 0-4, 3 or 0,2,5-7")
+        if int(last or first) < int(first):
+            raise UserError(
+                f"--seeds {text!r}: the range {part.strip()!r} runs backwards; write the smaller number first"
+            )
+        if len(seeds) + int(last or first) - int(first) >= MOST_SEEDS:
+            raise UserError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds; is that meant?")
+        seeds += range(int(first), int(last or first) + 1)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text!r}: a seed stands twice")
+    return seeds
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation left: its records, and what kept them from the index, if anything."""
+
+    config: RunConfig
+    records: list[Record]
+    warning: str | None
+
+
+def evaluate(
+    method: str,
+    task: str,
+    overrides: Sequence[str],
+    *,
+    seeds: Sequence[int] | None,
+    device: str,
+    smoke: bool,
+    out: Path | None,
+    data: Path | None,
+    overhead: str,
+    force: bool,
+    announce: Callable[[Record], None],
+) -> Evaluation | None:
+    """Runs a method on a task with each seed; where torchrun started several processes, together with the others.
+
+    Args:
+        seeds: the task's own when None.
+        announce: told of each finished run.
+
+    Returns:
+        None in a process that is not torchrun's first.
+
+    Raises:
+        UserError: something the user gave is wrong. Finished runs are recorded.
+    """
+    shared = launch()
+    config = run_config(method, task, overrides, smoke=smoke)
+    home = Home.find(out)
+    home.require_writable()
+    folder = data_folder(data)
+    checkpoint_seconds()
+
+    from kdbench.devices.machine import device_class, pick_device
+    from kdbench.engine.assemble import require_shared
+    from kdbench.parallel.ranks import Ranks
+    from kdbench.runs import run  # imports torch: only once all that was typed is known to be right
+    from kdbench.runs.request import Request
+
+    place = pick_device(device, shared)
+    if config.method.ref.match is not None:
+        own = device_class(place, config.engine, shared.size if shared else 1)
+        match = match_of(config.method.ref, task, config.task.version, own, [home.records, PUBLISHED])
+        config = run_config(method, task, overrides, smoke=smoke, match=match)
+    ranks = Ranks()
+    if shared is not None:
+        require_shared(config, shared.size)
+        ranks = Ranks.join(place)
+    records: list[Record] = []
+
+    def request(seed: int, progress: Progress) -> Request:
+        return Request(config, seed, place, home, folder, overhead, force, progress, ranks=ranks)  # type: ignore[arg-type]
+
+    wanted = config.task.seeds if seeds is None else seeds
+    if not ranks.first:
+        _follow([request(seed, Progress.silent()) for seed in wanted], ranks)
+        return None
+    if ranks.several and overhead != "off":
+        Progress.terminal().say("step times are measured in runs of one process; this one is recorded without them")
+    try:
+        for seed in wanted:
+            record = run.evaluate(request(seed, Progress.terminal(f"{method} on {task}, seed {seed}:")))
+            records.append(record)
+            announce(record)
+            if record.status == "not_applicable":
+                break  # for a reason no seed changes
+            if ranks.several and record.status != "ok":
+                break  # the other processes are gone, or about to go
+        else:
+            ranks.leave()
+    finally:
+        warning = ingest(home) if records else None
+    return Evaluation(config, records, warning)
+
+
+def _follow(requests: Sequence[Request], ranks: Ranks) -> None:
+    """The part of a process that is not the first. What ends it is the first's to say: it goes without a word."""
+    from kdbench.runs import run
+
+    warnings.simplefilter("ignore")
+    try:
+        for request in requests:
+            run.follow(request)
+        ranks.leave()
+    except Exception as error:
+        # At another code torchrun would end the first too, before it has recorded the failure.
+        raise SystemExit(0) from error
+
+
+def ingest(home: Home) -> str | None:
+    """Takes all records into the index; a warning when it stays locked (the records are safe)."""
+    try:
+        index.update(home)
+    except StoreLocked as error:
+        return f"{error}; the records are written, `kdbench records ingest` takes them in later"
+    return None
+
+
+def measure_only(
+    method: str,
+    task: str,
+    overrides: Sequence[str],
+    *,
+    device: str,
+    mode: Literal["quick", "full"],
+    out: Path | None,
+    data: Path | None,
+) -> dict[str, Any]:
+    """The overhead block of a method, measured without training the student (its teacher is trained if need be).
+
+    Raises:
+        UserError: something the user gave is wrong, or the method does not apply to the task.
+    """
+    config = run_config(method, task, overrides)
+    home = Home.find(out)
+    home.require_writable()
+    folder = data_folder(data)
+
+    from kdbench.contract import NotApplicable
+    from kdbench.devices.machine import pick_device
+    from kdbench.engine.assemble import Place, prepare, threads
+    from kdbench.overhead.measure import measure
+
+    with scratch(home) as own:
+        place = Place(pick_device(device), home, folder, own, Progress.terminal(f"{method} on {task}:"))
+        try:
+            with threads(config.task, place.device):
+                prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar
+        except NotApplicable as reason:
+            raise UserError(f"{method} does not apply to {task}: {reason}") from reason
+        return measure(config, config.task.seeds[0], place, mode, 1).block

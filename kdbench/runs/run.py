@@ -1,0 +1,226 @@
+"""One run, from a configuration to a record: prepare, train, score, measure, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from kdbench import identity
+from kdbench.base.cache import clear
+from kdbench.base.errors import UserError, described
+from kdbench.base.files import no_room, sha256_file
+from kdbench.contract import Needs, NotApplicable
+from kdbench.engine import accelerate as arrange
+from kdbench.engine.assemble import Place, Prepared, effective_task, needs_of, prepare, threads
+from kdbench.engine.checkpoint import save_tensors
+from kdbench.engine.scoring import Scorer
+from kdbench.engine.task import Task, build_network, evaluating
+from kdbench.engine.trainer import Diverged, Trainer
+from kdbench.overhead.measure import MeasurementFailed, Overhead, measure
+from kdbench.parallel.ranks import Ranks
+from kdbench.records import files as records
+from kdbench.records.files import Record
+from kdbench.runs import as_record as report
+from kdbench.runs import earlier
+from kdbench.runs.earlier import Begun
+from kdbench.runs.request import Request
+from kdbench.specs.config import RunConfig
+
+
+class Busy(UserError):
+    """Another process does this run now."""
+
+
+class Lost(UserError):
+    """Another process of this run is gone without a word; nothing is recorded, the run can go on."""
+
+    exit_code = 1
+
+
+def evaluate(request: Request) -> Record:
+    """Runs a configuration with one seed, or goes on where a killed run stopped; of several processes the first's part.
+
+    Returns:
+        The record, written already; its status tells how the run ended.
+
+    Raises:
+        Busy: another process does this run now.
+        UserError: bad data or teacher, or no room to write. Nothing is recorded.
+    """
+    began = False
+
+    def begin(begun: Begun) -> Record:
+        nonlocal began
+        began = request.ranks.tell(True)
+        with threads(request.config.task, request.device):
+            return _train_and_score(request, begun)
+
+    record = _once(request, begin)
+    if not began:
+        request.ranks.tell(False)
+    return record
+
+
+def follow(request: Request) -> None:
+    """The part of a process other than the first: it trains on its rows and writes nothing.
+
+    Raises:
+        Exception: whatever ended training; the first process is told.
+    """
+    if not request.ranks.tell():
+        return  # the record is there
+    try:
+        with threads(request.config.task, request.device):
+            prepared = prepare(request.config, request.seed, request.place)
+            Trainer(prepared.method, prepared.task, request.folder).run()
+    except (NotApplicable, Diverged):
+        return  # as on every process
+    except Exception as error:
+        request.ranks.report(_status(error), error)
+        raise
+
+
+def give_up(request: Request, status: str, kind: str, message: str) -> Record:
+    """Records a run whose process came to an end without a record: it was killed, by a time limit or otherwise.
+
+    Args:
+        status: of the record, ``timeout``, ``oom`` or ``failed``; ``kind`` and ``message`` of its error.
+
+    Returns:
+        That record, or the one that the process has written after all.
+
+    Raises:
+        Busy: the process lives.
+    """
+
+    def ended(begun: Begun) -> Record:
+        return report.without_result(_facts(request, begun), _needs(request.config), status, kind, message)
+
+    return _once(request, ended)
+
+
+def _once(request: Request, make: Callable[[Begun], Record]) -> Record:
+    """The record of a run, made by ``make`` unless an earlier one answers for it; says in a line what is not plain."""
+    there = earlier.finished(request)
+    if there is not None and not request.force:
+        request.progress.say(earlier.answer(request, there))
+        return there
+    request.home.runs.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(request.home.runs / f"{request.key}.lock", timeout=0):
+            if there is None and (there := earlier.finished(request)) is not None:
+                return there  # by a process that held the lock until now
+            if there is None and (line := earlier.overtaken(request)) is not None:
+                request.progress.say(line)
+            record = make(Begun.of(request))
+            records.dump(record, request.home.records)
+            clear(request.folder)
+    except Timeout as error:
+        raise Busy(f"{request.name} is being run by another process; wait for it") from error
+    if there is not None and there.status == record.status == "ok":
+        request.progress.say(
+            f"{request.name}: the run of {earlier.time(there)} ({there.run_id[:8]}) counts, a repeat never replaces it;"
+            f" to have {record.run_id[:8]} count, remove {there.run_id}.json from the records"
+        )
+    return record
+
+
+def _train_and_score(request: Request, begun: Begun) -> Record:
+    place = request.place
+    everything = request.ranks.first_then_all(request.load)
+    begun = begun.on(request, everything)
+    facts = _facts(request, begun)
+    try:
+        prepared = prepare(request.config, request.seed, place, everything)
+        scorer = Scorer(prepared.task, prepared.scored_against)
+        trained = Trainer(
+            prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds
+        ).run()
+        metrics = scorer.all(prepared.method.deployed)
+        deploy = _export(prepared, request.home.students / f"{begun.run_id}.safetensors")
+    except UserError:
+        raise
+    except NotApplicable as reason:
+        return report.without_result(facts, _needs(request.config), "not_applicable", "NotApplicable", str(reason))
+    except Exception as error:
+        if no_room(error):
+            raise
+        return report.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
+    overhead = _overhead(request, place, len(trained.stages))
+    return report.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
+
+
+def _facts(request: Request, begun: Begun) -> report.Facts:
+    own = begun.identity or identity.of(request.config)
+    return report.Facts(
+        request.config, request.seed, request.device, request.device_class, begun.run_id, begun.created_at, own
+    )
+
+
+def _needs(config: RunConfig) -> Needs:
+    return needs_of(config.method)
+
+
+def _cause(ranks: Ranks, error: Exception) -> tuple[str, str, str]:
+    """Status, kind and message of what ended a run: where another process failed first, of that failure.
+
+    Raises:
+        Lost: an exchange failed and no process said why.
+    """
+    if (other := ranks.reported()) is not None:
+        return other["status"], other["kind"], other["message"]
+    if ranks.is_break(error):
+        raise Lost("a process of the run is gone; the same command goes on where it stopped") from error
+    return _status(error), type(error).__name__, str(error) if isinstance(error, Diverged) else described(error)
+
+
+def _status(error: Exception) -> str:
+    if isinstance(error, Diverged):
+        return "diverged"
+    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    return "oom" if memory else "failed"
+
+
+def _export(prepared: Prepared, path: Path) -> dict[str, Any]:
+    """Writes the deployed network's weights; says whether it equals the plain student in graph and parameters."""
+    net = prepared.method.deployed
+    save_tensors(path, net.state_dict())
+    return {
+        "params": sum(p.numel() for p in net.parameters()),
+        "equals_plain": equals_plain(net, prepared.task),
+        "export_sha256": sha256_file(path),
+    }
+
+
+def equals_plain(net: nn.Module, task: Task) -> bool:
+    """Whether a fresh plain student that takes over the network's state has its outputs, bit for bit."""
+    student = task.spec.pair.student
+    fresh = arrange.student(build_network(student.net, student.input, task.data).to(task.device), task.options)
+    try:
+        fresh.load_state_dict(net.state_dict())
+    except RuntimeError:
+        return False
+    batch = task.wrap(task.rows(torch.arange(min(8, task.n_train), device=task.device)))
+    with evaluating(net), evaluating(fresh):
+        return type(net) is type(fresh) and torch.equal(net(batch).logits, fresh(batch).logits)
+
+
+def _overhead(request: Request, place: Place, stages: int) -> report.CellOverhead | None:
+    """The cell's overhead: what was measured of its steps in this mode or a better one, or measured now."""
+    if request.overhead == "off" or request.ranks.several:
+        return None
+    better = ("full",) if request.overhead == "full" else ("full", "quick")
+    if (record := earlier.measured(request, better)) is not None:
+        return report.CellOverhead.of(record)
+    request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
+    try:
+        found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)
+    except MeasurementFailed as error:
+        request.progress.say(f"{error}; the record is written without it")
+        return None
+    return report.CellOverhead(found.block, found.flops_per_step, found.deploy)

@@ -1,0 +1,259 @@
+"""``kdbench verify``: is a record what it says? Results are side files; records never change.
+
+The levels are the board's: 1 validated, 2 weights scored again, 3 run again, 4 run again on another device class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kdbench import identity
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.base.seeds import derive
+from kdbench.records import files as records
+from kdbench.records.files import SIDE_FOLDER, Problem, Record, SideFile
+from kdbench.records.schema import Verification
+from kdbench.records.validate import check_file, check_folder
+from kdbench.specs.config import Match, RunConfig, run_config
+from kdbench.specs.options import PREFIX
+from kdbench.stats.cell import summarise, t_quantile
+
+if TYPE_CHECKING:
+    from kdbench.data.feed.dataset import Dataset
+
+Level = Literal[1, 2, 3, 4]
+SD_FLOOR = 0.1
+"""Smallest spread over seeds a re-run is held against, in the metric's unit (site.md 6.6)."""
+SCORE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. ``delta`` is new minus recorded, in the metric's unit, where there is one."""
+
+    level: Level
+    passed: bool
+    what: str
+    delta: float | None = None
+    run_id: str | None = None
+
+
+def validate(path: Path) -> Finding:
+    """Schema, hashes, and derived figures recomputed from raw pairs."""
+    problems = [str(problem) for problem in check_file(path) if problem.level == "error"]
+    return Finding(1, not problems, "; ".join(problems) or "schema, hashes and derived figures agree")
+
+
+def config_of(record: Record) -> RunConfig:
+    """The configuration that a record's run had, from its resolved configuration.
+
+    Raises:
+        UserError: it needs what this machine or version does not have.
+    """
+    match = record.compute_match
+    given = Match(match.method, match.ratio, match.spec_hash) if match else None
+    name = record.method_name
+    overrides = [word for word in _overrides(record.provenance.command) if record.custom or word.startswith(PREFIX)]
+    config = run_config(name, record.task.name, overrides, smoke=record.smoke, match=given)
+    if config.spec_hash != record.spec_hash:
+        raise UserError(
+            f"{record.run_id}: this kdbench gives {name} on {record.task.label} another configuration; "
+            f"check out commit {record.provenance.git_commit or 'of kdbench ' + record.provenance.kdbench_version}"
+        )
+    return config
+
+
+def _overrides(command: str) -> list[str]:
+    """The key=value words of a recorded command."""
+    return [word for word in command.split() if "=" in word and not word.startswith("-")]
+
+
+def _require_one_process(record: Record) -> None:
+    """Raises UserError for a record of several processes, whose bits one process cannot give."""
+    from kdbench.devices.machine import processes
+
+    if (several := processes(record.device_class)) > 1:
+        raise UserError(f"{record.run_id} is of {several} processes; --replay and --rerun compare runs of one")
+
+
+def _require_same_rows(record: Record, config: RunConfig, home: Home, data: Path | None, progress: Progress) -> Dataset:
+    """All rows, which are the record's.
+
+    Raises:
+        UserError: they are others, or seen otherwise, so that nothing here speaks for or against the record.
+    """
+    from kdbench.engine.assemble import load_data, rows_read
+
+    everything = load_data(config, data, home, progress)
+    if identity.other_rows(record, rows_read(config, record.seed, everything)):
+        raise UserError(
+            f"{record.run_id}: no verdict, for the data here ({everything.name}) are not the record's: their rows, "
+            "normalisation or size differ; name the folder of the record's data with --data"
+        )
+    return everything
+
+
+def replay(record: Record, home: Home, data: Path | None, progress: Progress) -> Finding:
+    """Trains the first steps again and compares their losses with the record's digest: bit for bit on a CPU."""
+    if record.digest is None:
+        raise UserError(f"{record.run_id} has no loss digest; use --rerun")
+    _require_one_process(record)
+    import tempfile
+
+    import torch
+
+    from kdbench.engine.assemble import Place, prepare, threads
+    from kdbench.engine.stage import StageRun
+    from kdbench.engine.trainer import digest_sha256
+
+    device = torch.device("cuda" if record.device_class.startswith("cuda") else "cpu")
+    home.runs.mkdir(parents=True, exist_ok=True)
+    config = config_of(record)
+    _require_same_rows(record, config, home, data, progress)
+    with tempfile.TemporaryDirectory(prefix="replay-", dir=home.runs) as scratch, threads(config.task, device):
+        place = Place(device, home, data, Path(scratch), progress)
+        prepared = prepare(config, record.seed, place)
+        torch.manual_seed(derive(record.seed, "stage", 0))
+        stage = next(iter(prepared.method.stages()))
+        run = StageRun(prepared.method.to(device).train(), stage, prepared.task)
+        losses = [float(run.step()["total"]) for _ in range(record.digest.steps)]
+    same = digest_sha256(losses) == record.digest.sha256
+    worst = max(abs(a - b) for a, b in zip(losses, record.digest.losses, strict=False))
+    close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(losses, record.digest.losses, strict=False))
+    what = "the first losses are the same bits" if same else f"the first losses differ by up to {worst:.3g}"
+    return Finding(1, same or (device.type != "cpu" and close), what)
+
+
+def rescore(record: Record, weights: Path, home: Home, data: Path | None, progress: Progress) -> Finding:
+    """Scores a saved student and compares with the record.
+
+    Raises:
+        UserError: the weights do not fit the student, or the method's deployed network is not the plain student.
+    """
+    if record.metrics is None or record.deploy is None:
+        raise UserError(f"{record.run_id} has no result to compare with")
+    if not record.deploy.equals_plain:
+        raise UserError(f"{record.method_name} changes the student; its weights cannot be scored without the method")
+    import torch
+
+    from kdbench.engine import accelerate as arrange
+    from kdbench.engine.assemble import students_rows
+    from kdbench.engine.scoring import Scorer
+    from kdbench.engine.task import Task, build_network
+    from kdbench.engine.teachers import no_keeper
+    from kdbench.models.weights import load_weights
+
+    config = config_of(record)
+    device = torch.device("cpu")
+    rows = _require_same_rows(record, config, home, data, progress)
+    own = students_rows(config, record.seed, rows)
+    student = config.task.pair.student
+    net = build_network(student.net, student.input, own)
+    load_weights(net, str(weights))
+    arrange.student(net, config.engine)
+    task = Task(config.task, own, device, record.seed, no_keeper(home), config.engine)
+    primary = record.task.metric_primary
+    delta = Scorer(task).primary(net)[primary] - record.metrics.last[primary]
+    return Finding(2, abs(delta) <= SCORE_TOLERANCE, f"{primary} scored again differs by {delta:+.6g}", delta)
+
+
+def rerun(
+    record: Record,
+    seed: int | None,
+    cell: Sequence[float],
+    home: Home,
+    data: Path | None,
+    progress: Progress,
+    device: str = "auto",
+) -> Finding:
+    """Runs the record's configuration again; level 4 where that is on another device class.
+
+    Args:
+        seed: None for the record's own: on a CPU of its device class the weights must then be the same bits. Otherwise
+            the new score must lie in the prediction interval of the cell's, |x - mean| <= t(n-1) sd sqrt(1 + 1/n).
+        cell: scores of the cell's seeds.
+        device: where; ``auto`` is the record's own kind of device.
+    """
+    _require_one_process(record)
+    from kdbench.devices.machine import pick_device
+    from kdbench.runs import run
+    from kdbench.runs.request import Request
+
+    own = "cuda" if record.device_class.startswith("cuda") else "cpu"
+    place = pick_device(own if device == "auto" else device)
+    chosen = record.seed if seed is None else seed
+    config = config_of(record)
+    _require_same_rows(record, config, home, data, progress)
+    request = Request(config, chosen, place, home, data, "off", force=True, progress=progress)
+    again = run.evaluate(request)
+    elsewhere = again.device_class != record.device_class
+    level: Level = 4 if elsewhere else 3
+    if again.score is None or record.score is None or again.deploy is None or record.deploy is None:
+        return Finding(level, False, f"the run again ended as {again.status}", run_id=again.run_id)
+    delta = again.score - record.score
+    if seed is None and not elsewhere:
+        same = again.deploy.export_sha256 == record.deploy.export_sha256
+        what = "the weights are the same bits" if same else f"the weights differ, the score by {delta:+.4g}"
+        return Finding(3, same, what, delta, again.run_id)
+    stat = summarise(dict(enumerate(cell)))
+    if stat.sd is None:
+        raise UserError(f"one seed gives no prediction interval; evaluate more seeds of {record.method_name} first")
+    bound = t_quantile(stat.n - 1) * max(stat.sd, SD_FLOOR) * math.sqrt(1 + 1 / stat.n)
+    passed = abs(again.score - stat.mean) <= bound
+    what = f"the new score lies {again.score - stat.mean:+.3g} from the cell's mean, allowed is ±{bound:.3g}"
+    return Finding(level, passed, what, again.score - stat.mean, again.run_id)
+
+
+def keep(record: Record, findings: Sequence[Finding], folder: Path, by: str) -> Path:
+    """Adds findings to the record's side file.
+
+    Args:
+        folder: the folder of records; the side file lies in its ``verifications``.
+    """
+    side = folder / SIDE_FOLDER
+    path = side / f"{record.run_id}.json"
+    before = records.load_side(path) if path.is_file() else SideFile(run_id=record.run_id)
+    added = tuple(
+        Verification(
+            level=finding.level,
+            by=by,
+            date=records.now(),
+            run_id_ref=finding.run_id,
+            delta=finding.delta,
+            verdict="passed" if finding.passed else "failed",
+            note=records.scrub(finding.what)[:2000],
+        )
+        for finding in findings
+    )
+    whole = before.model_copy(update={"verifications": (*before.verifications, *added)})
+    return records.dump_side(whole, side)
+
+
+def accept(folder: Path, by: str, progress: Progress) -> tuple[int, list[Problem]]:
+    """Gives level 1 to the records of a folder that have none: valid, and made from a clean commit.
+
+    Returns:
+        Number of records accepted, and the problems of the others.
+    """
+    problems = check_folder(folder)
+    wrong = {problem.file for problem in problems if problem.level == "error"}
+    files = [p for p in sorted(folder.rglob("*.json")) if p.parent.name != SIDE_FOLDER and p.name[0] != "."]
+    accepted = 0
+    with progress.bar("accepting", len(files)) as advance:
+        for path in files:
+            advance()
+            if str(path) in wrong or (path.parent / SIDE_FOLDER / path.name).is_file():
+                continue
+            record = records.load(path)
+            if (why := record.provenance.unclean) is not None:
+                problems.append(Problem(str(path), "provenance", f"{why}: no level 1"))
+                continue
+            keep(record, [Finding(1, True, "valid, of a clean commit")], path.parent, by)
+            accepted += 1
+    return accepted, [problem for problem in problems if problem.level == "error"]

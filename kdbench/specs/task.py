@@ -1,0 +1,280 @@
+"""Task specifications: data, pair, protocol and score as data (``tasks/<name>.yaml``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
+
+from kdbench import kinds
+from kdbench.base.errors import UserError, nearest
+from kdbench.base.fields import tame
+
+TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Weights = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+AUTO = "auto"
+"""Teacher's weights: trained here."""
+ALL_KEYS = {"all_keys": True}
+"""The ``context`` of a dump that holds every key; others leave out the unset ones of a model's ``LATER``."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Grown(_Model):
+    """A model that got keys after the first records: where they are unset, what is hashed of a task is as before.
+
+    Attributes:
+        LATER: the keys that came later; None is unset.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_hashed(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        body: dict[str, Any] = dump(self)
+        if info.context == ALL_KEYS:
+            return body
+        return {key: value for key, value in body.items() if value is not None or key not in self.LATER}
+
+
+class Subset(_Model):
+    """Part of the training set, drawn by the run's seed unless ``seed`` is given. Exactly one of the first two."""
+
+    per_class: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, lt=1)
+    seed: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Subset:
+        if (self.per_class is None) == (self.fraction is None):
+            raise ValueError("a subset has either per_class or fraction; the other is null")
+        return self
+
+
+class Data(_Model):
+    """Where the rows come from and how training sees them.
+
+    ``options`` are the source's own; ``augment`` names operations of ``kdbench.data.feed.augment``.
+    """
+
+    source: Word
+    options: Annotated[dict[str, Any], AfterValidator(tame)] = {}
+    subset: Subset | None = None
+    augment: list[Word] = []
+
+
+class Optimizer(_Model):
+    """An optimiser by its field name (``sgd``, ``adam``, ``adamw``) and settings."""
+
+    name: Literal["sgd", "adam", "adamw"]
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[float, float] | None = None
+
+
+class Schedule(_Model):
+    """Learning rates by epoch: ``steps`` multiplies by ``factor`` after each milestone; ``cosine`` falls to 0."""
+
+    name: Literal["steps", "cosine", "constant"] = "steps"
+    milestones: list[int] = []
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    warmup: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Schedule:
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        if self.milestones and self.name != "steps":
+            raise ValueError(f"milestones belong to schedule 'steps', not {self.name!r}")
+        return self
+
+
+class Train(_Model):
+    """The training protocol of plain and of every method."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    batch: int = Field(ge=1, le=65_536)
+    optimizer: Optimizer
+    schedule: Schedule = Schedule(name="constant")
+
+
+class TrainChange(_Model):
+    """Keys of :class:`Train` that a teacher trains with instead of the student's: an unset one is the task's own.
+
+    Attributes:
+        STANDS_FOR: the block of the task whose keys these are.
+    """
+
+    STANDS_FOR: ClassVar[str] = "train"
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    batch: int | None = Field(default=None, ge=1, le=65_536)
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+
+
+class Student(_Grown):
+    """The student of the pair. ``weights``: what its training starts from, random weights if unset."""
+
+    LATER = ("weights",)
+    net: Word
+    input: Word = "image"
+    weights: Weights | None = None
+
+
+class Teacher(_Grown):
+    """A teacher of the pair.
+
+    ``weights``: ``auto`` trains it here with the task's protocol (changed by ``train``) on all rows, or names a file
+    or a hub id. ``init``: weights that this training starts from. ``min_score``: below it the run is refused.
+    """
+
+    LATER = ("init",)
+    net: Word
+    input: Word = "image"
+    weights: Weights = AUTO
+    init: Weights | None = None
+    seed: int = Field(default=0, ge=0)
+    min_score: float | None = None
+    train: TrainChange = TrainChange()
+
+    @model_validator(mode="after")
+    def _init_is_trained(self) -> Teacher:
+        if self.init is not None and self.weights != AUTO:
+            raise ValueError("init is what training starts from: it goes with weights auto, not with weights given")
+        return self
+
+
+class Pair(_Grown):
+    """Student and teachers.
+
+    ``ensemble``: what a method for one teacher reads where there are several of one input: ``mean`` is one network
+    whose logits are the mean of theirs; unset, it reads the first.
+    """
+
+    LATER = ("ensemble",)
+    student: Student
+    teachers: dict[Word, Teacher] = {}
+    ensemble: Literal["mean"] | None = None
+
+    @model_validator(mode="after")
+    def _of_several(self) -> Pair:
+        inputs = sorted({teacher.input for teacher in self.teachers.values()})
+        if self.ensemble is not None and len(self.teachers) < 2:
+            raise ValueError(f"ensemble: {self.ensemble} needs at least two teachers")
+        if self.ensemble is not None and len(inputs) > 1:
+            raise ValueError(f"ensemble: {self.ensemble} is of teachers of one input, these read {', '.join(inputs)}")
+        return self
+
+
+class Score(_Model):
+    """What is reported. ``primary`` ranks.
+
+    ``unit``: that of the targets, for metrics in the targets' own unit; the others have theirs and need none.
+    """
+
+    primary: str
+    unit: Annotated[str, StringConstraints(max_length=12)] = ""
+    report: Literal["last"] = "last"
+    also: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unit_of_the_metric(cls, given: Any) -> Any:
+        """The metric's own unit where it has one. `kdbench check` refuses a stated one that differs, runs ignore it."""
+        primary = given.get("primary") if isinstance(given, dict) else None
+        metric = kinds.metrics().get(primary) if isinstance(primary, str) else None
+        return given if metric is None or metric.unit is None else {"unit": metric.unit, **given}
+
+    @model_validator(mode="after")
+    def _known(self) -> Score:
+        for name in (self.primary, *self.also):
+            if name not in kinds.metrics():
+                raise ValueError(f"unknown metric {name!r}{nearest(name, kinds.metrics())}")
+        return self
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the primary metric."""
+        return kinds.metrics()[self.primary].higher_is_better
+
+
+class Smoke(_Model):
+    """A budget small enough to see that everything runs; never ranked."""
+
+    epochs: int = Field(default=1, ge=1)
+    rows: int = Field(default=512, ge=2)
+
+
+def _known_kind(name: str) -> str:
+    try:
+        return kinds.kind(name).name
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+class TaskSpec(_Model):
+    """A versioned task. Rows of different versions never meet.
+
+    ``notes`` say where its choices come from: data, pair, protocol, and what ``min_score`` of a teacher rests on. All
+    tasks share the rest: seeds 0 to 4, or 0 to 2 where a run takes a day; the field's metric, of the last epoch; kd as
+    baseline, or plain where kd does not apply; a smoke budget of seconds; one suite for the pairs of a data set that
+    share a protocol.
+
+    ``cpu_threads``: torch's threads on a CPU, for tasks of nets so small that more only wait for each other; the same
+    seed then gives the same bits on any number of cores. None leaves torch's own number.
+    """
+
+    name: TaskName
+    title: Text
+    version: int = Field(ge=1)
+    kind: Annotated[str, AfterValidator(_known_kind)]
+    suite: Word
+    ranked: bool = True
+    unranked_because: Text | None = None
+    baseline: Word
+    data: Data
+    pair: Pair
+    train: Train
+    score: Score
+    seeds: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(min_length=1)
+    smoke: Smoke = Smoke()
+    cpu_threads: int | None = Field(default=None, ge=1)
+    notes: dict[str, Text] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        if self.ranked == bool(self.unranked_because):
+            raise ValueError("give unranked_because exactly when ranked is false")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ")
+        known = kinds.kind(self.kind).metrics
+        for name in (self.score.primary, *self.score.also):
+            if name not in known:
+                raise ValueError(f"metric {name!r} is not one of a {self.kind} task{nearest(name, known)}")
+        return self
+
+    @property
+    def teacher_net(self) -> str | None:
+        """Net of the first teacher."""
+        return next((teacher.net for teacher in self.pair.teachers.values()), None)
+
+    @property
+    def slug(self) -> str:
+        """The name in file names and URLs, with the version: ``digits__few-shot@v1``."""
+        return f"{self.name.replace('/', '__')}@v{self.version}"

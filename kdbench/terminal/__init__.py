@@ -1,0 +1,1 @@
+"""What is printed: tables, and a machine's check-up."""

@@ -1,0 +1,381 @@
+"""What commands print: tables and facts, for people; JSON comes from the same rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kdbench.specs.card import FAMILIES, Card
+from kdbench.specs.task import ALL_KEYS
+from kdbench.terminal.sheet import Screen, Sheet
+
+if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch nor the index and the statistics
+    from kdbench.checks.result import CheckResult
+    from kdbench.data.status import DataStatus
+    from kdbench.records.files import Record
+    from kdbench.results.cells import Row
+    from kdbench.results.claims import Claim, Comparison
+    from kdbench.results.compare import Pairing
+    from kdbench.specs.registry import MethodRef
+    from kdbench.specs.task import TaskSpec
+    from kdbench.stats import PairedDelta
+
+PIPE_WIDTH = 200
+"""Columns of a table that goes into a pipe, where no terminal says how wide it is."""
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough in a pipe."""
+    found = Screen(highlight=False)
+    return found if found.is_terminal else Screen(highlight=False, width=PIPE_WIDTH)
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table; a column whose heading starts with ``>`` is right-aligned, and of numbers that stay whole."""
+    made = Sheet(title=title)
+    for column in columns:
+        justify: Literal["right", "left"] = "right" if column.startswith(">") else "left"
+        made.add_column(escape(column.lstrip(">")), justify=justify)
+    return made
+
+
+def interval(mean: float, lo: float | None, hi: float | None, digits: int = 2, sign: bool = False) -> str:
+    """``87.4 ± 1.2``, ``98.9 [95.1, 100.0]`` where the interval is cut, or the value alone without one."""
+    form = f"{'+' if sign else ''}.{digits}f"
+    shown = format(mean, form)
+    if lo is None or hi is None:
+        return shown
+    if math.isclose(hi - mean, mean - lo, rel_tol=1e-6, abs_tol=1e-9):
+        return f"{shown} ± {(hi - lo) / 2:.{digits}f}"
+    return f"{shown} [{format(lo, form)}, {format(hi, form)}]"
+
+
+def difference(delta: PairedDelta | None) -> str:
+    """A paired difference, ``–`` without one."""
+    return "–" if delta is None else interval(delta.mean, delta.lo, delta.hi, sign=True)
+
+
+def amount(value: float | None, unit: str = "", digits: int = 1) -> str:
+    """A figure with its unit, ``–`` when there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def results(rows: Sequence[Row]) -> list[Table]:
+    """Score beside cost, a line a cell: one table for each task and device class, as only such rows compare."""
+    tables: dict[tuple[str, int, str], Table] = {}
+    for row in rows:
+        key = (row.task, row.version, row.device_class)
+        if key not in tables:
+            tables[key] = table(
+                _heading(row, rows), "method", ">score\n(95 % t)", ">\nn", ">test\nnoise", ">its\nteacher",
+                ">Δ baseline\n(95 % t)", ">Δ plain\n(95 % t)", ">step time\n× plain (95 %)",
+                ">recipe\n× plain", ">with\nteacher", ">peak\nmemory", ">train-only\nparameters", "remarks",
+            )  # fmt: skip
+        cost = row.cost or {}
+        ratio = "–"
+        if cost:
+            mode = "" if cost["mode"] == "full" else f" {cost['mode']}"
+            ratio = f"{cost['step_ratio']:.2f} [{cost['lo']:.2f}, {cost['hi']:.2f}]{mode}"
+        remarks = list(row.remarks) if row.state == "ok" else [row.state, *row.remarks]
+        tables[key].add_row(
+            escape(row.method), "–" if row.score is None else interval(row.score.mean, row.score.lo, row.score.hi),
+            str(row.score.n) if row.score else "0", "–" if row.item_noise is None else f"± {row.item_noise:.2f}",
+            amount(row.teacher, digits=2), difference(row.to_baseline), difference(row.to_plain), ratio,
+            _total(row, "recipe"), _total(row, "full"),
+            amount(cost.get("peak_alloc_mib"), " MiB"), amount(cost.get("train_only_params"), "", 0),
+            escape(", ".join(remarks)),
+        )  # fmt: skip
+    return list(tables.values())
+
+
+def _heading(row: Row, rows: Sequence[Row]) -> str:
+    """Task, metric, baseline and device class; a row without a score knows no metric, so any row of the task tells."""
+    task = (row.task, row.version)
+    told = next((other for other in rows if (other.task, other.version) == task and other.metric), row)
+    where = f"{row.task}@v{row.version} on {row.device_class}"
+    return escape(f"{where}: {told.metric}, {told.unit}, baseline {told.baseline}" if told.metric else where)
+
+
+def _total(row: Row, which: str) -> str:
+    ratio = row.totals.ratio(which) if row.totals else None
+    return amount(ratio, "", 2)
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """A row as JSON data."""
+
+    def delta(d: PairedDelta | None) -> dict[str, Any] | None:
+        return None if d is None else {"mean": d.mean, "lo": d.lo, "hi": d.hi, "n": d.n}
+
+    keep = ("mode", "step_ratio", "lo", "hi", "step_ms", "plain_step_ms", "peak_alloc_mib", "train_only_params")
+    return {
+        "method": row.method,
+        "task": row.task,
+        "version": row.version,
+        "device_class": row.device_class,
+        "metric": row.metric,
+        "unit": row.unit,
+        "higher_is_better": row.higher_is_better,
+        "state": row.state,
+        "marks": list(row.marks),
+        "overrides": dict(row.overrides),
+        "current": row.current,
+        "remarks": list(row.remarks),
+        "score": None if row.score is None else {k: getattr(row.score, k) for k in ("n", "mean", "sd", "lo", "hi")},
+        "baseline": row.baseline,
+        "delta_baseline": delta(row.to_baseline),
+        "delta_plain": delta(row.to_plain),
+        "item_noise": row.item_noise,
+        "teacher_score": row.teacher,
+        "teachers": [dict(teacher) for teacher in row.teachers],
+        "totals_h": None if row.totals is None else dataclasses.asdict(row.totals),
+        "overhead": None if row.cost is None else {k: row.cost.get(k) for k in keep},
+        "run_ids": list(row.run_ids),
+    }
+
+
+def run_line(record: Record) -> str:
+    """One line on a finished run."""
+    head = f"{record.method_name} on {record.task.label}, seed {record.seed}: "
+    if record.status == "ok" and record.score is not None:
+        ratio = f", step time {record.measured.step_ratio:.2f} × plain" if record.measured else ""
+        from kdbench.results.taught import words
+
+        teachers = f", {told}" if (told := words(record)) else ""
+        return f"{head}{record.task.metric_primary} {record.score:.2f} {record.task.unit}{teachers}{ratio}"
+    message = " ".join(record.error.message.split()) if record.error else ""
+    return f"{head}{record.status.replace('_', ' ')}: {message}"
+
+
+def methods(found: dict[str, MethodRef], ratios: Mapping[str, float]) -> list[Table]:
+    """All methods, a table a family.
+
+    Args:
+        ratios: method to its measured step time over plain's, where one is known.
+    """
+    tables = []
+    for family, about in FAMILIES.items():
+        refs = [ref for ref in found.values() if ref.card.family == family]
+        if not refs:
+            continue
+        made = table(
+            f"{family}: {about}", "method", ">year", "tasks", "parity", ">step × plain", "needs", "what it does"
+        )
+        for ref in refs:
+            what = ref.variant.about if ref.variant else ref.card.summary
+            ratio = f"{ratios[ref.name]:.2f}" if ref.name in ratios else "–"
+            kinds, needs = ref.kinds_said, ", ".join(ref.needs)
+            made.add_row(escape(ref.name), str(ref.card.year), kinds, ref.card.parity, ratio, needs, escape(what))
+        tables.append(made)
+    return tables
+
+
+def tasks(found: dict[str, TaskSpec], data: dict[str, DataStatus]) -> list[Table]:
+    """All tasks, and their data sets."""
+    device = next((status.device for status in data.values()), "")
+    made = table(
+        "tasks", "task", "kind", "suite", "pair", "metric", "ranked", "data", f">min a run ({device})", ">min teachers"
+    )
+    sets = table("data sets", "name", "state", "where", ">MB", "licence")
+    shown: set[str] = set()
+    for name, spec in found.items():
+        status = data[name]
+        made.add_row(
+            escape(f"{spec.name}@v{spec.version}"), spec.kind, spec.suite,
+            f"{spec.teacher_net or 'none'} → {spec.pair.student.net}",
+            f"{spec.score.primary} {'↑' if spec.score.higher_is_better else '↓'} {spec.score.unit}",
+            "yes" if spec.ranked else "no", status.state, _about(status.minutes), _about(status.teacher_minutes),
+        )  # fmt: skip
+        if status.name not in shown:
+            shown.add(status.name)
+            size = amount(status.megabytes, digits=0)
+            sets.add_row(status.name, status.state, escape(status.about), size, escape(status.licence))
+    return [made, sets]
+
+
+def _about(minutes: float | None) -> str:
+    """A rough number of minutes."""
+    if minutes is None:
+        return "–"
+    return "< 1" if minutes < 1 else f"{float(f'{minutes:.2g}'):,.0f}"
+
+
+def method(ref: MethodRef) -> list[Any]:
+    """Everything a card says."""
+    card = ref.card
+    lines: list[Any] = [
+        f"[bold]{escape(ref.name)}[/bold]  {escape(card.title)}",
+        escape(f"{', '.join(card.authors)}. {card.venue} {card.year}. [{card.bibkey}]"),
+        *(escape(link) for link in (card.links.paper, card.links.code) if link),
+        escape(card.summary),
+        f"family {card.family}; runs on {ref.kinds_said}; parity {card.parity}; adapter {card.version}",
+    ]
+    if ref.variant:
+        lines.append(f"variant of {card.name}: {escape(ref.variant.about)} {escape(_assigned(ref.variant.params))}")
+    if ref.needs:
+        lines.append(f"needs {', '.join(map(escape, ref.needs))}")
+    if card.claimed_overhead:
+        lines.append(f"claimed overhead: {escape(card.claimed_overhead)}")
+    if card.hyper_parameters:
+        made = table("hyper-parameters (method.NAME=VALUE)", "name", ">default", "what it is", "source")
+        for name, hp in card.hyper_parameters.items():
+            made.add_row(name, escape(str(hp.default)), escape(hp.doc), escape(hp.source or ""))
+        lines.append(made)
+    lines += _published(card)
+    if card.variants:
+        made = table("variants", "name", "what it is", "parameters")
+        for name, variant in card.variants.items():
+            made.add_row(name, escape(variant.about), escape(_assigned({**variant.params, **variant.own_protocol})))
+        lines.append(made)
+    for heading, notes in (("deviations", card.deviations), ("quirks kept", card.quirks)):
+        if notes:
+            lines += [f"[bold]{heading}[/bold]", *(f"  - {escape(note)}" for note in notes)]
+    return lines
+
+
+def _published(card: Card) -> list[Table]:
+    if not card.published:
+        return []
+    made = table("published values", "where", "values", "source")
+    for entry in card.published:
+        where = ", ".join(f"{k} {v}" for k, v in entry.when.model_dump(exclude_none=True).items())
+        made.add_row(escape(where), escape(_assigned(entry.params)), escape(entry.source))
+    return [made]
+
+
+def _assigned(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def task(spec: TaskSpec, data: DataStatus) -> list[Any]:
+    """Everything a task file says, and where its data are."""
+    lines: list[Any] = [
+        f"[bold]{escape(spec.name)}@v{spec.version}[/bold]  {escape(spec.title)}",
+        f"{spec.kind} task of suite {spec.suite}; baseline {spec.baseline}; seeds {', '.join(map(str, spec.seeds))}; "
+        + ("ranked" if spec.ranked else f"not ranked: {escape(spec.unranked_because or '')}"),
+        escape(f"data {data.name}: {data.state}; {data.about}"),
+    ]
+    made = table("keys (KEY=VALUE)", "key", "value")
+    body = spec.model_dump(mode="json", exclude={"name", "title", "notes"}, context=ALL_KEYS)
+    for key, value in _leaves(body):
+        made.add_row(escape(key), escape(str(value)))
+    lines.append(made)
+    lines += [f"  {name}: {escape(text)}" for name, text in spec.notes.items()]
+    return lines
+
+
+def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        return [(prefix, value)]
+    return [leaf for key, item in value.items() for leaf in _leaves(item, f"{prefix}.{key}" if prefix else key)]
+
+
+def checks(name: str, found: Sequence[CheckResult]) -> list[str]:
+    """One line on a method or task, and one on each rule that it breaks or that has something to say."""
+    count = {outcome: sum(r.outcome == outcome for r in found) for outcome in ("ok", "failed", "skipped")}
+    state = "FAILED" if count["failed"] else "ok"
+    lines = [f"{escape(name)}: {state}, {count['ok']} rules kept, {count['failed']} broken, {count['skipped']} skipped"]
+    for result in found:
+        if result.message:
+            said = "note" if result.outcome == "ok" else result.outcome
+            where = f" on a {result.task} task" if result.task else ""
+            lines.append(f"  {said}: {escape(result.rule)}{where}: {escape(result.message)}")
+    return lines
+
+
+def pairings(found: Sequence[Pairing]) -> Table:
+    """Two methods on every task they share."""
+    made = table("", "task", ">first", ">second", ">second - first (95 % t)", ">n", ">recipe cost ratio", "device")
+    for item in found:
+        scores = [
+            f"{escape(row.label)} {interval(row.score.mean, row.score.lo, row.score.hi)}"
+            for row in (item.first, item.second)
+            if row.score is not None
+        ]
+        made.add_row(
+            escape(item.first.task), *scores, difference(item.delta), str(item.delta.n if item.delta else 0),
+            amount(item.cost, "", 2), escape(item.first.device_class),
+        )  # fmt: skip
+    return made
+
+
+def pairing_json(item: Pairing) -> dict[str, Any]:
+    """A pairing as JSON data."""
+    delta = item.delta
+    return {
+        "first": as_json(item.first),
+        "second": as_json(item.second),
+        "delta": None if delta is None else {"mean": delta.mean, "lo": delta.lo, "hi": delta.hi, "n": delta.n},
+        "recipe_ratio": item.cost,
+        "step_ratio": item.step,
+        "verdict": item.words,
+    }
+
+
+OVERHEAD_LINES = (
+    ("step_ratio", "step time, × plain"),
+    ("ci95", "its 95 % interval"),
+    ("step_ms", "step, ms"),
+    ("plain_step_ms", "plain step, ms"),
+    ("converged", "interval narrow enough"),
+    ("aa_ratio", "plain against plain"),
+    ("noise_flag", "machine too noisy"),
+    ("first_step_ms", "first step, ms"),
+    ("throughput_samples_s", "samples a second"),
+    ("end_to_end_samples_s", "samples a second with the loader"),
+    ("data_wait_frac", "share of time waiting for data"),
+    ("peak_alloc_mib", "peak memory, MiB"),
+    ("plain_peak_alloc_mib", "plain's peak memory, MiB"),
+    ("flops_fwd_bwd", "FLOPs a sample (counted)"),
+    ("plain_flops_fwd_bwd", "plain's FLOPs a sample (counted)"),
+    ("train_only_params", "parameters dropped after training"),
+    ("frozen_params_loaded", "frozen parameters loaded"),
+    ("extra_state_mib", "extra state, MiB"),
+    ("energy", "energy"),
+)
+
+
+def overhead(block: dict[str, Any], title: str) -> Table:
+    """An overhead block, a line a quantity."""
+    made = table(title, "quantity", ">value")
+    for key, label in OVERHEAD_LINES:
+        made.add_row(label, escape(_value(block.get(key))))
+    for phase in block.get("phases", []):
+        made.add_row(f"phase {phase['name']}, {phase['steps']} steps", f"{phase['step_ratio']:.3f} × plain")
+    return made
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return f"{value[0]:.3f} to {value[1]:.3f}"
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def claims(found: Sequence[Comparison], lone: Sequence[Claim]) -> Table:
+    """Published figures beside ours; those without a result of ours stand alone."""
+    columns = ("data", "pair", "metric", ">claimed", ">ours", ">difference", "source", "why they may differ")
+    made = table("claimed and reproduced", *columns)
+    for item in found:
+        ours = "–" if item.ours is None else interval(item.ours.mean, item.ours.lo, item.ours.hi)
+        gap = "–" if item.difference is None else interval(*item.difference, sign=True)
+        _claim_row(made, item.claim, ours, gap, "; ".join((f"our task {item.task}", *item.reasons)))
+    for claim in lone:
+        _claim_row(made, claim, "–", "–", "no result of ours")
+    return made
+
+
+def _claim_row(made: Table, claim: Claim, ours: str, gap: str, why: str) -> None:
+    pair = f"{claim.teacher or 'none'} → {claim.student}"
+    value = f"{claim.value:.2f}" + (f" ± {claim.std:.2f}" if claim.std is not None else "")
+    source = claim.source if claim.verified else f"{claim.source} (unverified)"
+    made.add_row(claim.dataset, pair, claim.metric, value, ours, gap, escape(source), escape(why))

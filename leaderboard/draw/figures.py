@@ -1,0 +1,205 @@
+"""Which charts a suite and a task show, each in a wide and a narrow drawing, with caption."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from kdbench.leaderboard.draw.charts import Interval, Panel, Point, bars, forest, pareto, shape
+from kdbench.leaderboard.draw.numbers import digits_for, range_of
+from kdbench.leaderboard.model.entries import Entry
+from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, TaskBoard, recipe_ratio, step_ratio
+from kdbench.specs.registry import PLAIN
+
+_COSTS = (("Step time", "step time, multiples of plain"), ("Recipe cost", "recipe cost, multiples of plain"))
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing for wide and one for narrow screens, the word of its tab, its caption and what its shapes mean."""
+
+    word: str
+    wide: Markup
+    narrow: Markup
+    caption: str
+    key: tuple[tuple[Markup, str, str], ...] = ()
+
+
+def key_of(*parts: str) -> str:
+    """An identifier for HTML made of names."""
+    return "-".join("".join(c if c.isascii() and c.isalnum() else "-" for c in part) for part in parts)
+
+
+def suite_charts(suite: SuiteBoard, key: str) -> tuple[Chart, ...]:
+    """Cost against quality of a suite, one chart a kind of cost; none with fewer than two methods."""
+    groups = {first: n for n, first in enumerate(sorted({row.first for row in suite.rows}))}
+    baselines = suite.baseline.split(" / ")
+
+    def points(cost: int) -> list[Point]:
+        found = []
+        for row in suite.rows:
+            at = row.recipe_ratio if cost else row.step_ratio
+            quality: Interval | None = (0.0, 0.0, 0.0) if row.method in baselines else None
+            if row.delta is not None:
+                quality = _interval(row.delta.mean, row.delta.lo, row.delta.hi)
+            if at is not None and quality is not None:
+                role = "baseline" if row.method in baselines else ""
+                found.append(Point(row.method, at, quality, groups[row.first], role))
+        return found
+
+    return _by_cost(
+        points,
+        key,
+        suite.suite,
+        suite.baseline,
+        suite.points,
+        len(suite.tasks),
+        _key({row.method: row.rank for row in suite.rows}, groups),
+    )
+
+
+def task_charts(board: TaskBoard, key: str) -> tuple[Chart, ...]:
+    """Cost against quality of one task."""
+    firsts = {method: int(label.partition("-")[0]) for method, label in board.ranks.items()}
+    groups = {first: n for n, first in enumerate(sorted(set(firsts.values())))}
+
+    def points(cost: int) -> list[Point]:
+        found = []
+        for row in board.ranked:
+            at, quality = (recipe_ratio(row) if cost else step_ratio(row)), _quality(row)
+            if at is not None and quality is not None:
+                group = groups.get(firsts.get(row.method, 0), 0)
+                found.append(Point(row.method, at, quality, group, "baseline" if row.is_baseline else ""))
+        return found
+
+    return _by_cost(points, key, board.task.label, board.task.baseline, board.task.points, 1, _key(board.ranks, groups))
+
+
+def difference_chart(board: TaskBoard, key: str) -> Chart | None:
+    """Forest plot of the differences to the baseline; None with fewer than two methods."""
+    rows = [(row.method, None if row.is_baseline else _quality(row)) for row in board.ranked]
+    rows = [(name, quality) for name, quality in rows if quality is not None or name == board.task.baseline]
+    if len(rows) < 2:
+        return None
+    task = board.task
+    label = f"Δ to {task.baseline}, {task.points}"
+    digits = digits_for(task.unit, [value for row in board.ranked for value in row.scores.values()])
+    drawings = [
+        forest(
+            f"{key}-forest{size}",
+            rows,
+            title=f"{task.label}: {label}",
+            label=label,
+            unit=task.points,
+            digits=digits,
+            narrow=bool(size),
+        )
+        for size in ("", "n")
+    ]
+    caption = (
+        "Seed-paired differences with 95 % intervals; those that exclude 0 are drawn in colour. Positive is better. "
+        "A mark on the edge is off the scale."
+    )
+    return Chart("", drawings[0], drawings[1], caption)
+
+
+def cost_chart(board: TaskBoard, key: str) -> Chart | None:
+    """Bars of time, memory, operations and whole recipe against plain's; None where nothing was measured."""
+    rows = [row for row in board.ranked if row.overhead is not None or row.recipe_ratio]
+    if len(rows) < 2:
+        return None
+    panels: list[Panel] = [
+        ("step time, × plain", [step_ratio(row) for row in rows]),
+        ("peak memory, × plain", [_over_plain(row, "peak_alloc_mib") for row in rows]),
+        ("FLOPs a sample, × plain", [_over_plain(row, "flops_fwd_bwd") for row in rows]),
+        ("recipe cost, × plain", [recipe_ratio(row) for row in rows]),
+    ]
+    panels = [panel for panel in panels if any(value is not None for value in panel[1])]
+    title = f"{board.task.label}: training cost as multiples of plain's"
+    names = [row.method for row in rows]
+    caption = "Multiples of the cost of plain training; the line stands at 1. Whiskers are 95 % intervals."
+    wide, narrow = (bars(f"{key}-bars{size}", names, panels, title=title, narrow=bool(size)) for size in ("", "n"))
+    return Chart("", wide, narrow, caption)
+
+
+def _key(labels: Mapping[str, str], groups: Mapping[int, int]) -> tuple[tuple[Markup, str, str], ...]:
+    """Shape, ranks and methods of each tie group, best first."""
+    members: dict[int, list[str]] = defaultdict(list)
+    for method, label in labels.items():
+        members[int(label.partition("-")[0])].append(method)
+    return tuple(
+        (
+            shape(groups[first]),
+            range_of(
+                "-".join(dict.fromkeys([str(first), max((labels[m].rpartition("-")[2] for m in names), key=int)]))
+            ),
+            ", ".join(names),
+        )
+        for first, names in sorted(members.items())
+    )
+
+
+def _by_cost(
+    points: Callable[[int], Sequence[Point]],
+    key: str,
+    name: str,
+    baseline: str,
+    unit: str,
+    tasks: int,
+    shapes: tuple[tuple[Markup, str, str], ...],
+) -> tuple[Chart, ...]:
+    charts, about = [], f"Δ to {baseline}, {unit}"
+    for cost, (word, label) in enumerate(_COSTS):
+        found = points(cost)
+        if len(found) < 2:
+            continue
+        title = f"{name}: {about} against {label}"
+        wide, narrow = (
+            pareto(
+                f"{key}-pareto{cost}{size}",
+                found,
+                title=title,
+                x_label=label,
+                y_label=about,
+                unit=unit,
+                narrow=bool(size),
+            )
+            for size in ("", "n")
+        )
+        charts.append(Chart(word, wide, narrow, _caption(bool(cost), baseline, tasks), shapes))
+    return tuple(charts)
+
+
+def _caption(recipe: bool, baseline: str, tasks: int) -> str:
+    mean = f"Means over {tasks} tasks. " if tasks > 1 else ""
+    crosses = (
+        "Vertical bars are 95 % intervals; recipe cost, steps times the measured step time, has none."
+        if recipe
+        else "Crosses are 95 % intervals."
+    )
+    return (
+        f"{mean}{crosses} A mark’s shape tells the best place the method could hold; blue could be first. "
+        f"The open mark is {baseline}. The dotted line joins the methods that none beats on both means. "
+        "A mark without a name shows it when pointed at; one on the edge is off the scale."
+    )
+
+
+def _interval(mean: float, lo: float | None, hi: float | None) -> Interval:
+    return (mean, mean if lo is None else lo, mean if hi is None else hi)
+
+
+def _quality(row: Entry) -> Interval | None:
+    if row.is_baseline:
+        return (0.0, 0.0, 0.0)
+    delta = row.vs_baseline
+    return None if delta is None else _interval(delta.mean, delta.lo, delta.hi)
+
+
+def _over_plain(row: Entry, field: str) -> Ratio | None:
+    if row.method == PLAIN:
+        return (1.0, 1.0, 1.0)
+    own, plain = (row.overhead[name] if row.overhead else None for name in (field, f"plain_{field}"))
+    return None if not own or not plain else (own / plain, own / plain, own / plain)

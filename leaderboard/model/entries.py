@@ -1,0 +1,317 @@
+"""One line of the board: a cell (all seeds of one method on one task and device class) with what follows from it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdbench import kinds
+from kdbench.leaderboard.model.catalogue import Catalogue
+from kdbench.leaderboard.model.source import Row, Source
+from kdbench.records import settings
+from kdbench.results import chance
+from kdbench.results.cells import head_of
+from kdbench.results.costs import Line, Totals, lines, totals
+from kdbench.results.pairing import obstacle
+from kdbench.specs.registry import PLAIN
+from kdbench.specs.task import TaskSpec
+from kdbench.stats import (
+    CellStat,
+    Direction,
+    Gap,
+    PairedDelta,
+    clipped,
+    clipped_difference,
+    gap_recovered,
+    paired_delta,
+    summarise,
+)
+
+CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
+OTHER_DATA, NO_CARD, UNVERIFIED = "other data", "no card", "parity unverified"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task version as the records and, where it is registered, its file describe it."""
+
+    name: str
+    version: int
+    title: str
+    kind: str
+    suite: str
+    ranked: bool
+    unranked_because: str
+    baseline: str
+    metric: str
+    higher_is_better: bool
+    unit: str
+    newest: bool
+    train_rows: int | None
+    spec: TaskSpec | None = field(compare=False)
+
+    @property
+    def label(self) -> str:
+        """``name@v<version>``."""
+        return f"{self.name}@v{self.version}"
+
+    @property
+    def slug(self) -> str:
+        """The label in file names and addresses."""
+        return self.label.replace("/", "__")
+
+    @property
+    def direction(self) -> Direction:
+        """``max`` or ``min``."""
+        return "max" if self.higher_is_better else "min"
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The smallest and the largest score; None where there is none."""
+        return kinds.metrics()[self.metric].bounds if self.metric in kinds.metrics() else (None, None)
+
+    @property
+    def points(self) -> str:
+        """Unit of a difference."""
+        return "pt" if self.unit == "%" else self.unit
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell with its statistics.
+
+    Attributes:
+        runs: run ids by seed, in the order of ``scores``.
+        vs_baseline, vs_plain, vs_matched: paired differences, positive is better; None where there is no partner or
+            the cell is the reference itself.
+        matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
+        overhead: row of the overhead table that the cell quotes, None where none was measured.
+        costs, stages: device-hours by the ledger, of the run that the overhead is quoted from.
+        energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
+        overrides: settings that are not the method's and the task's own, by the key that sets them.
+        at_chance: the seeds whose score is not told from that of an answer which ignores the input.
+        unpaired: why there is no difference, by the reference's name.
+        apart: why it is not ranked, "" where nothing forbids it.
+        data: name of the rows; ``rows``: digests of those scored, and of all with normalisation and size ("" where a
+            record does not keep it).
+    """
+
+    method: str
+    task: Task
+    device: str
+    student: str
+    teacher: str
+    teacher_sha256: str
+    teacher_score: float | None
+    engine_version: int
+    adapter_version: str
+    params: Mapping[str, Any]
+    params_source: str
+    selection: str
+    scores: Mapping[int, float]
+    runs: Mapping[int, str]
+    test_items: int
+    stat: CellStat
+    vs_baseline: PairedDelta | None
+    vs_plain: PairedDelta | None
+    gap: Gap | None
+    overhead: Row | None
+    costs: Totals
+    stages: tuple[Line, ...]
+    energy_kwh: float | None
+    deploy: Row | None
+    level: int
+    failed_check: bool
+    matched_method: str | None
+    matched: CellStat | None
+    matched_runs: Mapping[int, str]
+    vs_matched: PairedDelta | None
+    apart: str
+    data: str
+    rows: tuple[str, str]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    at_chance: tuple[int, ...] = ()
+    unpaired: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recipe_ratio(self) -> float | None:
+        """Recipe cost over plain's."""
+        return self.costs.ratio("recipe")
+
+    @property
+    def why_apart(self) -> str:
+        """``apart`` with the settings that were overridden."""
+        return ": ".join(filter(None, [self.apart, ", ".join(settings.as_words(self.overrides))]))
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is what the others are compared with."""
+        return self.method == self.task.baseline and not self.custom
+
+    @property
+    def custom(self) -> bool:
+        """Whether settings were overridden: then not even plain is a reference."""
+        return self.apart == CUSTOM
+
+
+def tasks(source: Source, catalogue: Catalogue) -> dict[tuple[str, int], Task]:
+    """Task versions that occur in records (custom ones apart) or are registered, by name and version."""
+    seen: dict[tuple[str, int], Row] = {}  # of runs on rows that are not the task's no task is described
+    for row in sorted(source.runs.values(), key=lambda r: (r["custom"], not r["ranked"], r["created_at"], r["run_id"])):
+        seen.setdefault((row["task"], row["task_version"]), row)
+    newest: dict[str, int] = {}
+    registered = {(spec.name, spec.version): spec for spec in catalogue.tasks.values()}
+    for name, version in [*seen, *registered]:
+        newest[name] = max(version, newest.get(name, 0))
+    return {
+        key: _task(key, seen.get(key), registered.get(key), newest[key[0]], source.data_rows.get(key))
+        for key in sorted({*seen, *registered})
+    }
+
+
+def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: int, rows: int | None) -> Task:
+    if row is not None:
+        kind, suite, ranked, baseline = row["kind"], row["suite"], row["ranked"], row["baseline"]
+        metric, higher, unit = row["metric"], row["higher_is_better"], row["unit"]
+    else:
+        assert spec is not None
+        kind, suite, ranked, baseline = spec.kind, spec.suite, spec.ranked, spec.baseline
+        metric, higher = spec.score.primary, spec.score.higher_is_better
+        unit = kinds.metrics()[metric].unit or spec.score.unit
+    return Task(
+        name=key[0],
+        version=key[1],
+        title=spec.title if spec else key[0],
+        kind=kind,
+        suite=suite,
+        ranked=ranked,
+        unranked_because=(spec.unranked_because or "") if spec else "",
+        baseline=baseline,
+        metric=metric,
+        higher_is_better=higher,
+        unit=unit,
+        newest=key[1] == newest,
+        train_rows=rows,
+        spec=spec,
+    )
+
+
+def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int], Task]) -> list[Entry]:
+    """Every cell of the index, in the index's order."""
+    verified = any(row["level"] > 0 for row in source.runs.values())
+    matched: dict[tuple[str, str, int, str], Row] = {}
+    references: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for cell in source.cells:
+        if not cell["custom"]:
+            references[cell["method"], *_place(cell)].append(cell)
+        place = (cell["task"], cell["task_version"], cell["device_class"])
+        if cell["matched_method"] and cell["current"] and not cell["custom"] and not cell["smoke"]:
+            matched[(cell["matched_method"], *place)] = cell
+    made = []
+    for cell in source.cells:
+        task = known[(cell["task"], cell["task_version"])]
+        place = (cell["task"], cell["task_version"], cell["device_class"])
+        partner = matched.get((cell["method"], *place)) if cell["current"] and not cell["custom"] else None
+        made.append(_entry(source, catalogue, cell, task, partner, references, verified))
+    return made
+
+
+def _entry(
+    source: Source,
+    catalogue: Catalogue,
+    cell: Row,
+    task: Task,
+    matched: Row | None,
+    references: Mapping[tuple[Any, ...], Sequence[Row]],
+    verified: bool,
+) -> Entry:
+    scores = dict(zip(cell["seeds"], cell["scores"], strict=True))
+    runs = dict(zip(cell["seeds"], cell["run_ids"], strict=True))
+    first = source.runs[cell["run_ids"][0]]
+    head = source.heads[head_of(cell)]
+    plain = _reference(source, runs, PLAIN)
+    matched_scores = dict(zip(matched["seeds"], matched["scores"], strict=True)) if matched else {}
+    method = cell["method"]
+    return Entry(
+        method=method,
+        task=task,
+        device=cell["device_class"],
+        student=cell["student"],
+        teacher=cell["teacher"] or "",
+        teacher_sha256=cell["teacher_sha256"],
+        teacher_score=first["teacher_metric"],
+        engine_version=cell["engine_version"],
+        adapter_version=cell["adapter_version"],
+        params=source.settings[cell["run_ids"][0]]["params"],
+        params_source=cell["params_source"],
+        selection=first["selection"],
+        scores=scores,
+        runs=runs,
+        test_items=first["test_items"],
+        stat=clipped(summarise(scores), *task.bounds),
+        vs_baseline=None
+        if method == task.baseline and not cell["custom"]
+        else _paired(scores, _reference(source, runs, task.baseline), task),
+        vs_plain=None if method == PLAIN and not cell["custom"] else _paired(scores, plain, task),
+        gap=gap_recovered(scores, plain, first["teacher_metric"], task.direction)
+        if plain and method != PLAIN
+        else None,
+        overhead=source.overhead.get(cell["overhead_run_id"]),
+        costs=totals(head),
+        stages=tuple(lines(head)),
+        energy_kwh=_energy(source, cell["run_ids"]),
+        deploy=source.deploy.get(cell["run_ids"][0]),
+        level=cell["level"],
+        failed_check=cell["verification_failed"],
+        matched_method=cell["matched_method"],
+        matched=clipped(summarise(matched_scores), *task.bounds) if matched_scores else None,
+        matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
+        vs_matched=_paired(scores, matched_scores, task),
+        apart=_apart(cell, catalogue, verified, task.ranked),
+        data=cell["data"] or "",
+        rows=(cell["test_sha256"] or "", cell["data_sha256"] or ""),
+        at_chance=chance.seeds(head, scores),
+        unpaired={name: obstacle(cell, references.get((name, *_place(cell)), ())) for name in {task.baseline, PLAIN}},
+        overrides=settings.overrides(head) if cell["custom"] else {},
+    )
+
+
+def _place(cell: Row) -> tuple[Any, ...]:
+    return (cell["task"], cell["task_version"], cell["device_class"], cell["smoke"])
+
+
+def _apart(cell: Row, catalogue: Catalogue, verified: bool, ranked: bool) -> str:
+    parity = catalogue.parity(cell["method"].partition("@")[0] if cell["matched_method"] else cell["method"])
+    rules = [
+        (cell["custom"], CUSTOM),
+        (cell["smoke"], SMOKE),
+        (cell["matched_method"] is not None, MATCHED),
+        (not cell["current"], "superseded"),
+        (cell["own_protocol"], "own protocol"),
+        (ranked and not cell["ranked"], OTHER_DATA),
+        (parity == "unknown", NO_CARD),
+        (parity == "unverified", UNVERIFIED),
+        (cell["verification_failed"], "failed verification"),
+        (verified and cell["level"] == 0, "not validated"),
+    ]
+    return next((word for broken, word in rules if broken), "")
+
+
+def _reference(source: Source, runs: Mapping[int, str], reference: str) -> dict[int, float]:
+    """Scores of a reference method on the seeds it shares with the cell, by the index's pairing rule."""
+    found = (source.deltas.get((run, reference)) for run in runs.values())
+    return {seed: theirs for seed, _, theirs in (pair for pair in found if pair is not None)}
+
+
+def _paired(scores: Mapping[int, float], reference: Mapping[int, float], task: Task) -> PairedDelta | None:
+    if not scores.keys() & reference.keys():
+        return None
+    return clipped_difference(paired_delta(scores, reference, task.direction), *task.bounds)
+
+
+def _energy(source: Source, runs: Sequence[str]) -> float | None:
+    own = [[stage["energy_kwh"] for stage in source.stages.get(run, [])] or [None] for run in runs]
+    known = [kwh for stages in own for kwh in stages if kwh is not None]
+    return sum(known) / len(runs) if len(known) == sum(map(len, own)) else None

@@ -1,0 +1,100 @@
+"""All that the board reads from the index, once, as plain rows. Nothing else of the board knows SQL."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdbench.index.store import Store
+from kdbench.records.files import Problem, Record
+from kdbench.results.cells import head_of
+
+Row = dict[str, Any]
+TaskKey = tuple[str, int]
+"""Name and version of a task."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of the index by what they are looked up by.
+
+    Attributes:
+        cells: rows of ``v_cell``.
+        runs: run id to its row of ``v_runs``.
+        deltas: (run id, reference method) to (seed, score, the reference's score).
+        overhead, deploy, environment: run id to its row, for the runs that cells quote.
+        stages: run id to its stages in order.
+        verifications, withdrawn: run id to the rows of its side file.
+        data_rows: training rows of a task.
+        settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
+            the first run of every cell.
+        heads: run id to its record without the curve, for the run that each cell's costs are quoted from: the one
+            whose overhead it shows, else its first (:func:`head_of`).
+        skipped: files that are no valid record, and why.
+    """
+
+    cells: list[Row]
+    runs: dict[str, Row]
+    deltas: dict[tuple[str, str], tuple[int, float, float]]
+    overhead: dict[str, Row]
+    deploy: dict[str, Row]
+    environment: dict[str, Row]
+    stages: dict[str, list[Row]]
+    verifications: dict[str, list[Row]]
+    withdrawn: dict[str, Row]
+    data_rows: dict[TaskKey, int]
+    settings: dict[str, Row]
+    heads: dict[str, Record]
+    skipped: tuple[Problem, ...] = field(default=())
+
+
+_SETTINGS = """
+SELECT run_id, record->'$.method.params' AS params, record->'$.method.needs' AS needs
+FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
+"""
+_TRAIN_ROWS = """
+SELECT task, task_version, max(n) AS n FROM (
+    SELECT task, task_version, (d->>'n')::BIGINT AS n, d->>'split' AS split
+    FROM (SELECT task, task_version, unnest((any_value(record)->'$.task.data')::JSON[]) AS d
+          FROM runs GROUP BY task, task_version))
+WHERE split LIKE 'train%' GROUP BY task, task_version
+"""
+
+
+def read(store: Store) -> Source:
+    """Everything the pages need, except the records themselves, which run pages read one by one."""
+    stages: dict[str, list[Row]] = defaultdict(list)
+    for row in store.query("SELECT * FROM stages ORDER BY run_id, ord"):
+        stages[row["run_id"]].append(row)
+    verifications: dict[str, list[Row]] = defaultdict(list)
+    for row in store.query("SELECT * FROM verifications ORDER BY run_id, ord"):
+        verifications[row["run_id"]].append(row)
+    cells = store.cells()
+    return Source(
+        cells=cells,
+        runs=_by_run(store.runs()),
+        deltas={
+            (row["run_id"], row["reference"]): (row["seed"], row["score"], row["reference_score"])
+            for row in store.deltas()
+            if row["run_id"] != row["reference_run_id"]
+        },
+        overhead=_by_run(store.query("SELECT * FROM overhead ORDER BY run_id")),
+        deploy=_by_run(store.query("SELECT * FROM deploy ORDER BY run_id")),
+        environment=_by_run(store.query("SELECT * FROM environment ORDER BY run_id")),
+        stages=dict(stages),
+        verifications=dict(verifications),
+        withdrawn=_by_run(store.query("SELECT * FROM withdrawn ORDER BY run_id")),
+        data_rows={(row["task"], row["task_version"]): row["n"] for row in store.query(_TRAIN_ROWS)},
+        settings={
+            row["run_id"]: {"params": json.loads(row["params"]), "needs": json.loads(row["needs"])}
+            for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in cells]])
+        },
+        heads=store.records(sorted({head_of(cell) for cell in cells})),
+        skipped=store.report.bad,
+    )
+
+
+def _by_run(rows: list[Row]) -> dict[str, Row]:
+    return {row["run_id"]: row for row in rows}

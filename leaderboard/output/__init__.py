@@ -1,0 +1,1 @@
+"""Pages and downloads, written and served."""

@@ -1,0 +1,145 @@
+"""Every page of the board, from the board's views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+
+from kdbench.base.files import sha256
+from kdbench.index.store import Store
+from kdbench.leaderboard.model.ranking import Board
+from kdbench.leaderboard.output.render import Pages, Site
+from kdbench.leaderboard.output.schema_docs import schema_rows
+from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS
+from kdbench.leaderboard.tables.columns import generic_heads
+from kdbench.leaderboard.views.changes import Change, changes, feed
+from kdbench.leaderboard.views.method import method_view
+from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pair_tables
+from kdbench.leaderboard.views.run import run_view
+from kdbench.leaderboard.views.suite import suite_view
+from kdbench.leaderboard.views.task import task_view
+from kdbench.records.files import SIDE_FOLDER
+
+CHANGES_SHOWN = 1000
+_BATCH = 250
+"""Records in memory at a time."""
+_FILES = {
+    "leaderboard.csv": "every cell, a line each: ranks, scores, differences, costs",
+    "leaderboard.json": "the same, with scores by seed",
+    "runs.parquet": "every run with its whole record",
+    "runs.csv": "every run, without the record",
+    "citations.bib": "the methods’ papers",
+    "schema/record-v1.json": "JSON Schema of a record",
+}
+_QUERIES = (
+    (
+        "Mean score and spread of every cell",
+        "SELECT task, method, device_class, count(*) AS n, avg(score) AS mean, stddev_samp(score) AS sd\n"
+        "FROM 'runs.parquet' WHERE status = 'ok' AND NOT custom AND NOT smoke GROUP BY ALL ORDER BY task, mean DESC;",
+    ),
+    (
+        "Step-time ratios, dearest first",
+        "SELECT task, method, device_class, step_ratio, lo, hi FROM 'runs.parquet'\n"
+        "WHERE measured_by = run_id ORDER BY step_ratio DESC;",
+    ),
+    (
+        "Any field of the records",
+        "SELECT method, seed, record->>'$.environment.cpu' AS cpu, record->'$.method.params' AS params\n"
+        "FROM 'runs.parquet' WHERE task = 'digits/few-shot';",
+    ),
+)
+
+
+def write_board(pages: Pages, made: Board, store: Store, built_at: datetime) -> None:
+    """All pages except those of runs and of data."""
+    current = [task for task in made.tasks if task.newest and not task.ranked]
+    others = [(task, task.unranked_because or "not ranked") for task in current]
+    found = changes(made.source)
+    suites = [suite_view(suite, local=pages.site.local) for suite in made.suites]
+    pages.write(
+        "index.html", "index.html", title="Board", suites=suites, others=others, last=found[0] if found else None
+    )
+    _tasks(pages, made, store)
+    for name in made.methods:
+        pages.write(f"methods/{name}.html", "method.html", title=name, **vars(method_view(made, name)))
+    pages.write("overhead.html", "overhead.html", title="Overhead", tables=cost_tables(made))
+    pages.write("coverage.html", "coverage.html", title="Coverage", tables=coverage_tables(made))
+    pages.write("compare.html", "compare.html", title="Compare", tables=pair_tables(made))
+    levels = list(zip(LEVEL_MARKS, LEVELS, strict=True))
+    pages.write("methodology.html", "methodology.html", title="Methodology", heads=generic_heads(), levels=levels)
+    pages.write("submit.html", "submit.html", title="Submit")
+    _changelog(pages, found, built_at)
+
+
+def write_runs(pages: Pages, made: Board, store: Store) -> None:
+    """A page for every run; few records are in memory at a time."""
+    source = made.source
+    order = list(source.runs)
+    for start in range(0, len(order), _BATCH):
+        batch = [order[start : start + _BATCH]]
+        for row in store.query("SELECT run_id, record FROM runs WHERE run_id IN (SELECT unnest(?))", batch):
+            run_id, run = row["run_id"], source.runs[row["run_id"]]
+            checks, withdrawn = source.verifications.get(run_id, []), source.withdrawn.get(run_id)
+            view = run_view(json.loads(row["record"]), run, checks, withdrawn, source.runs.keys())
+            title = f"{run['method']} on {run['task']}, seed {run['seed']}"
+            pages.write(f"runs/{run_id}.html", "run.html", title=title, **view)
+
+
+def copy_records(records: Path, folder: Path, made: Board) -> None:
+    """The records as they were submitted, byte for byte, so that their published hashes hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(records.rglob("*.json")) if records.is_dir() else [records]:
+        run = made.source.runs.get(path.stem)
+        if run is not None and path.parent.name != SIDE_FOLDER:
+            content = path.read_bytes()
+            if sha256(content) == run["record_sha256"]:
+                (folder / path.name).write_bytes(content)
+
+
+def write_data(pages: Pages, site: Site, snapshots: Sequence[str]) -> None:
+    """The page of downloads, once they are there."""
+    folder = pages.out / "data"
+    files = [(path, what, f"{(folder / path).stat().st_size / 1000:.1f}") for path, what in _FILES.items()]
+    cite = "\n".join(
+        [
+            f"@misc{{kdbench-{site.snapshot_id},",
+            "  title = {kdbench: a benchmark of knowledge-distillation methods and their training cost},",
+            f"  year = {{{site.built[:4]}}},",
+            f"  note = {{Snapshot {site.frozen or site.snapshot_id}, statistics version {site.statistics}}},",
+            "}",
+        ]
+    )
+    pages.write(
+        "data.html",
+        "data.html",
+        title="Data",
+        files=files,
+        api=sorted(path.name for path in (folder / "api" / "v1").glob("*.json")),
+        tables=sorted(path.relative_to(folder).as_posix() for path in folder.glob("tables/*.tex")),
+        queries=_QUERIES,
+        snapshots=[] if site.frozen else sorted(snapshots, reverse=True),
+        cite=cite,
+        schema=schema_rows(),
+    )
+
+
+def _tasks(pages: Pages, made: Board, store: Store) -> None:
+    example: dict[tuple[str, int], str] = {}
+    for run in made.source.runs.values():
+        if not run["custom"] and not run["own_protocol"] and not run["smoke"]:
+            example.setdefault((run["task"], run["task_version"]), run["run_id"])
+    for task in made.tasks:
+        run_id = example.get((task.name, task.version))
+        view = task_view(made, task, store.record(run_id) if run_id else None)
+        pages.write(f"tasks/{task.slug}.html", "task.html", title=f"{task.title} ({task.label})", **vars(view))
+
+
+def _changelog(pages: Pages, found: Sequence[Change], built_at: datetime) -> None:
+    days = [(day, list(items)) for day, items in groupby(found[:CHANGES_SHOWN], key=lambda change: change.day)]
+    more = max(0, len(found) - CHANGES_SHOWN)
+    pages.write("changelog.html", "changelog.html", title="Changes", days=days, more=more)
+    if not pages.site.frozen:
+        (pages.out / "feed.xml").write_text(feed(found, built_at), encoding="utf-8")

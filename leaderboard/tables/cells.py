@@ -1,0 +1,285 @@
+"""Cells of a task's table: what a row says in each column, as text, sort value, notes and marks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from markupsafe import Markup
+
+from kdbench.leaderboard.draw.charts import shown, strip
+from kdbench.leaderboard.draw.numbers import (
+    NONE,
+    TIMES,
+    between,
+    digits_for,
+    fixed,
+    plus_minus,
+    range_of,
+    signed,
+    significant,
+    times,
+)
+from kdbench.leaderboard.model.entries import Entry
+from kdbench.leaderboard.model.ranking import TaskBoard, best_word, step_ratio
+from kdbench.results import chance
+from kdbench.specs.registry import PLAIN
+from kdbench.stats import CellStat, PairedDelta, PooledDelta
+
+LEVELS = ("self-reported", "validated", "checkpoint re-evaluated", "re-run", "re-run on another device class")
+LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
+_METRIC_WORDS = {"top1": "Top-1", "top5": "Top-5", "mae": "MAE", "rmse": "RMSE", "nll": "NLL", "ece": "ECE"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: ``text`` large, ``sub`` small beneath, ``sort`` what it is ordered by and what downloads hold.
+
+    ``verdict`` is ``better``, ``worse`` or ``not separated``; the template turns it into a sign and a word for readers.
+    """
+
+    text: str
+    sort: float | str | None = None
+    sub: str = ""
+    title: str = ""
+    mark: str = ""
+    tags: tuple[str, ...] = ()
+    art: Markup | None = None
+    links: tuple[tuple[str, str], ...] = ()
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What cells of one table share: the board and where dots of seeds lie."""
+
+    board: TaskBoard
+    digits: int
+    lo: float
+    hi: float
+
+
+def context(board: TaskBoard) -> Context:
+    """What the cells of a task's table share."""
+    values = [value for row in board.comparable for value in row.scores.values()]
+    digits = digits_for(board.task.unit, values)
+    rows = [list(row.scores.values()) for row in board.comparable]
+    return Context(board, digits, *shown([(fmean(scores), min(scores), max(scores)) for scores in rows]))
+
+
+def metric_word(metric: str) -> str:
+    """A metric as people write it."""
+    return _METRIC_WORDS.get(metric, metric)
+
+
+def rank_cell(row: Entry, ctx: Context) -> Cell:
+    """Ranks the row could hold."""
+    label = ctx.board.ranks.get(row.method, "")
+    first = float(label.partition("-")[0]) if label else None
+    return Cell(range_of(label) or NONE, first)
+
+
+def method_cell(row: Entry, ctx: Context) -> Cell:
+    """Name with what the reader must know of it."""
+    tags = []
+    if row.is_baseline:
+        tags.append("baseline")
+    elif row.method == PLAIN and not row.custom:
+        tags.append("reference")
+    if row.params and row.params_source == "default":
+        tags.append("not tuned here")
+    if row.selection != "last":
+        tags.append("epoch chosen on validation rows")
+    return Cell(row.method, row.method, tags=tuple(tags))
+
+
+def pair_cell(row: Entry, ctx: Context) -> Cell:
+    """Student and teacher."""
+    return Cell(f"{row.student} ← {row.teacher or 'no teacher'}", row.student)
+
+
+def with_half(stat: CellStat, digits: int) -> str:
+    """Mean and half of its interval, e.g. ``87.30 ± 3.03``; the mean alone where there is no interval."""
+    return plus_minus(stat.mean, stat.lo, stat.hi, digits)
+
+
+def score_cell(row: Entry, ctx: Context) -> Cell:
+    """Score, interval and a dot for each seed."""
+    stat, best = row.stat, "" if row.apart else best_word(ctx.board.ties, row.method)
+    dots = list(row.scores.values())
+    tied = best == "tied" and ctx.board.ties is not None and ctx.board.ties.split
+    return Cell(
+        with_half(stat, ctx.digits),
+        stat.mean,
+        sub=f"n = {stat.n}" if not stat.note else ("1 seed" if stat.n == 1 else f"n = {stat.n}, {stat.note}"),
+        title="seeds " + ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.scores.items()),
+        mark="best" if best == "best" else "≈ best" if tied else "",
+        art=strip(dots, ctx.lo, ctx.hi, stat.mean),
+        tags=tuple(filter(None, [chance.words(len(row.at_chance), stat.n)])),
+    )
+
+
+def _delta(delta: PairedDelta | None, ctx: Context, reference: bool, unpaired: str = "") -> Cell:
+    if reference:
+        return Cell("0", 0.0, sub="reference")
+    if delta is None:
+        return Cell(NONE, None, sub=unpaired or "no common seed")
+    if delta.lo is None or delta.hi is None:
+        return Cell(signed(delta.mean, ctx.digits), delta.mean, sub=delta.note)
+    pairing = "" if delta.pairing_helped is not False else "; pairing by seed brought nothing"
+    return Cell(
+        signed(delta.mean, ctx.digits),
+        delta.mean,
+        sub=between(delta.lo, delta.hi, ctx.digits, sign=True),
+        title=f"{delta.n} pairs{pairing}",
+        verdict=verdict_word(delta),
+    )
+
+
+def verdict_word(delta: PairedDelta | PooledDelta) -> str:
+    """Which way the interval excludes 0, if it does."""
+    return "not separated" if not delta.separated else "better" if delta.mean > 0 else "worse"
+
+
+def vs_baseline_cell(row: Entry, ctx: Context) -> Cell:
+    """Paired difference to the baseline."""
+    return _delta(row.vs_baseline, ctx, row.is_baseline, row.unpaired.get(row.task.baseline, ""))
+
+
+def vs_plain_cell(row: Entry, ctx: Context) -> Cell:
+    """Paired difference to plain."""
+    return _delta(row.vs_plain, ctx, row.method == PLAIN and not row.custom, row.unpaired.get(PLAIN, ""))
+
+
+def vs_matched_cell(row: Entry, ctx: Context) -> Cell:
+    """Paired difference to plain of equal cost."""
+    if row.matched is None:
+        return Cell(NONE, None)
+    cell = _delta(row.vs_matched, ctx, False)
+    reached = f"plain@{row.method} reaches {with_half(row.matched, ctx.digits)}"
+    return replace(cell, title=reached, links=_links(row.matched_runs))
+
+
+def gap_cell(row: Entry, ctx: Context) -> Cell:
+    """Gap recovered, or the guard that holds it back."""
+    if row.gap is None:
+        return Cell(NONE, None)
+    if row.gap.value is None or row.gap.lo is None or row.gap.hi is None:
+        return Cell(NONE, None, sub=row.gap.reason)
+    return Cell(
+        row.gap.text,
+        100 * row.gap.value,
+        sub=between(100 * row.gap.lo, 100 * row.gap.hi, 0),
+        title=f"{100 * row.gap.value:.1f} %",
+    )
+
+
+def ratio_cell(row: Entry, ctx: Context) -> Cell:
+    """Step-time ratio, bold only where its interval lies below all others."""
+    ratio = step_ratio(row)
+    if ratio is None:
+        return Cell(NONE, None, sub="not measured")
+    if row.method == PLAIN:
+        return Cell(f"1 {TIMES}", 1.0, sub="reference")
+    flags = []
+    over = row.overhead or {}
+    if over["mode"] == "quick":
+        flags.append("quick")
+    if not over["converged"]:
+        flags.append("not converged")
+    if over["noise_flag"]:
+        flags.append("noisy machine")
+    if over["contended"]:
+        flags.append("contended")
+    rivals = [
+        r for other in ctx.board.ranked if other is not row and other.method != PLAIN and (r := step_ratio(other))
+    ]
+    mark = "best" if rivals and not flags and all(ratio[2] < lo for _, lo, _ in rivals) else ""
+    return Cell(
+        times(ratio[0]), ratio[0], sub=between(ratio[1], ratio[2], 2), tags=tuple(flags), mark="" if row.apart else mark
+    )
+
+
+def _over(row: Entry, field: str) -> float | None:
+    return row.overhead[field] if row.overhead else None
+
+
+def _plain_ratio(row: Entry, field: str) -> str:
+    own, plain = _over(row, field), _over(row, f"plain_{field}")
+    return f"{times(own / plain)} plain" if own is not None and plain else ""
+
+
+def measured(
+    field: str, show: Callable[[float], str] = significant, *, ratio: bool = False
+) -> Callable[[Entry, Context], Cell]:
+    """Cells of one measured quantity of the overhead block."""
+
+    def make(row: Entry, ctx: Context) -> Cell:
+        value = _over(row, field)
+        if value is None:
+            return Cell(NONE, None, sub="not measured")
+        return Cell(show(value), value, sub=_plain_ratio(row, field) if ratio and row.method != PLAIN else "")
+
+    return make
+
+
+def recipe_cell(row: Entry, ctx: Context) -> Cell:
+    """Cost of the whole recipe."""
+    costs = row.costs
+    sub = f"{times(row.recipe_ratio)} plain" if row.recipe_ratio and row.method != PLAIN else ""
+    return Cell(
+        significant(costs.recipe_h), costs.recipe_h, sub=sub, tags=() if costs.basis == "measured" else (costs.basis,)
+    )
+
+
+def full_cell(row: Entry, ctx: Context) -> Cell:
+    """The same with the teacher."""
+    if row.costs.full_h is None:
+        return Cell(NONE, None, sub="teacher’s cost not known")
+    return Cell(
+        significant(row.costs.full_h),
+        row.costs.full_h,
+        tags=() if row.costs.basis == "measured" else (row.costs.basis,),
+    )
+
+
+def energy_cell(row: Entry, ctx: Context) -> Cell:
+    """Energy of all stages."""
+    if row.energy_kwh is None:
+        return Cell(NONE, None, sub="not measured")
+    return Cell(significant(row.energy_kwh), row.energy_kwh)
+
+
+def deployed(field: str, show: Callable[[float], str] = significant) -> Callable[[Entry, Context], Cell]:
+    """Cells of one measured quantity of the deployed network."""
+
+    def make(row: Entry, ctx: Context) -> Cell:
+        value = row.deploy[field] if row.deploy else None
+        if value is None:
+            return Cell(NONE, None, sub="not measured")
+        changed = field == "params" and row.deploy is not None and not row.deploy["equals_plain"]
+        return Cell(show(value), value, tags=("not the plain student",) if changed else ())
+
+    return make
+
+
+def device_cell(row: Entry, ctx: Context) -> Cell:
+    """Device class."""
+    return Cell(row.device, row.device)
+
+
+def verified_cell(row: Entry, ctx: Context) -> Cell:
+    """Level of verification, as icon and words."""
+    if row.failed_check:
+        return Cell("✕ failed check", -1.0, tags=("failed",))
+    return Cell(f"{LEVEL_MARKS[row.level]} {LEVELS[row.level]}", float(row.level))
+
+
+def runs_cell(row: Entry, ctx: Context) -> Cell:
+    """A link a seed."""
+    return Cell("", None, links=_links(row.runs))
+
+
+def _links(runs: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((f"seed {seed}", run) for seed, run in runs.items())

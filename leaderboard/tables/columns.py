@@ -1,0 +1,359 @@
+"""The columns of a task's table: heading, unit, definition, and the cell they make of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kdbench.leaderboard.draw.numbers import NONE, fixed, si
+from kdbench.leaderboard.model.entries import Entry, Task
+from kdbench.leaderboard.model.ranking import TaskBoard
+from kdbench.leaderboard.tables import cells
+from kdbench.leaderboard.tables.cells import Cell, Context
+from kdbench.results.taught import is_worse
+from kdbench.specs.registry import PLAIN
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column. ``unit`` may be empty; ``about`` defines it; ``default`` is shown before anybody chose columns."""
+
+    key: str
+    head: Callable[[Task], str]
+    unit: Callable[[Task], str]
+    group: str
+    about: str
+    make: Callable[[Entry, Context], Cell]
+    default: bool = False
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column as a table prints it."""
+
+    key: str
+    head: str
+    unit: str
+    group: str
+    about: str
+    default: bool
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row as a table prints it: ``method`` heads it, ``level`` can be filtered by, ``role`` is its style."""
+
+    method: str
+    cells: dict[str, Cell]
+    level: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: columns, rows in order, caption; ``references`` stand below, unranked and unsorted."""
+
+    key: str
+    caption: str
+    heads: tuple[Head, ...]
+    lines: tuple[Line, ...]
+    references: tuple[Line, ...] = ()
+
+
+def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str, *, apart: bool = False) -> Table:
+    """Rows of a task as a table; rows that stand apart carry their reason where the others carry their rank."""
+    ctx = cells.context(board)
+    dull = {"vs_plain"} if board.task.baseline == PLAIN else set()  # the same column twice
+    dull |= set() if any(row.matched for row in rows) else {"vs_matched"}
+    heads = tuple(head(column, board.task) for column in COLUMNS if column.key not in dull)
+    lines = []
+    for row in rows:
+        made = {column.key: column.make(row, ctx) for column in COLUMNS}
+        if apart:
+            made["rank"] = Cell(NONE, None, sub=row.why_apart)
+        lines.append(Line(row.method, made, str(row.level), "baseline" if row.is_baseline else ""))
+    return Table(key, caption, heads, tuple(lines), () if apart else _references(rows, ctx))
+
+
+def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
+    """The teacher, and plain trained for as long as the baseline's recipe takes; that of others is on their rows."""
+    blank = {column.key: Cell("") for column in COLUMNS}
+    lines, taught = [], next((row for row in rows if row.teacher_score is not None), None)
+    if taught is not None and taught.teacher_score is not None:
+        higher = ctx.board.task.direction == "max"
+        own = [row.stat.mean for row in rows if row.teacher_sha256 == taught.teacher_sha256]
+        better = sum(is_worse(taught.teacher_score, mean, higher) for mean in own)
+        note = "one teacher for all seeds" + (f"; worse than {better} of {len(own)} students" if better else "")
+        score = Cell(fixed(taught.teacher_score, ctx.digits), taught.teacher_score, sub=note)
+        lines.append(Line("", {**blank, "method": Cell(f"teacher {taught.teacher}"), "score": score}, role="teacher"))
+    for row in rows:
+        if row.matched is not None and row.is_baseline:
+            score = Cell(cells.with_half(row.matched, ctx.digits), row.matched.mean, sub=f"n = {row.matched.n}")
+            recipe = Cell("", sub=f"as long as {row.method}")
+            lines.append(
+                Line(
+                    "",
+                    {**blank, "method": Cell(f"plain@{row.method}"), "score": score, "recipe": recipe},
+                    role="matched",
+                )
+            )
+    return tuple(lines)
+
+
+def _plain_head(word: str) -> Callable[[Task], str]:
+    return lambda task: word
+
+
+def _score_head(task: Task) -> str:
+    return f"{cells.metric_word(task.metric)} {'↑' if task.higher_is_better else '↓'}"
+
+
+def _column(
+    key: str,
+    head: str,
+    unit: str,
+    group: str,
+    about: str,
+    make: Callable[[Entry, Context], Cell],
+    *,
+    default: bool = False,
+    numeric: bool = True,
+) -> Column:
+    return Column(key, _plain_head(head), _plain_head(unit), group, about, make, default, numeric)
+
+
+COLUMNS: tuple[Column, ...] = (
+    _column(
+        "rank",
+        "Rank",
+        "",
+        "Quality",
+        "Every place the method could hold: 1 + the methods separated above it, to the "
+        "number of methods less those separated below it. Methods that share places are not told apart.",
+        cells.rank_cell,
+        default=True,
+    ),
+    _column(
+        "method",
+        "Method",
+        "",
+        "Quality",
+        "Name of the card, or of its variant.",
+        cells.method_cell,
+        default=True,
+        numeric=False,
+    ),
+    _column(
+        "pair",
+        "Student ← teacher",
+        "",
+        "Quality",
+        "Architectures of the trained and the teaching network.",
+        cells.pair_cell,
+        numeric=False,
+    ),
+    Column(
+        "score",
+        _score_head,
+        lambda task: task.unit,
+        "Quality",
+        "Primary metric of the deployed student after the last epoch: "
+        "mean over seeds ± half the 95 % t-interval. One dot a seed, all rows on one scale. It speaks of "
+        "this recipe on this "
+        "test set with this one teacher: neither the test set’s noise nor the teacher’s seed is in it.",
+        cells.score_cell,
+        True,
+    ),
+    Column(
+        "vs_baseline",
+        lambda task: f"Δ to {task.baseline}",
+        lambda task: task.points,
+        "Quality",
+        "Mean over seeds of the "
+        "difference to the baseline with the same seed, and its 95 % t-interval. Positive is better, whatever "
+        "the metric’s direction; ▲ and ▼ stand where the interval excludes 0.",
+        cells.vs_baseline_cell,
+        True,
+    ),
+    Column(
+        "vs_plain",
+        _plain_head("Δ to plain"),
+        lambda task: task.points,
+        "Quality",
+        "The same against the student trained without distillation.",
+        cells.vs_plain_cell,
+    ),
+    Column(
+        "vs_matched",
+        _plain_head("Δ to matched plain"),
+        lambda task: task.points,
+        "Quality",
+        "The same against plain trained for as long as the method’s whole recipe costs.",
+        cells.vs_matched_cell,
+    ),
+    _column(
+        "gap",
+        "Gap recovered",
+        "%",
+        "Quality",
+        "(student − plain) / (teacher − plain) with Fieller’s 95 % interval; shown only "
+        "where teacher − plain is at least 1 point, 4 standard errors and separated from 0.",
+        cells.gap_cell,
+    ),
+    _column(
+        "step_ratio",
+        "Step time",
+        "× plain",
+        "Overhead",
+        "Time of a training step over that of a plain step: log-ratio of paired interleaved blocks, median within "
+        "and mean over several builds of both arms, with a 95 % t-interval over builds. Data loading is not in it.",
+        cells.ratio_cell,
+        default=True,
+    ),
+    _column(
+        "step_ms",
+        "Step",
+        "ms",
+        "Overhead",
+        "Median time of one training step, batch on the device.",
+        cells.measured("step_ms", ratio=True),
+    ),
+    _column(
+        "throughput",
+        "Samples/s",
+        "1/s",
+        "Overhead",
+        "Labelled samples trained on in a second, without data loading.",
+        cells.measured("throughput_samples_s", si),
+    ),
+    _column(
+        "memory",
+        "Peak memory",
+        "MiB",
+        "Overhead",
+        "Most memory the allocator held during a step, and as a multiple of plain’s.",
+        cells.measured("peak_alloc_mib", ratio=True),
+        default=True,
+    ),
+    _column(
+        "flops",
+        "Train FLOPs/sample",
+        "FLOP",
+        "Overhead",
+        "Counted matrix products, convolutions and attention, forward and "
+        "backward, of all networks, per labelled sample, 2 per multiply-add: a lower bound.",
+        cells.measured("flops_fwd_bwd", si, ratio=True),
+        default=True,
+    ),
+    _column(
+        "train_only",
+        "Train-only params",
+        "",
+        "Overhead",
+        "Parameters that are trained and then thrown away.",
+        cells.measured("train_only_params", si),
+        default=True,
+    ),
+    _column(
+        "recipe",
+        "Recipe cost",
+        "device-h",
+        "Overhead",
+        "All stages of the method, artefacts included, without the teacher’s training, and as a multiple of plain’s: "
+        "steps times the measured step time (projected) where there is one, else as the run took.",
+        cells.recipe_cell,
+        default=True,
+    ),
+    _column("full", "Full cost", "device-h", "Overhead", "Recipe cost and the teacher’s training.", cells.full_cell),
+    _column(
+        "energy",
+        "Energy",
+        "kWh",
+        "Overhead",
+        "Energy of all stages; only where a counter could be trusted.",
+        cells.energy_cell,
+    ),
+    _column(
+        "deploy_params",
+        "Deployed params",
+        "",
+        "Deployment",
+        "Parameters of the network that is kept.",
+        cells.deployed("params", si),
+    ),
+    _column(
+        "deploy_gflops",
+        "Deployed FLOPs",
+        "GFLOP",
+        "Deployment",
+        "Counted forward operations of the kept network, one sample.",
+        cells.deployed("gflops"),
+    ),
+    _column(
+        "latency",
+        "Latency b = 1",
+        "ms",
+        "Deployment",
+        "Median forward time of the kept network, one sample.",
+        cells.deployed("latency_ms_b1"),
+    ),
+    _column(
+        "device",
+        "Device class",
+        "",
+        "Provenance",
+        "Device, number format and count; rows of different classes never meet.",
+        cells.device_cell,
+        numeric=False,
+    ),
+    _column(
+        "verified",
+        "Verified",
+        "",
+        "Provenance",
+        "How far maintainers checked the record: 0 self-reported, 1 validated, 2 checkpoint "
+        "re-evaluated, 3 re-run, 4 re-run on another device class. The lowest of the cell’s runs.",
+        cells.verified_cell,
+    ),
+    _column(
+        "runs",
+        "Runs",
+        "",
+        "Provenance",
+        "The record of every seed: configuration, environment, curve, command.",
+        cells.runs_cell,
+        numeric=False,
+    ),
+)
+
+
+def generic_heads() -> tuple[Head, ...]:
+    """All columns, as they are called where no task is at hand."""
+    return tuple(head(column, _ANY_TASK) for column in COLUMNS)
+
+
+def head(column: Column, task: Task) -> Head:
+    """A column as the table of a task prints it."""
+    return Head(
+        column.key, column.head(task), column.unit(task), column.group, column.about, column.default, column.numeric
+    )
+
+
+_ANY_TASK = Task(
+    name="any",
+    version=1,
+    title="",
+    kind="",
+    suite="",
+    ranked=True,
+    unranked_because="",
+    baseline="baseline",
+    metric="score",
+    higher_is_better=True,
+    unit="",
+    newest=True,
+    train_rows=None,
+    spec=None,
+)

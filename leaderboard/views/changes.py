@@ -1,0 +1,108 @@
+"""What changed on the board and when, as a page and as an Atom feed, all from the records and their side files."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from kdbench.leaderboard.model.source import Row, Source
+from kdbench.leaderboard.tables.cells import LEVELS
+
+FEED_ENTRIES = 50
+ATOM = "http://www.w3.org/2005/Atom"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the changelog; ``link`` is relative to the site's root, ``key`` never changes."""
+
+    at: datetime
+    kind: str
+    text: str
+    link: str
+    key: str
+
+    @property
+    def day(self) -> str:
+        """ISO date."""
+        return f"{self.at:%Y-%m-%d}"
+
+
+def changes(source: Source) -> list[Change]:
+    """Newest first: cells added (runs of a day together), records withdrawn, checks passed and failed."""
+    found: list[Change] = []
+    added: dict[tuple[str, str, int, str, str], list[Row]] = defaultdict(list)
+    for run in source.runs.values():
+        if not run["custom"] and not run["smoke"]:
+            day = f"{run['finished_at']:%Y-%m-%d}"
+            added[day, run["task"], run["task_version"], run["method"], run["device_class"]].append(run)
+    for (day, task, version, method, device), runs in added.items():
+        runs.sort(key=lambda run: (run["finished_at"], run["run_id"]))
+        ok = sum(run["status"] == "ok" for run in runs)
+        words = [f"{ok} run{'s' if ok != 1 else ''}"] if ok else []
+        for status in sorted({run["status"] for run in runs} - {"ok"}):
+            words.append(f"{sum(run['status'] == status for run in runs)} {status.replace('_', ' ')}")
+        link = f"tasks/{task.replace('/', '__')}@v{version}.html"
+        key = f"added/{day}/{task}@v{version}/{method}/{device}"
+        found.append(
+            Change(
+                runs[-1]["finished_at"],
+                "added",
+                f"{method} on {task}@v{version}, {device}: {', '.join(words)}",
+                link,
+                key,
+            )
+        )
+    for run_id, row in source.withdrawn.items():
+        found.append(_about(source, run_id, row["date"], "withdrawn", row["reason"], 0))
+    for run_id, rows in source.verifications.items():
+        for i, row in enumerate(rows):
+            kind = "verified" if row["verdict"] == "passed" else "failed check"
+            found.append(_about(source, run_id, row["date"], kind, f"{LEVELS[row['level']]} by {row['by']}", i))
+    return sorted(found, key=lambda change: (change.at, change.key), reverse=True)
+
+
+def _about(source: Source, run_id: str, at: datetime, kind: str, why: str, number: int) -> Change:
+    run = source.runs.get(run_id)
+    what = f"{run['method']} on {run['task']}@v{run['task_version']}, seed {run['seed']}" if run else f"run {run_id}"
+    link = f"runs/{run_id}.html" if run else "changelog.html"
+    return Change(at, kind, f"{what}: {why}", link, f"{kind.replace(' ', '-')}/{run_id}/{number}")
+
+
+def feed(found: Sequence[Change], built_at: datetime) -> str:
+    """The newest changes as Atom (RFC 4287); links are relative, so that the feed works wherever the site lies."""
+    ET.register_namespace("", ATOM)
+    root = ET.Element(f"{{{ATOM}}}feed")
+
+    def add(parent: ET.Element, name: str, content: str | None = None, **attributes: str) -> ET.Element:
+        child = ET.SubElement(parent, f"{{{ATOM}}}{name}", attributes)
+        child.text = content
+        return child
+
+    add(root, "id", "tag:kdbench,2026:board")
+    add(root, "title", "kdbench: changes of the board")
+    add(root, "updated", _instant(found[0].at if found else built_at))
+    add(root, "link", rel="self", href="feed.xml")
+    add(root, "link", rel="alternate", href="changelog.html")
+    add(add(root, "author"), "name", "kdbench")
+    for change in found[:FEED_ENTRIES]:
+        entry = add(root, "entry")
+        add(entry, "id", f"tag:kdbench,2026:{change.key}")
+        add(entry, "title", f"{change.kind}: {_clean(change.text)}")
+        add(entry, "updated", _instant(change.at))
+        add(entry, "link", href=change.link)
+        add(entry, "summary", _clean(change.text))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _instant(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _clean(text: str) -> str:
+    """Without the control characters that XML 1.0 cannot hold."""
+    return "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text)

@@ -1,0 +1,285 @@
+"""A method's page: its card, hyper-parameters and their sources, results, costs by stage, and what was claimed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, range_of, signed, significant, times
+from kdbench.leaderboard.model.entries import CUSTOM, MATCHED, SMOKE, Entry
+from kdbench.leaderboard.model.ranking import Board, step_ratio
+from kdbench.leaderboard.model.source import Row, Source
+from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, with_half
+from kdbench.specs.card import FAMILIES, Card, Claim
+from kdbench.specs.registry import MethodRef
+
+
+@dataclass(frozen=True)
+class Result:
+    """A cell of the method in a line."""
+
+    task: str
+    slug: str
+    device: str
+    rank: str
+    score: str
+    delta: str
+    ratio: str
+    recipe: str
+    level: str
+    apart: str
+    runs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A published figure beside ours."""
+
+    where: str
+    claimed: str
+    ours: str
+    difference: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class MethodView:
+    """What a method's page shows; ``ref`` is None for a method that is not registered here."""
+
+    name: str
+    ref: MethodRef | None
+    card: Card | None
+    family: str
+    facts: tuple[tuple[str, str], ...]
+    params: tuple[tuple[str, str, str, str], ...]
+    published: tuple[tuple[str, str, str], ...]
+    used: tuple[tuple[str, str, str], ...]
+    results: tuple[Result, ...]
+    holes: tuple[tuple[str, str, str, str], ...]
+    stages: tuple[tuple[str, ...], ...]
+    totals: tuple[tuple[str, ...], ...]
+    claims: tuple[Claimed, ...]
+    runs: tuple[Row, ...]
+    variants: tuple[str, ...]
+    bibtex: str
+
+
+def method_view(board: Board, name: str) -> MethodView:
+    """The view of a method or variant."""
+    ref = board.catalogue.methods.get(name)
+    card = ref.card if ref else None
+    rows = [row for row in board.entries if row.method == name and row.apart != MATCHED]
+    runs = sorted(
+        (run for run in board.source.runs.values() if run["method"] == name),
+        key=lambda run: (run["task"], -run["task_version"], run["device_class"], run["seed"], run["run_id"]),
+    )
+    open_rows = [row for row in rows if row.apart not in {CUSTOM, SMOKE, "superseded"}]
+    siblings = sorted(
+        other for other, it in board.catalogue.methods.items() if card and it.card.name == card.name and other != name
+    )
+    return MethodView(
+        name=name,
+        ref=ref,
+        card=card,
+        family=FAMILIES[card.family] if card else "",
+        facts=tuple(_facts(ref, rows, board.source)),
+        params=tuple(_params(ref)),
+        published=tuple(_published(card)),
+        used=tuple(_used(row) for row in open_rows if row.params),
+        results=tuple(_results(board, name)),
+        holes=tuple(_holes(board, name)),
+        stages=tuple(line for row in open_rows for line in _stages(row)),
+        totals=tuple(_totals(row) for row in open_rows),
+        claims=tuple(_claimed(claim, rows) for claim in (ref.card.claims if ref and ref.variant is None else ())),
+        runs=tuple(runs),
+        variants=tuple(siblings),
+        bibtex=card.bibtex() if card else "",
+    )
+
+
+def _facts(ref: MethodRef | None, rows: list[Entry], source: Source) -> list[tuple[str, str]]:
+    if ref is None:
+        return []
+    card = ref.card
+    facts = [
+        ("Authors", ", ".join(card.authors)),
+        ("Published", f"{card.venue} {card.year}"),
+        ("Kinds of task", ref.kinds_said),
+        ("Adapter version", card.version),
+        ("Parity with the authors’ code", card.parity),
+    ]
+    if ref.variant is not None:
+        facts.insert(0, ("Variant of", f"{card.name}: {ref.variant.about}"))
+        if ref.variant.own_protocol:
+            own = ", ".join(f"{key} = {value}" for key, value in ref.variant.own_protocol.items())
+            facts.append(("Own protocol", own))
+    if card.claimed_overhead:
+        facts.append(("Overhead, as claimed", card.claimed_overhead))
+    if rows:
+        facts.append(("Asks of a task", _needs(source.settings[rows[-1].runs[min(rows[-1].runs)]]["needs"])))
+    sources = sorted({row.params_source.replace("_", " ") for row in rows})
+    return [*facts, ("Hyper-parameters of its runs", ", ".join(sources))] if sources else facts
+
+
+def _needs(needs: dict[str, Any]) -> str:
+    """What the newest runs asked for, without what every method asks for."""
+    usual = {"kinds", "min_batch"}
+    words = []
+    for name, value in sorted(needs.items()):
+        if name not in usual and value not in (False, None, 0, 1, "", [], "eval"):
+            shown = _value(value).replace("*", "any")
+            words.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')}: {shown}")
+    return "; ".join(words) or "nothing special"
+
+
+def _used(row: Entry) -> tuple[str, str, str]:
+    values = ", ".join(f"{key} = {_value(value)}" for key, value in row.params.items())
+    apart = f" ({row.apart})" if row.apart else ""
+    return f"{row.task.label}, {row.device}{apart}", values, row.params_source.replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _params(ref: MethodRef | None) -> list[tuple[str, str, str, str]]:
+    if ref is None:
+        return []
+    changed = ref.variant.params if ref.variant else {}
+    return [
+        (
+            name,
+            _value(changed.get(name, hp.default)),
+            hp.doc,
+            "this variant" if name in changed else hp.source or "kdbench",
+        )
+        for name, hp in ref.card.hyper_parameters.items()
+    ]
+
+
+def _published(card: Card | None) -> list[tuple[str, str, str]]:
+    if card is None:
+        return []
+    return [
+        (
+            ", ".join(f"{key} {value}" for key, value in entry.when.model_dump(exclude_none=True).items())
+            or "everywhere",
+            ", ".join(f"{key} = {_value(value)}" for key, value in entry.params.items()),
+            entry.source,
+        )
+        for entry in card.published
+    ]
+
+
+def _results(board: Board, name: str) -> list[Result]:
+    found = []
+    for one in board.task_boards:
+        digits = digits_for(one.task.unit, [value for row in one.comparable for value in row.scores.values()])
+        for row in (*one.ranked, *one.apart):
+            if row.method != name:
+                continue
+            stat, delta, ratio = row.stat, row.vs_baseline, step_ratio(row)
+            shown = NONE
+            if delta is not None:
+                ends = (
+                    f" {between(delta.lo, delta.hi, digits, sign=True)}"
+                    if delta.lo is not None and delta.hi is not None
+                    else ""
+                )
+                shown = f"{signed(delta.mean, digits)}{ends} {one.task.points}"
+            found.append(
+                Result(
+                    one.task.label,
+                    one.task.slug,
+                    one.device,
+                    range_of(one.ranks.get(name, "")) if not row.apart else NONE,
+                    f"{with_half(stat, digits)} {one.task.unit}, n = {stat.n}",
+                    "reference" if row.is_baseline else shown,
+                    f"{times(ratio[0])} {between(ratio[1], ratio[2], 2)}"
+                    if ratio and ratio[2] > ratio[1]
+                    else times(ratio[0])
+                    if ratio
+                    else NONE,
+                    times(row.recipe_ratio) if row.recipe_ratio else NONE,
+                    "✕ failed check" if row.failed_check else f"{LEVEL_MARKS[row.level]} {LEVELS[row.level]}",
+                    row.why_apart,
+                    tuple((str(seed), run) for seed, run in row.runs.items()),
+                )
+            )
+    return found
+
+
+def _holes(board: Board, name: str) -> list[tuple[str, str, str, str]]:
+    return [
+        (one.task.label, one.device, hole.kind.label, hole.reason)
+        for one in board.task_boards
+        for hole in one.holes
+        if hole.method == name and one.task.newest
+    ]
+
+
+def _stages(row: Entry) -> list[tuple[str, ...]]:
+    """The stages of the run that the cell's costs are quoted from, in the order in which they ran."""
+    where = f"{row.task.label}, {row.device}"
+    return [
+        (
+            where,
+            line.name,
+            line.ledger.replace("_", " "),
+            significant(line.hours),
+            str(line.steps),
+            line.basis,
+            "yes" if line.reusable else "no",
+        )
+        for line in row.stages
+    ]
+
+
+def _totals(row: Entry) -> tuple[str, ...]:
+    costs = row.costs
+    return (
+        f"{row.task.label}, {row.device}",
+        str(len(row.runs)),
+        significant(costs.student_h),
+        significant(costs.recipe_h),
+        times(row.recipe_ratio) if row.recipe_ratio else NONE,
+        significant(costs.full_h) if costs.full_h is not None else "not known",
+        costs.basis,
+    )
+
+
+def _claimed(claim: Claim, rows: list[Entry]) -> Claimed:
+    """The published figure, and our cells of the same data, pair and metric."""
+    pair = f"{claim.student} ← {claim.teacher or 'no teacher'}"
+    match = next((row for row in rows if _same(claim, row)), None)
+    note = "" if claim.verified else " (not checked against the paper)"
+    claimed = f"{claim.value:g} {claim.unit}{note}"
+    if match is None:
+        return Claimed(f"{claim.source}, {pair}, {claim.metric}", claimed, "not run here", NONE, claim.reference)
+    stat = match.stat
+    ends = (
+        between(stat.lo - claim.value, stat.hi - claim.value, 2, sign=True)
+        if stat.lo is not None and stat.hi is not None
+        else ""
+    )
+    ours = f"{fixed(stat.mean, 2)} {match.task.unit}, n = {stat.n}, {match.task.label}"
+    return Claimed(
+        f"{claim.source}, {pair}, {claim.metric}",
+        claimed,
+        ours,
+        f"{signed(stat.mean - claim.value, 2)} {ends}".strip(),
+        claim.reference,
+    )
+
+
+def _same(claim: Claim, row: Entry) -> bool:
+    spec = row.task.spec
+    whole = spec is not None and spec.data.source == claim.source and spec.data.subset is None
+    open_row = row.apart in {"", "own protocol"}
+    return (
+        whole
+        and open_row
+        and row.task.metric == claim.metric
+        and row.student == claim.student
+        and row.teacher == (claim.teacher or "")
+    )

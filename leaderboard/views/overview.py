@@ -1,0 +1,274 @@
+"""Pages across tasks: costs by device class, coverage with the four kinds of missing, all pairs of a suite."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from kdbench.base.errors import UserError
+from kdbench.leaderboard.draw.charts import critical_difference_diagram
+from kdbench.leaderboard.draw.figures import key_of
+from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, si, signed, significant
+from kdbench.leaderboard.model.entries import Entry, Task
+from kdbench.leaderboard.model.ranking import Board, SuiteBoard, TaskBoard, step_ratio
+from kdbench.leaderboard.tables.cells import Cell
+from kdbench.specs.registry import PLAIN
+from kdbench.stats import (
+    BOOTSTRAP_WARNING,
+    Estimate,
+    Layout,
+    Missing,
+    critical_difference,
+    friedman,
+    iqm,
+    mean_ranks,
+    probability_of_improvement,
+    win_rates,
+)
+
+
+@dataclass(frozen=True)
+class CostLine:
+    """A method on a task in the table of costs."""
+
+    method: str
+    task: Task
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """All costs measured on one device class."""
+
+    key: str
+    device: str
+    heads: tuple[tuple[str, str], ...]
+    lines: tuple[CostLine, ...]
+
+
+def _over(field: str) -> Callable[[Entry], float | None]:
+    return lambda row: row.overhead[field] if row.overhead else None
+
+
+def _deploy(field: str) -> Callable[[Entry], float | None]:
+    return lambda row: row.deploy[field] if row.deploy else None
+
+
+_COSTS: tuple[tuple[str, str, Callable[[Entry], float | None], Callable[[float], str]], ...] = (
+    ("Step", "ms", _over("step_ms"), significant),
+    ("First step", "ms", _over("first_step_ms"), significant),
+    ("Samples/s", "1/s", _over("throughput_samples_s"), si),
+    ("End to end", "1/s", _over("end_to_end_samples_s"), si),
+    ("Peak memory", "MiB", _over("peak_alloc_mib"), significant),
+    ("of plain", "MiB", _over("plain_peak_alloc_mib"), significant),
+    ("Reserved", "MiB", _over("peak_reserved_mib"), significant),
+    ("FLOPs/sample", "FLOP", _over("flops_fwd_bwd"), si),
+    ("of plain", "FLOP", _over("plain_flops_fwd_bwd"), si),
+    ("Train-only", "params", _over("train_only_params"), si),
+    ("Frozen", "params", _over("frozen_params_loaded"), si),
+    ("Extra state", "MiB", _over("extra_state_mib"), significant),
+    ("One more student", "device-h", lambda row: row.costs.student_h, significant),
+    ("Recipe", "device-h", lambda row: row.costs.recipe_h, significant),
+    ("Full", "device-h", lambda row: row.costs.full_h, significant),
+    ("Energy", "kWh", lambda row: row.energy_kwh, significant),
+    ("Deployed", "params", _deploy("params"), si),
+    ("Latency b = 1", "ms", _deploy("latency_ms_b1"), significant),
+    ("Latency b = 128", "ms", _deploy("latency_ms_b128"), significant),
+)
+
+
+def cost_tables(board: Board) -> list[CostTable]:
+    """One table a device class; the newest version of every task, rows that are comparable."""
+    devices: dict[str, list[CostLine]] = defaultdict(list)
+    for one in board.task_boards:
+        if one.task.newest:
+            devices[one.device] += [CostLine(row.method, one.task, tuple(_cost_cells(row))) for row in one.comparable]
+    heads = (("Step time", "× plain"), *((head, unit) for head, unit, _, _ in _COSTS))
+    return [
+        CostTable(key_of("costs", device), device, heads, tuple(sorted(lines, key=lambda x: (x.task.name, x.method))))
+        for device, lines in sorted(devices.items())
+    ]
+
+
+def _cost_cells(row: Entry) -> list[Cell]:
+    ratio = step_ratio(row)
+    if ratio is None:
+        cells = [Cell(NONE)]
+    elif row.method == PLAIN:
+        cells = [Cell("1", 1.0, sub="reference")]
+    else:
+        cells = [Cell(significant(ratio[0]), ratio[0], sub=between(ratio[1], ratio[2], 2))]
+    for _, _, get, show in _COSTS:
+        value = get(row)
+        cells.append(Cell(NONE) if value is None else Cell(show(value), value))
+    return cells
+
+
+@dataclass(frozen=True)
+class CoverageCell:
+    """A method on a task: its seeds, or which kind of missing and why."""
+
+    text: str
+    kind: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class CoverageTable:
+    """Methods by tasks on one device class.
+
+    Attributes:
+        tasks: those with records first; of these there are ``begun``.
+    """
+
+    key: str
+    device: str
+    tasks: tuple[Task, ...]
+    begun: int
+    rows: tuple[tuple[str, tuple[CoverageCell, ...]], ...]
+
+
+def coverage_tables(board: Board) -> list[CoverageTable]:
+    """Every registered method and every current task, device class by device class."""
+    current = tuple(task for task in board.tasks if task.newest)
+    methods = sorted({*board.catalogue.methods, *(m for one in board.task_boards for m in _present(one))})
+    tables = []
+    for device in sorted({one.device for one in board.task_boards}):
+        places = {one.task: one for one in board.task_boards if one.device == device}
+        listed = tuple(sorted(current, key=lambda task: task not in places))
+        rows = tuple((method, tuple(_coverage(places.get(task), method) for task in listed)) for method in methods)
+        begun = sum(task in places for task in listed)
+        tables.append(CoverageTable(key_of("coverage", device), device, listed, begun, rows))
+    return tables
+
+
+def _present(one: TaskBoard) -> set[str]:
+    return {row.method for row in (*one.ranked, *one.apart)} | {hole.method for hole in one.holes}
+
+
+def _coverage(one: TaskBoard | None, method: str) -> CoverageCell:
+    missing = CoverageCell(Missing.NOT_RUN.label, Missing.NOT_RUN.value, "not run")
+    if one is None:
+        return missing
+    row = one.entry(method)
+    if row is not None:
+        done, whole = len(row.scores.keys() & set(one.seeds)), len(one.seeds)
+        if done == whole:
+            return CoverageCell(f"{len(row.scores)} seeds" if len(row.scores) > 1 else "1 seed", "ok")
+        return CoverageCell(f"{done} of {whole}", "failed" if "failed" in row.apart else "part", row.apart)
+    aside = next((row for row in one.apart if row.method == method and not row.custom), None)
+    if aside is not None:
+        return CoverageCell("apart", "part", aside.apart)
+    hole = next((hole for hole in one.holes if hole.method == method), None)
+    return CoverageCell(hole.kind.label, hole.kind.value, hole.reason) if hole else missing
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """All pairs of a suite on one device class.
+
+    Attributes:
+        scores: method, mean score a task, seeds' scores a task as the page's script reads them.
+        deltas: method, then the mean difference to each other method and whether the two are separated.
+        extra: rows of the secondary statistics, method first.
+    """
+
+    key: str
+    suite: SuiteBoard
+    methods: tuple[str, ...]
+    scores: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    deltas: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
+    extra: tuple[tuple[str, ...], ...]
+    extra_note: str
+    diagram: Markup | None
+    digits: int
+
+
+def pair_tables(board: Board) -> list[PairTable]:
+    """One a suite and device class with something to compare."""
+    return [_pairs(suite) for suite in board.suites if suite.layout is not None and len(suite.rows) > 1]
+
+
+def _pairs(suite: SuiteBoard) -> PairTable:
+    assert suite.layout is not None
+    assert suite.ties is not None
+    layout, names = suite.layout, suite.ties.methods
+    values = [value for one in suite.boards for row in one.comparable for value in row.scores.values()]
+    digits = digits_for(suite.unit, values)
+    means = dict(zip(layout.methods, layout.means.mean(axis=1), strict=True))
+    deltas = tuple(
+        (
+            a,
+            tuple(
+                (NONE if a == b else signed(float(means[a] - means[b]), digits), a != b and suite.ties.separated(a, b))
+                for b in names
+            ),
+        )
+        for a in names
+    )
+    scores = tuple(
+        (name, tuple(_scores(one, name, digits) for one in suite.boards))
+        for name in (*names, *(m for m, _ in suite.below))
+    )
+    key = key_of("pairs", suite.suite, suite.device)
+    extra, note = _extra(layout, suite, names, digits)
+    diagram = None
+    if len(layout.tasks) > 1 and len(names) > 2:
+        found = critical_difference(layout)
+        title = f"Critical-difference diagram of {suite.suite} on {suite.device}"
+        diagram = critical_difference_diagram(f"{key}-cd", found, title=title)
+    return PairTable(key, suite, names, scores, deltas, extra, note, diagram, digits)
+
+
+def _scores(one: TaskBoard, method: str, digits: int) -> tuple[str, str]:
+    row = one.entry(method)
+    if row is None:
+        hole = next((hole for hole in one.holes if hole.method == method), None)
+        return (hole.kind.label if hole else NONE, "")
+    turn = 1 if one.task.higher_is_better else -1
+    if row.apart:
+        return (row.apart, "")
+    return (fixed(row.stat.mean, digits), " ".join(f"{turn * row.scores[seed]:.6g}" for seed in one.seeds))
+
+
+def _extra(
+    layout: Layout, suite: SuiteBoard, names: tuple[str, ...], digits: int
+) -> tuple[tuple[tuple[str, ...], ...], str]:
+    """Secondary statistics, only where there is more than one task; the baseline must be among the methods."""
+    if len(layout.tasks) < 2:
+        return (), ""
+    ranks, wins = mean_ranks(layout), win_rates(layout)
+    middle: dict[str, Estimate] = {}
+    chance: dict[str, Estimate] = {}
+    try:
+        middle = iqm(layout.against(suite.baseline))
+        chance = {m: probability_of_improvement(layout, m, suite.baseline) for m in names}
+    except UserError:
+        pass  # the baseline is not complete on these tasks: ranks and wins stand without it
+    rows = tuple(
+        (
+            method,
+            fixed(ranks[method], 2),
+            fixed(100 * wins[method], 0),
+            _estimate(middle.get(method), digits, sign=True),
+            _estimate(chance.get(method), 2),
+        )
+        for method in names
+    )
+    note = f"Over {len(layout.tasks)} tasks; {BOOTSTRAP_WARNING}. Win rates depend on who is listed."
+    if len(names) > 2:
+        test = friedman(layout)
+        note += f" Friedman’s test over all methods: χ² = {significant(test.statistic)}, p = {significant(test.p, 2)}."
+    return rows, note
+
+
+def _estimate(found: Estimate | None, digits: int, *, sign: bool = False) -> str:
+    if found is None:
+        return NONE
+    value = signed(found.value, digits) if sign else fixed(found.value, digits)
+    return (
+        value if found.lo is None or found.hi is None else f"{value} {between(found.lo, found.hi, digits, sign=sign)}"
+    )

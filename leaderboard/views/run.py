@@ -1,0 +1,339 @@
+"""A run's page: everything its record holds, readable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from markupsafe import Markup
+
+from kdbench.leaderboard.draw.charts import curve
+from kdbench.leaderboard.draw.numbers import NONE, between, si, significant, times
+from kdbench.leaderboard.model.source import Row
+from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, metric_word
+
+Pairs = list[tuple[str, str]]
+
+
+def run_view(
+    record: dict[str, Any], run: Row, verifications: list[Row], withdrawn: Row | None, known: Collection[str]
+) -> dict[str, Any]:
+    """What the template of a run's page needs.
+
+    Args:
+        record: the record's JSON form.
+        run: its row of the index.
+        known: ids of the runs on the board.
+    """
+    task, over = record["task"], record["overhead"]
+    measured = over if over["mode"] != "off" else None
+    here = measured is not None and measured["measured_by"] == record["run_id"]
+    return {
+        "r": record,
+        "name": run["method"],
+        "slug": f"{task['name']}@v{task['version']}".replace("/", "__"),
+        "headline": _headline(record, run),
+        "marks": _marks(record, withdrawn),
+        "provenance": _provenance(record),
+        "metrics": _metrics(record),
+        "best_on": (record["metrics"] or {}).get("best_selected_on") or "",
+        **_curves(record),
+        "overhead": _overhead(measured),
+        "measured_by": measured["measured_by"] if measured and measured["measured_by"] in known and not here else "",
+        "timing": _timing(measured) if here else None,
+        "pairs": _timing_pairs(measured) if here else [],
+        "stages": _stages(record),
+        "nets": _nets(record),
+        "deploy": _deploy(record),
+        "settings": _json({"method": record["method"]["params"], "protocol": record["protocol"]}),
+        "config": _json(record["provenance"]["config_resolved"]),
+        "environment": _environment(record),
+        "checks": [_check(row) for row in verifications],
+        "cite": _cite(record, run),
+    }
+
+
+def _headline(record: dict[str, Any], run: Row) -> str:
+    task = record["task"]
+    if run["score"] is None:
+        return f"{record['status'].replace('_', ' ')} on {record['device_class']}"
+    score = f"{significant(run['score'], 4)} {task['unit']}".strip()
+    return f"{metric_word(task['metric_primary'])} {score} on {record['device_class']}"
+
+
+def _marks(record: dict[str, Any], withdrawn: Row | None) -> list[str]:
+    words = []
+    if withdrawn:
+        words.append(f"Withdrawn on {withdrawn['date']:%Y-%m-%d}: {withdrawn['reason']}")
+    if record["error"]:
+        status = record["status"].replace("_", " ").capitalize()
+        words.append(f"{status}: {record['error']['type']}: {record['error']['message']}")
+    if record["custom"]:
+        words.append("Custom settings: stored and shown, never ranked.")
+    if record["smoke"]:
+        words.append("A smoke run: shortened to see that everything works, never ranked.")
+    if record["own_protocol"]:
+        words.append("Own protocol: its paper trains longer or otherwise than the task; listed apart.")
+    if record["method"]["params"] and record["method"]["params_source"] == "default":
+        words.append("Not tuned here: hyper-parameters are the card’s defaults, no value is published for this pair.")
+    if record["provenance"]["dirty"] or not record["provenance"]["git_commit"]:
+        words.append("Made from changed or unknown code: it can never be verified.")
+    return words
+
+
+def _provenance(record: dict[str, Any]) -> Pairs:
+    p = record["provenance"]
+    pairs = [
+        ("Run", record["run_id"]),
+        ("Specification", record["spec_hash"]),
+        ("kdbench", p["kdbench_version"]),
+        ("Commit", (p["git_commit"] or "unknown") + (" with changes" if p["dirty"] else "")),
+        ("Engine version", str(record["engine_version"])),
+        ("Adapter version", record["method"]["adapter_version"]),
+        ("Started", record["created_at"]),
+        ("Finished", record["finished_at"]),
+        ("Licence", p["licence"]),
+        ("Hyper-parameters from", record["method"]["params_source"].replace("_", " ")),
+    ]
+    return pairs + ([("Submitter", p["submitter"])] if p["submitter"] else [])
+
+
+def _metrics(record: dict[str, Any]) -> list[tuple[str, str, str]]:
+    metrics = record["metrics"]
+    if not metrics:
+        return []
+    best = metrics["best"] or {}
+    return [
+        (name, significant(v, 5), significant(best[name], 5) if name in best else NONE)
+        for name, v in metrics["last"].items()
+    ]
+
+
+def _curves(record: dict[str, Any]) -> dict[str, Any]:
+    points, primary = record["curve"], record["task"]["metric_primary"]
+    drawings: list[Markup] = []
+    for key, label, ys in (
+        ("curve-val", metric_word(primary), [(p["epoch"], p["val"].get(primary)) for p in points]),
+        ("curve-loss", "training loss", [(p["epoch"], p["train_loss"]) for p in points]),
+    ):
+        known = [(x, y) for x, y in ys if y is not None]
+        if len(known) > 1:
+            xs, values = zip(*known, strict=True)
+            drawings.append(curve(key, xs, values, title=f"{label} by epoch", label=label))
+    terms = sorted({name for p in points for name in p["losses"]})[:2]
+    heads = ["Epoch", "Training loss", *terms, metric_word(primary), "Learning rate"]
+    rows = [
+        (
+            p["epoch"],
+            [
+                _number(p["train_loss"]),
+                *(_number(p["losses"].get(t)) for t in terms),
+                _number(p["val"].get(primary)),
+                f"{p['lr']:g}",
+            ],
+        )
+        for p in points
+    ]
+    return {"curves": drawings, "curve_heads": heads, "curve_rows": rows}
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else significant(value, 4)
+
+
+def _overhead(over: dict[str, Any] | None) -> Pairs:
+    if over is None:
+        return []
+    low, high = over["ci95"]
+    flags = [
+        word
+        for word, on in (
+            ("quick", over["mode"] == "quick"),
+            ("not converged", not over["converged"]),
+            ("noisy machine", over["noise_flag"]),
+            ("contended", over["contended"]),
+        )
+        if on
+    ]
+    pairs = [
+        ("Step-time ratio", f"{times(over['step_ratio'])} {between(low, high, 3)}"),
+        ("Step", f"{significant(over['step_ms'])} ms, plain {significant(over['plain_step_ms'])} ms"),
+        ("Throughput", f"{si(over['throughput_samples_s'])} samples/s, {over['views_per_sample']} view(s) a sample"),
+        (
+            "Measured",
+            f"{over['mode']}, batch {over['batch']}, {over['device']}, {over['dtype']}"
+            + (f", flags: {', '.join(flags)}" if flags else ""),
+        ),
+    ]
+    optional = [
+        ("Plain against plain", "aa_ratio", "×"),
+        ("First step", "first_step_ms", "ms"),
+        ("Peak memory", "peak_alloc_mib", "MiB"),
+        ("Peak memory of plain", "plain_peak_alloc_mib", "MiB"),
+        ("Peak memory reserved", "peak_reserved_mib", "MiB"),
+        ("End to end", "end_to_end_samples_s", "samples/s"),
+        ("Waiting for data", "data_wait_frac", "of the time"),
+    ]
+    pairs += [(word, f"{significant(over[field])} {unit}") for word, field, unit in optional if over[field] is not None]
+    counts = [
+        ("FLOPs a sample, forward and backward", "flops_fwd_bwd"),
+        ("the same, plain", "plain_flops_fwd_bwd"),
+        ("Train-only parameters", "train_only_params"),
+        ("Frozen parameters loaded", "frozen_params_loaded"),
+    ]
+    pairs += [(word, si(over[field])) for word, field in counts if over[field] is not None]
+    if over["uncounted_ops"]:
+        pairs.append(("Operations without a FLOP formula", ", ".join(over["uncounted_ops"])))
+    if over["board"]:
+        pairs.append(("GPU while timed", _board(over["board"])))
+    if over["energy"]:
+        energy = over["energy"]
+        trust = "" if energy["valid"] else ", not trustworthy"
+        pairs.append(("Energy", f"{significant(energy['j_per_step'])} J a step ({energy['source']}{trust})"))
+    return pairs
+
+
+def _board(states: list[dict[str, int | None]]) -> str:
+    """Range of clock and temperature over the builds."""
+
+    def span(field: str, unit: str) -> str:
+        told = [value for state in states if (value := state[field]) is not None]
+        return f"{min(told)} to {max(told)} {unit}" if told else NONE
+
+    return f"{span('sm_clock_mhz', 'MHz')}, {span('temperature_c', '°C')}"
+
+
+def _builds(over: dict[str, Any] | None) -> list[tuple[str, int, list[list[float]]]]:
+    """(phase, number of the build, its timing pairs)."""
+    if over is None:
+        return []
+    phases = [("all", over["builds"])] if over["builds"] else [(p["name"], p["builds"]) for p in over["phases"]]
+    return [(name, number, pairs) for name, builds in phases for number, pairs in enumerate(builds, 1)]
+
+
+def _timing(over: dict[str, Any] | None) -> Markup | None:
+    ratios = [method / plain for _, _, pairs in _builds(over) for plain, method in pairs]
+    if len(ratios) < 2:
+        return None
+    return curve(
+        "timing",
+        list(range(1, len(ratios) + 1)),
+        ratios,
+        title="Step-time ratio of every timed pair",
+        label="method / plain",
+        x_label="pair of blocks",
+    )
+
+
+def _timing_pairs(over: dict[str, Any] | None) -> list[tuple[int, tuple[str, ...]]]:
+    every = [(name, build, plain, method) for name, build, pairs in _builds(over) for plain, method in pairs]
+    return [
+        (i, (name, str(build), significant(plain, 4), significant(method, 4), significant(method / plain, 4)))
+        for i, (name, build, plain, method) in enumerate(every, 1)
+    ]
+
+
+def _stages(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            s["name"],
+            s["ledger"].replace("_", " "),
+            significant(s["device_h"]),
+            f"{s['steps']:,}",
+            _number(s["energy_kwh"]),
+            s["basis"],
+            "yes" if s["reusable"] else "no",
+        )
+        for s in record["stages"]
+    ]
+
+
+def _nets(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    models = record["models"]
+    nets = [("student", models["student"]), *((f"teacher ({t['role']})", t) for t in models["teachers"])]
+    nets += [(f"peer {i}", peer) for i, peer in enumerate(models["peers"], 1)]
+    return [
+        (
+            role,
+            net["arch"],
+            si(net["params"]) if net["params"] else NONE,
+            net["source"],
+            _number(net["val_metric"]),
+            f"{net['weights_sha256'][:16]}…" if net["weights_sha256"] else NONE,
+        )
+        for role, net in nets
+    ]
+
+
+def _deploy(record: dict[str, Any]) -> Pairs:
+    deploy = record["deploy"]
+    if not deploy:
+        return []
+    same = "same graph and parameters as the plain student" if deploy["equals_plain"] else "not the plain student"
+    pairs = [("Deployed network", f"{si(deploy['params'])} parameters, {same}")]
+    optional = [
+        ("Forward", "gflops", "GFLOP"),
+        ("Latency, 1 sample", "latency_ms_b1", "ms"),
+        ("Latency, 128 samples", "latency_ms_b128", "ms"),
+        ("Size", "size_mib", "MiB"),
+    ]
+    return pairs + [
+        (word, f"{significant(deploy[field])} {unit}") for word, field, unit in optional if deploy[field] is not None
+    ]
+
+
+def _environment(record: dict[str, Any]) -> Pairs:
+    e = record["environment"]
+    pairs = [
+        (word, str(e[field]))
+        for word, field in (
+            ("System", "os"),
+            ("Python", "python"),
+            ("PyTorch", "torch"),
+            ("CUDA", "cuda"),
+            ("cuDNN", "cudnn"),
+            ("Driver", "driver"),
+            ("Processor", "cpu"),
+            ("Cores", "cores"),
+            ("Threads", "threads"),
+        )
+        if e[field] is not None
+    ]
+    pairs.append(("Memory", f"{significant(e['ram_gib'])} GiB"))
+    if e["gpu"]:
+        pairs.append(
+            ("Accelerator", f"{e['gpu']['count']} × {e['gpu']['name']}, {significant(e['gpu']['mem_mib'])} MiB")
+        )
+    pairs.append(("Flags", ", ".join(f"{name} {'on' if on else 'off'}" for name, on in e["flags"].items())))
+    return [*pairs, ("Packages", ", ".join(f"{name} {version}" for name, version in sorted(e["packages"].items())))]
+
+
+def _check(row: Row) -> tuple[str, ...]:
+    delta = NONE if row["delta"] is None else significant(row["delta"])
+    return (
+        f"{LEVEL_MARKS[row['level']]} {LEVELS[row['level']]}",
+        row["verdict"],
+        row["by"],
+        f"{row['date']:%Y-%m-%d}",
+        delta,
+        row["note"] or "",
+    )
+
+
+def _cite(record: dict[str, Any], run: Row) -> str:
+    task, kdbench = record["task"], record["provenance"]["kdbench_version"]
+    what = f"{run['method']} on {task['name']}@v{task['version']}, seed {record['seed']}"
+    return "\n".join(
+        [
+            f"@misc{{kdbench-{record['run_id'][:8]},",
+            f"  title = {{kdbench run {record['run_id']}: {what}}},",
+            f"  year = {{{record['finished_at'][:4]}}},",
+            f"  note = {{kdbench {kdbench}, specification {record['spec_hash'][:16]}}},",
+            "}",
+        ]
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,154 @@
+"""A task's page: one section a device class, then its specification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdbench.leaderboard.draw.figures import Chart, cost_chart, difference_chart, key_of, task_charts
+from kdbench.leaderboard.draw.numbers import fixed
+from kdbench.leaderboard.model.entries import Task
+from kdbench.leaderboard.model.ranking import Board, Hole, TaskBoard
+from kdbench.leaderboard.tables.cells import metric_word
+from kdbench.leaderboard.tables.columns import Table, task_table
+from kdbench.leaderboard.views.suite import noise_word, separation_word, small_word
+from kdbench.specs.registry import PLAIN
+from kdbench.stats import Missing
+
+
+@dataclass(frozen=True)
+class TaskSection:
+    """A task on one device class."""
+
+    key: str
+    device: str
+    deck: str
+    table: Table
+    apart: Table
+    charts: tuple[Chart, ...]
+    differences: Chart | None
+    costs: Chart | None
+    notes: tuple[str, ...]
+    holes: tuple[Hole, ...]
+    not_run: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """What a task's page shows."""
+
+    task: Task
+    anchor: str
+    lead: str
+    warnings: tuple[str, ...]
+    boards: tuple[TaskSection, ...]
+    facts: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, str, int, str, str], ...]
+    versions: tuple[Task, ...]
+    bib: tuple[tuple[str, str], ...]
+
+
+def task_view(board: Board, task: Task, record: dict | None) -> TaskView:
+    """The view of a task.
+
+    Args:
+        record: any record of the task, for the hashes of its data and its protocol; None when there is none.
+    """
+    arrow = "more is better" if task.higher_is_better else "less is better"
+    small = small_word([task])
+    metric = f"{metric_word(task.metric)} in {task.unit}" if task.unit else metric_word(task.metric)
+    lead = f"{task.kind}, {metric}, {arrow}; baseline {task.baseline}"
+    warnings = [f"{small[0].upper()}{small[1:]}."] if small else []
+    if not task.ranked:
+        warnings.append(f"Not ranked: {task.unranked_because or 'the task says so'}.")
+    if not task.newest:
+        warnings.append(
+            "Archived: a newer version of this task exists; these rows are not ranked and not compared with it."
+        )
+    boards = tuple(_section(one) for one in board.task_boards if one.task == task)
+    versions = tuple(other for other in board.tasks if other.name == task.name and other.version != task.version)
+    suites = [suite for suite in board.suites if task in suite.all_tasks]
+    anchor = f"#{key_of('suite', suites[0].suite, suites[0].device)}" if suites else ""
+    shown = sorted({row.method for one in board.task_boards if one.task == task for row in (*one.ranked, *one.apart)})
+    known = board.catalogue.methods
+    bib = tuple((name, known[name].card.bibtex()) for name in shown if name in known)
+    facts, rows = tuple(_facts(task, record)), tuple(_rows(record))
+    return TaskView(task, anchor, lead, tuple(warnings), boards, facts, rows, versions, bib)
+
+
+def _section(one: TaskBoard) -> TaskSection:
+    task, key = one.task, key_of(one.task.label, one.device)
+    seeds = ", ".join(map(str, one.seeds)) or "none"
+    deck = f"Complete cells hold the seeds {seeds}. Rows are paired with {task.baseline} seed by seed."
+    caption = (
+        f"{task.label} on {one.device}, best first." if one.ranks else f"{task.label} on {one.device}, not ranked."
+    )
+    notes = [word for word in (separation_word(one), _tie_note(one), _headroom(one)) if word]
+    return TaskSection(
+        key,
+        one.device,
+        deck,
+        task_table(one, one.ranked, f"{key}-table", caption),
+        task_table(
+            one,
+            one.apart,
+            f"{key}-apart",
+            f"{task.label} on {one.device}: rows that are not ranked, and why.",
+            apart=True,
+        ),
+        task_charts(one, key),
+        difference_chart(one, key),
+        cost_chart(one, key),
+        tuple(notes),
+        tuple(hole for hole in one.holes if hole.kind is not Missing.NOT_RUN),
+        tuple(hole.method for hole in one.holes if hole.kind is Missing.NOT_RUN),
+    )
+
+
+def _tie_note(one: TaskBoard) -> str:
+    if one.ties is None or not one.ties.note:
+        return ""
+    return f"{one.ties.note[0].upper()}{one.ties.note[1:]}."
+
+
+def _headroom(one: TaskBoard) -> str:
+    """Teacher and plain side by side, and the noise that no seed interval holds."""
+    plain = one.entry(PLAIN)
+    teacher = next((row.teacher_score for row in one.ranked if row.teacher_score is not None), None)
+    words = []
+    if teacher is not None:
+        words.append(f"teacher {fixed(teacher, 2)} {one.task.unit}")
+    if plain is not None:
+        words.append(f"plain {fixed(plain.stat.mean, 2)} {one.task.unit}")
+    leader = one.ranked[0] if one.ranked else None
+    if leader is not None and (word := noise_word(one.task.metric, leader.stat.mean, leader.test_items)):
+        words.append(word)
+    return f"For scale: {'; '.join(words)}. One teacher for all seeds: its own noise is left out." if words else ""
+
+
+def _facts(task: Task, record: dict | None) -> list[tuple[str, str]]:
+    facts = [("Name", task.label), ("Suite", task.suite), ("Metric", task.metric), ("Baseline", task.baseline)]
+    if task.spec is not None:
+        pair = task.spec.pair
+        teachers = ", ".join(f"{role}: {teacher.net}" for role, teacher in pair.teachers.items()) or "none"
+        facts += [
+            ("Student", pair.student.net),
+            ("Teachers", teachers),
+            ("Seeds of the task", ", ".join(map(str, task.spec.seeds))),
+        ]
+        facts += [(f"Note on {word}", text) for word, text in task.spec.notes.items()]
+    if record is not None:
+        p = record["protocol"]
+        optimizer = ", ".join(f"{k} {v}" for k, v in p["optimizer"].items())
+        facts += [
+            ("Length", f"{p['epochs']} epochs, batch {p['batch']}"),
+            ("Optimiser", f"{optimizer}, learning rate {p['lr']:g}, weight decay {p['weight_decay']:g}"),
+            ("Schedule", ", ".join(f"{k} {v}" for k, v in p["schedule"].items()) or "constant"),
+            ("Augmentation", ", ".join(p["augment"]) or "none"),
+            ("Precision", p["amp"] if p["amp"] != "off" else "fp32"),
+        ]
+    return facts
+
+
+def _rows(record: dict | None) -> list[tuple[str, str, int, str, str]]:
+    data = record["task"]["data"] if record else []
+    return [(d["name"], d["split"], d["n"], d["source"], d["sha256"][:16] + "…") for d in data]
