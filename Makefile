@@ -39,8 +39,8 @@ lint: $(VENV)/.ready ## ruff and mypy on the package as it ships
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/support/as_built.py
 
-released: $(VENV)/.ready ## kdbench/released.json: this code gives the results of its versions
-	$(BIN)/python -m kdbench.identity.sourcecode
+released: $(VENV)/.ready ## kdbench/identity/released.json: this code gives the results of its versions
+	$(BIN)/python -m kdbench.identity.release
 
 docs: $(VENV)/.ready ## docs/cli.md, from the command line itself
 	$(BIN)/python -m kdbench.cli.reference > docs/cli.md

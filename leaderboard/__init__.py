@@ -17,5 +17,5 @@ def __getattr__(name: str) -> Any:
 
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{'server' if name == 'serve' else 'builder'}")
+    module = importlib.import_module(f"{__name__}.output.{'server' if name == 'serve' else 'builder'}")
     return getattr(module, name)

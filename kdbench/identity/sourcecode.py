@@ -11,7 +11,6 @@ import ast
 import functools
 import importlib.util
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,12 +46,12 @@ def of_card(card: Card) -> dict[str, str]:
     """Name to code of a method, as :func:`of_method`; one that is in no package is known by its version alone."""
     if card.name not in registry.method_packages():
         return {card.name: card.version}
-    return {card.name: label(method_digest(card.name), card.version, _released()["methods"].get(card.name, {}))}
+    return {card.name: label(method_digest(card.name), card.version, released()["methods"].get(card.name, {}))}
 
 
 def of_nets(nets: Sequence[str]) -> dict[str, str]:
     """Net to code of its module, as for a method; the version is the engine's."""
-    version, known = str(ENGINE_VERSION), _released()["nets"]
+    version, known = str(ENGINE_VERSION), released()["nets"]
     return {net: label(net_digest(net), version, known.get(models.family(net), {})) for net in sorted({*nets})}
 
 
@@ -63,12 +62,12 @@ def label(digest: str, version: str, released: dict[str, list[str]]) -> str:
 
 def settled(code: Mapping[str, str], nets: bool = False) -> dict[str, str]:
     """Recorded code by name, in today's words: what was not released when it ran may have been since."""
-    known = _released()["nets" if nets else "methods"]
+    known = released()["nets" if nets else "methods"]
     found = {}
     for name, recorded in code.items():
         version, _, digest = recorded.partition("+")
-        released = known.get(models.family(name) if nets else name, {}).get(version, [])
-        found[name] = version if any(one.startswith(digest) for one in released) and digest else recorded
+        same = known.get(models.family(name) if nets else name, {}).get(version, [])
+        found[name] = version if digest and any(one.startswith(digest) for one in same) else recorded
     return found
 
 
@@ -95,26 +94,9 @@ def net_digest(net: str) -> str:
     return _digest({**_modules([f"kdbench.models.{found.module}"]), "settings": repr(sorted(settings.items()))})
 
 
-def table() -> dict[str, Any]:
-    """What :data:`RELEASED` should hold: all it holds, and the digests of the code as it is under its versions."""
-    found: dict[str, Any] = json.loads(canonical_json(_released()))
-    for name, package in registry.method_packages().items():
-        if package.startswith(f"{_OWN[0]}."):
-            versions = found["methods"].setdefault(name, {})
-            _add(versions.setdefault(registry.card(name).version, []), method_digest(name))
-    for family in models.known():
-        digest = net_digest(re.sub(r"<\w+>", "8", family))  # of a pattern any net
-        _add(found["nets"].setdefault(family, {}).setdefault(str(ENGINE_VERSION), []), digest)
-    return found
-
-
-def _add(digests: list[str], digest: str) -> None:
-    if digest not in digests:
-        digests.append(digest)
-
-
 @functools.cache
-def _released() -> dict[str, Any]:
+def released() -> dict[str, Any]:
+    """``methods`` and ``nets``: name to version to digests, as :data:`RELEASED` holds them."""
     if not RELEASED.is_file():
         return {"methods": {}, "nets": {}}
     found: dict[str, Any] = json.loads(RELEASED.read_text())
@@ -230,7 +212,3 @@ def _silent(node: ast.AST) -> set[str]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return common | {"returns"}
     return common | {"annotation"} if isinstance(node, ast.arg) else common
-
-
-if __name__ == "__main__":  # after a change of code that changes no result: `make released`
-    RELEASED.write_text(json.dumps(table(), indent=1, sort_keys=True) + "\n")

@@ -28,7 +28,7 @@ def checks(name: str, load: Load) -> list[Check]:
     """
     if name in SHARED:
         return [check for one in SHARED[name] for check in checks(registry.method(one).card.name, load)]
-    own = load("test_method_cgan_kd_stages.py").CHECKS.get(name, [])
+    own = load("methods/test_method_cgan_kd_stages.py").CHECKS.get(name, [])
     return [*_golden(name, load), *_stages(name, load), *_objectives(name, load), *own]
 
 
@@ -49,7 +49,7 @@ def _agrees(case: golden.Case, mapping: ModuleType) -> None:
 
 
 def _stages(name: str, load: Load) -> Iterator[Check]:
-    file = load("test_methods_stages.py")
+    file = load("methods/test_methods_stages.py")
     yield from (partial(file.check_stages, *key) for key in file.TABLES if _of(name, key[0]))
     yield from (partial(file.check_reuse, *key) for key in file.REUSED if _of(name, key[0]))
     yield from (partial(file.check_found, *key) for key in file.REUSED if _of(name, key[0]) and key[1] != "energies")
@@ -58,7 +58,7 @@ def _stages(name: str, load: Load) -> Iterator[Check]:
 
 
 def _objectives(name: str, load: Load) -> Iterator[Check]:
-    file = load("test_methods_objectives.py")
+    file = load("methods/test_methods_objectives.py")
     for keys, check in (
         (file.WEIGHTS, file.check_weights),
         (file.SWITCHED, file.check_switches),

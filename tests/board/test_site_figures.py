@@ -1,0 +1,86 @@
+"""Figures of the board that are easy to get wrong unseen: one more student's cost, the cheapest step, signs in data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import records
+from site_samples import Built, cells, golden, make_site, record
+
+from kdbench.stats.step_ratio import estimate_ratio
+
+pytestmark = pytest.mark.seam
+
+DEVICE = "cpu-fp32-x1"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_site(tmp_path_factory.mktemp("golden"), golden())
+
+
+def costs(site: Built, method: str) -> dict[str, str]:
+    """Heads of the table of costs to the texts of a method's row; a head of two lines by its first."""
+    for table in site.page("overhead.html").all("table"):
+        heads = [head.text for head in table.one("thead").all("th")]
+        for row in table.one("tbody").all("tr"):
+            texts = [cell.text for cell in row.inside if not isinstance(cell, str)]
+            if row.attributes.get("data-method") == method and len(texts) == len(heads):
+                return dict(zip(heads, texts, strict=True))
+    raise AssertionError(method)
+
+
+def column(found: dict[str, str], head: str) -> float:
+    (text,) = (text for name, text in found.items() if name.startswith(head))
+    return float(text.split()[0])
+
+
+def test_one_more_student_does_not_pay_for_what_students_share(tmp_path: Path, site: Any) -> None:
+    """A stage that other students of the task reuse is in the recipe and not in the cost of one more of them."""
+    raws = golden()
+    for raw in raws:
+        if raw["method"]["name"] == "kd" and raw["stages"]:
+            own = raw["stages"][0]
+            shared = {**own, "name": "generator", "ledger": "generator_train", "reusable": True, "steps": 9000}
+            raw["stages"] = [{**shared, "device_h": 0.25}, own]
+    found = costs(make_site(tmp_path, raws), "kd")
+    student, recipe, full = (column(found, head) for head in ("One more student", "Recipe", "Full"))
+    alone = column(costs(site, "kd"), "One more student")
+    assert student == pytest.approx(alone)
+    assert recipe > 100 * student
+    assert full > recipe
+
+
+def test_best_is_only_a_step_whose_interval_lies_below_all_others(tmp_path: Path) -> None:
+    """An interval that another one reaches into is not below it, although the ratio itself is."""
+    cheap = estimate_ratio(records.make_builds(2.0))
+    rival = next(
+        ratio
+        for ratio in (2.0 + step / 1000 for step in range(200))
+        if cheap.ratio < estimate_ratio(records.make_builds(ratio)).lo <= cheap.hi
+    )
+    ratios = {"plain": 1.0, "kd": 2.0, "alpha": rival}
+    made = [record(method, "a", n, 80 + n, ratio=ratio) for method, ratio in ratios.items() for n in range(3)]
+    page = make_site(tmp_path, made).page("tasks/golden__a@v1.html")
+    steps = cells(page, f"golden-a-v1-{DEVICE}-table", "step_ratio")
+    assert not [method for method, (text,) in steps.items() if "best" in text]  # golden's ratio of 3 leaves kd the best
+
+
+def test_data_of_the_compare_page_turn_with_the_metric(site: Any) -> None:
+    """Means worked out anew in the browser are of these: a greater number is better on every task."""
+    page = site.page("compare.html")
+    for suite, scores in (
+        ("golden", {"plain": [70, 71, 72], "alpha": [81, 82, 83]}),
+        ("golden-angle", {"plain": [-6, -7, -8], "alpha": [-5, -6.5, -7]}),
+    ):
+        rows = page.one("table", id=f"pairs-{suite}-{DEVICE}-s").one("tbody").all("tr")
+        first = {row.attributes["data-method"]: row.all("td")[0].attributes.get("data-seeds") for row in rows}
+        assert {name: [float(x) for x in first[name].split()] for name in scores} == scores
+        deltas = page.one("table", id=f"pairs-{suite}-{DEVICE}-d").one("tbody").all("tr")
+        (of_alpha,) = (row for row in deltas if row.attributes["data-method"] == "alpha")
+        (told,) = (cell.one(cls="d").text for cell in of_alpha.all("td", data_col="plain"))
+        shown = float(told.replace("−", "-"))
+        means = {name: sum(values) / len(values) for name, values in scores.items()}
+        assert shown == pytest.approx(means["alpha"] - means["plain"], abs=0.01)

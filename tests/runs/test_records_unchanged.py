@@ -1,0 +1,79 @@
+"""Published records stay true: this code gives their keys, and on their processor their bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdbench import identity
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.devices.machine import environment
+from kdbench.engine.assemble import load_data, rows_read
+from kdbench.records import files as records
+from kdbench.records import provenance
+from kdbench.records.files import Record
+from kdbench.runs import verify
+from kdbench.specs.config import Match, run_config
+
+pytestmark = pytest.mark.skipif(not provenance.PUBLISHED.is_dir(), reason="needs the published records of a checkout")
+
+
+def published() -> list[Record]:
+    found = sorted(path for path in provenance.PUBLISHED.rglob("*.json") if path.parent.name != records.SIDE_FOLDER)
+    return [records.load(path) for path in found]
+
+
+def test_all_published_records_are_found_by_unchanged_code() -> None:
+    """Their keys are those that this code gives, and nothing that decides them has changed."""
+    rows: dict[Any, Any] = {}
+    configs: dict[Any, Any] = {}
+    wrong = []
+    for record in published():
+        match = record.compute_match
+        given = Match(match.method, match.ratio, match.spec_hash) if match else None
+        asked = (record.method_name, record.task.name, given)
+        if asked not in configs:
+            configs[asked] = run_config(record.method_name, record.task.name, match=given)
+        config = configs[asked]
+        here = None
+        if record.task.name.startswith("digits/"):
+            place = (record.task.name, record.seed)
+            if place not in rows:
+                everything = rows.setdefault(record.task.name, load_data(config, None, Home(Path()), Progress.silent()))
+                rows[place] = rows_read(config, record.seed, everything)
+            here = rows[place]
+        changed = identity.changes(record, identity.of(config), config.method.ref.card.version, here)
+        if config.spec_hash != record.spec_hash or changed:
+            wrong.append((record.run_id, changed))
+    assert wrong == []
+
+
+def one_a_method() -> list[Record]:
+    """The first published record with a digest of each method on the digits."""
+    found: dict[str, Record] = {}
+    for record in published():
+        if record.task.name.startswith("digits/") and record.digest is not None and not record.compute_match:
+            found.setdefault(record.method_name, record)
+    return list(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_record_of_each_method_replays_to_the_bit(tmp_path: Path) -> None:
+    chosen = one_a_method()
+    assert len(chosen) > 50
+    here = environment(torch.device("cpu"))
+    then = chosen[0].environment
+    if (then.cpu, then.torch) != (here["cpu"], here["torch"]):
+        pytest.skip(f"the records are of {then.cpu} and torch {then.torch}; this is {here['cpu']}, {here['torch']}")
+    home = Home(tmp_path)
+    wrong = {
+        record.method_name: found.what
+        for record in chosen
+        if not (found := verify.replay(record, home, None, Progress.silent())).passed
+    }
+    assert wrong == {}
