@@ -47,7 +47,7 @@ def test_an_error_is_seen_wherever_it_is(checkout, capfd):
     for path in ("kdbench/base/seeds.py", "methods/kd/adapter.py", "leaderboard/draw/numbers.py"):
         with (checkout / path).open("a") as file:
             file.write(FAULT)
-    with (checkout / "leaderboard" / "catalogue.py").open("a") as file:
+    with (checkout / "leaderboard" / "model" / "catalogue.py").open("a") as file:
         file.write(CALL)  # its types are known across the folders too
     assert as_built.mypy(checkout) == 1
     said = capfd.readouterr().out
