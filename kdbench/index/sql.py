@@ -6,27 +6,38 @@ Aggregates run over ordered lists, never over rows in arrival order, so that the
 from __future__ import annotations
 
 import json
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-STORE_VERSION = 5
+from kdbench.base.fields import Part
+from kdbench.records.overhead import Energy, Measured
+
+STORE_VERSION = 6
 """Bumped with any change below; an index of another version is rebuilt from the records."""
 
-_OVERHEAD = {
-    "mode": "VARCHAR", "protocol_version": "INTEGER", "measured_by": "VARCHAR", "device": "VARCHAR", "dtype": "VARCHAR",
-    "batch": "BIGINT", "step_ratio": "DOUBLE", "step_ms": "DOUBLE", "plain_step_ms": "DOUBLE", "converged": "BOOLEAN",
-    "aa_ratio": "DOUBLE", "noise_flag": "BOOLEAN", "contended": "BOOLEAN", "views_per_sample": "INTEGER",
-    "first_step_ms": "DOUBLE", "throughput_samples_s": "DOUBLE", "end_to_end_samples_s": "DOUBLE",
-    "data_wait_frac": "DOUBLE", "peak_alloc_mib": "DOUBLE", "plain_peak_alloc_mib": "DOUBLE",
-    "peak_reserved_mib": "DOUBLE", "plain_peak_reserved_mib": "DOUBLE", "rss_mib": "DOUBLE", "flops_fwd": "DOUBLE",
-    "flops_fwd_bwd": "DOUBLE", "plain_flops_fwd": "DOUBLE", "plain_flops_fwd_bwd": "DOUBLE", "flop_counter": "VARCHAR",
-    "train_only_params": "BIGINT", "frozen_params_loaded": "BIGINT", "extra_state_mib": "DOUBLE",
-}  # fmt: skip
-_ENERGY = {
-    "j_per_step": "DOUBLE",
-    "plain_j_per_step": "DOUBLE",
-    "idle_w": "DOUBLE",
-    "source": "VARCHAR",
-    "valid": "BOOLEAN",
-}
+_TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR"}
+
+
+def _sql_type(annotation: Any) -> str | None:
+    """The column type of a field that holds one value, or may be null; None of lists and blocks."""
+    if get_origin(annotation) is Annotated:
+        return _sql_type(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return _TYPES[type(get_args(annotation)[0])]
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        kinds = {_sql_type(one) for one in get_args(annotation) if one is not NoneType}
+        return kinds.pop() if len(kinds) == 1 else None
+    return _TYPES.get(annotation)
+
+
+def _columns_of(block: type[Part]) -> dict[str, str]:
+    """Those fields of a block that hold one value, with their column type."""
+    typed = {name: _sql_type(field.annotation) for name, field in block.model_fields.items()}
+    return {name: kind for name, kind in typed.items() if kind is not None}
+
+
+_OVERHEAD = _columns_of(Measured)
+_ENERGY = _columns_of(Energy)
 _STAGE = {
     "name": "VARCHAR", "ledger": "VARCHAR", "device_h": "DOUBLE", "steps": "BIGINT", "flops": "DOUBLE",
     "energy_kwh": "DOUBLE", "basis": "VARCHAR", "artefact_sha256": "VARCHAR", "reusable": "BOOLEAN",

@@ -318,36 +318,15 @@ def pairing_json(item: Pairing) -> dict[str, Any]:
     }
 
 
-OVERHEAD_LINES = (
-    ("step_ratio", "step time, × plain"),
-    ("ci95", "its 95 % interval"),
-    ("step_ms", "step, ms"),
-    ("plain_step_ms", "plain step, ms"),
-    ("converged", "interval narrow enough"),
-    ("aa_ratio", "plain against plain"),
-    ("noise_flag", "machine too noisy"),
-    ("first_step_ms", "first step, ms"),
-    ("throughput_samples_s", "samples a second"),
-    ("end_to_end_samples_s", "samples a second with the loader"),
-    ("data_wait_frac", "share of time waiting for data"),
-    ("peak_alloc_mib", "peak memory, MiB"),
-    ("plain_peak_alloc_mib", "plain's peak memory, MiB"),
-    ("flops_fwd_bwd", "FLOPs a sample (counted)"),
-    ("plain_flops_fwd_bwd", "plain's FLOPs a sample (counted)"),
-    ("train_only_params", "parameters dropped after training"),
-    ("frozen_params_loaded", "frozen parameters loaded"),
-    ("extra_state_mib", "extra state, MiB"),
-    ("energy", "energy"),
-)
-
-
 def overhead(block: dict[str, Any], title: str) -> Table:
     """An overhead block, a line a quantity."""
     made = table(title, "quantity", ">value")
-    for key, label in OVERHEAD_LINES:
-        made.add_row(label, escape(_value(block.get(key))))
+    from kdbench.records.overhead import QUANTITIES
+
+    for field, said in QUANTITIES.items():
+        made.add_row(", ".join(filter(None, [said.name or said.head, said.unit])), escape(_value(block.get(field))))
     for phase in block.get("phases", []):
-        made.add_row(f"phase {phase['name']}, {phase['steps']} steps", f"{phase['step_ratio']:.3f} × plain")
+        made.add_row(f"Phase {phase['name']}, {phase['steps']} steps", f"{phase['step_ratio']:.3f} × plain")
     return made
 
 

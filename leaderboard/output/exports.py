@@ -20,6 +20,10 @@ from kdbench.records.files import json_schema
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import CellStat
 
+_MEASURED = (
+    "step_ms", "throughput_samples_s", "peak_alloc_mib", "plain_peak_alloc_mib", "flops_fwd_bwd", "train_only_params",
+)  # fmt: skip
+"""Fields of the overhead block that a row of the downloads holds."""
 _TEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -127,12 +131,7 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "step_ratio_lo": over.get("lo") if row.method != PLAIN else None,
         "step_ratio_hi": over.get("hi") if row.method != PLAIN else None,
         "overhead_mode": over.get("mode"),
-        "step_ms": over.get("step_ms"),
-        "throughput_samples_s": over.get("throughput_samples_s"),
-        "peak_alloc_mib": over.get("peak_alloc_mib"),
-        "plain_peak_alloc_mib": over.get("plain_peak_alloc_mib"),
-        "flops_fwd_bwd": over.get("flops_fwd_bwd"),
-        "train_only_params": over.get("train_only_params"),
+        **{field: over.get(field) for field in _MEASURED},
         "student_device_h": row.costs.student_h,
         "recipe_device_h": row.costs.recipe_h,
         "full_device_h": row.costs.full_h,
@@ -191,12 +190,7 @@ def _columns() -> list[str]:
         "step_ratio_lo",
         "step_ratio_hi",
         "overhead_mode",
-        "step_ms",
-        "throughput_samples_s",
-        "peak_alloc_mib",
-        "plain_peak_alloc_mib",
-        "flops_fwd_bwd",
-        "train_only_params",
+        *_MEASURED,
         "student_device_h",
         "recipe_device_h",
         "full_device_h",

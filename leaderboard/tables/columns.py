@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kdbench.leaderboard.draw.numbers import NONE, fixed, si
+from kdbench.leaderboard.draw.numbers import NONE, fixed, si, significant
 from kdbench.leaderboard.model.entries import Entry, Task
 from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.tables import cells
 from kdbench.leaderboard.tables.cells import Cell, Context
+from kdbench.records.overhead import QUANTITIES
 from kdbench.results.taught import is_worse
 from kdbench.specs.registry import PLAIN
 
@@ -124,6 +125,23 @@ def _column(
     return Column(key, _plain_head(head), _plain_head(unit), group, about, make, default, numeric)
 
 
+def _quantity(
+    key: str,
+    field: str,
+    *,
+    head: str = "",
+    unit: str | None = None,
+    make: Callable[[Entry, Context], Cell] | None = None,
+    ratio: bool = False,
+    default: bool = False,
+) -> Column:
+    """The column of a measured quantity, headed as the quantity says unless it is told otherwise."""
+    said = QUANTITIES[field]
+    made = make or cells.measured(field, si if said.si else significant, ratio=ratio)
+    headed = said.column_unit if unit is None else unit
+    return _column(key, head or said.head, headed, "Overhead", said.about, made, default=default)
+
+
 COLUMNS: tuple[Column, ...] = (
     _column(
         "rank",
@@ -202,60 +220,12 @@ COLUMNS: tuple[Column, ...] = (
         "where teacher − plain is at least 1 point, 4 standard errors and separated from 0.",
         cells.gap_cell,
     ),
-    _column(
-        "step_ratio",
-        "Step time",
-        "× plain",
-        "Overhead",
-        "Time of a training step over that of a plain step: log-ratio of paired interleaved blocks, median within "
-        "and mean over several builds of both arms, with a 95 % t-interval over builds. Data loading is not in it.",
-        cells.ratio_cell,
-        default=True,
-    ),
-    _column(
-        "step_ms",
-        "Step",
-        "ms",
-        "Overhead",
-        "Median time of one training step, batch on the device.",
-        cells.measured("step_ms", ratio=True),
-    ),
-    _column(
-        "throughput",
-        "Samples/s",
-        "1/s",
-        "Overhead",
-        "Labelled samples trained on in a second, without data loading.",
-        cells.measured("throughput_samples_s", si),
-    ),
-    _column(
-        "memory",
-        "Peak memory",
-        "MiB",
-        "Overhead",
-        "Most memory the allocator held during a step, and as a multiple of plain’s.",
-        cells.measured("peak_alloc_mib", ratio=True),
-        default=True,
-    ),
-    _column(
-        "flops",
-        "Train FLOPs/sample",
-        "FLOP",
-        "Overhead",
-        "Counted matrix products, convolutions and attention, forward and "
-        "backward, of all networks, per labelled sample, 2 per multiply-add: a lower bound.",
-        cells.measured("flops_fwd_bwd", si, ratio=True),
-        default=True,
-    ),
-    _column(
-        "train_only",
-        "Train-only params",
-        "",
-        "Overhead",
-        "Parameters that are trained and then thrown away.",
-        cells.measured("train_only_params", si),
-        default=True,
-    ),
+    _quantity("step_ratio", "step_ratio", default=True, make=cells.ratio_cell),
+    _quantity("step_ms", "step_ms", ratio=True),
+    _quantity("throughput", "throughput_samples_s"),
+    _quantity("memory", "peak_alloc_mib", default=True, ratio=True),
+    _quantity("flops", "flops_fwd_bwd", head="Train FLOPs/sample", default=True, ratio=True),
+    _quantity("train_only", "train_only_params", head="Train-only params", unit="", default=True),
     _column(
         "recipe",
         "Recipe cost",

@@ -15,6 +15,7 @@ from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, s
 from kdbench.leaderboard.model.entries import Entry, Task
 from kdbench.leaderboard.model.ranking import Board, SuiteBoard, TaskBoard, step_ratio
 from kdbench.leaderboard.tables.cells import Cell
+from kdbench.records.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import (
     BOOTSTRAP_WARNING,
@@ -58,18 +59,11 @@ def _deploy(field: str) -> Callable[[Entry], float | None]:
 
 
 _COSTS: tuple[tuple[str, str, Callable[[Entry], float | None], Callable[[float], str]], ...] = (
-    ("Step", "ms", _over("step_ms"), significant),
-    ("First step", "ms", _over("first_step_ms"), significant),
-    ("Samples/s", "1/s", _over("throughput_samples_s"), si),
-    ("End to end", "1/s", _over("end_to_end_samples_s"), si),
-    ("Peak memory", "MiB", _over("peak_alloc_mib"), significant),
-    ("of plain", "MiB", _over("plain_peak_alloc_mib"), significant),
-    ("Reserved", "MiB", _over("peak_reserved_mib"), significant),
-    ("FLOPs/sample", "FLOP", _over("flops_fwd_bwd"), si),
-    ("of plain", "FLOP", _over("plain_flops_fwd_bwd"), si),
-    ("Train-only", "params", _over("train_only_params"), si),
-    ("Frozen", "params", _over("frozen_params_loaded"), si),
-    ("Extra state", "MiB", _over("extra_state_mib"), significant),
+    *(
+        (said.head, said.column_unit, _over(field), si if said.si else significant)
+        for field, said in QUANTITIES.items()
+        if said.head and field != "step_ratio"  # it stands first, with its interval
+    ),
     ("One more student", "device-h", lambda row: row.costs.student_h, significant),
     ("Recipe", "device-h", lambda row: row.costs.recipe_h, significant),
     ("Full", "device-h", lambda row: row.costs.full_h, significant),

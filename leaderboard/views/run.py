@@ -12,6 +12,7 @@ from kdbench.leaderboard.draw.charts import curve
 from kdbench.leaderboard.draw.numbers import NONE, between, si, significant, times
 from kdbench.leaderboard.model.source import Row
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, metric_word
+from kdbench.records.overhead import PARTS, QUANTITIES
 
 Pairs = list[tuple[str, str]]
 
@@ -166,23 +167,12 @@ def _overhead(over: dict[str, Any] | None) -> Pairs:
             + (f", flags: {', '.join(flags)}" if flags else ""),
         ),
     ]
-    optional = [
-        ("Plain against plain", "aa_ratio", "×"),
-        ("First step", "first_step_ms", "ms"),
-        ("Peak memory", "peak_alloc_mib", "MiB"),
-        ("Peak memory of plain", "plain_peak_alloc_mib", "MiB"),
-        ("Peak memory reserved", "peak_reserved_mib", "MiB"),
-        ("End to end", "end_to_end_samples_s", "samples/s"),
-        ("Waiting for data", "data_wait_frac", "of the time"),
-    ]
-    pairs += [(word, f"{significant(over[field])} {unit}") for word, field, unit in optional if over[field] is not None]
-    counts = [
-        ("FLOPs a sample, forward and backward", "flops_fwd_bwd"),
-        ("the same, plain", "plain_flops_fwd_bwd"),
-        ("Train-only parameters", "train_only_params"),
-        ("Frozen parameters loaded", "frozen_params_loaded"),
-    ]
-    pairs += [(word, si(over[field])) for word, field in counts if over[field] is not None]
+    for part in PARTS[1:-1]:  # the lines above hold the timing, and the energy has one of its own below
+        pairs += [
+            (said.name, f"{significant(over[field])} {said.unit}" if said.unit else si(over[field]))
+            for field, said in QUANTITIES.items()
+            if said.part == part and said.name and over[field] is not None
+        ]
     if over["uncounted_ops"]:
         pairs.append(("Operations without a FLOP formula", ", ".join(over["uncounted_ops"])))
     if over["board"]:

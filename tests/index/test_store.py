@@ -359,3 +359,17 @@ def test_export(folder: Path, tmp_path: Path) -> None:
     assert {line["method"] for line in lines} == {"plain", "kd", "x", "y"}
     assert "record" not in lines[0]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["runs.csv", "runs.parquet"]
+
+
+def test_the_index_has_a_column_for_every_measured_quantity_of_one_value(index, tmp_path):
+    record = make(overhead={**make()["overhead"], "views_per_sample": 2**40})
+    record["overhead"]["measured_by"] = record["run_id"]
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / f"{record['run_id']}.json").write_text(json.dumps(record))
+    with Store(index) as store:
+        assert not store.ingest(folder).bad
+        (row,) = store.query("SELECT * FROM overhead")
+    block = record["overhead"]
+    single = {name: value for name, value in block.items() if not isinstance(value, list | dict | None)}
+    assert {name: row[name] for name in single} == single
