@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +18,14 @@ from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.devices.machine import contended
 from kdbench.engine.assemble import Place
+from kdbench.overhead.order import MeasureOrder
 from kdbench.specs.config import RunConfig
+from kdbench.specs.order import ConfigOrder
 from kdbench.stats.step_ratio import RatioEstimate, estimate_ratio, weighted_ratio
 
 PROTOCOL_VERSION = 2
 """2: several builds of both arms; 1 had one, and an interval over its pairs."""
 GATE_HOURS = 6
-Mode = Literal["quick", "full", "off"]
 
 
 class MeasurementFailed(UserError):
@@ -59,13 +60,17 @@ def measure(config: RunConfig, seed: int, place: Place, mode: Literal["quick", "
     """
     gate = _Gate(place.home.gates / f"{config.task.slug}@{place.device.type}.json")
     known = gate.read() if mode == "full" else None
-    ask = _Asker(config, seed, place, mode, stages, gate=mode == "full" and known is None)
-    found = ask("times")
+    order = MeasureOrder(
+        config=ConfigOrder.of(config), seed=seed, device=str(place.device), home=place.home.root, data=place.data,
+        folder=place.folder, mode=mode, stages=stages, gate=mode == "full" and known is None,
+    )  # fmt: skip
+    found = _ask(order)
     if found["gate"] is not None:
         gate.write(found["gate"])
     device = place.device
     if device.type == "cuda":
-        peak, plain_peak = ask("memory-method"), ask("memory-plain")
+        peak = _ask(order.model_copy(update={"part": "memory-method"}))
+        plain_peak = _ask(order.model_copy(update={"part": "memory-plain"}))
     else:
         peak = max((phase["peak"] for phase in found["phases"]), key=lambda p: p["alloc_mib"])
         plain_peak = found["plain_peak"]
@@ -173,38 +178,19 @@ class _Gate:
         write_atomic(self.path, json.dumps({**found, "at": time.time()}))
 
 
-class _Asker:
-    """Sends requests of one cell to fresh processes."""
-
-    def __init__(self, config: RunConfig, seed: int, place: Place, mode: str, stages: int, gate: bool) -> None:
-        self.home, self.folder = place.home.root, place.folder
-        self.request = {
-            "method": config.method.ref.name,
-            "task": config.task.name,
-            "overrides": list(config.overrides),
-            "smoke": config.smoke,
-            "match": asdict(config.match) if config.match else None,
-            "seed": seed,
-            "device": str(place.device),
-            "home": str(place.home.root),
-            "data": str(place.data) if place.data else None,
-            "folder": str(place.folder),
-            "mode": mode,
-            "stages": stages,
-            "gate": gate,
-        }
-
-    def __call__(self, part: str) -> dict[str, Any]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="measure-", dir=self.folder) as folder:
-            asked, answer = Path(folder) / "request.json", Path(folder) / "result.json"
-            asked.write_text(json.dumps({**self.request, "part": part}))
-            # -P: this kdbench, not one that lies in the working directory
-            words = ["-P", "-m", "kdbench.overhead.process", str(os.getpid()), str(self.home), str(asked)]
-            done = subprocess.run(
-                [sys.executable, *words, str(answer)], capture_output=True, text=True, env=os.environ, check=False
-            )
-            if done.returncode or not answer.is_file():
-                last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-                raise MeasurementFailed(f"the overhead of {self.request['method']} could not be measured: {last}")
-            return json.loads(answer.read_text())
+def _ask(order: MeasureOrder) -> dict[str, Any]:
+    """The answer of a fresh process to an order."""
+    order.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="measure-", dir=order.folder) as folder:
+        asked, answer = Path(folder) / "request.json", Path(folder) / "result.json"
+        asked.write_text(order.text())
+        # -P: this kdbench, not one that lies in the working directory
+        words = ["-P", "-m", "kdbench.overhead.process", str(os.getpid()), str(order.home), str(asked)]
+        done = subprocess.run(
+            [sys.executable, *words, str(answer)], capture_output=True, text=True, env=os.environ, check=False
+        )
+        if done.returncode or not answer.is_file():
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise MeasurementFailed(f"the overhead of {order.config.method} could not be measured: {last}")
+        found: dict[str, Any] = json.loads(answer.read_text())
+        return found

@@ -28,9 +28,10 @@ def main() -> None:
             os._exit(1)
 
     follow(parent, end)
-    from kdbench.overhead.worker import run  # takes seconds, in which the other process may end too
+    from kdbench.overhead.order import MeasureOrder  # takes seconds, in which the other process may end too
+    from kdbench.overhead.worker import run
 
-    write_atomic(result, json.dumps(run(json.loads(request.read_text()))))
+    write_atomic(result, json.dumps(run(MeasureOrder.read(request.read_text()))))
 
 
 if __name__ == "__main__":

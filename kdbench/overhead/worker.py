@@ -1,25 +1,24 @@
-"""What the fresh process of :mod:`kdbench.overhead.process` measures, from a request to its answer."""
+"""What the fresh process of :mod:`kdbench.overhead.process` measures, from an order to its answer."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from kdbench.base.home import Home
 from kdbench.contract import Batch
 from kdbench.devices.clock import Arm
 from kdbench.devices.nvml import Nvml
-from kdbench.engine.assemble import Place, Prepared, effective_task, prepare
+from kdbench.engine.assemble import Prepared, effective_task, prepare
 from kdbench.engine.task import evaluating
 from kdbench.overhead.arms import Phase, phases, trained_parameters
 from kdbench.overhead.energy import measure_energy
 from kdbench.overhead.flops import count_flops
 from kdbench.overhead.latency import latency
 from kdbench.overhead.memory import peak_memory, rss_mib, tensor_mib
+from kdbench.overhead.order import MeasureOrder
 from kdbench.overhead.timing import (
     FULL,
     QUICK,
@@ -31,7 +30,7 @@ from kdbench.overhead.timing import (
     plain_first,
 )
 from kdbench.specs import registry
-from kdbench.specs.config import Match, MethodConfig, RunConfig, run_config
+from kdbench.specs.config import MethodConfig, RunConfig
 from kdbench.stats.step_ratio import estimate_ratio
 
 MEMORY_WARMUP = 3
@@ -45,16 +44,12 @@ def plain_of(config: RunConfig) -> RunConfig:
     return replace(config, method=MethodConfig(plain, plain.card.defaults(), "default"))
 
 
-def _build(config: RunConfig, request: dict[str, Any]) -> Prepared:
-    device = torch.device(request["device"])
-    place = Place(
-        device, Home(Path(request["home"])), request["data"] and Path(request["data"]), Path(request["folder"])
-    )
-    return prepare(config, request["seed"], place)
+def _build(config: RunConfig, order: MeasureOrder) -> Prepared:
+    return prepare(config, order.seed, order.place)
 
 
-def _first_phase(config: RunConfig, request: dict[str, Any]) -> Phase:
-    return next(phases(_build(config, request)))
+def _first_phase(config: RunConfig, order: MeasureOrder) -> Phase:
+    return next(phases(_build(config, order)))
 
 
 def _budget(mode: str, share: float) -> Budget:
@@ -63,20 +58,20 @@ def _budget(mode: str, share: float) -> Budget:
     return replace(whole, warmup_s=whole.warmup_s * share, limit_s=limits)
 
 
-def _arms(config: RunConfig, request: dict[str, Any], build: int) -> tuple[Phase, Prepared]:
+def _arms(config: RunConfig, order: MeasureOrder, build: int) -> tuple[Phase, Prepared]:
     """Plain's first phase and the prepared method, built in the order of the build's number.
 
     The caller still holds the build before, so that the new one cannot lie in the same memory.
     """
     if plain_first(build):
-        return _first_phase(plain_of(config), request), _build(config, request)
-    prepared = _build(config, request)
-    return _first_phase(plain_of(config), request), prepared
+        return _first_phase(plain_of(config), order), _build(config, order)
+    prepared = _build(config, order)
+    return _first_phase(plain_of(config), order), prepared
 
 
-def _described(phase: Phase, request: dict[str, Any]) -> dict[str, Any]:
+def _described(phase: Phase, order: MeasureOrder) -> dict[str, Any]:
     """What one look at a phase gives: counts, memory, and in full mode the loader and energy."""
-    device = torch.device(request["device"])
+    device = order.place.device
     compiled = phase.run.task.options.compile
     counted = count_flops(phase.counted, compiled)
     forward = count_flops(phase.forward, compiled) if phase.forward is not None else None
@@ -92,7 +87,7 @@ def _described(phase: Phase, request: dict[str, Any]) -> dict[str, Any]:
     }
     if device.type == "cpu":
         found["peak"] = asdict(peak_memory(phase.counted, device))
-    if request["mode"] == "full":
+    if order.mode == "full":
         numbers = iter(range(10**9))
         waited = data_wait(
             lambda: phase.run.loader.draw(next(numbers)), phase.fed, lambda b: len(b) // b.views, device
@@ -105,9 +100,9 @@ def _described(phase: Phase, request: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _deployed(prepared: Prepared, request: dict[str, Any]) -> dict[str, Any]:
+def _deployed(prepared: Prepared, order: MeasureOrder) -> dict[str, Any]:
     """Inference cost of the deployed network, on its own."""
-    device, net = torch.device(request["device"]), prepared.method.deployed
+    device, net = order.place.device, prepared.method.deployed
     rows = torch.arange(128, device=device) % prepared.task.n_train
     batches = {n: prepared.task.wrap(prepared.task.rows(rows[:n])) for n in (1, 128)}
 
@@ -116,7 +111,7 @@ def _deployed(prepared: Prepared, request: dict[str, Any]) -> dict[str, Any]:
 
     with evaluating(net):
         flops = count_flops(lambda: forward(batches[1])).flops
-        times = latency(forward, batches, device, seconds=1.0 if request["mode"] == "quick" else 3.0)
+        times = latency(forward, batches, device, seconds=1.0 if order.mode == "quick" else 3.0)
     return {
         "gflops": flops / 1e9,
         "latency_ms_b1": times[1].median_ms,
@@ -125,16 +120,16 @@ def _deployed(prepared: Prepared, request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def times(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
+def times(config: RunConfig, order: MeasureOrder) -> dict[str, Any]:
     """Pairs, FLOPs and sizes of every phase, and the deployed network's own cost."""
-    device = torch.device(request["device"])
-    budget = _budget(request["mode"], 1.0 / max(1, request["stages"]))
+    device = order.place.device
+    budget = _budget(order.mode, 1.0 / max(1, order.stages))
     nvml = Nvml.open(device)
     measured: list[dict[str, Any]] = []
     board: list[dict[str, int | None]] = []
     found: dict[str, Any] = {}
     for build in range(budget.builds):
-        plain, prepared = _arms(config, request, build)
+        plain, prepared = _arms(config, order, build)
         updated: dict[int, nn.Parameter] = {}
         for number, phase in enumerate(phases(prepared)):
             timing = measure_pairs(plain.step, phase.step, device, budget=budget, build=build)
@@ -143,31 +138,29 @@ def times(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
             updated |= trained_parameters(phase.stage)
             if build == 0:
                 own = {"first_step_ms": timing.first_step_ms.method, "builds": []}
-                measured.append(_described(phase, request) | own)
+                measured.append(_described(phase, order) | own)
             measured[number]["builds"].append([list(pair) for pair in timing.pairs])
         if build == 0:
-            found = _sizes(plain, prepared, updated, request)
+            found = _sizes(plain, prepared, updated, order)
     for phase_found in measured:
         phase_found["converged"] = converged(estimate_ratio(phase_found["builds"]), device, budget)
-    return {"phases": measured, "board": board, "gate": _gate(config, request), **found}
+    return {"phases": measured, "board": board, "gate": _gate(config, order), **found}
 
 
-def _gate(config: RunConfig, request: dict[str, Any]) -> dict[str, Any] | None:
+def _gate(config: RunConfig, order: MeasureOrder) -> dict[str, Any] | None:
     """Plain against plain, where it was asked for."""
-    if not request["gate"]:
+    if not order.gate:
         return None
 
     def plain() -> Arm:
-        return _first_phase(plain_of(config), request).step
+        return _first_phase(plain_of(config), order).step
 
-    return asdict(aa_gate(plain, torch.device(request["device"])))
+    return asdict(aa_gate(plain, order.place.device))
 
 
-def _sizes(
-    plain: Phase, prepared: Prepared, updated: dict[int, nn.Parameter], request: dict[str, Any]
-) -> dict[str, Any]:
+def _sizes(plain: Phase, prepared: Prepared, updated: dict[int, nn.Parameter], order: MeasureOrder) -> dict[str, Any]:
     """Plain's counts, parameters and state of the method, and its deployed network, after a build was measured."""
-    device = torch.device(request["device"])
+    device = order.place.device
     kept = {id(p) for p in prepared.method.deployed.parameters()}
     students = {id(b) for b in prepared.method.students.buffers()}
     assert plain.forward is not None
@@ -182,27 +175,25 @@ def _sizes(
         "frozen_params_loaded": sum(p.numel() for key, p in frozen.items() if key not in kept),
         "extra_state_mib": tensor_mib([b for b in prepared.method.buffers() if id(b) not in students]),
         "rss_mib": rss_mib(),
-        "deploy": _deployed(prepared, request),
+        "deploy": _deployed(prepared, order),
     }
 
 
-def memory(config: RunConfig, request: dict[str, Any]) -> dict[str, Any]:
+def memory(config: RunConfig, order: MeasureOrder) -> dict[str, Any]:
     """Peak memory of one arm alone, its highest over the phases."""
     peaks = []
-    for phase in phases(_build(config, request)):
+    for phase in phases(_build(config, order)):
         for _ in range(MEMORY_WARMUP):
             phase.counted()
-        peaks.append(peak_memory(phase.counted, torch.device(request["device"])))
+        peaks.append(peak_memory(phase.counted, order.place.device))
     highest = max(peaks, key=lambda peak: peak.alloc_mib)
     return asdict(highest)
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a request."""
+def run(order: MeasureOrder) -> dict[str, Any]:
+    """The answer to an order."""
     torch.set_num_threads(CPU_THREADS)
-    match = Match(**request["match"]) if request["match"] else None
-    config = run_config(request["method"], request["task"], request["overrides"], smoke=request["smoke"], match=match)
-    config = effective_task(config)
-    if request["part"] == "times":
-        return times(config, request)
-    return memory(plain_of(config) if request["part"] == "memory-plain" else config, request)
+    config = effective_task(order.config.config())
+    if order.part == "times":
+        return times(config, order)
+    return memory(plain_of(config) if order.part == "memory-plain" else config, order)

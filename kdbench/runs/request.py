@@ -13,9 +13,9 @@ from kdbench.base.progress import Progress
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices.machine import device_class
 from kdbench.engine.assemble import Place, load_data
-from kdbench.overhead.measure import Mode
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs.config import RunConfig
+from kdbench.specs.order import Mode
 
 
 @dataclass(frozen=True)

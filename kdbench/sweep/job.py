@@ -1,6 +1,6 @@
 """What a launcher's worker does with one job: take a slot, have the run done, say how it ended. Needs no torch.
 
-A job's order is a file the parent wrote; strings and numbers alone pass between the processes of a sweep.
+A job's order is a file the parent wrote (:mod:`kdbench.sweep.order`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from kdbench.base.files import write_atomic
 from kdbench.base.parent import follow
+from kdbench.sweep.order import GivenUp, JobOrder, TrainOrder
 from kdbench.sweep.runner import Died, Runner, TimedOut
 
 SLOT_PAUSE_S = 0.1
@@ -61,13 +62,13 @@ def job(config: DictConfig) -> str:
         ``died``, the process that trained was killed and the run may be tried again.
     """
     folder, number = Path(config.folder), int(config.job)
-    order = json.loads(order_file(folder, number).read_text())
-    order["state"] = str(state_file(folder, number))
-    _stay_with(order["parent"])
+    order = JobOrder.read(order_file(folder, number).read_text())
+    _stay_with(order.parent)
     try:
-        with _slot(folder, order["slots"]) as slot:
-            order["device"] = order["devices"][slot % len(order["devices"])]
-            answer = _done(order, folder)
+        with _slot(folder, order.slots) as slot:
+            device = order.devices[slot % len(order.devices)]
+            train = TrainOrder(run=order.run, device=device, state=state_file(folder, number))
+            answer = _done(order, train, folder)
     except BaseException:
         close()
         raise
@@ -94,42 +95,43 @@ def _stay_with(parent: int) -> None:
         follow(parent, lambda: os._exit(1))
 
 
-def _done(order: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _done(order: JobOrder, train: TrainOrder, folder: Path) -> dict[str, Any]:
     """What became of a run; a run that has to be ended is recorded as such."""
     try:
-        answer = _ask(order, folder, order["timeout"])
+        answer = _ask(order, train, folder, order.timeout)
     except TimedOut:
-        why = f"stopped after {order['timeout']:g} s, the sweep's limit for a run"
-        return _ask({**order, "give_up": ["timeout", "TimedOut", why]}, folder, None)
+        why = f"stopped after {order.timeout:g} s, the sweep's limit for a run"
+        given_up = GivenUp(status="timeout", kind="TimedOut", message=why)
+        return _ask(order, train.model_copy(update={"given_up": given_up}), folder, None)
     except Died as death:
-        if not order["last"]:
+        if not order.last:
             return {"outcome": "died", "line": str(death)}
-        why = f"{death}, twice: out of memory, or by hand"
-        return _ask({**order, "give_up": ["failed", "Died", why]}, folder, None)
+        given_up = GivenUp(status="failed", kind="Died", message=f"{death}, twice: out of memory, or by hand")
+        return _ask(order, train.model_copy(update={"given_up": given_up}), folder, None)
     if answer.get("status") not in ("ok", "not_applicable"):
         close()  # what a failure leaves in a process shall not meet the next run
     return answer
 
 
-def _ask(order: dict[str, Any], folder: Path, timeout: float | None) -> dict[str, Any]:
+def _ask(order: JobOrder, train: TrainOrder, folder: Path, timeout: float | None) -> dict[str, Any]:
     global _runner
-    threads = _threads(order)
-    if _runner is not None and not _runner.serves(order["device"], threads):
+    threads = _threads(order.share, order.most_threads)
+    if _runner is not None and not _runner.serves(train.device, threads):
         close()
     if _runner is None:
-        _runner = Runner(order["device"], threads, order["visible"], folder / f"runner-{os.getpid()}.log")
+        _runner = Runner(train.device, threads, order.visible, folder / f"runner-{os.getpid()}.log")
     try:
-        return _runner.ask(order, timeout)
+        return _runner.ask(train, timeout)
     except (TimedOut, Died):
         close()
         raise
 
 
-def _threads(order: dict[str, Any]) -> int:
+def _threads(jobs: int, most: int | None) -> int:
     """This machine's cores by the jobs that share them, no more than the user allows."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = max(1, cores // order["share"])
-    return min(share, order["most_threads"] or share)
+    share = max(1, cores // jobs)
+    return min(share, most or share)
 
 
 @contextmanager

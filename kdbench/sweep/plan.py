@@ -7,7 +7,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from kdbench import kinds
 from kdbench.base.home import Home
@@ -15,6 +14,7 @@ from kdbench.data import status as catalogue
 from kdbench.specs import registry
 from kdbench.specs.card import Card
 from kdbench.specs.config import Match, run_config
+from kdbench.specs.order import Mode
 from kdbench.specs.task import TaskSpec
 from kdbench.sweep.known import Known, Recorded
 from kdbench.sweep.stale import Stale
@@ -37,7 +37,7 @@ class Asked:
     seeds: tuple[int, ...] | None = None
     overrides: tuple[str, ...] = ()
     smoke: bool = False
-    overhead: Literal["off", "quick", "full"] = "off"
+    overhead: Mode = "off"
     retry: bool = False
     data: Path | None = None
 
@@ -113,7 +113,7 @@ class Wave:
     """Runs that may take place at the same time, ``jobs`` at once."""
 
     runs: tuple[Run, ...]
-    overhead: dict[Run, str]
+    overhead: dict[Run, Mode]
     jobs: int
 
 
@@ -204,7 +204,7 @@ def inapplicable(card: Card, task: TaskSpec) -> str | None:
     return None
 
 
-def waves(cells: Sequence[Cell], overhead: str, jobs: int, alone: int) -> list[Wave]:
+def waves(cells: Sequence[Cell], overhead: Mode, jobs: int, alone: int) -> list[Wave]:
     """Runs in order: seeds first, then methods, then tasks, so that neighbours ask for different teachers.
 
     With several jobs at once, a cell's overhead is measured by its first seed when all the others are done.
@@ -218,6 +218,6 @@ def waves(cells: Sequence[Cell], overhead: str, jobs: int, alone: int) -> list[W
         return [Wave(tuple(runs), dict.fromkeys(runs, overhead), jobs)] if runs else []
     measuring = [run for run in runs if not run.cell.measured and run.seed == run.cell.seeds[0]]
     others = [run for run in runs if run not in set(measuring)]
-    modes = {run: overhead if run.cell.measured else "off" for run in others}
+    modes: dict[Run, Mode] = {run: overhead if run.cell.measured else "off" for run in others}
     found = [Wave(tuple(others), modes, jobs), Wave(tuple(measuring), dict.fromkeys(measuring, overhead), alone)]
     return [wave for wave in found if wave.runs]

@@ -11,12 +11,12 @@ import signal
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.base.parent import follow
+from kdbench.sweep.order import TrainOrder
 from kdbench.sweep.runner import READY
 
 
@@ -29,19 +29,19 @@ def main() -> None:
 
     print(READY, file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(_answer(TrainOrder.read(line))), file=answers, flush=True)
 
 
-def _answer(order: dict[str, Any]) -> dict[str, Any]:
+def _answer(order: TrainOrder) -> dict[str, Any]:
     from kdbench.runs import earlier, run
     from kdbench.terminal import tables as console
 
     try:
-        request = _request(order)
+        request = order.run.request(order.device)
         state = {"key": request.key, "device": str(request.device), "since": time.time()}
-        write_atomic(Path(order["state"]), json.dumps(state))
-        if "give_up" in order:
-            record = run.give_up(request, *order["give_up"])
+        write_atomic(order.state, json.dumps(state))
+        if (end := order.given_up) is not None:
+            record = run.give_up(request, end.status, end.kind, end.message)
         else:
             record = earlier.not_applicable(request) or run.evaluate(request)
     except run.Busy as error:
@@ -52,25 +52,6 @@ def _answer(order: dict[str, Any]) -> dict[str, Any]:
         traceback.print_exc()
         return {"outcome": "refused", "line": f"{type(error).__name__}: {error}"}
     return {"outcome": "recorded", "status": record.status, "line": console.run_line(record)}
-
-
-def _request(order: dict[str, Any]) -> Any:
-    from kdbench.base.home import Home
-    from kdbench.devices.machine import pick_device
-    from kdbench.runs.request import Request
-    from kdbench.specs.config import Match, run_config
-
-    match = Match(**order["match"]) if order["match"] is not None else None
-    config = run_config(order["method"], order["task"], order["overrides"], smoke=order["smoke"], match=match)
-    return Request(
-        config,
-        order["seed"],
-        pick_device(order["device"]),
-        Home(Path(order["home"])),
-        Path(order["data"]) if order["data"] is not None else None,
-        order["overhead"],
-        retry=order["retry"],
-    )
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ launchers return.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import shutil
 import time
@@ -26,9 +24,11 @@ from kdbench.records.files import new_run_id
 from kdbench.records.provenance import PUBLISHED
 from kdbench.results.matched import match_in, recorded
 from kdbench.specs import registry
+from kdbench.specs.order import ConfigOrder
 from kdbench.sweep import job, launch
 from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
+from kdbench.sweep.order import JobOrder, RunOrder
 from kdbench.sweep.plan import Asked, Cell, Run, Wave, is_matched, left_out, matched_cell, plan, waves
 from kdbench.sweep.watch import Watch
 
@@ -205,27 +205,25 @@ class Sweep:
     def _order(self, number: int, run: Run, wave: Wave) -> None:
         """Writes what a job is to do."""
         asked, here = self.asked, self.where.here
-        order = {
-            "method": run.cell.method,
-            "task": run.cell.task,
-            "overrides": list(asked.overrides),
-            "seed": run.seed,
-            "smoke": asked.smoke,
-            "match": dataclasses.asdict(run.cell.match) if run.cell.match else None,
-            "overhead": wave.overhead[run],
-            "retry": asked.retry,
-            "home": str(asked.home.root),
-            "data": str(asked.data) if asked.data else None,
-            "devices": list(self.where.devices),
-            "slots": wave.jobs if here else 0,
-            "share": wave.jobs if here else 1,
-            "most_threads": _threads_allowed(),
-            "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "") if here else None,
-            "timeout": self.timeout,
-            "last": run in self._died,
-            "parent": os.getpid(),
-        }
-        write_atomic(job.order_file(self.folder, number), json.dumps(order))
+        config = ConfigOrder(
+            method=run.cell.method, task=run.cell.task, overrides=asked.overrides, smoke=asked.smoke,
+            match=run.cell.match,
+        )  # fmt: skip
+        order = JobOrder(
+            run=RunOrder(
+                config=config, seed=run.seed, overhead=wave.overhead[run], retry=asked.retry, home=asked.home.root,
+                data=asked.data,
+            ),
+            devices=self.where.devices,
+            slots=wave.jobs if here else 0,
+            share=wave.jobs if here else 1,
+            most_threads=_threads_allowed(),
+            visible=os.environ.get("CUDA_VISIBLE_DEVICES", "") if here else None,
+            timeout=self.timeout,
+            last=run in self._died,
+            parent=os.getpid(),
+        )  # fmt: skip
+        write_atomic(job.order_file(self.folder, number), order.text())
 
     def _wait(self, numbers: dict[int, Run]) -> None:
         """Waits until none of these runs is under way, in this sweep's processes or another's."""

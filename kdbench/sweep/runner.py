@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kdbench.sweep.order import TrainOrder
+
 READY = "ready"
 
 
@@ -57,7 +59,7 @@ class Runner:
         """Whether it can take a run on this device with so many threads."""
         return self._serves == (device, threads) and self._process.poll() is None
 
-    def ask(self, order: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+    def ask(self, order: TrainOrder, timeout: float | None) -> dict[str, Any]:
         """Has a run done.
 
         Args:
@@ -71,7 +73,7 @@ class Runner:
             self._ready = self._line(None) == READY
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.write(order.text().encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._death() from None

@@ -22,6 +22,7 @@ from kdbench.specs.config import run_config
 from kdbench.sweep import devices as where
 from kdbench.sweep import job, launch, names, rounds
 from kdbench.sweep import watch as watching
+from kdbench.sweep.order import JobOrder
 from kdbench.sweep.plan import Asked, Cell, Run
 from kdbench.sweep.rounds import Sweep
 from kdbench.sweep.watch import Watch
@@ -59,8 +60,9 @@ def engine_free(monkeypatch, recorded):
             lost = None
             launched.append([])
             for number in numbers:
-                order = json.loads(job.order_file(folder, number).read_text())
-                label = f"{order['method']} {order['seed']}"
+                order = JobOrder.read(job.order_file(folder, number).read_text())
+                method, seed = order.run.config.method, order.run.seed
+                label = f"{method} {seed}"
                 launched[-1].append(label)
                 attempt = sum(label in batch for batch in launched)
                 outcome = fate(label, attempt, order)
@@ -70,7 +72,7 @@ def engine_free(monkeypatch, recorded):
                     lost = launch.LaunchFailed("TerminatedWorkerError: a worker was killed")
                     continue
                 if outcome in ("ok", "failed"):
-                    recorded(order["method"], order["seed"], status=outcome)
+                    recorded(method, seed, status=outcome)
                 end = {"outcome": "recorded" if outcome in ("ok", "failed") else outcome, "line": outcome}
                 write_atomic(job.end_file(folder, number), json.dumps(end))
             if lost is not None:
@@ -129,8 +131,8 @@ def test_a_run_whose_process_dies_gets_one_more_attempt(home, engine_free):
     last = {}
 
     def fate(label, attempt, order) -> str:
-        last[label, attempt] = order["last"]
-        return "failed" if order["last"] else "died" if label == "kd 1" else "ok"
+        last[label, attempt] = order.last
+        return "failed" if order.last else "died" if label == "kd 1" else "ok"
 
     engine_free(fate)
     outcome = sweep(asked(home, "kd")).run()
@@ -168,18 +170,16 @@ def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
     seen = []
     engine_free(lambda label, attempt, order: seen.append(order) or "ok")
     sweep(asked(home, "kd", overhead="quick", data=home.root.parent)).run()
-    assert [(order["seed"], order["overhead"], order["slots"], order["share"]) for order in seen] == [
+    assert [(order.run.seed, order.run.overhead, order.slots, order.share) for order in seen] == [
         (1, "off", 2, 2), (2, "off", 2, 2), (0, "quick", 1, 1),
     ]  # fmt: skip
-    assert {(order["most_threads"], order["visible"], order["data"]) for order in seen} == {
-        (3, "2,3", str(home.root.parent))
-    }
+    assert {(order.most_threads, order.visible, order.run.data) for order in seen} == {(3, "2,3", home.root.parent)}
     given = Sweep(
         asked(home, "plain"), where.Where(("cuda",), CPU.__eq__, 8, False), "submitit_slurm", [], 9.0, Watch(None)
     )
     seen.clear()
     given.run()
-    assert {(order["slots"], order["share"], order["visible"], order["timeout"]) for order in seen} == {(0, 1, None, 9)}
+    assert {(order.slots, order.share, order.visible, order.timeout) for order in seen} == {(0, 1, None, 9)}
 
 
 # workers
@@ -187,9 +187,9 @@ def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
 
 def test_threads_are_the_cores_by_the_jobs(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
-    assert job._threads({"share": 3, "most_threads": None}) == 2
-    assert job._threads({"share": 16, "most_threads": None}) == 1
-    assert job._threads({"share": 1, "most_threads": 4}) == 4
+    assert job._threads(3, None) == 2
+    assert job._threads(16, None) == 1
+    assert job._threads(1, 4) == 4
 
 
 def test_slots_are_held_by_one_job_each(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from sweeps import below, ended, records, sweep
 
 from kdbench.base.home import Home
 from kdbench.index.store import Store
+from kdbench.sweep.order import JobOrder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 SMALL = ("-m", "plain,kd,reviewkd", "-t", "digits,digits/few-shot", "--seeds", "0-3", "--smoke", "--overhead", "off")
@@ -128,8 +128,8 @@ def test_a_run_that_takes_its_process_down_twice_is_recorded_and_the_sweep_goes_
     killed: set[Path] = set()
     while len(killed) < 2 and process.poll() is None:
         for state in home.root.glob("sweeps/*/*.state.json"):
-            order = json.loads(Path(str(state).replace(".state.", ".order.")).read_text())
-            if order["method"] == "plain" and state not in killed:
+            order = JobOrder.read(Path(str(state).replace(".state.", ".order.")).read_text())
+            if order.run.config.method == "plain" and state not in killed:
                 killed.add(state)
                 kill_one(process, "kdbench.sweep.process", rng)
         time.sleep(0.02)

@@ -1,0 +1,83 @@
+"""What a sweep asks of a launcher's job, and the job of the process that trains. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kdbench.base.home import Home
+from kdbench.specs.order import ConfigOrder, Mode, Order
+
+if TYPE_CHECKING:
+    from kdbench.runs.request import Request
+
+
+class RunOrder(Order):
+    """One run.
+
+    Attributes:
+        retry: run again what failed before.
+        home: root of the home folder; ``data`` is the user's data folder, None for the hub.
+    """
+
+    config: ConfigOrder
+    seed: int
+    overhead: Mode
+    retry: bool
+    home: Path
+    data: Path | None
+
+    def request(self, device: str) -> Request:
+        """The run on a device. Imports torch.
+
+        Raises:
+            UserError: a name is not known here, or there is no such device.
+        """
+        from kdbench.devices.machine import pick_device
+        from kdbench.runs.request import Request
+
+        place = pick_device(device)
+        return Request(
+            self.config.config(), self.seed, place, Home(self.home), self.data, self.overhead, retry=self.retry
+        )
+
+
+class JobOrder(Order):
+    """A run and the machine it may take.
+
+    Attributes:
+        devices: one of them by the job's slot.
+        slots: runs at once on this machine, 0 for no limit.
+        share: jobs that share this machine's cores, each with at most ``most_threads``.
+        visible: ``CUDA_VISIBLE_DEVICES`` of the sweep's own process; None leaves it as the launcher set it.
+        timeout: seconds the run may take, None for no limit.
+        last: its process died before: now that is recorded.
+        parent: number of the sweep's own process.
+    """
+
+    run: RunOrder
+    devices: tuple[str, ...]
+    slots: int
+    share: int
+    most_threads: int | None
+    visible: str | None
+    timeout: float | None
+    last: bool
+    parent: int
+
+
+class GivenUp(Order):
+    """What is recorded of a run that was ended: status, kind and message of its error."""
+
+    status: Literal["timeout", "failed"]
+    kind: str
+    message: str
+
+
+class TrainOrder(Order):
+    """A run on a device; ``state`` is the file that tells when it began. With ``given_up`` it is recorded, not run."""
+
+    run: RunOrder
+    device: str
+    state: Path
+    given_up: GivenUp | None = None
