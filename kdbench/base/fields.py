@@ -55,7 +55,7 @@ RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
 Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
 Link = Annotated[str, StringConstraints(pattern=r"^https://[^\s<>\"'\\]+$", max_length=300)]
-DeviceClass = Annotated[
+DeviceClassName = Annotated[
     str,
     StringConstraints(
         pattern=r"^(cpu|cuda|mps)(:[A-Za-z0-9][A-Za-z0-9_.-]*)?/(fp64|fp32|tf32|bf16|fp16)"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdbench.base import plugins
 from kdbench.base.errors import UserError
 from kdbench.base.files import sha256
+from kdbench.devices.deviceclass import DeviceClass
 from kdbench.devices.nvml import Nvml
 from kdbench.parallel.torchrun import Launch
 from kdbench.specs.options import EAGER, EngineOptions
@@ -131,20 +132,15 @@ def device_class(device: torch.device, options: EngineOptions = EAGER, world_siz
         world_size: processes of the run.
 
     Returns:
-        Parts of ``[A-Za-z0-9._-]`` joined by ``/``, the first ``cpu`` or ``cuda:<model>``.
+        The written form of a :class:`DeviceClass`: parts of ``[A-Za-z0-9._-]`` joined by ``/``.
     """
-    kind = device.type
-    if kind == "cuda":
+    named = device.type
+    if named == "cuda":
         import torch
 
         model = re.sub(r"[^A-Za-z0-9._]+", "-", torch.cuda.get_device_name(device)).strip("-")
-        kind = f"cuda:{model}"
-    return f"{kind}/{options.marks(world_size)}"
-
-
-def processes(device_class: str) -> int:
-    """Processes of a run of a device class."""
-    return next(int(part[1:]) for part in device_class.split("/") if re.fullmatch(r"x\d+", part))
+        named = f"cuda:{model}"
+    return str(DeviceClass.of(named, options, world_size))
 
 
 def pick_device(text: str, shared: Launch | None = None) -> torch.device:

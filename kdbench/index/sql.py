@@ -275,7 +275,8 @@ WHERE c.current AND c.ranked AND NOT c.custom AND NOT c.smoke;
 
 _SPOOLED = (
     "read_json(?, format='newline_delimited', maximum_object_size=4194304, columns="
-    "{sha256: 'VARCHAR', size: 'BIGINT', mtime_ns: 'BIGINT', protocol: 'VARCHAR', student_protocol: 'VARCHAR', "
+    "{sha256: 'VARCHAR', size: 'BIGINT', mtime_ns: 'BIGINT', device: 'VARCHAR', dtype: 'VARCHAR', protocol: 'VARCHAR', "
+    "student_protocol: 'VARCHAR', "
     "own_params: 'BOOLEAN', identity: 'VARCHAR', student_code: 'VARCHAR', data: 'VARCHAR', data_sha256: 'VARCHAR', "
     "test_sha256: 'VARCHAR', doc: 'JSON'})"
 )
@@ -288,15 +289,15 @@ def _fields(prefix: str, columns: dict[str, str], rename: str = "") -> str:
 
 STAGE_RUNS = f"""
 CREATE OR REPLACE TEMP TABLE staged AS
-SELECT sha256, size, mtime_ns, protocol, student_protocol, own_params, identity, student_code, data, data_sha256,
-       test_sha256, doc,
+SELECT sha256, size, mtime_ns, device, dtype, protocol, student_protocol, own_params, identity, student_code, data,
+       data_sha256, test_sha256, doc,
        from_json(doc, '{_structure()}') AS r FROM {_SPOOLED}
 """
 
 INSERT_RUNS = f"""
 INSERT INTO runs BY NAME
 SELECT {_NAMED}, coalesce(r.method.variant, r.method.name) AS method,
-       split_part(r.device_class, '/', 1) AS device, split_part(r.device_class, '/', 2) AS dtype,
+       device, dtype,
        array_to_string(list_transform(r.models.teachers, lambda t: t.arch), ' + ') AS teacher,
        array_to_string(list_transform(r.models.teachers, lambda t: coalesce(t.weights_sha256, '?')), '+')
            AS teacher_sha256,

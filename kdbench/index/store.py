@@ -351,10 +351,16 @@ def _checked(
         except OSError as error:
             bad.append(Problem(file.name, "", f"cannot be read: {error.strerror or error}"))
             continue
-        about = settings.known_by(model) | identity.known_by(model) if isinstance(model, Record) else {}
+        about = _about(model) if isinstance(model, Record) else {}
         head = json.dumps({"sha256": digest, "size": file.size, "mtime_ns": file.mtime_ns, **about})
         lines.append(f'{head[:-1]}, "doc": {model.model_dump_json()}}}\n')
     return lines, same
+
+
+def _about(record: Record) -> dict[str, Any]:
+    """What the index holds of a record beside the record's own fields."""
+    on = record.ran_on
+    return {"device": on.device, "dtype": on.dtype} | settings.known_by(record) | identity.known_by(record)
 
 
 class _transaction:

@@ -17,7 +17,7 @@ from kdbench.base.fields import (
     Basis,
     Commit,
     Count,
-    DeviceClass,
+    DeviceClassName,
     Ledger,
     Link,
     MethodName,
@@ -36,6 +36,7 @@ from kdbench.base.fields import (
     Version,
     Word,
 )
+from kdbench.devices.deviceclass import DeviceClass
 from kdbench.records.overhead import Measured, NotMeasured
 from kdbench.specs.options import EngineOptions
 
@@ -358,7 +359,7 @@ class Record(Part):
     finished_at: Time
     method: MethodUsed
     task: TaskUsed
-    device_class: DeviceClass
+    device_class: DeviceClassName
     models: Models
     protocol: Protocol
     seed: Count
@@ -391,6 +392,11 @@ class Record(Part):
     def published_path(self) -> str:
         """Where the record lies under the published results: ``<task>@v<version>/<method>/<run_id>.json``."""
         return f"{self.task.label.replace('/', '__')}/{self.method_name}/{self.run_id}.json"
+
+    @property
+    def ran_on(self) -> DeviceClass:
+        """The device class as a value."""
+        return DeviceClass.parse(self.device_class)
 
     @property
     def measured(self) -> Measured | None:
@@ -439,22 +445,21 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
             "deploy.equals_plain: false, but method.needs.changes_student does not say that the method changes it",
         ),
         (
-            block is not None and not r.device_class.startswith(f"{block.device}/{block.dtype}/"),
+            block is not None and (block.device, block.dtype) != (r.ran_on.device, r.ran_on.dtype),
             f"overhead.device: does not belong to the device class {r.device_class}",
         ),
         (
-            _marks(r.protocol) != r.device_class.split("/")[3:]
-            or (r.protocol.amp == "bf16") != (r.device_class.split("/")[1] == "bf16"),
+            _marks(r.protocol) != r.ran_on.options or (r.protocol.amp == "bf16") != (r.ran_on.dtype == "bf16"),
             f"device_class: {r.device_class} does not say what protocol says of amp, compile and the other options",
         ),
         (len({t.role for t in r.models.teachers}) < len(r.models.teachers), "models.teachers: a role is named twice"),
     ]
 
 
-def _marks(protocol: Protocol) -> list[str]:
+def _marks(protocol: Protocol) -> tuple[str, ...]:
     """The engine options of a record, its precision apart, as its device class names them."""
     options = protocol.model_dump(include=set(EngineOptions.model_fields) - {"precision"})
-    return EngineOptions(precision="bf16" if protocol.amp == "bf16" else "fp32", **options).marks().split("/")[2:]
+    return EngineOptions(precision="bf16" if protocol.amp == "bf16" else "fp32", **options).marks()
 
 
 class Verification(Part):

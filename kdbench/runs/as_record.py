@@ -13,7 +13,8 @@ import torch
 import kdbench
 from kdbench import ENGINE_VERSION, kinds
 from kdbench.contract import Needs
-from kdbench.devices.machine import environment, processes
+from kdbench.devices.deviceclass import DeviceClass
+from kdbench.devices.machine import environment
 from kdbench.engine.assemble import Prepared, effective_task
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.engine.trainer import Trained, digest_sha256
@@ -250,7 +251,7 @@ def _best(config: RunConfig, trained: Trained, primary: str) -> dict[str, Any]:
 def _block(overhead: CellOverhead | None, facts: Facts) -> dict[str, Any]:
     if overhead is None:
         return {"mode": "off"}
-    dtype = facts.device_class.split("/")[1]
+    dtype = DeviceClass.parse(facts.device_class).dtype
     return {"measured_by": facts.run_id, "dtype": dtype, **overhead.block}
 
 
@@ -296,7 +297,7 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
 
 def _provenance(facts: Facts) -> dict[str, Any]:
     config, made_by = facts.config, code()
-    ranks = processes(facts.device_class)
+    ranks = DeviceClass.parse(facts.device_class).processes
     words = ["torchrun", "--nproc-per-node", str(ranks), "-m"] if ranks > 1 else []
     words += ["kdbench", "evaluate", "--method", config.method.ref.name, "--task", config.task.name]
     words += ["--seed", str(facts.seed), *(["--smoke"] if config.smoke else []), *config.overrides]

@@ -76,9 +76,7 @@ def _overrides(command: str) -> list[str]:
 
 def _require_one_process(record: Record) -> None:
     """Raises UserError for a record of several processes, whose bits one process cannot give."""
-    from kdbench.devices.machine import processes
-
-    if (several := processes(record.device_class)) > 1:
+    if (several := record.ran_on.processes) > 1:
         raise UserError(f"{record.run_id} is of {several} processes; --replay and --rerun compare runs of one")
 
 
@@ -112,7 +110,7 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
     from kdbench.engine.stage import StageRun
     from kdbench.engine.trainer import digest_sha256
 
-    device = torch.device("cuda" if record.device_class.startswith("cuda") else "cpu")
+    device = torch.device(record.ran_on.kind)
     home.runs.mkdir(parents=True, exist_ok=True)
     config = config_of(record)
     _require_same_rows(record, config, home, data, progress)
@@ -185,8 +183,7 @@ def rerun(
     from kdbench.runs import run
     from kdbench.runs.request import Request
 
-    own = "cuda" if record.device_class.startswith("cuda") else "cpu"
-    place = pick_device(own if device == "auto" else device)
+    place = pick_device(record.ran_on.kind if device == "auto" else device)
     chosen = record.seed if seed is None else seed
     config = config_of(record)
     _require_same_rows(record, config, home, data, progress)

@@ -63,8 +63,8 @@ class EngineOptions(Part):
         """The options that bear on a run which has no teacher."""
         return self.model_copy(update={"fold_teacher": False, "teacher_dtype": None})
 
-    def marks(self, world_size: int = 1) -> str:
-        """The part of a device class behind the device, e.g. ``bf16/x1/compile/channels-last``."""
+    def marks(self) -> tuple[str, ...]:
+        """The options that are on as a device class names them, the precision apart: ``compile``, ``channels-last``."""
         named = {
             "compile": self.compile,
             "cuda-graphs": self.cuda_graphs,
@@ -73,7 +73,7 @@ class EngineOptions(Part):
             f"teacher-{self.teacher_dtype}": self.teacher_dtype is not None,
             "fused": self.fused,
         }
-        return "/".join([self.precision, f"x{world_size}", *(mark for mark, on in named.items() if on)])
+        return tuple(mark for mark, on in named.items() if on)
 
 
 EAGER = EngineOptions()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdbench.base.errors import UserError
+from kdbench.devices.deviceclass import DeviceClass
 from kdbench.specs.options import EAGER, EngineOptions
 from kdbench.sweep.launch import LAUNCHERS
 
@@ -53,8 +54,8 @@ def find(launcher: str, device: str, jobs: int | None, per_device: int | None, o
         kind = "" if device == "auto" else device
 
         def belongs(found: str) -> bool:
-            model, _, marks = found.partition("/")
-            return model.startswith(kind) and marks == options.marks()
+            one = DeviceClass.parse(found)
+            return kind in ("", one.kind) and one.runs_like(options)
 
         return Where((device,), belongs, jobs or LAUNCHERS[launcher].limit or 1, False)
     devices, classes = _here(device, options)

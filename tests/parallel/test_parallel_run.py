@@ -16,7 +16,6 @@ from records import make_record
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
-from kdbench.devices.machine import processes
 from kdbench.engine.assemble import require_shared
 from kdbench.parallel.torchrun import launch
 from kdbench.records.files import parse
@@ -198,11 +197,6 @@ def test_a_method_says_why_it_cannot_be_shared(name):
     require_shared(config, 1)
     with pytest.raises(UserError, match=r"runs in one process: .*; start it without torchrun"):
         require_shared(config, 2)
-
-
-def test_processes_are_read_from_the_device_class():
-    assert processes("cuda:NVIDIA-H100-80GB-HBM3/bf16/x16/compile") == 16
-    assert processes("cpu/fp32/x1") == 1
 
 
 def test_a_record_of_several_processes_is_not_replayed_by_one(tmp_path):

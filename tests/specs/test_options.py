@@ -13,9 +13,10 @@ from tinies import tiny_of
 
 from kdbench import models
 from kdbench.base.errors import UserError
-from kdbench.base.fields import DeviceClass
+from kdbench.base.fields import DeviceClassName
 from kdbench.checks.tiny import Tiny
 from kdbench.contract import Batch, Needs, Network
+from kdbench.devices.deviceclass import DeviceClass
 from kdbench.engine import accelerate as arrange
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Trainer
@@ -62,7 +63,7 @@ def test_options_that_are_off_leave_hash_and_class_as_they_were():
     assert "engine" not in plain.spec()
     same = run_config("kd", TASK, ["engine.compile=false", "engine.teacher_dtype=fp32"])
     assert same.spec_hash == plain.spec_hash
-    assert EAGER.marks() == "fp32/x1"
+    assert EAGER.marks() == ()
 
 
 def test_options_are_hashed_and_leave_a_run_ranked():
@@ -92,14 +93,15 @@ def test_a_wrong_option_is_one_line(override, message):
 
 
 def test_every_device_class_can_stand_in_a_record():
-    adapter = TypeAdapter(DeviceClass)
+    adapter = TypeAdapter(DeviceClassName)
     every = EngineOptions(
         precision="bf16", compile=True, cuda_graphs=True, channels_last=True, fold_teacher=True, teacher_dtype="fp32",
         fused=True,
     )  # fmt: skip
     for options in (EngineOptions(), FAST, every):
-        name = f"cuda:H100/{options.marks(8)}"
-        assert adapter.validate_python(name) == name
+        made = DeviceClass.of("cuda:H100", options, 8)
+        assert adapter.validate_python(str(made)) == str(made)
+        assert DeviceClass.parse(str(made)) == made
 
 
 def test_a_record_whose_class_hides_an_option_is_refused(make_record):
