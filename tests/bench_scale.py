@@ -1,4 +1,4 @@
-"""A plain and a kd step of each CIFAR-100 pair, batch 64, one CPU thread: the step times behind ``docs/scale.md``.
+"""A plain and a kd step of each CIFAR-100 pair, batch 64, one CPU thread, as in ``docs/measurements/scale.md``.
 
 ``pytest tests/bench_scale.py --benchmark-only``. Random rows and random teachers: speed does not depend on them.
 """
