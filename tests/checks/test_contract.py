@@ -1,4 +1,4 @@
-"""The adapter contract, for every method and variant: what ``kdbench check NAME`` runs; one tiny task in the fast set."""
+"""The adapter contract, of each method and variant: what ``kdbench check NAME`` runs; one tiny task in the fast set."""
 
 from __future__ import annotations
 
