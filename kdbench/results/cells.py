@@ -6,35 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from kdbench import kinds
 from kdbench.base.errors import UserError
 from kdbench.index.store import Store
 from kdbench.records import settings
 from kdbench.records.files import Record
 from kdbench.results import chance, taught
-from kdbench.results.costs import Totals, totals
-from kdbench.results.pairing import obstacle
+from kdbench.results.book import VERSIONS, Book, Result, name_of
+from kdbench.results.costs import Totals
+from kdbench.results.pairing import Cell
 from kdbench.specs.registry import PLAIN
-from kdbench.stats import (
-    CellStat,
-    PairedDelta,
-    clipped,
-    clipped_difference,
-    paired_delta,
-    summarise,
-)
-
-Cell = dict[str, Any]
-VERSIONS = {
-    "engine_version": "engine version {}",
-    "adapter_version": "adapter {}",
-    "known": "other code or files",
-    "data": "other data: {}",
-    "test_sha256": "other test rows",
-}
-"""Columns of ``v_cell`` by which a newer cell takes an older one's place, and what is said of the older."""
+from kdbench.stats import CellStat, PairedDelta
 
 
 @dataclass(frozen=True)
@@ -94,9 +77,9 @@ def rows(store: Store, *, older: bool = False, **where: Any) -> list[Row]:
         older: also cells of an adapter or engine older than the newest.
         where: columns of the cells to keep, e.g. ``task="digits"``.
     """
-    book = _Book.of(store, where)
+    book = Book.of(store, where)
     wanted = {cell["run_ids"][0] for cell in store.cells(**where)}
-    found = book.rows([cell for cell in book.cells if cell["run_ids"][0] in wanted and (older or book.newest(cell))])
+    found = _rows(book, [c for c in book.cells if c["run_ids"][0] in wanted and (older or book.newest(c))])
     have = {(row.method, row.task, row.version, row.device_class) for row in found if "custom" not in row.marks}
     keys = {k: v for k, v in where.items() if k in ("method", "task", "task_version", "device_class")}
     for gap in store.coverage(**keys):
@@ -114,7 +97,7 @@ def rows_of_runs(store: Store, records: Sequence[Record]) -> list[Row]:
         records: of one configuration.
     """
     first = records[0]
-    book = _Book.of(
+    book = Book.of(
         store, {"task": first.task.name, "task_version": first.task.version, "device_class": first.device_class}
     )
     ids = {record.run_id for record in records}
@@ -129,172 +112,93 @@ def rows_of_runs(store: Store, records: Sequence[Record]) -> list[Row]:
             message = f": {record.error.message}" if record.error else ""
             ended[f"{record.status.replace('_', ' ')}{message}"].append(record)
     return [
-        *book.rows(shown),
-        *(book.repeat(record) for record in repeats),
+        *_rows(book, shown),
+        *(_repeat(book, record) for record in repeats),
         *(_without_score(state, runs) for state, runs in ended.items()),
     ]
 
 
-@dataclass(frozen=True)
-class _Book:
-    """What rows are made from: the cells of some tasks and device classes with all that belongs to them.
+def _rows(book: Book, cells: Sequence[Cell]) -> list[Row]:
+    return _settled([_row(book, result) for result in book.results(cells)])
 
-    Attributes:
-        deltas: (run id, reference method) to (score, the reference's score, its run id).
-        alike: cells by what they are called.
-    """
 
-    store: Store
-    cells: list[Cell]
-    deltas: Mapping[tuple[str, str], tuple[float, float, str]]
-    alike: Mapping[tuple[Any, ...], list[Cell]]
+def _repeat(book: Book, record: Record) -> Row:
+    """The row of a run that its cell does not count."""
+    ours = book.store.runs(run_id=record.run_id)
+    whole = Record.model_validate(record)
+    cell: Cell = {
+        **(ours[0] if ours else {}), "method": whole.method_name, "seeds": [whole.seed], "scores": [whole.score],
+        "run_ids": [whole.run_id], "overhead_run_id": None, "current": False,
+    }  # fmt: skip
+    made = _row(book, book.result(cell, book.store.overheads([whole.run_id]).get(whole.run_id), whole))
+    counted = [
+        run
+        for other in book.cells
+        for seed, run in zip(other["seeds"], other["run_ids"], strict=True)
+        if seed == whole.seed and other["spec_hash"] == whole.spec_hash and other["custom"] == whole.custom
+    ]
+    repeats = counted[0] if counted and not cell.get("is_withdrawn") else ""
+    why = f"a repeat: {repeats[:8]} counts" if repeats else "withdrawn: not counted"
+    remarks = (why, *(word for word in made.remarks if not word.startswith("no Δ")))
+    return replace(made, repeats=repeats, remarks=remarks)
 
-    @classmethod
-    def of(cls, store: Store, where: Mapping[str, Any]) -> _Book:
-        """The cells of ``where``, whatever their method: differences need the references too."""
-        place = {key: value for key, value in where.items() if key in ("task", "task_version", "device_class")}
-        deltas = {
-            (row["run_id"], row["reference"]): (row["score"], row["reference_score"], row["reference_run_id"])
-            for row in store.deltas(**place)
-            if row["run_id"] != row["reference_run_id"]
-        }
-        cells, alike = store.cells(**place), defaultdict(list)
-        for cell in cells:
-            alike[_name(cell)].append(cell)
-        return cls(store, cells, deltas, alike)
 
-    def newest(self, cell: Cell) -> bool:
-        """Whether no cell of a newer engine, adapter or code, or of the task's own rows, has taken the cell's place."""
-        if cell["current"]:
-            return True
-        rivals = [other for other in self.alike[_name(cell)] if other["current"]]
-        return any(all(other[key] == cell[key] for key in VERSIONS) for other in rivals)
+def _row(book: Book, result: Result) -> Row:
+    cell = result.cell
+    row = Row(
+        method=cell["method"],
+        task=cell["task"],
+        version=cell["task_version"],
+        device_class=cell["device_class"],
+        metric=cell["metric"],
+        unit=cell["unit"],
+        higher_is_better=cell["higher_is_better"],
+        baseline=cell["baseline"],
+        score=result.stat,
+        to_baseline=result.deltas[cell["baseline"]],
+        to_plain=result.deltas[PLAIN],
+        cost=result.cost,
+        run_ids=tuple(cell["run_ids"]),
+        scores=result.scores,
+        totals=result.totals,
+        item_noise=result.item_noise,
+        teacher=result.teacher,
+        teachers=tuple(taught.each(result.record)),
+        marks=tuple(name for name in ("custom", "smoke", "own_protocol") if cell[name]),
+        overrides=result.overrides,
+        current=cell["current"],
+        cell=cell,
+    )
+    return replace(row, remarks=tuple(_remarks(book, result, row.marks)))
 
-    def partners(self, cell: Cell) -> list[str]:
-        """The runs that the cell's differences are taken to."""
-        return [
-            self.deltas[run, reference][2]
-            for run in cell["run_ids"]
-            for reference in (cell["baseline"], PLAIN)
-            if (run, reference) in self.deltas
-        ]
 
-    def rows(self, cells: Sequence[Cell]) -> list[Row]:
-        heads = [head_of(cell) for cell in cells]
-        costs, taken = self.store.overheads(heads), self.store.records(heads)
-        return _settled([self._row(cell, costs.get(head_of(cell)), taken[head_of(cell)]) for cell in cells])
-
-    def repeat(self, record: Record) -> Row:
-        """The row of a run that its cell does not count."""
-        ours = self.store.runs(run_id=record.run_id)
-        whole = Record.model_validate(record)
-        cell: Cell = {
-            **(ours[0] if ours else {}), "method": whole.method_name, "seeds": [whole.seed], "scores": [whole.score],
-            "run_ids": [whole.run_id], "overhead_run_id": None, "current": False,
-        }  # fmt: skip
-        made = self._row(cell, self.store.overheads([whole.run_id]).get(whole.run_id), whole)
-        counted = [
-            run
-            for other in self.cells
-            for seed, run in zip(other["seeds"], other["run_ids"], strict=True)
-            if seed == whole.seed and other["spec_hash"] == whole.spec_hash and other["custom"] == whole.custom
-        ]
-        repeats = counted[0] if counted and not cell.get("is_withdrawn") else ""
-        why = f"a repeat: {repeats[:8]} counts" if repeats else "withdrawn: not counted"
-        remarks = (why, *(word for word in made.remarks if not word.startswith("no Δ")))
-        return replace(made, repeats=repeats, remarks=remarks)
-
-    def _row(self, cell: Cell, cost: dict[str, Any] | None, record: Record) -> Row:
-        own = dict(zip(cell["seeds"], cell["scores"], strict=True))
-        metric = kinds.metrics().get(cell["metric"])
-        bounds = metric.bounds if metric is not None else (None, None)
-        stat = clipped(summarise(own), *bounds)
-        items = record.metrics.test_items if record.metrics is not None else None
-        deltas = {name: self._against(cell, name, bounds) for name in (cell["baseline"], PLAIN)}
-        row = Row(
-            method=cell["method"],
-            task=cell["task"],
-            version=cell["task_version"],
-            device_class=cell["device_class"],
-            metric=cell["metric"],
-            unit=cell["unit"],
-            higher_is_better=cell["higher_is_better"],
-            baseline=cell["baseline"],
-            score=stat,
-            to_baseline=deltas[cell["baseline"]],
-            to_plain=deltas[PLAIN],
-            cost=cost if cost and cost.get("step_ratio") is not None else None,
-            run_ids=tuple(cell["run_ids"]),
-            scores=own,
-            totals=totals(record),
-            item_noise=metric.noise(stat.mean, items) if metric is not None else None,
-            teacher=taught.score_of(record),
-            teachers=tuple(taught.each(record)),
-            marks=tuple(name for name in ("custom", "smoke", "own_protocol") if cell[name]),
-            overrides=settings.overrides(record) if cell["custom"] or self._one_of_several(cell) else {},
-            current=cell["current"],
-            cell=cell,
-        )
-        return replace(row, remarks=tuple(self._remarks(cell, row, record)))
-
-    def _against(self, cell: Cell, reference: str, bounds: tuple[float | None, float | None]) -> PairedDelta | None:
-        if reference == cell["method"] and not cell["custom"]:
-            return None
-        pairs = {
-            seed: self.deltas[run, reference]
-            for seed, run in zip(cell["seeds"], cell["run_ids"], strict=True)
-            if (run, reference) in self.deltas
-        }
-        if not pairs:
-            return None
-        direction: Literal["max", "min"] = "max" if cell["higher_is_better"] else "min"
-        ours = {seed: score for seed, (score, _, _) in pairs.items()}
-        theirs = {seed: score for seed, (_, score, _) in pairs.items()}
-        return clipped_difference(paired_delta(ours, theirs, direction), *bounds)
-
-    def _one_of_several(self, cell: Cell) -> bool:
-        """Whether the cell's name alone does not say what was run."""
-        return any(other["spec_hash"] != cell["spec_hash"] for other in self.alike[_name(cell)])
-
-    def _remarks(self, cell: Cell, row: Row, record: Record) -> Iterable[str]:
-        """What the reader must know, the most telling first."""
-        words = ", ".join(settings.as_words(row.overrides))
-        if cell["custom"]:
-            yield f"custom: {words}" if words else "custom"
-        elif words:
-            yield f"an older task file or card: {words}"
-        yield from (mark.replace("_", " ") for mark in row.marks if mark != "custom")
-        same = self.alike[_name(cell)]
-        if len({other["teacher_sha256"] for other in same}) > 1 and cell["teacher_sha256"]:
-            yield f"teacher {cell['teacher_sha256'][:8]}"
-        if not cell["smoke"] and row.score and taught.is_worse(row.teacher, row.score.mean, row.higher_is_better):
-            yield "its teacher is worse"
-        yield from self._superseded(cell)
-        yield from filter(None, [chance.words(len(chance.seeds(record, row.scores)), len(row.scores))])
-        for reference, delta in {row.baseline: row.to_baseline, PLAIN: row.to_plain}.items():
-            if delta is None and reference != cell["method"]:
-                why = obstacle(cell, self._references(cell, reference))
-                if why:
-                    yield f"no Δ to {reference}: {why}"
-        if row.score is not None and row.score.note:
-            yield row.score.note
-
-    def _superseded(self, cell: Cell) -> Iterable[str]:
-        """In what the cell differs from the one that its method's name stands for."""
-        rivals = [other for other in self.alike[_name(cell)] if other["current"]]
-        for key, word in VERSIONS.items():
-            if rivals and not cell["current"] and rivals[0][key] != cell[key]:
-                yield word.format(cell[key])
-
-    def _references(self, cell: Cell, reference: str) -> list[Cell]:
-        return self.alike.get(_name({**cell, "method": reference, "custom": False}), [])
+def _remarks(book: Book, result: Result, marks: Sequence[str]) -> Iterable[str]:
+    """What the reader must know, the most telling first."""
+    cell, words = result.cell, ", ".join(settings.as_words(result.overrides))
+    if cell["custom"]:
+        yield f"custom: {words}" if words else "custom"
+    elif words:
+        yield f"an older task file or card: {words}"
+    yield from (mark.replace("_", " ") for mark in marks if mark != "custom")
+    same = book.alike.get(name_of(cell), [])
+    if len({other["teacher_sha256"] for other in same}) > 1 and cell["teacher_sha256"]:
+        yield f"teacher {cell['teacher_sha256'][:8]}"
+    if not cell["smoke"] and taught.is_worse(result.teacher, result.stat.mean, cell["higher_is_better"]):
+        yield "its teacher is worse"
+    yield from book.superseded(cell)
+    yield from filter(None, [chance.words(len(result.at_chance), len(result.scores))])
+    for reference in dict.fromkeys((cell["baseline"], PLAIN)):
+        if result.deltas[reference] is None and reference != cell["method"] and result.unpaired[reference]:
+            yield f"no Δ to {reference}: {result.unpaired[reference]}"
+    if result.stat.note:
+        yield result.stat.note
 
 
 def _settled(found: list[Row]) -> list[Row]:
     """Rows of which the present configuration is the current one, although an older one may have more seeds."""
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in found:
-        groups[_name(row.cell)].append(row)
+        groups[name_of(row.cell)].append(row)
     chosen = []
     for alike in groups.values():
         newest = [row.cell for row in alike if row.current]
@@ -307,21 +211,10 @@ def _settled(found: list[Row]) -> list[Row]:
             chosen.append(max(present, key=lambda row: len(row.scores)))
     for row in chosen:
         found = [
-            replace(other, current=other is row) if _name(other.cell) == _name(row.cell) else other for other in found
+            replace(other, current=other is row) if name_of(other.cell) == name_of(row.cell) else other
+            for other in found
         ]
     return found
-
-
-def _name(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a cell is called: overridden settings belong to the name."""
-    spec = cell["spec_hash"] if cell["custom"] else None
-    keys = ("method", "task", "task_version", "device_class", "custom", "smoke")
-    return (*(cell[key] for key in keys), spec)
-
-
-def head_of(cell: Cell) -> str:
-    """The run that a cell's cost is read from."""
-    return str(cell["overhead_run_id"] or cell["run_ids"][0])
 
 
 def _without_score(state: str, runs: Sequence[Record]) -> Row:

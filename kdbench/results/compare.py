@@ -7,14 +7,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdbench import kinds
 from kdbench.base.errors import UserError
 from kdbench.records import settings
 from kdbench.results.cells import Row
-from kdbench.results.pairing import obstacle
+from kdbench.results.pairing import obstacle, paired
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
-from kdbench.stats import PairedDelta, clipped_difference, paired_delta, verdict
+from kdbench.stats import PairedDelta, verdict
 
 RUN_ID = re.compile(r"[0-9a-f]{6,32}")
 """A run id, or enough of it."""
@@ -131,8 +130,8 @@ def _pairing(a: Row, b: Row) -> Pairing:
     if apart:
         quality = f"no difference is taken between {a.label} and {b.label} on {where}: {apart}"
     else:
-        delta = paired_delta(b.scores, a.scores, "max" if a.higher_is_better else "min")
-        delta = clipped_difference(delta, *kinds.metrics()[a.metric].bounds) if a.metric in kinds.metrics() else delta
+        delta = paired(b.scores, a.scores, a.cell)
+        assert delta is not None  # without a common seed there is an obstacle
         quality = verdict(b.label, a.label, where, delta, a.unit)
     cost = _ratio(a, b)
     if cost is None:

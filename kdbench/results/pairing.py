@@ -1,11 +1,15 @@
-"""Why no difference stands between two cells: the words beside what ``COMPARABLE`` of the index decides."""
+"""Differences between cells, and why none stands: the words beside what ``COMPARABLE`` of the index decides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from kdbench import kinds
+from kdbench.stats import PairedDelta, clipped_difference, paired_delta
+
 Cell = Mapping[str, Any]
+Rule = Callable[[Cell, Cell], bool]
 
 
 def _one_protocol(a: Cell, b: Cell) -> bool:
@@ -20,7 +24,7 @@ def _same_rows(a: Cell, b: Cell) -> bool:
     )
 
 
-OBSTACLES: tuple[tuple[Callable[[Cell, Cell], bool], str], ...] = (
+OBSTACLES: tuple[tuple[Rule, str], ...] = (
     (lambda a, b: a["engine_version"] == b["engine_version"], "another engine version"),
     (_same_rows, "other data"),
     (_one_protocol, "another protocol"),
@@ -31,15 +35,31 @@ OBSTACLES: tuple[tuple[Callable[[Cell, Cell], bool], str], ...] = (
 """What two comparable cells have in common, and what is said where they do not; the last to matter comes last."""
 
 
-def obstacle(cell: Cell, references: Iterable[Cell]) -> str:
+def obstacle(cell: Cell, references: Iterable[Cell], *, any_protocol: bool = False) -> str:
     """Why a cell has no partner among the cells of a reference: that of the nearest one; "" where there is none.
 
     Args:
         cell, references: rows of ``v_cell`` of one task, device class and smoke mark.
+        any_protocol: the protocols may differ: a method of its own protocol is matched by plain of the task's.
     """
-    found = [number for reference in references if (number := _first(cell, reference)) is not None]
-    return OBSTACLES[max(found)][1] if found else ""
+    rules = [rule for rule in OBSTACLES if not any_protocol or rule[0] is not _one_protocol]
+    numbers = (_first(rules, cell, reference) for reference in references)
+    found = [number for number in numbers if number is not None]
+    return rules[max(found)][1] if found else ""
 
 
-def _first(a: Cell, b: Cell) -> int | None:
-    return next((number for number, (alike, _) in enumerate(OBSTACLES) if not alike(a, b)), None)
+def _first(rules: Sequence[tuple[Rule, str]], a: Cell, b: Cell) -> int | None:
+    return next((number for number, (alike, _) in enumerate(rules) if not alike(a, b)), None)
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float], cell: Cell) -> PairedDelta | None:
+    """Difference of two cells' scores by seed, positive where ours is better; None without a common seed.
+
+    Args:
+        cell: a row of ``v_cell``, for metric and direction.
+    """
+    if not ours.keys() & theirs.keys():
+        return None
+    metric = kinds.metrics().get(cell["metric"])
+    delta = paired_delta(ours, theirs, "max" if cell["higher_is_better"] else "min")
+    return clipped_difference(delta, *metric.bounds) if metric is not None else delta

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +10,9 @@ from kdbench import kinds
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.source import Row, Source
 from kdbench.records import settings
-from kdbench.results import chance
-from kdbench.results.cells import head_of
-from kdbench.results.costs import Line, Totals, lines, totals
-from kdbench.results.pairing import obstacle
+from kdbench.results.book import Result
+from kdbench.results.costs import Line, Totals
+from kdbench.results.pairing import Cell
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.task import TaskSpec
 from kdbench.stats import (
@@ -23,9 +21,7 @@ from kdbench.stats import (
     Gap,
     PairedDelta,
     clipped,
-    clipped_difference,
     gap_recovered,
-    paired_delta,
     summarise,
 )
 
@@ -201,37 +197,15 @@ def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: 
 def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int], Task]) -> list[Entry]:
     """Every cell of the index, in the index's order."""
     verified = any(row["level"] > 0 for row in source.runs.values())
-    matched: dict[tuple[str, str, int, str], Row] = {}
-    references: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for cell in source.cells:
-        if not cell["custom"]:
-            references[cell["method"], *_place(cell)].append(cell)
-        place = (cell["task"], cell["task_version"], cell["device_class"])
-        if cell["matched_method"] and cell["current"] and not cell["custom"] and not cell["smoke"]:
-            matched[(cell["matched_method"], *place)] = cell
-    made = []
-    for cell in source.cells:
-        task = known[(cell["task"], cell["task_version"])]
-        place = (cell["task"], cell["task_version"], cell["device_class"])
-        partner = matched.get((cell["method"], *place)) if cell["current"] and not cell["custom"] else None
-        made.append(_entry(source, catalogue, cell, task, partner, references, verified))
-    return made
+    return [
+        _entry(source, catalogue, result, known[result.cell["task"], result.cell["task_version"]], verified)
+        for result in source.results
+    ]
 
 
-def _entry(
-    source: Source,
-    catalogue: Catalogue,
-    cell: Row,
-    task: Task,
-    matched: Row | None,
-    references: Mapping[tuple[Any, ...], Sequence[Row]],
-    verified: bool,
-) -> Entry:
-    scores = dict(zip(cell["seeds"], cell["scores"], strict=True))
-    runs = dict(zip(cell["seeds"], cell["run_ids"], strict=True))
+def _entry(source: Source, catalogue: Catalogue, result: Result, task: Task, verified: bool) -> Entry:
+    cell, plain, matched = result.cell, result.theirs[PLAIN], result.matched
     first = source.runs[cell["run_ids"][0]]
-    head = source.heads[head_of(cell)]
-    plain = _reference(source, runs, PLAIN)
     matched_scores = dict(zip(matched["seeds"], matched["scores"], strict=True)) if matched else {}
     method = cell["method"]
     return Entry(
@@ -241,48 +215,40 @@ def _entry(
         student=cell["student"],
         teacher=cell["teacher"] or "",
         teacher_sha256=cell["teacher_sha256"],
-        teacher_score=first["teacher_metric"],
+        teacher_score=result.teacher,
         engine_version=cell["engine_version"],
         adapter_version=cell["adapter_version"],
         params=source.settings[cell["run_ids"][0]]["params"],
         params_source=cell["params_source"],
         selection=first["selection"],
-        scores=scores,
-        runs=runs,
+        scores=result.scores,
+        runs=result.runs,
         test_items=first["test_items"],
-        stat=clipped(summarise(scores), *task.bounds),
-        vs_baseline=None
-        if method == task.baseline and not cell["custom"]
-        else _paired(scores, _reference(source, runs, task.baseline), task),
-        vs_plain=None if method == PLAIN and not cell["custom"] else _paired(scores, plain, task),
-        gap=gap_recovered(scores, plain, first["teacher_metric"], task.direction)
-        if plain and method != PLAIN
-        else None,
-        overhead=source.overhead.get(cell["overhead_run_id"]),
-        costs=totals(head),
-        stages=tuple(lines(head)),
+        stat=result.stat,
+        vs_baseline=result.deltas[cell["baseline"]],
+        vs_plain=result.deltas[PLAIN],
+        gap=gap_recovered(result.scores, plain, result.teacher, task.direction) if plain and method != PLAIN else None,
+        overhead=result.cost,
+        costs=result.totals,
+        stages=result.stages,
         energy_kwh=_energy(source, cell["run_ids"]),
         deploy=source.deploy.get(cell["run_ids"][0]),
         level=cell["level"],
         failed_check=cell["verification_failed"],
         matched_method=cell["matched_method"],
-        matched=clipped(summarise(matched_scores), *task.bounds) if matched_scores else None,
+        matched=clipped(summarise(matched_scores), *task.bounds) if matched else None,
         matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
-        vs_matched=_paired(scores, matched_scores, task),
+        vs_matched=result.to_matched,
         apart=_apart(cell, catalogue, verified, task.ranked),
         data=cell["data"] or "",
         rows=(cell["test_sha256"] or "", cell["data_sha256"] or ""),
-        at_chance=chance.seeds(head, scores),
-        unpaired={name: obstacle(cell, references.get((name, *_place(cell)), ())) for name in {task.baseline, PLAIN}},
-        overrides=settings.overrides(head) if cell["custom"] else {},
+        at_chance=result.at_chance,
+        unpaired=result.unpaired,
+        overrides=result.overrides if cell["custom"] else {},
     )
 
 
-def _place(cell: Row) -> tuple[Any, ...]:
-    return (cell["task"], cell["task_version"], cell["device_class"], cell["smoke"])
-
-
-def _apart(cell: Row, catalogue: Catalogue, verified: bool, ranked: bool) -> str:
+def _apart(cell: Cell, catalogue: Catalogue, verified: bool, ranked: bool) -> str:
     parity = catalogue.parity(cell["method"].partition("@")[0] if cell["matched_method"] else cell["method"])
     rules = [
         (cell["custom"], CUSTOM),
@@ -297,18 +263,6 @@ def _apart(cell: Row, catalogue: Catalogue, verified: bool, ranked: bool) -> str
         (verified and cell["level"] == 0, "not validated"),
     ]
     return next((word for broken, word in rules if broken), "")
-
-
-def _reference(source: Source, runs: Mapping[int, str], reference: str) -> dict[int, float]:
-    """Scores of a reference method on the seeds it shares with the cell, by the index's pairing rule."""
-    found = (source.deltas.get((run, reference)) for run in runs.values())
-    return {seed: theirs for seed, _, theirs in (pair for pair in found if pair is not None)}
-
-
-def _paired(scores: Mapping[int, float], reference: Mapping[int, float], task: Task) -> PairedDelta | None:
-    if not scores.keys() & reference.keys():
-        return None
-    return clipped_difference(paired_delta(scores, reference, task.direction), *task.bounds)
 
 
 def _energy(source: Source, runs: Sequence[str]) -> float | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.index.store import Store
-from kdbench.records.files import Problem, Record
-from kdbench.results.cells import head_of
+from kdbench.records.files import Problem
+from kdbench.results.book import Book, Result
 
 Row = dict[str, Any]
 TaskKey = tuple[str, int]
@@ -21,24 +21,19 @@ class Source:
     """Rows of the index by what they are looked up by.
 
     Attributes:
-        cells: rows of ``v_cell``.
+        results: every cell of the index, built, in the index's order.
         runs: run id to its row of ``v_runs``.
-        deltas: (run id, reference method) to (seed, score, the reference's score).
-        overhead, deploy, environment: run id to its row, for the runs that cells quote.
+        deploy, environment: run id to its row, for the runs that cells quote.
         stages: run id to its stages in order.
         verifications, withdrawn: run id to the rows of its side file.
         data_rows: training rows of a task.
         settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
             the first run of every cell.
-        heads: run id to its record without the curve, for the run that each cell's costs are quoted from: the one
-            whose overhead it shows, else its first (:func:`head_of`).
         skipped: files that are no valid record, and why.
     """
 
-    cells: list[Row]
+    results: list[Result]
     runs: dict[str, Row]
-    deltas: dict[tuple[str, str], tuple[int, float, float]]
-    overhead: dict[str, Row]
     deploy: dict[str, Row]
     environment: dict[str, Row]
     stages: dict[str, list[Row]]
@@ -46,7 +41,6 @@ class Source:
     withdrawn: dict[str, Row]
     data_rows: dict[TaskKey, int]
     settings: dict[str, Row]
-    heads: dict[str, Record]
     skipped: tuple[Problem, ...] = field(default=())
 
 
@@ -71,16 +65,10 @@ def read(store: Store) -> Source:
     verifications: dict[str, list[Row]] = defaultdict(list)
     for row in store.query("SELECT * FROM verifications ORDER BY run_id, ord"):
         verifications[row["run_id"]].append(row)
-    cells = store.cells()
+    book = Book.of(store, {})
     return Source(
-        cells=cells,
+        results=book.results(book.cells),
         runs=_by_run(store.runs()),
-        deltas={
-            (row["run_id"], row["reference"]): (row["seed"], row["score"], row["reference_score"])
-            for row in store.deltas()
-            if row["run_id"] != row["reference_run_id"]
-        },
-        overhead=_by_run(store.query("SELECT * FROM overhead ORDER BY run_id")),
         deploy=_by_run(store.query("SELECT * FROM deploy ORDER BY run_id")),
         environment=_by_run(store.query("SELECT * FROM environment ORDER BY run_id")),
         stages=dict(stages),
@@ -89,9 +77,8 @@ def read(store: Store) -> Source:
         data_rows={(row["task"], row["task_version"]): row["n"] for row in store.query(_TRAIN_ROWS)},
         settings={
             row["run_id"]: {"params": json.loads(row["params"]), "needs": json.loads(row["needs"])}
-            for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in cells]])
+            for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in book.cells]])
         },
-        heads=store.records(sorted({head_of(cell) for cell in cells})),
         skipped=store.report.bad,
     )
 

@@ -156,7 +156,7 @@ def vs_matched_cell(row: Entry, ctx: Context) -> Cell:
     """Paired difference to plain of equal cost."""
     if row.matched is None:
         return Cell(NONE, None)
-    cell = _delta(row.vs_matched, ctx, False)
+    cell = _delta(row.vs_matched, ctx, False, row.unpaired.get(f"{PLAIN}@{row.method}", ""))
     reached = f"plain@{row.method} reaches {with_half(row.matched, ctx.digits)}"
     return replace(cell, title=reached, links=_links(row.matched_runs))
 
