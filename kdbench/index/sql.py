@@ -38,6 +38,8 @@ def _columns_of(block: type[Part]) -> dict[str, str]:
 
 _OVERHEAD = _columns_of(Measured)
 _ENERGY = _columns_of(Energy)
+MEASURED = frozenset(_OVERHEAD)
+"""Columns of ``overhead`` that follow from the block's fields: an index without one of them is an older one."""
 _STAGE = {
     "name": "VARCHAR", "ledger": "VARCHAR", "device_h": "DOUBLE", "steps": "BIGINT", "flops": "DOUBLE",
     "energy_kwh": "DOUBLE", "basis": "VARCHAR", "artefact_sha256": "VARCHAR", "reusable": "BOOLEAN",

@@ -21,7 +21,16 @@ from kdbench import __version__, identity
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.files import sha256, write_atomic
 from kdbench.index.file import StoreOld, connect, hold, retry, telling
-from kdbench.index.sql import INSERT_RUNS, INSERT_SIDES, STAGE_RUNS, STAGE_SIDES, STORE_VERSION, TABLES, VIEWS
+from kdbench.index.sql import (
+    INSERT_RUNS,
+    INSERT_SIDES,
+    MEASURED,
+    STAGE_RUNS,
+    STAGE_SIDES,
+    STORE_VERSION,
+    TABLES,
+    VIEWS,
+)
 from kdbench.records import settings
 from kdbench.records.files import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text
 
@@ -220,6 +229,8 @@ class Store:
             raise UserError(f"{said} newer than this kdbench; upgrade kdbench, or rebuild it from the records")
         if version < STORE_VERSION:
             raise StoreOld(f"{said} older than this kdbench; rebuild it from the records")
+        if lacking := MEASURED - {row["column_name"] for row in self.query("DESCRIBE overhead")}:
+            raise StoreOld(f"the index {self.path} lacks {', '.join(sorted(lacking))}; rebuild it from the records")
 
     def _select(self, view: str, where: dict[str, Any], order: str, drop: str | None = None) -> list[dict[str, Any]]:
         known = [row["column_name"] for row in self.query(f"DESCRIBE {view}")]

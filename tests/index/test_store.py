@@ -14,6 +14,7 @@ import pytest
 import records as factory
 
 from kdbench.base.errors import UserError
+from kdbench.index.file import StoreOld
 from kdbench.index.store import Store, to_csv
 from kdbench.records import files as records
 
@@ -303,6 +304,10 @@ def test_foreign_and_other_version(folder: Path, index: Path, tmp_path: Path) ->
         with pytest.raises(UserError, match=said):
             Store(index)
         Store.rebuild(index, folder)
+    with Store(index) as store:
+        store.query("ALTER TABLE overhead DROP COLUMN rss_mib")  # as before the quantity was measured
+    with pytest.raises(StoreOld, match="lacks rss_mib; rebuild it"):
+        Store(index)
     with pytest.raises(UserError, match="there is no index"):
         Store(tmp_path / "none.duckdb", read_only=True)
 
