@@ -1,11 +1,18 @@
-"""Plugins: packages that installed distributions name as entry points. None of them is imported to be found."""
+"""Plugins: packages that installed distributions name as entry points, and folders that are made packages.
+
+None of them is imported to be found.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import re
+import sys
+from collections.abc import Sequence
 from importlib import metadata
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from kdbench.base.errors import UserError
@@ -55,3 +62,32 @@ def package_folder(package: str) -> Path:
             f"package {package!r} is not installed or is a single file; a plugin is a package with YAML files in it"
         )
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+class _Folders(MetaPathFinder):
+    """Finds the packages that :func:`add_package` has named."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Path] = {}
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
+        """The package of that name; with or without ``__init__.py``, as any folder on Python's path."""
+        folder = self.of.get(name)
+        if folder is None:
+            return None
+        file = folder / "__init__.py"
+        if file.is_file():
+            return importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(folder)])
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+        return spec
+
+
+_folders = _Folders()
+
+
+def add_package(name: str, folder: Path) -> None:
+    """Makes a folder a package of this process, wherever it lies."""
+    _folders.of[name] = folder
+    if _folders not in sys.meta_path:
+        sys.meta_path.append(_folders)

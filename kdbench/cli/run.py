@@ -20,8 +20,10 @@ def evaluate(
         typer.Argument(help="key=value: task keys as they are, the method's under method., engine's under engine."),
     ] = None,
     *,
-    method: Annotated[str, typer.Option("--method", "-m", help="Method or variant; `kdbench list methods`.")],
-    task: Annotated[str, typer.Option("--task", "-t", help="Task; `kdbench list tasks`.")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="Method or variant (`kdbench list methods`), or a folder of yours.")
+    ],
+    task: Annotated[str, typer.Option("--task", "-t", help="Task (`kdbench list tasks`), or a .yaml of yours.")],
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<i>.")] = "auto",
@@ -41,11 +43,13 @@ def evaluate(
     from kdbench.results import taught
     from kdbench.runs.evaluate import evaluate as run
     from kdbench.runs.evaluate import parse_seeds
+    from kdbench.specs import local
     from kdbench.terminal import tables as console
 
     if seed is not None and seeds is not None:
         raise UserError("give --seed or --seeds, not both")
     wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
+    method, task = local.method(method), local.task(task)
     done = run(
         method, task, overrides or [], seeds=wanted, device=device, smoke=smoke, out=out, data=data, overhead=overhead,
         force=force, announce=lambda record: print(console.run_line(record), file=sys.stderr, flush=True),
@@ -84,8 +88,8 @@ def evaluate(
 def overhead(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for evaluate.")] = None,
     *,
-    method: Annotated[str, typer.Option("--method", "-m", help="Method or variant.")],
-    task: Annotated[str, typer.Option("--task", "-t", help="Task.")],
+    method: Annotated[str, typer.Option("--method", "-m", help="Method or variant, or a folder of yours.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="Task, or a .yaml of yours.")],
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<i>.")] = "auto",
     mode: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How closely.")] = "full",
     out: Out = None,
@@ -94,8 +98,10 @@ def overhead(
 ) -> None:
     """Measure what a method's step costs beside plain, without training the student."""
     from kdbench.runs.evaluate import measure_only
+    from kdbench.specs import local
     from kdbench.terminal import tables as console
 
+    method, task = local.method(method), local.task(task)
     block = measure_only(method, task, overrides or [], device=device, mode=mode, out=out, data=data)
     if as_json:
         print(json.dumps(block, indent=1))
@@ -156,7 +162,7 @@ def verify(
 
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="Method, variant or task.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Method, variant or task, or the path of one of yours.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every registered method and variant.")] = False,
     out: Out = None,
     data: DataFolder = None,
@@ -165,13 +171,15 @@ def check(
     from kdbench.base.errors import nearest
     from kdbench.base.home import data_folder
     from kdbench.base.progress import Progress
-    from kdbench.specs import registry
+    from kdbench.specs import local, registry
     from kdbench.terminal import tables as console
 
     if (name is None) != everything:
         raise UserError("name one method or task, or give --all")
+    of_tasks = name is not None and (name.endswith(local.TASK) or name in registry.task_files())
+    if name is not None:
+        name = local.task(name) if of_tasks else local.method(name)
     names = [name] if name is not None else sorted(registry.methods())
-    of_tasks = name in registry.task_files()
     if not of_tasks and name is not None and name not in registry.methods() and "@" not in name:
         known = [*registry.methods(), *registry.task_files()]
         raise UserError(f"no method or task is called {name!r}{nearest(name, known)}; `kdbench list` shows all")

@@ -74,19 +74,19 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
 @show_app.command("method")
 def show_method(name: Annotated[str, typer.Argument(help="Method or variant.")], as_json: Json = False) -> None:
     """A method's card: paper, hyper-parameters with sources, variants, quirks."""
-    from kdbench.specs import registry
+    from kdbench.specs import local, registry
     from kdbench.terminal import tables as console
 
-    ref = registry.method(name)
+    ref = registry.method(local.method(name))
     if as_json:
         print(json.dumps(ref.card.model_dump(mode="json"), indent=1))
     else:
         from kdbench.results import claims
 
         home = home_of(None, needed=False)
-        rows = rows_of(home, method=name) if home.records.is_dir() else []
-        found = claims.compare(name, rows) if rows else []  # reading every task takes longer than all the rest
-        lone = [claim for claim in claims.claims(name) if all(item.claim != claim for item in found)]
+        rows = rows_of(home, method=ref.name) if home.records.is_dir() else []
+        found = claims.compare(ref.name, rows) if rows else []  # reading every task takes longer than all the rest
+        lone = [claim for claim in claims.claims(ref.name) if all(item.claim != claim for item in found)]
         show(*console.method(ref), *([console.claims(found, lone)] if found or lone else []))
 
 
@@ -95,10 +95,10 @@ def show_task(
     name: Annotated[str, typer.Argument(help="Task.")], as_json: Json = False, out: Out = None, data: DataFolder = None
 ) -> None:
     """A task's specification, and whether its data are at hand."""
-    from kdbench.specs import registry
+    from kdbench.specs import local, registry
     from kdbench.terminal import tables as console
 
-    spec = registry.task(name)
+    spec = registry.task(local.task(name))
     if as_json:
         print(json.dumps(spec.model_dump(mode="json"), indent=1))
     else:
@@ -121,14 +121,14 @@ def results(
 ) -> None:
     """The table of all results in the home folder, a row a configuration."""
     from kdbench.results import cells as summary
-    from kdbench.specs import registry
+    from kdbench.specs import local, registry
     from kdbench.terminal import tables as console
 
     where = {}
     if task is not None:
-        where["task"] = registry.task(task).name
+        where["task"] = registry.task(local.task(task)).name
     if method is not None:
-        where["method"] = registry.method(method).name
+        where["method"] = registry.method(local.method(method)).name
     home = home_of(out)
     rows = summary.in_order(rows_of(home, **where), sort)
     if as_json:
@@ -147,12 +147,12 @@ def compare(
 ) -> None:
     """Two methods or configurations seed by seed: difference, interval, cost of the recipes, and a verdict in words."""
     from kdbench.results.compare import pairings, side
-    from kdbench.specs import registry
+    from kdbench.specs import local, registry
     from kdbench.terminal import tables as console
 
     for text in (first, second):
         side(text)  # said before the index is read
-    where = {"task": registry.task(task).name} if task is not None else {}
+    where = {"task": registry.task(local.task(task)).name} if task is not None else {}
     home = home_of(out)
     found = pairings(rows_of(home, older=True, **where), first, second)
     if not found:

@@ -13,8 +13,12 @@ from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Out, a
 def sweep(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for evaluate; for every run.")] = None,
     *,
-    methods: Annotated[str, typer.Option("--methods", "-m", help="Names, patterns such as 'crd*', or all.")],
-    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Names, patterns such as 'digits/*', or all.")],
+    methods: Annotated[
+        str, typer.Option("--methods", "-m", help="Names, patterns such as 'crd*', folders of yours, or all.")
+    ],
+    tasks: Annotated[
+        str, typer.Option("--tasks", "-t", help="Names, patterns such as 'digits/*', .yaml files of yours, or all.")
+    ],
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
     launcher: Annotated[
         str, typer.Option("--launcher", help="basic, joblib, submitit_local, submitit_slurm or ray.")

@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.base.home import Home
 from kdbench.base.leftovers import clear_scratch
@@ -31,7 +32,10 @@ def main() -> None:
     from kdbench.overhead.order import MeasureOrder  # takes seconds, in which the other process may end too
     from kdbench.overhead.worker import run
 
-    write_atomic(result, json.dumps(run(MeasureOrder.read(request.read_text()))))
+    try:
+        write_atomic(result, json.dumps(run(MeasureOrder.read(request.read_text()))))
+    except UserError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which code made a run: version and commit, of kdbench and of the plug-ins it took from."""
+"""Which code made a run: version and commit, of kdbench and of the plug-ins and local folders it took from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 import kdbench
 from kdbench.base import plugins
+from kdbench.specs import local, registry
 from kdbench.specs.config import MethodConfig, RunConfig
+from kdbench.specs.local import Local
 
 ROOT = Path(kdbench.__file__).resolve().parent.parent
 PUBLISHED = ROOT / "leaderboard" / "results"
@@ -31,7 +33,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed distribution that a run took something from."""
+    """An installed distribution, or a local folder or file, that a run took something from."""
 
     name: str
     version: str
@@ -45,7 +47,7 @@ def code() -> Code:
 
 
 def used(config: RunConfig) -> list[Plugin]:
-    """The distributions behind a configuration's method, the one inside it, its task and its data set."""
+    """The distributions and local folders behind a configuration's method, the one inside it, its task and data set."""
     wanted = [
         *((plugins.METHODS, name) for name in _methods(config.method)),
         (plugins.TASKS, config.task.name),
@@ -56,7 +58,22 @@ def used(config: RunConfig) -> list[Plugin]:
         for entry in metadata.entry_points(group=group):
             if entry.dist is not None and _brings(entry, group, name):
                 found[entry.dist.name] = _plugin(entry.dist, entry.value.partition(":")[0])
+    found |= {one.said: _local(one, config) for one in local.used(config)}
     return [found[name] for name in sorted(found)]
+
+
+def _local(one: Local, config: RunConfig) -> Plugin:
+    """Dirty unless a commit holds every file of it, which git does not say of files that it ignores."""
+    folder = one.path if one.kind == "method" else one.path.parent
+    version = registry.card(one.name).version if one.kind == "method" else str(config.task.version)
+    state = _state(folder, (".",) if one.kind == "method" else (one.path.name,))
+    if not state.dirty:
+        files = [file.relative_to(folder).as_posix() for file in one.files()]
+        try:
+            _git(folder, "ls-files", "--error-unmatch", "--", *files)
+        except (OSError, subprocess.SubprocessError):
+            state = Code(state.commit, True)
+    return Plugin(one.said, version, state)
 
 
 def _methods(config: MethodConfig) -> Iterator[str]:
@@ -80,14 +97,15 @@ def _plugin(dist: metadata.Distribution, package: str) -> Plugin:
 
 def _state(folder: Path, within: tuple[str, ...]) -> Code:
     """Commit of the checkout a folder lies in; dirty where a tracked file of it changed, or one within is untracked."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
     try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return Code(commit, bool(changed or git("status", "--porcelain", "--untracked-files=all", "--", *within)))
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        new = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *within)
+        return Code(commit, bool(changed or new))
     except (OSError, subprocess.SubprocessError):
         return Code(None, True)
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -135,7 +135,10 @@ class Identity(Part):
 
 
 class PluginUsed(Part):
-    """A distribution that the run took its method, task or data set from. ``dirty``: its commit does not tell all."""
+    """A distribution, or ``./folder/`` or ``./file.yaml``, that the run took its method, task or data set from.
+
+    ``dirty``: its commit does not tell all.
+    """
 
     name: Word
     version: Word
@@ -340,7 +343,10 @@ class Provenance(Part):
         if self.git_commit is None or self.dirty:
             return "made from code that was not committed"
         loose = [used.name for used in self.plugins if used.dirty]
-        return f"made with code of the plug-in {loose[0]} that was not committed" if loose else None
+        if not loose:
+            return None
+        whose = loose[0] if loose[0].startswith("./") else f"the plug-in {loose[0]}"
+        return f"made with code of {whose} that was not committed"
 
 
 class Record(Part):

@@ -22,6 +22,7 @@ from kdbench.records import files as records
 from kdbench.records.files import Record
 from kdbench.records.provenance import code, used
 from kdbench.records.schema import Identity
+from kdbench.specs import local
 from kdbench.specs.config import RunConfig
 
 
@@ -299,7 +300,8 @@ def _provenance(facts: Facts) -> dict[str, Any]:
     config, made_by = facts.config, code()
     ranks = DeviceClass.parse(facts.device_class).processes
     words = ["torchrun", "--nproc-per-node", str(ranks), "-m"] if ranks > 1 else []
-    words += ["kdbench", "evaluate", "--method", config.method.ref.name, "--task", config.task.name]
+    method, task = local.typed(config)
+    words += ["kdbench", "evaluate", "--method", method, "--task", task]
     words += ["--seed", str(facts.seed), *(["--smoke"] if config.smoke else []), *config.overrides]
     return {
         "kdbench_version": kdbench.__version__,

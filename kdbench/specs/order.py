@@ -6,7 +6,9 @@ import json
 from typing import Literal, Self
 
 from kdbench.base.fields import Part
+from kdbench.specs import local
 from kdbench.specs.config import Match, RunConfig, run_config
+from kdbench.specs.local import Local
 
 Mode = Literal["quick", "full", "off"]
 """How the overhead of a cell is measured."""
@@ -30,26 +32,34 @@ class Order(Part):
 
 
 class ConfigOrder(Order):
-    """A run's configuration, by what was typed and by the cell that a compute-matched run takes its length from."""
+    """A run's configuration, by what was typed.
+
+    Attributes:
+        match: the cell that a compute-matched run takes its length from.
+        given: the folders and files behind its names that are not registered.
+    """
 
     method: str
     task: str
     overrides: tuple[str, ...] = ()
     smoke: bool = False
     match: Match | None = None
+    given: tuple[Local, ...] = ()
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         """What gives this configuration."""
         return cls(
             method=config.method.ref.name, task=config.task.name, overrides=config.overrides, smoke=config.smoke,
-            match=config.match,
+            match=config.match, given=local.used(config),
         )  # fmt: skip
 
     def config(self) -> RunConfig:
         """The configuration, made anew.
 
         Raises:
-            UserError: a name is not known here.
+            UserError: a name is not known here, or a local folder or file has changed meanwhile.
         """
+        for one in self.given:
+            one.known_here()
         return run_config(self.method, self.task, self.overrides, smoke=self.smoke, match=self.match)

@@ -1,4 +1,4 @@
-"""Finds method cards and task files, built-in ones and those of installed plugins, without importing any adapter."""
+"""Finds method cards and task files, built-in ones, those of plugins and those added, without importing any adapter."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 PLAIN = "plain"
 """The reference of every ratio, and how teachers are trained."""
 SLUG = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+CARD = "card.yaml"
+_added_methods: dict[str, str] = {}
+_added_tasks: dict[str, Path] = {}
+"""Of this process alone: method to package, task to file."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +87,47 @@ def method_packages() -> dict[str, str]:
         UserError: a plugin takes the name of a built-in method.
     """
     root = plugins.package_folder("kdbench.methods")
-    found = {p.parent.name: f"kdbench.methods.{p.parent.name}" for p in sorted(root.glob("*/card.yaml"))}
+    found = {p.parent.name: f"kdbench.methods.{p.parent.name}" for p in sorted(root.glob(f"*/{CARD}"))}
     for name, package in plugins.packages(plugins.METHODS).items():
         if name in found:
             raise UserError(
                 f"plugin {package!r} registers the method {name!r}, which kdbench has; rename the plugin's method"
             )
         found[name] = package
-    return found
+    return found | _added_methods
+
+
+def add_method(name: str, package: str) -> None:
+    """Makes a method known to this process alone.
+
+    Raises:
+        UserError: its card cannot be read, or a variant of it has the name of another method.
+    """
+    _added_methods[name] = package
+    _forget()
+    try:
+        methods()
+    except UserError:
+        del _added_methods[name]
+        _forget()
+        raise
+
+
+def add_task(name: str, path: Path) -> None:
+    """Makes a task known to this process alone."""
+    _added_tasks[name] = path
+    _forget()
+
+
+def _forget() -> None:
+    for cached in (method_packages, card, methods, patterns, task_files, task):
+        cached.cache_clear()
 
 
 @functools.cache
 def card(name: str) -> Card:
     """The card of a method folder."""
-    return read_as(Card, plugins.package_folder(method_packages()[name]) / "card.yaml", name=name)
+    return read_as(Card, plugins.package_folder(method_packages()[name]) / CARD, name=name)
 
 
 @functools.cache
@@ -168,6 +199,7 @@ def _found() -> tuple[dict[str, Path], dict[str, str]]:
                 wrong[name] = f"{path}: the task {name!r} is there already ({found[name]}); rename the file"
             else:
                 found[name] = path
+    found |= _added_tasks
     return {name: found[name] for name in sorted(found) if name not in wrong}, wrong
 
 

@@ -1,4 +1,4 @@
-"""Lists of names as people type them: names, ``all``, and patterns such as ``crd*``."""
+"""Lists of names as people type them: names, ``all``, patterns such as ``crd*``, and paths of local ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
 
 from kdbench.base.errors import UserError, nearest
-from kdbench.specs import registry
+from kdbench.specs import local, registry
 
 ALL = "all"
 _PATTERN = frozenset("*?[")
@@ -20,6 +20,7 @@ def method_names(text: str) -> list[str]:
     Raises:
         UserError: an unknown name, a pattern nothing fits, an empty list.
     """
+    text = _local(text, local.method)
     known = registry.methods()
     matched = [
         f"{prefix}{name}"
@@ -41,8 +42,14 @@ def task_names(text: str) -> list[str]:
     Raises:
         UserError: an unknown name, a pattern nothing fits, an empty list.
     """
+    text = _local(text, local.task)
     known = registry.task_files()
     return _expand(text, "--tasks", known, lambda pattern: known, lambda name: registry.task(name).name)
+
+
+def _local(text: str, name: Callable[[str], str]) -> str:
+    """The list with names for paths, all of which are known before the first name is looked up."""
+    return ",".join(name(part) if local.is_path(part) else part for part in map(str.strip, text.split(",")))
 
 
 def _expand(

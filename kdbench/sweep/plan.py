@@ -14,7 +14,7 @@ from kdbench.data import status as catalogue
 from kdbench.specs import registry
 from kdbench.specs.card import Card
 from kdbench.specs.config import Match, run_config
-from kdbench.specs.order import Mode
+from kdbench.specs.order import ConfigOrder, Mode
 from kdbench.specs.task import TaskSpec
 from kdbench.sweep.known import Known, Recorded
 from kdbench.sweep.stale import Stale
@@ -65,6 +65,7 @@ class Cell:
         hours: of one run, None where nothing is known of it.
         measured: its overhead is known already.
         applies: whether the method can run on the task, as far as that is known.
+        order: what gives its configuration in another process, None where nothing runs.
         waits_for: the method whose cost must be measured first, for a compute-matched variant.
         stale: run ids of records that no longer answer for its runs.
     """
@@ -77,7 +78,7 @@ class Cell:
     hours: float | None = None
     measured: bool = False
     applies: bool = True
-    match: Match | None = None
+    order: ConfigOrder | None = None
     waits_for: str | None = None
     stale: frozenset[str] = frozenset()
 
@@ -154,7 +155,7 @@ def _cell(asked: Asked, known: Known, method: str, task: str, absent: str | None
         hours=None if asked.overrides else known.hours_of(method, task),
         measured=asked.overhead != "off"
         and any(known.is_measured(one, asked.overhead, stale) for one in (spec_hash, config.step_hash)),
-        match=match,
+        order=ConfigOrder.of(config),
         stale=stale,
     )  # fmt: skip
     wanted: list[int] = []

@@ -24,7 +24,6 @@ from kdbench.records.files import new_run_id
 from kdbench.records.provenance import PUBLISHED
 from kdbench.results.matched import match_in, recorded
 from kdbench.specs import registry
-from kdbench.specs.order import ConfigOrder
 from kdbench.sweep import job, launch
 from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
@@ -205,14 +204,11 @@ class Sweep:
     def _order(self, number: int, run: Run, wave: Wave) -> None:
         """Writes what a job is to do."""
         asked, here = self.asked, self.where.here
-        config = ConfigOrder(
-            method=run.cell.method, task=run.cell.task, overrides=asked.overrides, smoke=asked.smoke,
-            match=run.cell.match,
-        )  # fmt: skip
+        assert run.cell.order is not None
         order = JobOrder(
             run=RunOrder(
-                config=config, seed=run.seed, overhead=wave.overhead[run], retry=asked.retry, home=asked.home.root,
-                data=asked.data,
+                config=run.cell.order, seed=run.seed, overhead=wave.overhead[run], retry=asked.retry,
+                home=asked.home.root, data=asked.data,
             ),
             devices=self.where.devices,
             slots=wave.jobs if here else 0,

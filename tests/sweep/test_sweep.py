@@ -229,8 +229,8 @@ def test_matched_runs_wait_for_the_cost_of_their_method(home, recorded, monkeypa
     recorded("kd", 1)
     (cell,) = sweep(asked(home, "plain@kd")).matched()
     assert cell.seeds == (0, 1, 2)
-    assert cell.match.method == "kd"
-    assert cell.match.ratio > 0
+    assert cell.order.match.method == "kd"
+    assert cell.order.match.ratio > 0
     assert cell.spec_hash != run_config("plain", TASK).spec_hash
     (cell,) = sweep(asked(home, "plain@kd", overhead="full")).matched()
     assert not cell.measured
