@@ -426,6 +426,9 @@ class TaskInfo(Protocol):
     def wrap(self, raw: Rows, index: Tensor | None = None) -> Batch:
         """Raw rows through the test transform, as a batch."""
 
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two inputs show one picture in one form, each at its own size: views of one are made of both."""
+
     def extend(self, extra: Rows) -> TaskInfo:
         """The same task with ``extra`` raw rows behind its training rows (labels, size and steps follow)."""
 

@@ -233,6 +233,9 @@ class Task:
         x = {name: t.to(self.device) for name, t in raw.x.items()}
         return self.data.batch(Rows(x, raw.y.to(self.device)), index)
 
+    def alike(self, one: str, other: str) -> bool:
+        return self.data.alike(one, other)
+
     def extend(self, extra: Rows) -> Task:
         other = copy.copy(self)
         other._set_rows(_join(self._rows, extra))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from kdbench.results.costs import Totals
 from kdbench.results.pairing import Cell
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import CellStat, PairedDelta
+
+OF_ONE_CELL = (
+    "method", "task", "task_version", "device_class", "spec_hash", *VERSIONS, "teacher_sha256", "custom", "smoke",
+)  # fmt: skip
+"""Columns in which the runs of a cell agree."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def _repeat(book: Book, record: Record) -> Row:
         run
         for other in book.cells
         for seed, run in zip(other["seeds"], other["run_ids"], strict=True)
-        if seed == whole.seed and other["spec_hash"] == whole.spec_hash and other["custom"] == whole.custom
+        if seed == whole.seed and ours and all(other[key] == ours[0][key] for key in OF_ONE_CELL)
     ]
     repeats = counted[0] if counted and not cell.get("is_withdrawn") else ""
     why = f"a repeat: {repeats[:8]} counts" if repeats else "withdrawn: not counted"
@@ -186,12 +192,29 @@ def _remarks(book: Book, result: Result, marks: Sequence[str]) -> Iterable[str]:
     if not cell["smoke"] and taught.is_worse(result.teacher, result.stat.mean, cell["higher_is_better"]):
         yield "its teacher is worse"
     yield from book.superseded(cell)
+    if cell["custom"]:
+        yield from _told_apart(cell, same)
     yield from filter(None, [chance.words(len(result.at_chance), len(result.scores))])
     for reference in dict.fromkeys((cell["baseline"], PLAIN)):
         if result.deltas[reference] is None and reference != cell["method"] and result.unpaired[reference]:
             yield f"no Δ to {reference}: {result.unpaired[reference]}"
     if result.stat.note:
         yield result.stat.note
+
+
+def _told_apart(cell: Cell, alike: Sequence[Cell]) -> Iterator[str]:
+    """The code, files and rows of an overridden configuration, where cells of its name differ in them."""
+    known = {other["known"]: json.loads(other["known"]) for other in alike if other["known"]}
+    if cell["known"] not in known:
+        return
+    own = known[cell["known"]]
+    for what, of in (("code", "code of {} {}"), ("nets", "code of net {} {}"), ("weights", "{} {}")):
+        for name, found in own[what].items():
+            if any(other[what].get(name) != found for other in known.values()):
+                version, plus, digest = found.partition("+")
+                yield of.format(name, f"{version[:8]}{plus}{digest[:8]}")
+    if len({other["data"] for other in known.values()}) > 1:
+        yield f"data {(own['data'] or 'unknown')[:8]}"
 
 
 def _settled(found: list[Row]) -> list[Row]:

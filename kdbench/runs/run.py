@@ -124,8 +124,7 @@ def _once(request: Request, make: Callable[[Begun], Record]) -> Record:
         raise Busy(f"{request.name} is being run by another process; wait for it") from error
     if there is not None and there.status == record.status == "ok":
         request.progress.say(
-            f"{request.name}: the run of {earlier.time(there)} ({there.run_id[:8]}) counts, a repeat never replaces it;"
-            f" to have {record.run_id[:8]} count, remove {there.run_id}.json from the records"
+            f"{request.name}: the run of {earlier.time(there)} ({there.run_id[:8]}) counts, a repeat never replaces it"
         )
     return record
 

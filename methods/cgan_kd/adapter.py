@@ -340,7 +340,7 @@ def image_input(task: TaskInfo, student: Network, teacher: Network) -> str:
     """
     names = list(task.raw_shape)
     if len(names) > 1 or student.input != teacher.input:
-        raise NotApplicable(f"its generator makes one image input for student and teacher, not {', '.join(names)}")
+        raise NotApplicable(f"its generator makes rows of one image input, the task has {', '.join(names)}")
     shape = task.raw_shape[names[0]]
     if len(shape) != 3 or shape[1] != shape[2]:
         raise NotApplicable(f"its generator makes square images, input {names[0]!r} has shape {tuple(shape)}")

@@ -83,7 +83,7 @@ class MLKD(ScoreMethod):
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
         super().__init__(task, students, teachers, hp)
-        self.views = weak_and_strong(task, self.student)
+        self.views = weak_and_strong(task, self.student, *teachers.values())
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kdbench.contract import Network, NotApplicable, TaskInfo, Views
-from kdbench.methods.shared.views import image_input
+from kdbench.methods.shared.views import pictures
 
 FILL = 128
 """Grey of pixels that come from outside the image."""
@@ -255,15 +255,14 @@ def chain(policy: str, p: float | None = None) -> Chain:
 
 
 def jda(task: TaskInfo, nets: tuple[Network, ...], policy: str, p: float | None = None) -> Views:
-    """Two views of the networks' common image: plain and after a policy's chain, then augmented each by itself.
+    """Two views of the networks' common picture: plain and after a policy's chain, then augmented each by itself.
 
     Raises:
-        NotApplicable: the networks' inputs come from different images, or from none that is 8-bit grey or RGB.
+        NotApplicable: the networks' inputs come from different pictures, or from none that is 8-bit grey or RGB.
     """
-    names = sorted({image_input(task, net) for net in nets})
-    if len(names) > 1:
-        raise NotApplicable(f"its views are of one image, the networks read {' and '.join(names)}")
-    pixels = task.rows(torch.zeros(1, dtype=torch.long, device=task.device)).x[names[0]]
-    if pixels.dtype is not torch.uint8 or pixels.shape[1] not in (1, 3):
-        raise NotApplicable(f"its views are of 8-bit grey or RGB images, the input {names[0]!r} holds others")
+    names = pictures(task, nets)
+    row = task.rows(torch.zeros(1, dtype=torch.long, device=task.device))
+    for name in names:
+        if row.x[name].dtype is not torch.uint8 or row.x[name].shape[1] not in (1, 3):
+            raise NotApplicable(f"its views are of 8-bit grey or RGB images, the input {name!r} holds others")
     return Views(2, chain(policy, p), where="raw", input=names[0])

@@ -5,6 +5,8 @@ A view function takes pixels (N, C, H, W) and a generator and returns (views, N,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,38 +29,48 @@ def mirrored_rotations(pixels: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def rotated(task: TaskInfo, *nets: Network, raw: bool = False) -> Views:
-    """Views of the networks' common input by rotation.
+    """Views by rotation of what the networks see: one input, or inputs that show one picture.
 
     Args:
         raw: rotate raw images, each of which is then augmented by itself but for one mirroring of all four; otherwise
             rotate an image after its augmentation.
 
     Raises:
-        NotApplicable: the networks read different inputs, or one that is no square image.
+        NotApplicable: the networks read different pictures, or one that is no square image.
     """
-    names = {net.input for net in nets}
-    if len(names) > 1:
-        raise NotApplicable(f"it rotates one input, the networks read {' and '.join(sorted(names))}")
-    name = image_input(task, nets[0])
-    if task.raw_shape[name][1] != task.raw_shape[name][2]:
-        size = "x".join(map(str, task.raw_shape[name][1:]))
-        raise NotApplicable(f"only square images can be turned by 90 degrees, those of {name!r} are {size}")
+    names = pictures(task, nets)
+    for name in names:
+        if task.raw_shape[name][1] != task.raw_shape[name][2]:
+            size = "x".join(map(str, task.raw_shape[name][1:]))
+            raise NotApplicable(f"only square images can be turned by 90 degrees, those of {name!r} are {size}")
     if raw:
-        return Views(ROTATIONS, mirrored_rotations, where="raw", replaces=("flip",), input=name)
+        return Views(ROTATIONS, mirrored_rotations, where="raw", replaces=("flip",), input=names[0])
     return Views(ROTATIONS, rotations, input=nets[0].input)
 
 
-def weak_and_strong(task: TaskInfo, net: Network) -> Views:
-    """Two views of the images a network's input comes from: as they are, and after RandAugment (Cubuk et al. 2020).
+def pictures(task: TaskInfo, nets: Sequence[Network]) -> list[str]:
+    """The raw image inputs behind what networks read, the first network's first; views of one reach all.
 
     Raises:
-        NotApplicable: the images are neither grey nor RGB.
+        NotApplicable: they show different pictures, or one is of no image.
     """
-    name = image_input(task, net)
-    if task.raw_shape[name][0] not in (1, 3):
-        channels = task.raw_shape[name][0]
-        raise NotApplicable(f"its strong view takes grey or RGB images, those of {name!r} have {channels} channels")
-    return Views(2, _as_is_and_strong, where="raw", input=name, host=True)
+    names = list(dict.fromkeys(image_input(task, net) for net in nets))
+    if other := [name for name in names if not task.alike(names[0], name)]:
+        raise NotApplicable(f"its views are of one picture, the networks read {names[0]} and {other[0]}")
+    return names
+
+
+def weak_and_strong(task: TaskInfo, *nets: Network) -> Views:
+    """Two views of the picture behind the networks' inputs: as it is, and after RandAugment (Cubuk et al. 2020).
+
+    Raises:
+        NotApplicable: the networks read different pictures, or images that are neither grey nor RGB.
+    """
+    names = pictures(task, nets)
+    for name in names:
+        if (channels := task.raw_shape[name][0]) not in (1, 3):
+            raise NotApplicable(f"its strong view takes grey or RGB images, those of {name!r} have {channels} channels")
+    return Views(2, _as_is_and_strong, where="raw", input=names[0], host=True)
 
 
 def _as_is_and_strong(pixels: Tensor, rng: torch.Generator) -> Tensor:

@@ -240,6 +240,15 @@ def test_views_of_a_picture_are_of_all_its_inputs(where: str, host: bool) -> Non
     assert not torch.equal(*batch.unview(batch.x["image_t"]))
 
 
+def test_final_views_of_an_input_and_of_what_is_made_from_it_are_of_both() -> None:
+    small = Derived("image", lambda raw, rng: raw[..., ::2, ::2])
+    shades = dict.fromkeys(("other", "image", "image_t", "small"), PLAIN)
+    data = twins(transforms=shades, derived={"small": small}).only(["small", "image"])
+    for name in ("small", "image"):
+        batch = Loader(data, data.train, [], 32, 0, "s", Views(2, doubled, "final", input=name), workers=0).draw(0)
+        assert not any(torch.equal(*batch.unview(batch.x[seen])) for seen in ("small", "image"))
+
+
 def alike(small: Tensor, large: Tensor) -> float:
     """Least correlation of pictures with the same pictures at a larger size."""
     near = torch.nn.functional.interpolate(large.flatten(0, -4).float(), small.shape[-1], mode="area").flatten(1)

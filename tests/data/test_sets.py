@@ -117,6 +117,33 @@ def test_a_column_read_at_two_sizes_gives_one_crop_in_files_and_folders(
     assert data.only(["big"]).shows == {}
 
 
+SHADE = {"mean": [0.5] * 3, "std": [0.25] * 3}
+SOUND = {
+    "kind": "sound", "column": "wave", "rate_column": "rate", "rate": 8000, "samples": 512, "window": 64, "hop": 32,
+    "bands": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"),
+    [
+        ({"kind": "picture", "column": "img", "size": 8, "resize": 8, **SHADE}, {"white": 4095.0}),
+        *((SOUND, {key: value}) for key, value in (("window", 128), ("hop", 16), ("bands", 4), ("samples", 256))),
+    ],
+)
+def test_rows_read_otherwise_are_other_rows_though_their_files_are_the_same(
+    place: Place, given: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    assert place.folder is not None
+    waves = {"wave": [[n, -n, 5, 9] for n in range(6)], "rate": [8000] * 6}
+    write(place.folder, image_rows(6) | waves, image_rows(6) | waves)
+
+    def identity(**settings: Any) -> str:
+        return tabular.load(spec({"seen": given | settings}), {}, place).identity()
+
+    assert identity() == identity(**{key: given.get(key) for key in changed}) != identity(**changed)
+
+
 def test_absent_data_say_where_they_belong(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         tabular.load(spec(), {}, Place(tmp_path, tmp_path / "cache"))

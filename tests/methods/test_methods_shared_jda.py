@@ -115,6 +115,7 @@ def test_probability_is_that_of_every_operation(p, changed):
 def task(**inputs):
     return SimpleNamespace(
         raw_shape={name: tuple(x.shape[1:]) for name, x in inputs.items()}, device=torch.device("cpu"),
+        alike=lambda one, other: one == other,
         rows=lambda index: Rows({name: x[index] for name, x in inputs.items()}, index),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from kdbench.methods.shared.views import image_input, mirrored_rotations, rotate
 
 
 def task(**shapes):
-    return SimpleNamespace(raw_shape=shapes)
+    return SimpleNamespace(raw_shape=shapes, alike=lambda one, other: one.rstrip("_hr") == other.rstrip("_hr"))
 
 
 def net(name):
@@ -48,8 +48,16 @@ def test_raw_rotations_own_the_mirroring_and_final_ones_leave_the_tasks_augmenta
 def test_oblong_images_and_two_inputs_cannot_be_rotated():
     with pytest.raises(NotApplicable, match="those of 'image' are 8x6"):
         rotated(task(image=(3, 8, 6)), net("image"))
-    with pytest.raises(NotApplicable, match="the networks read image and image_lr"):
-        rotated(task(image=(3, 8, 8)), net("image"), net("image_lr"))
+    with pytest.raises(NotApplicable, match="the networks read image and audio"):
+        rotated(task(image=(3, 8, 8), audio=(3, 8, 8)), net("image"), net("audio"))
+
+
+def test_views_of_one_picture_at_two_sizes_are_of_both():
+    both = task(image=(3, 8, 8), image_hr=(3, 16, 16))
+    for views in (rotated(both, net("image"), net("image_hr"), raw=True), weak_and_strong(both, net("image"))):
+        assert views.input == "image"
+    with pytest.raises(NotApplicable, match="those of 'image_hr' are 16x8"):
+        rotated(task(image=(3, 8, 8), image_hr=(3, 16, 8)), net("image"), net("image_hr"))
 
 
 def test_an_input_made_from_the_only_image_has_that_images_views():

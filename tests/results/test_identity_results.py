@@ -265,6 +265,24 @@ def test_evaluate_answers_with_the_run_asked_for(run: Any) -> None:
     assert "another protocol" in pair["verdict"]
 
 
+def known(code: str, data: str = "d") -> dict[str, Any]:
+    return {"code": {"kd": code}, "nets": {"resnet8x4": "1"}, "data": data * 64, "weights": {}}
+
+
+def test_a_repeat_names_the_run_of_its_own_code_and_rows_of_one_name_say_their_code(keep: Any, store: Any) -> None:
+    changed = {"custom": True, "task__data": []}
+    other = keep(seed=0, identity=known("0.9.0+0123456789abcdef"), created_at="2020-01-01T00:00:00Z", **changed)
+    first = keep(seed=0, identity=known("1.0.0"), created_at="2020-01-02T00:00:00Z", **changed)
+    again = keep(seed=0, identity=known("1.0.0"), created_at="2020-01-03T00:00:00Z", **changed)
+    with store() as index:
+        (row,) = [row for row in summary.rows_of_runs(index, [again]) if row.repeats]
+        assert row.repeats == first.run_id
+        told = {row.run_ids[0]: row.remarks for row in summary.rows(index)}
+    assert "code of kd 1.0.0" in told[first.run_id]
+    assert "code of kd 0.9.0+01234567" in told[other.run_id]
+    assert not any("resnet8x4" in word or "data" in word for words in told.values() for word in words)
+
+
 def test_a_repeat_is_shown_and_not_counted_until_the_first_is_withdrawn(run: Any, tmp_path: Path) -> None:
     words = ("evaluate", *FEW, "--method", "plain", "train.epochs=1", "--json")
     first = json.loads(run(*words)[1])["rows"][0]["run_ids"]

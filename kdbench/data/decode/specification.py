@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -32,7 +32,16 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ImageInput(_Model):
+class _Input(_Model):
+    made_by: ClassVar[tuple[str, ...]] = ()
+    """Settings that decide its values, where what identifies a row is the file or the samples it is made from."""
+
+    def made(self) -> dict[str, Any]:
+        """Those of ``made_by`` that are not as they are by default."""
+        return self.model_dump(mode="json", include={*self.made_by}, exclude_defaults=True)
+
+
+class ImageInput(_Input):
     """Pictures of one size, decoded once to (N, channels, size, size) uint8.
 
     ``convert`` allows pictures of another mode, which are brought to this one; otherwise they are an error.
@@ -49,12 +58,13 @@ class ImageInput(_Model):
     std: tuple[float, ...]
 
 
-class PictureInput(_Model):
+class PictureInput(_Input):
     """Pictures of any size, kept compressed and decoded when drawn: (N, 3, size, size) uint8.
 
     ``resize`` is what the short side is brought to before the centre is cut out. ``white`` as of an image.
     """
 
+    made_by = ("white",)
     kind: Literal["picture"]
     column: Column
     size: int = Field(ge=1)
@@ -64,7 +74,7 @@ class PictureInput(_Model):
     std: tuple[float, float, float]
 
 
-class ClipInput(_Model):
+class ClipInput(_Input):
     """Videos, as files or as lists of pictures, kept as compressed pictures: (N, 3, frames, size, size) uint8.
 
     ``keep`` is the shorter side of the pictures that a video file is decoded to, if its own is longer. ``loop`` repeats
@@ -72,6 +82,7 @@ class ClipInput(_Model):
     clip, a random one in training and the middle one in tests.
     """
 
+    made_by = ("keep",)
     kind: Literal["clip"]
     column: Column
     frames: int = Field(ge=1)
@@ -84,7 +95,7 @@ class ClipInput(_Model):
     std: tuple[float, float, float]
 
 
-class VectorInput(_Model):
+class VectorInput(_Input):
     """Stored features, (N, size) float32. With ``optional``, rows may have null there: they lack this input."""
 
     kind: Literal["vector"]
@@ -95,12 +106,13 @@ class VectorInput(_Model):
     std: float = Field(default=1.0, gt=0)
 
 
-class SoundInput(_Model):
+class SoundInput(_Input):
     """Waveforms, turned once into log-mel bands: (N, bands, frames) float32, see :mod:`kdbench.data.decode.sound`.
 
     ``column`` holds int16 samples, ``rate_column`` their rate, which must be ``rate`` hertz.
     """
 
+    made_by = ("samples", "window", "hop", "bands")
     kind: Literal["sound"]
     column: Column
     rate_column: Column

@@ -64,6 +64,7 @@ class Dataset:
         shows: input to the column of pictures it is made from: inputs of one picture are cropped and mirrored alike in
             training, each at its own size. Where an augmentation counts pixels, they are those of the first.
         optional: inputs that some rows lack; such a row holds NaN there.
+        made: input name to the settings, beyond its content and geometry, that decide its values.
         label_range: (min, max) of regression targets, None for classes.
         properties: what methods may rely on, e.g. ``rgb``, ``rotation_safe``.
         source: where the rows came from, for the record.
@@ -80,6 +81,7 @@ class Dataset:
     derived: Mapping[str, Derived] = field(default_factory=dict)
     shows: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     label_range: tuple[float, float] | None = None
     properties: frozenset[str] = frozenset()
     source: str = ""
@@ -170,7 +172,7 @@ class Dataset:
         return digest.hexdigest()
 
     def identity(self) -> str:
-        """sha256 over all that decides what networks see of these rows: content, normalisation, geometry, gaps."""
+        """sha256 over what decides what networks see of these rows: content, how it is read, normalisation, gaps."""
         columns: Mapping[str, Tensor | Stored] = self.train.x
         geometry = {
             name: [column.geometry.size, column.geometry.resize, column.frames]
@@ -186,6 +188,8 @@ class Dataset:
             "classes": self.classes,
             "label_range": self.label_range,
         }
+        if made := {name: dict(settings) for name, settings in self.made.items() if name in columns}:
+            facts["made"] = made
         return sha256(canonical_json(facts))
 
     def subset(self, rule: Subset | None, seed: int) -> Dataset:

@@ -97,6 +97,7 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
         transforms=transforms,
         derived=derived,
         shows=shows,
+        made={name: settings for name, given in spec.inputs.items() if (settings := given.made())},
         optional=frozenset(n for n, g in spec.inputs.items() if isinstance(g, VectorInput) and g.optional),
         label_range=spec.target.range if spec.target is not None else None,
         properties=frozenset(spec.properties),

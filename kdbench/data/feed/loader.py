@@ -60,6 +60,8 @@ class Loader:
         self.batch = min(batch, len(rows.y))
         self.seed, self.stage = seed, stage
         self.device = device_of(rows.y)
+        viewed = [name for name in (*rows.x, *data.derived) if views is not None and data.alike(views.input, name)]
+        self._viewed = frozenset(viewed)
         chosen = augmentation(augment)
         self.augment = chosen.without(views.replaces if views is not None else ())
         rest = len(rows.y) % self.batch
@@ -89,7 +91,7 @@ class Loader:
 
     def _is_viewed(self, name: str) -> bool:
         """Whether a stage's views are of this input, or of another that shows the same picture."""
-        return self.views is not None and self.data.leader(self.views.input) == self.data.leader(name)
+        return name in self._viewed
 
     def _is_touched(self, name: str) -> bool:
         drawn = _is_pixels(self.rows.x[name]) and bool(self.augment)
