@@ -143,7 +143,7 @@ def read_aim(chosen: str, number: bool, values: Sequence[Any], where: Any, class
     if low == -1:
         row = list(values).index(-1)
         raise UserError(f"{where}: row {row} has the label -1, which often stands for none; leave such rows out")
-    if classes is None and (low != 0 or high < 1):
+    if classes is None and low != 0:
         raise UserError(f"{where}: column {chosen!r} runs from {low:g} to {high:g}; number the classes from 0")
     if classes is not None and not (low >= 0 and high < classes):
         raise UserError(f"{where}: column {chosen!r} runs from {low:g} to {high:g}, and names {classes} classes")
