@@ -27,6 +27,7 @@ class Metric:
         share: a share of the test items in percent, so that their number alone tells its noise.
         chance: of the test rows' targets the value of the best answer that ignores the input; None where that has no
             meaning.
+        word: how people write its name; "" for the name itself.
     """
 
     higher_is_better: bool
@@ -37,6 +38,7 @@ class Metric:
     high: float | None = None
     share: bool = False
     chance: Callable[[Sequence[Any]], float] | None = None
+    word: str = ""
 
     @property
     def bounds(self) -> tuple[float, float | None]:

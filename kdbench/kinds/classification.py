@@ -83,7 +83,7 @@ def _percent(about: str, fn: Callable[[Evidence], Tensor], **more: Any) -> Metri
 
 
 def _topk_metric(k: int, about: str) -> Metric:
-    return _percent(about, partial(_topk, k=k), chance=partial(_most_frequent, k=k))
+    return _percent(about, partial(_topk, k=k), chance=partial(_most_frequent, k=k), word=f"Top-{k}")
 
 
 class Classification(Kind):
@@ -94,8 +94,8 @@ class Classification(Kind):
     metrics: ClassVar = {
         "top1": _topk_metric(1, "test items whose highest score is the label"),
         "top5": _topk_metric(5, "test items whose label is among the five highest scores"),
-        "nll": Metric(False, "nat", "mean negative log-likelihood of the label", _nll, chance=_entropy),
-        "ece": Metric(False, "%", "expected calibration error, 15 bins", _ece, high=100.0),
+        "nll": Metric(False, "nat", "mean negative log-likelihood of the label", _nll, chance=_entropy, word="NLL"),
+        "ece": Metric(False, "%", "expected calibration error, 15 bins", _ece, high=100.0, word="ECE"),
         **{
             f"recall{k}": _percent(
                 f"test items with a training item of their label among the {k} nearest",

@@ -33,8 +33,8 @@ class Regression(Kind):
     name = "regression"
     about = "a number a row"
     metrics: ClassVar = {
-        "mae": Metric(False, None, "mean absolute error", _mae, chance=_around_median),
-        "rmse": Metric(False, None, "root of the mean squared error", _rmse, chance=statistics.pstdev),
+        "mae": Metric(False, None, "mean absolute error", _mae, chance=_around_median, word="MAE"),
+        "rmse": Metric(False, None, "root of the mean squared error", _rmse, chance=statistics.pstdev, word="RMSE"),
     }
     tiny = Tiny("mae", lambda pixels, digits: digits.float(), classes=1, label_range=(0.0, 9.0))
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError, nearest
+from kdbench.models.work import Work, convolutions, dense, on, timm
 
 if TYPE_CHECKING:
     from kdbench.contract import Network
@@ -30,53 +31,67 @@ class Recipe:
         module: module of this package whose ``build(input_shape, outputs, **settings)`` makes it.
         axes: names of the axes of one input, without the batch.
         settings: what tells the net from others of its module.
+        work: million multiply-adds of a forward pass; nothing is said of how long a task takes without it.
     """
 
     module: str
     axes: tuple[str, ...] = IMAGE
     settings: Mapping[str, Any] = field(default_factory=dict)
+    work: Work | None = None
 
 
-def _resnet(depths: tuple[int, ...], widths: tuple[int, ...], block: str = "basic") -> Recipe:
-    return Recipe("resnet", settings={"depths": depths, "widths": widths, "block": block})
+def _image(module: str, work: float, **settings: Any) -> Recipe:
+    """A net of pictures; ``work`` is counted on 3x32x32."""
+    return Recipe(module, settings=settings, work=on(work, 32, 32))
+
+
+def _resnet(depths: tuple[int, ...], widths: tuple[int, ...], work: float, block: str = "basic") -> Recipe:
+    return _image("resnet", work, depths=depths, widths=widths, block=block)
+
+
+def _clips(work: float, depths: tuple[int, ...], width: int) -> Recipe:
+    """A net of clips; ``work`` is counted on 3x16x112x112."""
+    return Recipe("video", CLIP, {"depths": depths, "width": width}, on(work, 16, 112, 112))
 
 
 THIN = (16, 16, 32, 64)
 WIDE = (64, 64, 128, 256, 512)
+DEEP = {8: 12.51, 14: 26.66, 20: 40.82, 32: 69.13, 44: 97.44, 56: 125.75, 110: 253.16}
+"""Depths of the thin residual nets, and their work."""
 
 ZOO: dict[str, Recipe] = {
-    **{f"resnet{depth}": _resnet(((depth - 2) // 6,) * 3, THIN) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    **{f"resnet{depth}x4": _resnet(((depth - 2) // 6,) * 3, (32, 64, 128, 256)) for depth in (8, 32)},
-    "resnet18": _resnet((2, 2, 2, 2), WIDE),
-    "resnet34": _resnet((3, 4, 6, 3), WIDE),
-    "resnet50": _resnet((3, 4, 6, 3), WIDE, "bottleneck"),
-    **{
-        f"wrn_{depth}_{widen}": Recipe("wrn", settings={"depth": depth, "widen": widen})
-        for depth in (16, 40)
-        for widen in (1, 2)
-    },
-    "vgg8": Recipe("vgg", settings={"depths": (1, 1, 1, 1, 1)}),
-    "vgg11": Recipe("vgg", settings={"depths": (1, 1, 2, 2, 2)}),
-    "vgg13": Recipe("vgg", settings={"depths": (2, 2, 2, 2, 2)}),
-    "vgg16": Recipe("vgg", settings={"depths": (2, 2, 3, 3, 3)}),
-    "vgg19": Recipe("vgg", settings={"depths": (2, 2, 4, 4, 4)}),
-    "mobilenetv2": Recipe("mobilenet"),
-    "mobilenetv2_s1": Recipe("mobilenet", settings={"stem_stride": 1}),
-    "shufflenetv1": Recipe("shufflenet", settings={"version": 1}),
-    "shufflenetv1_relu": Recipe("shufflenet", settings={"version": 1, "relu": True}),
-    "shufflenetv2": Recipe("shufflenet", settings={"version": 2}),
-    "r2plus1d_18": Recipe("video", CLIP, {"depths": (1, 1, 1, 1), "width": 64}),
-    "r2plus1d_34": Recipe("video", CLIP, {"depths": (3, 4, 6, 3), "width": 64}),
-    "r2plus1d_tiny": Recipe("video", CLIP, {"depths": (1, 1, 1), "width": 16}),
-    "linear": Recipe("mlp", VECTOR),
+    **{f"resnet{depth}": _resnet(((depth - 2) // 6,) * 3, THIN, work) for depth, work in DEEP.items()},
+    "resnet8x4": _resnet((1, 1, 1), (32, 64, 128, 256), 177.07),
+    "resnet32x4": _resnet((5, 5, 5), (32, 64, 128, 256), 1083.04),
+    "resnet18": _resnet((2, 2, 2, 2), WIDE, 555.47),
+    "resnet34": _resnet((3, 4, 6, 3), WIDE, 1159.4),
+    "resnet50": _resnet((3, 4, 6, 3), WIDE, 1298.01, "bottleneck"),
+    "wrn_16_1": _image("wrn", 26.66, depth=16, widen=1),
+    "wrn_16_2": _image("wrn", 101.12, depth=16, widen=2),
+    "wrn_40_1": _image("wrn", 83.29, depth=40, widen=1),
+    "wrn_40_2": _image("wrn", 327.61, depth=40, widen=2),
+    "vgg8": _image("vgg", 96.19, depths=(1, 1, 1, 1, 1)),
+    "vgg11": _image("vgg", 209.44, depths=(1, 1, 2, 2, 2)),
+    "vgg13": _image("vgg", 284.94, depths=(2, 2, 2, 2, 2)),
+    "vgg16": _image("vgg", 398.18, depths=(2, 2, 3, 3, 3)),
+    "vgg19": _image("vgg", 511.43, depths=(2, 2, 4, 4, 4)),
+    "mobilenetv2": _image("mobilenet", 6.52),
+    "mobilenetv2_s1": _image("mobilenet", 25.0, stem_stride=1),
+    "shufflenetv1": _image("shufflenet", 38.69, version=1),
+    "shufflenetv1_relu": _image("shufflenet", 38.69, version=1, relu=True),
+    "shufflenetv2": _image("shufflenet", 44.50, version=2),
+    "r2plus1d_18": _clips(21_350.0, (1, 1, 1, 1), 64),
+    "r2plus1d_34": _clips(75_000.0, (3, 4, 6, 3), 64),
+    "r2plus1d_tiny": _clips(120.0, (1, 1, 1), 16),
+    "linear": Recipe("mlp", VECTOR, work=dense),
 }
 """Nets of fixed name."""
 
 PATTERNS: dict[str, tuple[str, Recipe]] = {
-    "convnet_w<width>": (r"convnet_w(?P<width>[1-9][0-9]*)", Recipe("convnet")),
-    "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9][0-9]*)", Recipe("convnet1d", SERIES)),
-    "mlp_w<width>": (r"mlp_w(?P<width>[1-9][0-9]*)", Recipe("mlp", VECTOR)),
-    "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net")),
+    "convnet_w<width>": (r"convnet_w(?P<width>[1-9][0-9]*)", Recipe("convnet", work=convolutions(2))),
+    "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9][0-9]*)", Recipe("convnet1d", SERIES, work=convolutions(1))),
+    "mlp_w<width>": (r"mlp_w(?P<width>[1-9][0-9]*)", Recipe("mlp", VECTOR, work=dense)),
+    "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net", work=timm)),
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
 
@@ -97,7 +112,7 @@ def recipe(net: str) -> Recipe:
     for expression, found in PATTERNS.values():
         if match := re.fullmatch(expression, net):
             settings = {key: int(value) if value.isdecimal() else value for key, value in match.groupdict().items()}
-            return Recipe(found.module, found.axes, {**found.settings, **settings})
+            return replace(found, settings={**found.settings, **settings})
     hint = nearest(net.lower(), known())
     raise UserError(f"no net is called {net!r}{hint}; nets are {', '.join(known())}")
 
@@ -105,6 +120,16 @@ def recipe(net: str) -> Recipe:
 def family(net: str) -> str:
     """The name a net is listed under in :func:`known`: the pattern it matches, or its own."""
     return next((name for name, (e, _) in PATTERNS.items() if re.fullmatch(e, net)), net)
+
+
+def work(net: str, shape: tuple[int, ...]) -> float | None:
+    """Million multiply-adds of a forward pass on one input of a shape; None where the net does not state it.
+
+    Raises:
+        UserError: no net has this name.
+    """
+    found = recipe(net)
+    return None if found.work is None else found.work(shape, found.settings)
 
 
 def build(net: str, input_shape: tuple[int, ...], outputs: int, *, input_name: str = "image") -> Network:

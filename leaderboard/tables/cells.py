@@ -8,6 +8,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
+from kdbench import kinds
 from kdbench.leaderboard.draw.charts import shown, strip
 from kdbench.leaderboard.draw.numbers import (
     NONE,
@@ -29,7 +30,6 @@ from kdbench.stats import CellStat, PairedDelta, PooledDelta
 
 LEVELS = ("self-reported", "validated", "checkpoint re-evaluated", "re-run", "re-run on another device class")
 LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
-_METRIC_WORDS = {"top1": "Top-1", "top5": "Top-5", "mae": "MAE", "rmse": "RMSE", "nll": "NLL", "ece": "ECE"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def context(board: TaskBoard) -> Context:
 
 def metric_word(metric: str) -> str:
     """A metric as people write it."""
-    return _METRIC_WORDS.get(metric, metric)
+    known = kinds.metrics().get(metric)
+    return (known.word if known is not None else "") or metric
 
 
 def rank_cell(row: Entry, ctx: Context) -> Cell:

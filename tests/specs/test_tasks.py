@@ -221,3 +221,8 @@ def test_costs_are_those_of_the_nets(net: str, shape: tuple[int, ...]) -> None:
             module.register_forward_hook(count)
     built.eval().encode(torch.zeros(1, *shape))
     assert effort.forward(net, shape) == pytest.approx(sum(counted), rel=0.15)
+
+
+def test_every_net_of_the_zoo_states_its_work() -> None:
+    assert [net for net, recipe in (models.ZOO | dict(models.PATTERNS.values())).items() if recipe.work is None] == []
+    assert models.work("timm:nobody_counted_it", (3, 224, 224)) is None

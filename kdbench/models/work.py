@@ -1,0 +1,45 @@
+"""The work of a net's forward pass, in million multiply-adds on one input: a recipe states its own. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+Shape = tuple[int, ...]
+Work = Callable[[Shape, Mapping[str, Any]], float | None]
+"""Of an input's shape, channels first, and a recipe's settings; None where it is not known."""
+
+TIMM = {
+    "resnet18": 1814.0, "resnet34": 3664.0, "resnet50": 4089.0, "mobilenetv1_100": 569.0, "convnext_tiny": 4456.0,
+    "convnext_atto": 546.0,
+}  # fmt: skip
+"""Of timm's nets on 3x224x224."""
+
+
+def on(millions: float, *places: int) -> Work:
+    """Work that was counted on inputs of so many places (height, width ...), with which it grows."""
+    return lambda shape, settings: millions * prod(shape[1:]) / prod(places)
+
+
+def timm(shape: Shape, settings: Mapping[str, Any]) -> float | None:
+    """Work of a net of timm, where it is known."""
+    name = settings["name"].split(".")[0]
+    return on(TIMM[name], 224, 224)(shape, settings) if name in TIMM else None
+
+
+def dense(shape: Shape, settings: Mapping[str, Any]) -> float:
+    """Work of the first layer of an MLP, which is most of it."""
+    return shape[0] * settings.get("width", 100) / 1e6
+
+
+def convolutions(axes: int) -> Work:
+    """Work of three stages of one 3-wide convolution each; the second and third have half the length of each axis."""
+    kernel, shrink = 3**axes, 2**axes
+
+    def work(shape: Shape, settings: Mapping[str, Any]) -> float:
+        width, places = settings["width"], float(prod(shape[1:]))
+        stages = ((shape[0], width, 1), (width, 2 * width, shrink), (2 * width, 4 * width, shrink**2))
+        return sum(kernel * inputs * outputs * places / less for inputs, outputs, less in stages) / 1e6
+
+    return work
