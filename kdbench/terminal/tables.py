@@ -45,7 +45,7 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
-def interval(mean: float, lo: float | None, hi: float | None, digits: int = 2, sign: bool = False) -> str:
+def interval(mean: float, lo: float | None, hi: float | None, *, digits: int = 2, sign: bool = False) -> str:
     """``87.4 ± 1.2``, ``98.9 [95.1, 100.0]`` where the interval is cut, or the value alone without one."""
     form = f"{'+' if sign else ''}.{digits}f"
     shown = format(mean, form)
