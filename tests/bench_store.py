@@ -70,9 +70,9 @@ def test_results(folder: Path, tmp_path: Path, benchmark: Any) -> None:
     """``kdbench results`` but for its imports: ingest of what is new (nothing), the rows, the printed table."""
     from rich.console import Console
 
-    from kdbench.results import cells as summary
+    from kdbench.results import cells
     from kdbench.stats.cell import t_quantile
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     t_quantile(2)  # imports scipy
     with Store(tmp_path / "index.duckdb") as store:
@@ -81,8 +81,8 @@ def test_results(folder: Path, tmp_path: Path, benchmark: Any) -> None:
     def results() -> int:
         with Store(tmp_path / "index.duckdb") as store:
             store.ingest(folder)
-            rows = summary.rows(store)
-        Console(file=io.StringIO(), width=160).print(*console.results(rows))
+            rows = cells.rows(store)
+        Console(file=io.StringIO(), width=160).print(*tables.results(rows))
         return len(rows)
 
     assert benchmark.pedantic(results, rounds=5) == 200

@@ -78,8 +78,8 @@ def warn(line: str) -> None:
 def rows_of(home: Any, **where: Any) -> list[Any]:
     """Rows of the home folder (:func:`kdbench.results.cells.rows`), its index brought up to date first."""
     from kdbench.index import home as index
-    from kdbench.results import cells as summary
+    from kdbench.results import cells
 
     if not home.records.is_dir():
         raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
-    return index.use(home, lambda store: summary.rows(store, **where))
+    return index.use(home, lambda store: cells.rows(store, **where))

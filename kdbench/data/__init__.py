@@ -25,9 +25,9 @@ def load(data: Data, place: Place) -> Dataset:
         UserError: unknown source or option, absent or damaged data.
     """
     if data.source in set_names():
-        from kdbench.data.feed import described as tabular
+        from kdbench.data.feed import described
 
-        return tabular.load(set_spec(data.source), data.options, place)
+        return described.load(set_spec(data.source), data.options, place)
     module = sources.module(data.source)
     if module is None:
         raise UserError(unknown(data.source))

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdbench.base.errors import UserError
-from kdbench.data import duration as effort
-from kdbench.data import sources, unknown
+from kdbench.data import duration, sources, unknown
 from kdbench.data.decode.cache import peek, peek_hub
 from kdbench.data.decode.facts import Facts
 from kdbench.data.decode.identity import identify
@@ -68,7 +67,7 @@ def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> Da
     source = spec.data.source
     if source not in set_names():
         return _of_module(spec, folder, cache)
-    device, speed = effort.speed()
+    device, speed = duration.speed()
     of = set_spec(source)
     copy = spec.data.options.get("copy")
     state, about = _state(of, copy, folder, cache)
@@ -78,7 +77,7 @@ def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> Da
 
 def _of_module(spec: TaskSpec, folder: Path | None, cache: Path | None) -> DataStatus:
     """Of a source that is a module, by what it states of itself."""
-    source, (device, speed) = spec.data.source, effort.speed()
+    source, (device, speed) = spec.data.source, duration.speed()
     module = sources.module(source)
     if module is None:
         return DataStatus(source, "absent", unknown(source), None, "", None, None, device)
@@ -139,14 +138,14 @@ def _facts(of: SetSpec, options: dict[str, Any]) -> Facts:
     return Facts(rows, classes, shapes)
 
 
-def _minutes(spec: TaskSpec, facts: Facts, speed: effort.Speed) -> tuple[float | None, float | None]:
+def _minutes(spec: TaskSpec, facts: Facts, speed: duration.Speed) -> tuple[float | None, float | None]:
     if not facts.rows:
         return None, None
     rule = spec.data.subset
     student_rows = facts.rows
     if rule is not None:
         student_rows = rule.per_class * facts.classes if rule.per_class else round(facts.rows * (rule.fraction or 1.0))
-    return effort.minutes(spec, facts.rows, facts.shapes, student_rows, speed)
+    return duration.minutes(spec, facts.rows, facts.shapes, student_rows, speed)
 
 
 def classes(spec: TaskSpec) -> int:

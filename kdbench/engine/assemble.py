@@ -20,9 +20,7 @@ from kdbench.contract import ANY_TEACHER, Method, Needs, Network, TaskInfo
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices import heap
 from kdbench.devices.machine import device_class
-from kdbench.engine import accelerate as arrange
-from kdbench.engine import applicability as offers
-from kdbench.engine import leftover, teachers
+from kdbench.engine import accelerate, applicability, leftover, teachers
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Keeper, Task, seeded
@@ -233,7 +231,7 @@ def prepare(
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)
     needs = needs_of(config.method)
     together = spec.pair.ensemble is not None and ANY_TEACHER in needs.teachers
-    roles = offers.kind_and_roles(needs, spec)
+    roles = applicability.kind_and_roles(needs, spec)
     ranks = place.ranks
     require_shared(config, ranks.size)
     everything = (
@@ -241,7 +239,7 @@ def prepare(
         if dataset is not None
         else ranks.first_then_all(lambda: load_data(config, place.data, place.home, place.progress))
     )
-    offers.inputs(needs, spec, roles, everything)
+    applicability.inputs(needs, spec, roles, everything)
     rows = students_rows(config, seed, everything)
     key = {
         "method": config.method.ref.card.name,
@@ -273,10 +271,10 @@ def prepare(
     }
     untrained = [role for role, teacher in trained.items() if teacher.score is None]
     nets = _read_as(together, {role: teacher.net for role, teacher in trained.items()})
-    offers.nets_and_data(needs, task, students[0], nets, list(nets) if together and untrained else untrained)
+    applicability.nets_and_data(needs, task, students[0], nets, list(nets) if together and untrained else untrained)
     _say_which(config, needs, roles, place.progress)
     ensemble = Scorer(task).primary(nets[MEAN])[spec.score.primary] if together else None
-    trained = {role: replace(t, net=arrange.teacher(t.net, needs, config.engine)) for role, t in trained.items()}
+    trained = {role: replace(t, net=accelerate.teacher(t.net, needs, config.engine)) for role, t in trained.items()}
     nets = _read_as(together, {role: teacher.net for role, teacher in trained.items()})
     with seeded(seed, "method"):
         method = adapter(task, students, nets, hp)

@@ -19,11 +19,11 @@ def level(record: Record) -> float | None:
     metric = kinds.metrics().get(record.task.metric_primary)
     if metric is None or metric.chance is None or metric.unit is None:
         return None
-    from kdbench.data import status as catalogue
+    from kdbench.data import status
     from kdbench.specs import registry
 
     try:
-        classes = catalogue.classes(registry.task(record.task.name))
+        classes = status.classes(registry.task(record.task.name))
     except UserError:
         return None
     return metric.chance(range(classes)) if classes > 1 else None

@@ -15,7 +15,7 @@ from kdbench.base.cache import clear
 from kdbench.base.errors import UserError, described
 from kdbench.base.files import no_room, sha256_file
 from kdbench.contract import Needs, NotApplicable
-from kdbench.engine import accelerate as arrange
+from kdbench.engine import accelerate
 from kdbench.engine.assemble import Place, Prepared, effective_task, needs_of, prepare, threads
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.scoring import Scorer
@@ -25,8 +25,7 @@ from kdbench.overhead.measure import MeasurementFailed, Overhead, measure
 from kdbench.parallel.ranks import Ranks
 from kdbench.records import files as records
 from kdbench.records.files import Record
-from kdbench.runs import as_record as report
-from kdbench.runs import earlier
+from kdbench.runs import as_record, earlier
 from kdbench.runs.earlier import Begun
 from kdbench.runs.request import Request
 from kdbench.specs.config import RunConfig
@@ -99,7 +98,7 @@ def give_up(request: Request, status: str, kind: str, message: str) -> Record:
     """
 
     def ended(begun: Begun) -> Record:
-        return report.without_result(_facts(request, begun), _needs(request.config), status, kind, message)
+        return as_record.without_result(_facts(request, begun), _needs(request.config), status, kind, message)
 
     return _once(request, ended)
 
@@ -145,18 +144,18 @@ def _train_and_score(request: Request, begun: Begun) -> Record:
     except UserError:
         raise
     except NotApplicable as reason:
-        return report.without_result(facts, _needs(request.config), "not_applicable", "NotApplicable", str(reason))
+        return as_record.without_result(facts, _needs(request.config), "not_applicable", "NotApplicable", str(reason))
     except Exception as error:
         if no_room(error):
             raise
-        return report.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
+        return as_record.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
     overhead = _overhead(request, place, len(trained.stages))
-    return report.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
+    return as_record.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
 
 
-def _facts(request: Request, begun: Begun) -> report.Facts:
+def _facts(request: Request, begun: Begun) -> as_record.Facts:
     own = begun.identity or identity.of(request.config)
-    return report.Facts(
+    return as_record.Facts(
         request.config, request.seed, request.device, request.device_class, begun.run_id, begun.created_at, own
     )
 
@@ -199,7 +198,7 @@ def _export(prepared: Prepared, path: Path) -> dict[str, Any]:
 def equals_plain(net: nn.Module, task: Task) -> bool:
     """Whether a fresh plain student that takes over the network's state has its outputs, bit for bit."""
     student = task.spec.pair.student
-    fresh = arrange.student(build_network(student.net, student.input, task.data).to(task.device), task.options)
+    fresh = accelerate.student(build_network(student.net, student.input, task.data).to(task.device), task.options)
     try:
         fresh.load_state_dict(net.state_dict())
     except RuntimeError:
@@ -209,17 +208,17 @@ def equals_plain(net: nn.Module, task: Task) -> bool:
         return type(net) is type(fresh) and torch.equal(net(batch).logits, fresh(batch).logits)
 
 
-def _overhead(request: Request, place: Place, stages: int) -> report.CellOverhead | None:
+def _overhead(request: Request, place: Place, stages: int) -> as_record.CellOverhead | None:
     """The cell's overhead: what was measured of its steps in this mode or a better one, or measured now."""
     if request.overhead == "off" or request.ranks.several:
         return None
     better = ("full",) if request.overhead == "full" else ("full", "quick")
     if (record := earlier.measured(request, better)) is not None:
-        return report.CellOverhead.of(record)
+        return as_record.CellOverhead.of(record)
     request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
     try:
         found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)
     except MeasurementFailed as error:
         request.progress.say(f"{error}; the record is written without it")
         return None
-    return report.CellOverhead(found.block, found.flops_per_step, found.deploy)
+    return as_record.CellOverhead(found.block, found.flops_per_step, found.deploy)

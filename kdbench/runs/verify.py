@@ -140,7 +140,7 @@ def rescore(record: Record, weights: Path, home: Home, data: Path | None, progre
         raise UserError(f"{record.method_name} changes the student; its weights cannot be scored without the method")
     import torch
 
-    from kdbench.engine import accelerate as arrange
+    from kdbench.engine import accelerate
     from kdbench.engine.assemble import students_rows
     from kdbench.engine.scoring import Scorer
     from kdbench.engine.task import Task, build_network
@@ -154,7 +154,7 @@ def rescore(record: Record, weights: Path, home: Home, data: Path | None, progre
     student = config.task.pair.student
     net = build_network(student.net, student.input, own)
     load_weights(net, str(weights))
-    arrange.student(net, config.engine)
+    accelerate.student(net, config.engine)
     task = Task(config.task, own, device, record.seed, no_keeper(home), config.engine)
     primary = record.task.metric_primary
     delta = Scorer(task).primary(net)[primary] - record.metrics.last[primary]

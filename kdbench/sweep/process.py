@@ -34,7 +34,7 @@ def main() -> None:
 
 def _answer(order: TrainOrder) -> dict[str, Any]:
     from kdbench.runs import earlier, run
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     try:
         request = order.run.request(order.device)
@@ -51,7 +51,7 @@ def _answer(order: TrainOrder) -> dict[str, Any]:
     except Exception as error:
         traceback.print_exc()
         return {"outcome": "refused", "line": f"{type(error).__name__}: {error}"}
-    return {"outcome": "recorded", "status": record.status, "line": console.run_line(record)}
+    return {"outcome": "recorded", "status": record.status, "line": tables.run_line(record)}
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from kdbench.base.home import Home
 from kdbench.specs import registry
 from kdbench.sweep.plan import Cell, is_matched
 from kdbench.sweep.rounds import Outcome, Sweep
-from kdbench.terminal import tables as console
+from kdbench.terminal import tables
 
 
 def dry_run(sweep: Sweep) -> list[Any]:
     """What a sweep would run and leave out, and about how long it would take."""
     first = sweep.first()
     cells = first + [_later(cell, first, sweep) for cell in sweep.matched()]
-    made = console.table("plan", "method", "task", "runs seeds", ">hours a run", "left out")
+    made = tables.table("plan", "method", "task", "runs seeds", ">hours a run", "left out")
     for cell in cells:
         runs = ranges(cell.seeds) or "–"
         left = "; ".join(f"{ranges(skip.seeds)}: {skip.why}" for skip in cell.skipped)

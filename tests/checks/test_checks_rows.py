@@ -19,7 +19,7 @@ from kdbench.checks import check_task, rows, tasks
 from kdbench.checks.result import CheckResult
 from kdbench.contract import Rows
 from kdbench.data.sources import digits
-from kdbench.terminal import tables as console
+from kdbench.terminal import tables
 
 NUMBERS = itertools.count()
 
@@ -92,7 +92,7 @@ def test_test_rows_that_stand_in_train_are_counted(checked: Any, samples: Any, t
         "ok", "2 of 40 test rows stand in the training part too, e.g. test/ant/0.png",
     )  # fmt: skip
     assert "1 file passed over: 1 .txt" in found["data"].message
-    shown = console.checks("mine", list(found.values()))
+    shown = tables.checks("mine", list(found.values()))
     assert any(line.startswith("  note: apart: 2 of 40 test rows") for line in shown)
 
 

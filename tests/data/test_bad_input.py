@@ -12,7 +12,7 @@ import torch
 
 from kdbench.base.errors import UserError
 from kdbench.data import Place
-from kdbench.data.feed import described as tabular
+from kdbench.data.feed import described
 
 encoded, picture, IMAGE, CLIP = samples.encoded, samples.picture, samples.IMAGE, samples.CLIP
 VECTOR, SOUND, spec, image_rows = samples.VECTOR, samples.SOUND, samples.spec, samples.image_rows
@@ -29,7 +29,7 @@ def refusal(place: Place, about: Any, train: Rows, test: Rows | None = None, **t
     assert place.folder is not None
     write(place.folder, train, test or train, types)
     with pytest.raises(UserError) as caught:
-        tabular.load(about, {}, place)
+        described.load(about, {}, place)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -99,7 +99,7 @@ def test_grey_pictures_for_a_colour_input(place: Place) -> None:
     rows["img"][1]["bytes"] = encoded(picture(channels=1))
     message = refusal(place, spec(), rows)
     assert message == "train.parquet row 1, column 'img': a 1-channel picture (L), 3 channels expected"
-    assert len(tabular.load(spec({"image": IMAGE | {"convert": True}}), {}, place).train.y) == 3
+    assert len(described.load(spec({"image": IMAGE | {"convert": True}}), {}, place).train.y) == 3
 
 
 def test_pictures_of_another_size(place: Place) -> None:
@@ -123,7 +123,7 @@ def test_a_video_shorter_than_the_clip(place: Place) -> None:
     rows = {"frames": frames, "label": [0, 1, 2]}
     message = refusal(place, spec({"clip": CLIP}), rows)
     assert message == "train.parquet row 1, column 'frames': a video of 2 frames, the clip takes 3"
-    looped = tabular.load(spec({"clip": CLIP | {"loop": True}}), {}, place)
+    looped = described.load(spec({"clip": CLIP | {"loop": True}}), {}, place)
     clip = looped.train.x["clip"][torch.tensor([1])]
     assert clip.shape == (1, 3, 3, 4, 4)
     assert torch.equal(clip[:, :, 0], clip[:, :, 2])
@@ -141,7 +141,7 @@ def test_vectors(place: Place) -> None:
     )
     assert "row 1, column 'feature': number 2 is not finite" in refusal(place, about, rows([0.0, 0.0, float("nan")]))
     assert "row 1, column 'feature': 3 numbers are expected" in refusal(place, about, rows(None))
-    data = tabular.load(spec({"audio": VECTOR | {"optional": True}}), {}, place)
+    data = described.load(spec({"audio": VECTOR | {"optional": True}}), {}, place)
     x, present = data.finish(data.train.x)
     assert present["audio"].tolist() == [True, False]
     assert x["audio"].tolist() == [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]
@@ -163,7 +163,7 @@ def test_targets(place: Place) -> None:
     rows = {"img": image_rows(4)["img"], "age": [10, 20, 70, 30]}
     about = spec(label=None, target={"column": "age", "range": [1, 60]})
     assert refusal(place, about, rows) == "train.parquet row 2, column 'age': 70 is not within 1 to 60"
-    dropped = tabular.load(spec(label=None, target={"column": "age", "range": [1, 60], "outside": "drop"}), {}, place)
+    dropped = described.load(spec(label=None, target={"column": "age", "range": [1, 60], "outside": "drop"}), {}, place)
     assert dropped.train.y.tolist() == [10.0, 20.0, 30.0]
     assert len(dropped.train.x["image"]) == 3
     assert dropped.label_range == (1, 60)
@@ -175,7 +175,7 @@ def test_cut_off_parquet_file(place: Place) -> None:
     path = place.folder / "toy" / "train.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"train\.parquet: cut off or not readable"):
-        tabular.load(spec(), {}, place)
+        described.load(spec(), {}, place)
 
 
 def test_a_missing_shard(place: Place) -> None:
@@ -184,21 +184,21 @@ def test_a_missing_shard(place: Place) -> None:
     folder = place.folder / "toy"
     (folder / "train.parquet").rename(folder / "train-00000-of-00002.parquet")
     with pytest.raises(UserError, match="shard 1 of 00002 is missing"):
-        tabular.load(spec(), {}, place)
+        described.load(spec(), {}, place)
 
 
 def test_folders_of_classes(place: Place) -> None:
     assert place.folder is not None
     as_folder(place.folder / "toy", "train", image_rows(3))
     with pytest.raises(UserError, match="no test part"):
-        tabular.load(spec(), {}, place)
+        described.load(spec(), {}, place)
     as_folder(place.folder / "toy", "test", image_rows(3))
     (place.folder / "toy" / "test" / "c2" / "002.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"test/c2/002\.png, column 'img': a picture of zero bytes"):
-        tabular.load(spec(), {}, place)
+        described.load(spec(), {}, place)
     (place.folder / "toy" / "test" / "c3").mkdir()
     with pytest.raises(UserError, match="4 class folders, toy has 3 classes"):
-        tabular.load(spec(), {}, place)
+        described.load(spec(), {}, place)
 
 
 def test_a_class_absent_from_the_subset(place: Place) -> None:
@@ -208,7 +208,7 @@ def test_a_class_absent_from_the_subset(place: Place) -> None:
     rows = image_rows(6)
     rows |= {"label": [0, 0, 1, 1, 1, 1]}
     write(place.folder, rows, rows)
-    data = tabular.load(spec(), {}, place)
+    data = described.load(spec(), {}, place)
     with pytest.raises(UserError, match=r"class 2 of toy\S* \(folder:toy\) has 0 training rows, 1 a class"):
         data.subset(Subset(per_class=1), 0)
     with pytest.raises(UserError, match=r"class 0 of toy\S* \(folder:toy\) has 2 training rows, 10% of them"):

@@ -14,10 +14,9 @@ import pytest
 from kdbench import cli
 from kdbench.base import plugins
 from kdbench.base.errors import UserError
-from kdbench.data import Place, sources
-from kdbench.data import status as catalogue
-from kdbench.data.decode import specification as setspec
-from kdbench.data.feed import described as tabular
+from kdbench.data import Place, sources, status
+from kdbench.data.decode import specification
+from kdbench.data.feed import described
 from kdbench.specs import registry
 from kdbench.specs.task import Data
 
@@ -35,7 +34,7 @@ def test_every_source_states_its_facts_and_they_are_true(tmp_path: Path) -> None
     for name in sources.names():
         facts = sources.module(name).FACTS
         if facts.made_of:
-            assert set(facts.made_of) <= set(setspec.set_names())
+            assert set(facts.made_of) <= set(specification.set_names())
             continue
         assert facts.licence
         assert facts.about
@@ -54,12 +53,12 @@ def test_asking_what_a_source_is_imports_no_torch() -> None:
 
 
 def test_a_new_source_is_what_it_says_and_an_unknown_one_is_not_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    unknown = catalogue.status(of("digitz"), None)
+    unknown = status.status(of("digitz"), None)
     assert (unknown.state, unknown.licence, unknown.megabytes, unknown.minutes) == ("absent", "", None, None)
     assert "unknown source 'digitz' (did you mean 'digits'" in unknown.about
     assert not unknown.present
     monkeypatch.setattr(sources, "module", lambda name: SimpleNamespace(__name__="sources.mine"))
-    silent = catalogue.status(of("mine"), None)
+    silent = status.status(of("mine"), None)
     assert (silent.state, silent.about) == ("built in", "made by sources.mine, which states no FACTS")
 
 
@@ -110,14 +109,14 @@ def test_task_files_that_cannot_be_read_leave_the_list_whole(
 def test_a_data_set_file_that_cannot_be_read_leaves_the_list_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = setspec.set_spec
+    real = specification.set_spec
 
-    def broken(name: str) -> setspec.SetSpec:
+    def broken(name: str) -> specification.SetSpec:
         if name == "mnist":
             raise UserError("mnist.yaml:3: unknown key 'part'")
         return real(name)
 
-    monkeypatch.setattr(catalogue, "set_spec", broken)
+    monkeypatch.setattr(status, "set_spec", broken)
     monkeypatch.setattr(sys, "argv", ["kdbench", "list", "tasks", "--json"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -136,8 +135,8 @@ def test_a_folder_of_many_files_is_looked_at_at_once(samples, tmp_path: Path) ->
             for number in range(3000 if part == "train" else 300):
                 (folder / f"{number}.png").write_bytes(samples.encoded(samples.picture()))
     place = Place(tmp_path / "data", tmp_path / "cache")
-    tabular.load(samples.spec(), {}, place)
+    described.load(samples.spec(), {}, place)
     begin = time.process_time()
-    state, _ = catalogue._state(samples.spec(), None, place.folder, place.cache)
+    state, _ = status._state(samples.spec(), None, place.folder, place.cache)
     assert state == "other copy"
     assert time.process_time() - begin < 1

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from kdbench import cli, models
-from kdbench.data.decode import specification as setspec
+from kdbench.data.decode import specification
 from kdbench.specs import registry
 
 image_rows, write, encoded, picture = samples.image_rows, samples.write, samples.encoded, samples.picture
@@ -42,9 +42,9 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         (tmp_path / "sets").mkdir()
         (tmp_path / "sets" / "toy.yaml").write_text(about.model_dump_json(exclude={"name"}))  # JSON is YAML
         (tmp_path / "toy.yaml").write_text(json.dumps(TASK | (task or {})))
-        monkeypatch.setattr(setspec, "SETS", tmp_path / "sets")
+        monkeypatch.setattr(specification, "SETS", tmp_path / "sets")
         monkeypatch.setattr(registry, "task_files", lambda: {"toy": tmp_path / "toy.yaml"})
-        setspec.set_spec.cache_clear()
+        specification.set_spec.cache_clear()
         registry.task.cache_clear()
         write(tmp_path / "data", train, test or image_rows(3), types)
         where = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "home"), "--device", "cpu"]
@@ -60,7 +60,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return int(stop.value.code or 0), captured.out, lines[0]
 
     yield call
-    setspec.set_spec.cache_clear()
+    specification.set_spec.cache_clear()
     registry.task.cache_clear()
 
 

@@ -13,10 +13,9 @@ from PIL import Image
 
 from kdbench.base.errors import UserError
 from kdbench.data import Place
-from kdbench.data.decode import cache as kept
-from kdbench.data.decode import tables
+from kdbench.data.decode import cache, tables
 from kdbench.data.decode.table import held_back
-from kdbench.data.feed import described as tabular
+from kdbench.data.feed import described
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -50,7 +49,7 @@ def root(place: Place) -> Path:
 
 
 def loaded(samples: Any, place: Place, **more: Any) -> Any:
-    return tabular.load(samples.spec(**more), {}, place)
+    return described.load(samples.spec(**more), {}, place)
 
 
 def levels(data: Any, part: str = "train") -> list[tuple[int, int]]:
@@ -111,7 +110,7 @@ def test_labels_exchanged_by_renaming_are_seen_though_sizes_and_times_agree(
         [(ant, cat, aside)] if whole_folders else [(p, cat / p.name, aside) for p in sorted(ant.iterdir())]
     ):
         one.rename(three), two.rename(one), three.rename(two)
-    assert kept.peek(samples.spec(), root, place.cache) is None
+    assert cache.peek(samples.spec(), root, place.cache) is None
     after = loaded(samples, place)
     assert [level for _, level in levels(after)] == [140] * 4 + [80] * 4 + [20] * 4
     assert before.name != after.name
@@ -205,7 +204,7 @@ def test_rows_are_held_back_within_each_class_by_a_fixed_seed(samples: Any, plac
     assert [np.bincount(part.y).tolist() for part in (data.train, data.test)] == [
         [int(n - round(n / 5)) for n in counts], [round(n / 5) for n in counts],
     ]  # fmt: skip
-    again = tabular.load(samples.spec(**together), {}, Place(place.folder, place.cache / "other"))
+    again = described.load(samples.spec(**together), {}, Place(place.folder, place.cache / "other"))
     assert torch.equal(again.test.x["image"], data.test.x["image"])
     assert data.name == again.name
 

@@ -12,7 +12,7 @@ import pytest
 from kdbench.base.errors import UserError
 from kdbench.data import Place
 from kdbench.data.decode.specification import Hub, set_names, set_spec
-from kdbench.data.feed import described as tabular
+from kdbench.data.feed import described
 from kdbench.specs import registry
 
 encoded, picture, spec, image_rows = samples.encoded, samples.picture, samples.spec, samples.image_rows
@@ -37,7 +37,7 @@ def test_equal_pixels_have_one_content_hash_whatever_the_file_format_and_order(t
         rows = {"img": [{"bytes": encoded(pixels[i], form, **options), "path": None} for i in ids]}
         rows["label"] = [labels[i] for i in ids]
         place = Place(write(tmp_path / name, rows, rows), tmp_path / name / "cache")
-        tabular.load(spec(), {}, place)
+        described.load(spec(), {}, place)
         found.append(contents(place)["parts"]["train"])
     png, webp, turned, jpeg = found
     assert png["content"] == webp["content"] == turned["content"] != jpeg["content"]
@@ -50,37 +50,37 @@ def test_known_copies_are_told_apart_and_unknown_ones_named(tmp_path: Path) -> N
     places = {n: Place(write(tmp_path / n, r["train"], r["test"]), tmp_path / n / "cache") for n, r in kinds.items()}
     hashes = {}
     for name, place in places.items():
-        tabular.load(spec(), {}, place)
+        described.load(spec(), {}, place)
         hashes[name] = {part: contents(place)["parts"][part]["content"] for part in ("train", "test")}
     about = {"about": "drawn anew", "folders": ["toy"], "identity": {"content": hashes["copy"]}}
     known = spec(identity={"content": hashes["official"]}, copies={"redrawn": about})
-    official = tabular.load(known, {}, places["official"])
+    official = described.load(known, {}, places["official"])
     assert (official.name, official.official) == ("toy", True)
-    copy = tabular.load(known, {"copy": "redrawn"}, places["copy"])
+    copy = described.load(known, {"copy": "redrawn"}, places["copy"])
     assert (copy.name, copy.official) == ("toy-redrawn", True)
-    other = tabular.load(known, {}, places["unknown"])
+    other = described.load(known, {}, places["unknown"])
     assert other.name.startswith("toy-other-")
     assert not other.official
     with pytest.raises(UserError, match=r"holds toy-redrawn \(drawn anew\), not toy; run the tasks toy-redrawn/"):
-        tabular.load(known, {}, places["copy"])
+        described.load(known, {}, places["copy"])
     with pytest.raises(UserError, match="holds toy, not toy-redrawn"):
-        tabular.load(known, {"copy": "redrawn"}, places["official"])
+        described.load(known, {"copy": "redrawn"}, places["official"])
     with pytest.raises(UserError, match=r"no copy 'redrawm' \(did you mean 'redrawn'"):
-        tabular.load(known, {"copy": "redrawm"}, places["official"])
+        described.load(known, {"copy": "redrawm"}, places["official"])
 
 
 def test_a_copy_with_all_that_is_known_of_the_official_data_is_still_that_copy(place: Place) -> None:
     """CIFAR-100 under another split has the official pool."""
     assert place.folder is not None
     write(place.folder, image_rows(6), image_rows(3))
-    tabular.load(spec(), {}, place)
+    described.load(spec(), {}, place)
     facts = contents(place)
     content = {part: facts["parts"][part]["content"] for part in ("train", "test")}
     copy = {"about": "another split", "folders": ["toy"], "identity": {"content": content}}
     known = spec(identity={"pool": facts["pool"]}, copies={"resplit": copy})
     with pytest.raises(UserError, match="holds toy-resplit"):
-        tabular.load(known, {}, place)
-    assert not tabular.load(spec(identity={"pool": "0" * 64, "content": content}), {}, place).official
+        described.load(known, {}, place)
+    assert not described.load(spec(identity={"pool": "0" * 64, "content": content}), {}, place).official
 
 
 def moments(pixels: list[np.ndarray]) -> tuple[list[int], list[int]]:
@@ -106,7 +106,7 @@ def test_the_sums_of_the_pixels_prove_the_official_data_and_disprove_copies(tmp_
             kept = [change(p) if change else p for p in values]
             files = [{"bytes": encoded(p, form, **options), "path": None} for p in kept]
             rows[part] = {"img": files, "label": [n % 3 for n in range(len(files))]}
-        return tabular.load(official, {}, Place(write(folder, rows["train"], rows["test"]), folder / "cache"))
+        return described.load(official, {}, Place(write(folder, rows["train"], rows["test"]), folder / "cache"))
 
     assert loaded("same").official
     assert loaded("webp", None, "WEBP", lossless=True).official
@@ -120,29 +120,29 @@ def test_numbers_of_rows_prove_nothing(place: Place, capsys: pytest.CaptureFixtu
     assert place.folder is not None
     write(place.folder, image_rows(6), image_rows(3))
     counted = spec(identity={"rows": {"train": 6, "test": 3}})
-    assert not tabular.load(counted, {}, place).official
+    assert not described.load(counted, {}, place).official
     assert "nothing on file proves that these files are the original ones" in capsys.readouterr().err
     fewer = spec(identity={"rows": {"train": 7, "test": 3}})
-    assert not tabular.load(fewer, {}, place).official
+    assert not described.load(fewer, {}, place).official
     assert "its train part has other numbers of rows: 6, not 7" in capsys.readouterr().err
     pinned = counted.model_copy(update={"hub": Hub(id="someone/toy", revision="abc")})
-    assert not tabular.load(pinned, {}, place).official  # the same files, but not from there
+    assert not described.load(pinned, {}, place).official  # the same files, but not from there
 
 
 def test_jpeg_files_are_not_a_lossless_original(place: Place) -> None:
     assert place.folder is not None
     rows = {"img": [{"bytes": encoded(picture(), "JPEG"), "path": None} for _ in range(3)], "label": [0, 1, 2]}
     write(place.folder, rows, rows)
-    tabular.load(spec(), {}, place)
+    described.load(spec(), {}, place)
     content = {part: contents(place)["parts"][part]["content"] for part in ("train", "test")}
-    assert tabular.load(spec(identity={"content": content}), {}, place).official
-    assert not tabular.load(spec(identity={"content": content, "lossless": True}), {}, place).official
+    assert described.load(spec(identity={"content": content}), {}, place).official
+    assert not described.load(spec(identity={"content": content, "lossless": True}), {}, place).official
 
 
 def test_where_nothing_is_known_nothing_is_official(place: Place) -> None:
     assert place.folder is not None
     write(place.folder, image_rows(3), image_rows(3))
-    found = tabular.load(spec(), {}, place)
+    found = described.load(spec(), {}, place)
     assert not found.official
     assert found.name.startswith("toy-other-")
 

@@ -14,7 +14,7 @@ from PIL import Image
 from kdbench.base.errors import UserError
 from kdbench.data import Place
 from kdbench.data.decode.picture import eight_bit, opened, upright
-from kdbench.data.feed import described as tabular
+from kdbench.data.feed import described
 
 GREY = {"kind": "image", "column": "img", "size": 16, "channels": 1, "mean": [0.5], "std": [0.5]}
 STORED = {"kind": "picture", "column": "img", "size": 16, "resize": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -38,7 +38,7 @@ def read(samples: Any, tmp_path: Path, content: bytes, given: dict[str, Any], fo
         for label in range(3):
             (tmp_path / "data" / "toy" / part / f"c{label}").mkdir(parents=True, exist_ok=True)
             (tmp_path / "data" / "toy" / part / f"c{label}" / f"a.{form}").write_bytes(content)
-    data = tabular.load(samples.spec({"image": given}), {}, Place(tmp_path / "data", tmp_path / "cache"))
+    data = described.load(samples.spec({"image": given}), {}, Place(tmp_path / "data", tmp_path / "cache"))
     return data.train.x["image"][torch.tensor([0])][0].numpy()
 
 
@@ -122,7 +122,7 @@ def test_a_cut_picture_of_a_compressed_column_is_found_before_the_run_and_named(
 def test_a_picture_that_goes_bad_later_is_named_by_its_file(samples: Any, tmp_path: Path) -> None:
     place = Place(tmp_path / "data", tmp_path / "cache")
     read(samples, tmp_path, file(RAMP), STORED)
-    data = tabular.load(samples.spec({"image": STORED}), {}, place)
+    data = described.load(samples.spec({"image": STORED}), {}, place)
     (blob,) = place.cache.glob("toy-*/train.image.bin")
     blob.write_bytes(b"\0" * blob.stat().st_size)
     with pytest.raises(UserError, match=r"row 1 \(train/c1/a\.png\): a picture cannot be decoded"):

@@ -13,8 +13,8 @@ import torch
 
 from kdbench.base.errors import UserError
 from kdbench.data import Place
-from kdbench.data.decode import cache as kept
-from kdbench.data.feed import described as tabular
+from kdbench.data.decode import cache
+from kdbench.data.feed import described
 from kdbench.data.feed.loader import Loader
 
 encoded, picture, spec, image_rows = samples.encoded, samples.picture, samples.spec, samples.image_rows
@@ -32,7 +32,7 @@ def test_pictures_and_labels_are_what_was_written(place: Place) -> None:
     pixels = [picture() for _ in range(6)]
     rows = {"img": [{"bytes": encoded(p), "path": None} for p in pixels], "label": [0, 1, 2, 2, 1, 0]}
     write(place.folder, rows, image_rows(3))
-    data = tabular.load(spec(), {}, place)
+    data = described.load(spec(), {}, place)
     assert data.train.x["image"].dtype is torch.uint8
     assert torch.equal(data.train.x["image"], torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
     assert data.train.y.tolist() == [0, 1, 2, 2, 1, 0]
@@ -42,10 +42,10 @@ def test_pictures_and_labels_are_what_was_written(place: Place) -> None:
 def test_a_second_start_reads_the_cache_and_not_the_files(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.folder is not None
     write(place.folder, image_rows(6), image_rows(3))
-    first = tabular.load(spec(), {}, place)
+    first = described.load(spec(), {}, place)
     for name in ("cache.sha256_file", "decoded._decode_part"):
         monkeypatch.setattr(f"kdbench.data.decode.{name}", lambda *_: pytest.fail("read the files again"))
-    second = tabular.load(spec(), {}, place)
+    second = described.load(spec(), {}, place)
     assert torch.equal(first.train.x["image"], second.train.x["image"])
     assert first.digest("train") == second.digest("train")
 
@@ -53,14 +53,14 @@ def test_a_second_start_reads_the_cache_and_not_the_files(place: Place, monkeypa
 def test_changed_files_and_a_damaged_cache_are_decoded_again(place: Place) -> None:
     assert place.folder is not None
     write(place.folder, image_rows(6), image_rows(3))
-    first = tabular.load(spec(), {}, place)
+    first = described.load(spec(), {}, place)
     write(place.folder, image_rows(6), image_rows(3))
-    second = tabular.load(spec(), {}, place)
+    second = described.load(spec(), {}, place)
     assert first.digest("train") != second.digest("train")
     pixels = second.train.x["image"].clone()
     for file in place.cache.glob("toy-*/train.image.npy"):
         file.write_bytes(file.read_bytes()[:-5])
-    third = tabular.load(spec(), {}, place)
+    third = described.load(spec(), {}, place)
     assert torch.equal(pixels, third.train.x["image"])
     assert list(place.cache.glob("toy-*.damaged-*"))
 
@@ -75,9 +75,9 @@ def test_a_killed_decoder_leaves_nothing_half_used(place: Place, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr("kdbench.data.decode.decoded._distinct", killed)
         with pytest.raises(KeyboardInterrupt):
-            tabular.load(spec(), {}, place)
+            described.load(spec(), {}, place)
     assert not [f for f in place.cache.glob("toy-*") if f.is_dir() and f.suffix != ".making"]
-    assert len(tabular.load(spec(), {}, place).train.y) == 6
+    assert len(described.load(spec(), {}, place).train.y) == 6
 
 
 @pytest.mark.parametrize("put", [as_arrow, as_folder, as_metadata])
@@ -85,13 +85,13 @@ def test_arrow_files_and_folders_hold_the_same_data(place: Place, put: Callable[
     assert place.folder is not None
     rows = {"train": image_rows(6), "test": image_rows(3)}
     write(place.folder, rows["train"], rows["test"])
-    expected = tabular.load(spec(), {}, place)
+    expected = described.load(spec(), {}, place)
     other = Place(place.folder.parent / "other", place.cache)
     assert other.folder is not None
     (other.folder / "toy").mkdir(parents=True)
     for part, values in rows.items():
         put(other.folder / "toy", part, values)
-    found = tabular.load(spec(), {}, other)
+    found = described.load(spec(), {}, other)
     order = expected.train.y.argsort(stable=True) if put is as_folder else slice(None)
     assert torch.equal(found.train.x["image"], expected.train.x["image"][order])
     assert torch.equal(found.train.y, expected.train.y[order])
@@ -108,7 +108,7 @@ def test_a_column_read_at_two_sizes_gives_one_crop_in_files_and_folders(
     shades = {"mean": [0.5] * 3, "std": [0.25] * 3}
     at = {name: {"kind": "picture", "column": "img", "size": n, "resize": n} for name, n in (("small", 8), ("big", 16))}
     about = spec({"small": at["small"] | shades, "big": at["big"] | shades | {"mean": [0.0] * 3}})
-    data = tabular.load(about, {}, place).only(["small", "big"])
+    data = described.load(about, {}, place).only(["small", "big"])
     batch = Loader(data, data.train, ["resized_crop25", "flip"], 12, 0, "s", workers=0).draw(0)
     assert batch.x["big"].shape == (12, 3, 16, 16)
     small, big = batch.x["small"] + 2.0, torch.nn.functional.avg_pool2d(batch.x["big"], 2)
@@ -146,7 +146,7 @@ def test_rows_read_otherwise_are_other_rows_though_their_files_are_the_same(
 
 def test_absent_data_say_where_they_belong(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        tabular.load(spec(), {}, Place(tmp_path, tmp_path / "cache"))
+        described.load(spec(), {}, Place(tmp_path, tmp_path / "cache"))
     message = str(caught.value)
     assert "not on the hub" in message
     assert f"{tmp_path}/toy/" in message
@@ -163,7 +163,7 @@ def test_gated_data_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(datasets, "load_dataset", refused)
     about = spec(hub={"id": "someone/toy", "gated": True})
     with pytest.raises(UserError) as caught:
-        tabular.load(about, {}, Place(None, tmp_path))
+        described.load(about, {}, Place(None, tmp_path))
     message = str(caught.value)
     assert "\n" not in message
     assert "someone/toy (gated: accept its terms there and log in)" in message
@@ -185,18 +185,18 @@ def test_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     about = spec(hub={"id": "someone/toy", "revision": "abc"})
-    first = tabular.load(about, {}, Place(None, tmp_path))
+    first = described.load(about, {}, Place(None, tmp_path))
     assert asked == [("someone/toy", None, "train", "abc"), ("someone/toy", None, "test", "abc")]
-    second = tabular.load(about, {}, Place(None, tmp_path))
+    second = described.load(about, {}, Place(None, tmp_path))
     assert len(asked) == 2
     assert (first.name, first.official, second.official) == ("toy", True, True)  # a revision is a hash of its content
     assert first.source == second.source == "hub:someone/toy"
-    assert kept.peek_hub(about, tmp_path) is not None
-    assert kept.peek_hub(spec(hub={"id": "someone/toy", "revision": "abd"}), tmp_path) is None
+    assert cache.peek_hub(about, tmp_path) is not None
+    assert cache.peek_hub(spec(hub={"id": "someone/toy", "revision": "abd"}), tmp_path) is None
     pixels = first.train.x["image"].clone()
     for file in tmp_path.glob("toy-*/train.image.npy"):
         file.write_bytes(b"rotten")
-    third = tabular.load(about, {}, Place(None, tmp_path))
+    third = described.load(about, {}, Place(None, tmp_path))
     assert len(asked) == 4
     assert torch.equal(pixels, third.train.x["image"])
     assert torch.equal(first.train.x["image"], second.train.x["image"])
@@ -206,10 +206,10 @@ def test_fewer_rows_of_each_class(place: Place) -> None:
     assert place.folder is not None
     write(place.folder, image_rows(9), image_rows(6))
     about = spec()
-    whole = tabular.load(about, {}, place)
-    data = tabular.load(about, {"first": {"train": 2, "test": 1}}, place)
+    whole = described.load(about, {}, place)
+    data = described.load(about, {"first": {"train": 2, "test": 1}}, place)
     assert data.train.y.tolist() == [0, 1, 2, 0, 1, 2]
     assert data.test.y.tolist() == [0, 1, 2]
     assert data.digest("train") != whole.digest("train")
     with pytest.raises(UserError, match=r"class 0 of toy\S* has 3 train rows, not 4"):
-        tabular.load(about, {"first": {"train": 4, "test": 1}}, place)
+        described.load(about, {"first": {"train": 4, "test": 1}}, place)

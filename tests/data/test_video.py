@@ -15,7 +15,7 @@ import torch
 from kdbench.base.errors import UserError
 from kdbench.data import Place
 from kdbench.data.decode.video import pictures
-from kdbench.data.feed import described as tabular
+from kdbench.data.feed import described
 
 av = pytest.importorskip("av", reason="the video extra (av) is not installed")
 
@@ -78,12 +78,12 @@ def test_a_column_of_videos_is_decoded_once(
     assert place.folder is not None
     files = [hold(clip(count)) for count in (3, 7, 5)]
     write(place.folder, column(files), column(files))
-    data = tabular.load(spec({"clip": VIDEO}), {}, place)
+    data = described.load(spec({"clip": VIDEO}), {}, place)
     found = data.train.x["clip"][torch.arange(3)]
     assert (found.shape, found.dtype) == ((3, 3, 3, 32, 32), torch.uint8)
     assert [levels(row) for row in found] == [[0, 1, 2], [2, 3, 4], [1, 2, 3]]  # the middle frames
     monkeypatch.setitem(sys.modules, "av", None)  # later starts do without
-    again = tabular.load(spec({"clip": VIDEO}), {}, place)
+    again = described.load(spec({"clip": VIDEO}), {}, place)
     assert torch.equal(again.train.x["clip"][torch.arange(3)], found)
     assert again.digest("train") == data.digest("train")
 
@@ -98,7 +98,7 @@ def test_a_folder_of_videos_with_features_beside_them(place: Place, tmp_path: Pa
             if label:
                 np.save(folder / f"{part}{label}.npy", np.full(3, label, np.float32))
     about = spec({"clip": VIDEO, "audio": VECTOR | {"optional": True}}, id="name")
-    data = tabular.load(about, {}, place)
+    data = described.load(about, {}, place)
     assert data.train.y.tolist() == [0, 1, 2]
     x, present = data.finish({"audio": data.train.x["audio"]})
     assert present["audio"].tolist() == [False, True, True]
@@ -106,13 +106,13 @@ def test_a_folder_of_videos_with_features_beside_them(place: Place, tmp_path: Pa
     assert levels(data.test.x["clip"][torch.tensor([2])][0]) == [1, 2, 3]
     first = contents(place)["parts"]["train"]["content"]
     np.save(place.folder / "toy" / "train" / "c1" / "train1.npy", np.full(3, 9, np.float32))
-    assert not torch.equal(tabular.load(about, {}, place).train.x["audio"], data.train.x["audio"])
+    assert not torch.equal(described.load(about, {}, place).train.x["audio"], data.train.x["audio"])
     assert first in {path.read_text().split('"content": "')[1][:64] for path in place.cache.glob("toy-*/facts.json")}
     with pytest.raises(UserError, match=r"c0/train0\.npy: missing; it holds the 3 numbers of 'feature'"):
-        tabular.load(spec({"clip": VIDEO, "audio": VECTOR}), {}, place)
+        described.load(spec({"clip": VIDEO, "audio": VECTOR}), {}, place)
     (place.folder / "toy" / "train" / "c2" / "train2.npy").write_bytes(b"no array")
     with pytest.raises(UserError, match=r"train2\.npy: not an array of numbers, or cut off"):
-        tabular.load(about, {}, place)
+        described.load(about, {}, place)
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def refusal(place: Place, files: list[Any], about: Any = None) -> str:
     assert place.folder is not None
     write(place.folder, column(files), column(files), {"video": pa.binary()})
     with pytest.raises(UserError) as caught:
-        tabular.load(about or spec({"clip": VIDEO}), {}, place)
+        described.load(about or spec({"clip": VIDEO}), {}, place)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -130,7 +130,7 @@ def refusal(place: Place, files: list[Any], about: Any = None) -> str:
 def test_a_video_shorter_than_the_clip(place: Place, clip: Any) -> None:
     message = refusal(place, [clip(4), clip(2), clip(3)])
     assert message == "train.parquet row 1, column 'video': a video of 2 frames, the clip takes 3"
-    looped = tabular.load(spec({"clip": VIDEO | {"loop": True}}), {}, place)
+    looped = described.load(spec({"clip": VIDEO | {"loop": True}}), {}, place)
     assert levels(looped.train.x["clip"][torch.tensor([1])][0]) == [0, 1, 0]
 
 

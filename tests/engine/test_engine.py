@@ -14,8 +14,7 @@ import torch
 
 from kdbench.base.errors import UserError
 from kdbench.contract import Group, NotApplicable, Rows, Stage
-from kdbench.engine import applicability as offers
-from kdbench.engine import checkpoint, optim
+from kdbench.engine import applicability, checkpoint, optim
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Diverged, Trainer
 from kdbench.specs import registry
@@ -335,16 +334,16 @@ def test_needs_that_nets_and_data_do_not_offer(toys, task, tmp_path, needs, word
     prepared = task(toys.Toy).prepare(tmp_path)
     teachers = {role: teacher.net for role, teacher in prepared.teachers.items()}
     with pytest.raises(NotApplicable, match=words):
-        offers.nets_and_data(replace(prepared.needs, **needs), prepared.task, prepared.method.student, teachers)
+        applicability.nets_and_data(replace(prepared.needs, **needs), prepared.task, prepared.method.student, teachers)
 
 
 def test_kinds_and_roles_are_checked_before_any_work(toys):
     needs = toys.TwoRoles.needs(None)
     with pytest.raises(NotApplicable, match="runs on classification tasks, this one is a regression task"):
-        offers.kind_and_roles(needs, registry.task("digits/angle"))
+        applicability.kind_and_roles(needs, registry.task("digits/angle"))
     with pytest.raises(NotApplicable, match="needs a teacher of role 'audio', the task has image"):
-        offers.kind_and_roles(needs, registry.task("digits/few-shot"))
-    assert offers.kind_and_roles(toys.Toy.needs(None), registry.task("digits/few-shot")) == ["image"]
+        applicability.kind_and_roles(needs, registry.task("digits/few-shot"))
+    assert applicability.kind_and_roles(toys.Toy.needs(None), registry.task("digits/few-shot")) == ["image"]
 
 
 def test_fewer_rows_than_a_step_is_defined_for_are_refused(toys, task, tmp_path):

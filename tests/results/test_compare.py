@@ -13,14 +13,13 @@ from kdbench import cli
 from kdbench.base.errors import UserError
 from kdbench.index.store import Store
 from kdbench.records import files as records
-from kdbench.results import cells as summary
-from kdbench.results import claims
+from kdbench.results import cells, claims
 from kdbench.results.compare import pairings
 from kdbench.results.costs import totals
 from kdbench.results.matched import match_of
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
-from kdbench.terminal import tables as console
+from kdbench.terminal import tables
 
 HOUR_MS = 3_600_000
 
@@ -46,7 +45,7 @@ def folder(tmp_path, make_record):
 @pytest.fixture
 def rows(folder):
     with Store.memory(folder / "records") as store:
-        return summary.rows(store)
+        return cells.rows(store)
 
 
 @pytest.fixture
@@ -148,7 +147,7 @@ def test_results_are_sorted(run, key, order):
 
 def test_results_have_a_table_for_each_task_and_device(rows):
     other = [replace(row, device_class="cuda-h100/fp32/x1") for row in rows[:1]]
-    here, there = console.results([*rows, *other])
+    here, there = tables.results([*rows, *other])
     assert (here.row_count, there.row_count) == (len(rows), 1)
     assert "digits/few-shot@v1 on cpu/fp32/x1: top1, %, baseline kd" in str(here.title)
     assert "cuda-h100" in str(there.title)

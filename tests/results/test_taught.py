@@ -21,12 +21,11 @@ from kdbench.engine.assemble import Prepared, prepare
 from kdbench.engine.scoring import Scorer
 from kdbench.index.store import Store
 from kdbench.records.files import Record, parse
-from kdbench.results import cells as summary
-from kdbench.results import taught
+from kdbench.results import cells, taught
 from kdbench.runs.as_record import _models
 from kdbench.specs.config import RunConfig, run_config
 from kdbench.specs.task import TaskSpec
-from kdbench.terminal import tables as console
+from kdbench.terminal import tables
 
 torch.set_num_threads(1)
 
@@ -132,13 +131,13 @@ def record(score: float, *teachers: tuple[str, float | None], **more: Any) -> Re
 
 
 def test_the_line_on_a_run_tells_how_good_its_teachers_are() -> None:
-    assert ", teacher 99.20 %" in console.run_line(record(86.0, ("image", 99.2)))
-    assert ", teachers a 99.20 %, b 70.00 %" in console.run_line(record(86.0, ("a", 99.2), ("b", 70.0)))
+    assert ", teacher 99.20 %" in tables.run_line(record(86.0, ("image", 99.2)))
+    assert ", teachers a 99.20 %, b 70.00 %" in tables.run_line(record(86.0, ("a", 99.2), ("b", 70.0)))
     mean = {"rule": "mean", "val_metric": 97.0}
-    assert ", mean of 2 teachers 97.00 %" in console.run_line(
+    assert ", mean of 2 teachers 97.00 %" in tables.run_line(
         record(86.0, ("a", 99.2), ("b", 70.0), models__ensemble=mean)
     )
-    assert "teacher" not in console.run_line(record(86.0)) + console.run_line(record(86.0, ("image", None)))
+    assert "teacher" not in tables.run_line(record(86.0)) + tables.run_line(record(86.0, ("image", None)))
 
 
 def test_tables_json_and_index_tell_how_good_the_teachers_are(tmp_path: Path) -> None:
@@ -151,11 +150,11 @@ def test_tables_json_and_index_tell_how_good_the_teachers_are(tmp_path: Path) ->
             tmp_path, make_record(seed=seed, score=50.0, models__teachers=two, models__ensemble=mean, method__name="x")
         )
     store = Store.memory(tmp_path)
-    rows = {row.method: row for row in summary.rows(store)}
+    rows = {row.method: row for row in cells.rows(store)}
     assert (rows["kd"].teacher, rows["x"].teacher) == (65.0, 68.0)
     assert "its teacher is worse" in rows["kd"].remarks
     assert "its teacher is worse" not in rows["x"].remarks
-    told = console.as_json(rows["kd"])
+    told = tables.as_json(rows["kd"])
     assert told["teacher_score"] == 65.0
     assert [(each["role"], each["arch"], each["score"]) for each in told["teachers"]] == [
         ("a", "w8", 60.0),

@@ -18,8 +18,8 @@ from kdbench import cli, scaffold
 from kdbench.base.errors import UserError
 from kdbench.base.yamlfile import read_as
 from kdbench.data import Place
-from kdbench.data.decode import specification as setspec
-from kdbench.data.feed import described as tabular
+from kdbench.data.decode import specification
+from kdbench.data.feed import described
 from kdbench.scaffold import partnames
 
 
@@ -34,9 +34,9 @@ class Tried:
     def __init__(self, source: Any, where: Path, to: Path, **options: Any) -> None:
         made = scaffold.new_task("mine", source, str(where), standalone=True, to=to / "package", **options)
         (data,) = (path for path in made.files if "sets" in path.parts)
-        self.spec = read_as(setspec.SetSpec, made.folder / data, name="mine")
+        self.spec = read_as(specification.SetSpec, made.folder / data, name="mine")
         self.notes = "\n".join(made.notes)
-        rows = tabular.load(self.spec, {}, Place(None, to / "cache"))
+        rows = described.load(self.spec, {}, Place(None, to / "cache"))
         self.train, self.test = rows.train, rows.test
         self.parts = (self.spec.parts["train"][0], self.spec.parts["test"][0], self.spec.test_every)
 
@@ -255,7 +255,7 @@ def test_files_whose_columns_differ_are_named(samples: Any, tmp_path: Path) -> N
 
 
 def test_columns_are_chosen_by_known_names(samples: Any, tmp_path: Path) -> None:
-    def found(name: str, made: pa.Table, **options: Any) -> setspec.SetSpec:
+    def found(name: str, made: pa.Table, **options: Any) -> specification.SetSpec:
         pq.write_table(made, tmp_path / f"{name}.parquet")
         return Tried("parquet", tmp_path / f"{name}.parquet", tmp_path / name, **options).spec
 
@@ -382,10 +382,10 @@ def test_a_hub_set_is_looked_at_alike(samples: Any, tmp_path: Path, monkeypatch:
     )
     monkeypatch.setitem(sys.modules, "datasets", fake)
 
-    def made(name: str) -> tuple[setspec.SetSpec, str]:
+    def made(name: str) -> tuple[specification.SetSpec, str]:
         found = scaffold.new_task("birds", "hub", "someone/birds", standalone=True, to=tmp_path / name)
         (data,) = (path for path in found.files if "sets" in path.parts)
-        return read_as(setspec.SetSpec, found.folder / data, name="birds"), "\n".join(found.notes)
+        return read_as(specification.SetSpec, found.folder / data, name="birds"), "\n".join(found.notes)
 
     spec, notes = made("a")
     assert (spec.label.column, spec.label.classes, spec.inputs["image"].column) == ("kind", 3, "image")

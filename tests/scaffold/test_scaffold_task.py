@@ -20,10 +20,9 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.base.yamlfile import read_as
 from kdbench.checks import check_task
-from kdbench.data import Place
-from kdbench.data import status as catalogue
-from kdbench.data.decode import specification as setspec
-from kdbench.data.feed import described as tabular
+from kdbench.data import Place, status
+from kdbench.data.decode import specification
+from kdbench.data.feed import described
 from kdbench.specs import registry
 
 
@@ -60,7 +59,7 @@ def files(made: scaffold.Made) -> tuple[Any, Any]:
     (data,) = (path for path in made.files if "sets" in path.parts)
     name = task.relative_to(Path(*task.parts[:2])).with_suffix("").as_posix()
     spec = read_as(registry.TaskSpec, made.folder / task, name=name)
-    return spec, read_as(setspec.SetSpec, made.folder / data, name=data.stem)
+    return spec, read_as(specification.SetSpec, made.folder / data, name=data.stem)
 
 
 def test_a_folder_without_parts_is_split_and_runs(folder: Path, tmp_path: Path) -> None:
@@ -72,8 +71,8 @@ def test_a_folder_without_parts_is_split_and_runs(folder: Path, tmp_path: Path) 
     assert (data.test_every, data.about_rows, data.path) == (5, 24, str(folder))
     with plugged(made.folder):
         assert registry.task("scans") == spec
-        assert catalogue.status(spec, None, tmp_path / "cache").state == "found"
-        rows = tabular.load(data, {}, Place(None, tmp_path / "cache"))
+        assert status.status(spec, None, tmp_path / "cache").state == "found"
+        rows = described.load(data, {}, Place(None, tmp_path / "cache"))
         assert [np.bincount(part.y).tolist() for part in (rows.train, rows.test)] == [[8, 8, 8], [2, 2, 2]]
         assert not rows.official
         found = {r.rule: r for r in check_task("scans", Home(tmp_path / "home"), None, Progress.silent())}
@@ -94,7 +93,7 @@ def test_parts_and_compressed_pictures_are_found(samples, tmp_path: Path) -> Non
     assert (data.inputs["image"].kind, data.parts, data.test_every) == (
         "picture", {"train": ["train"], "test": ["val"]}, None,
     )  # fmt: skip
-    rows = tabular.load(data, {}, Place(None, tmp_path / "cache"))
+    rows = described.load(data, {}, Place(None, tmp_path / "cache"))
     assert (len(rows.train.y), len(rows.test.y), rows.shape("image")) == (12, 6, (3, 64, 64))
 
 
@@ -212,8 +211,8 @@ def test_a_split_needs_one_name_for_both_parts(samples) -> None:
 
 
 def test_no_data_set_of_the_tree_names_a_folder_of_a_machine() -> None:
-    for path in setspec.SETS.glob("*.yaml"):
-        assert setspec.set_spec(path.stem).path is None, f"{path}: remove `path` before you share the task"
+    for path in specification.SETS.glob("*.yaml"):
+        assert specification.set_spec(path.stem).path is None, f"{path}: remove `path` before you share the task"
 
 
 def test_the_command_says_what_to_type_next(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -17,7 +17,7 @@ from kdbench.base.fields import DeviceClassName
 from kdbench.checks.tiny import Tiny
 from kdbench.contract import Batch, Needs, Network
 from kdbench.devices.deviceclass import DeviceClass
-from kdbench.engine import accelerate as arrange
+from kdbench.engine import accelerate
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Trainer
 from kdbench.records.schema import Record
@@ -25,7 +25,7 @@ from kdbench.runs.run import equals_plain
 from kdbench.specs import registry
 from kdbench.specs.config import engine_options, run_config
 from kdbench.specs.options import EAGER, EngineOptions
-from kdbench.sweep import devices as where
+from kdbench.sweep import devices
 
 TASK = "digits/few-shot"
 FAST = EngineOptions(channels_last=True, fold_teacher=True, fused=True)
@@ -113,10 +113,10 @@ def test_a_record_whose_class_hides_an_option_is_refused(make_record):
 
 
 def test_a_sweep_counts_records_of_its_options_alone():
-    here = where.find("basic", "cpu", None, None, FAST)
+    here = devices.find("basic", "cpu", None, None, FAST)
     assert here.belongs("cpu/fp32/x1/channels-last/fold-teacher/fused")
     assert not here.belongs("cpu/fp32/x1")
-    cluster = where.find("submitit_slurm", "cuda", None, None, FAST)
+    cluster = devices.find("submitit_slurm", "cuda", None, None, FAST)
     assert cluster.belongs("cuda:A100/fp32/x1/channels-last/fold-teacher/fused")
     assert not cluster.belongs("cuda:A100/fp32/x1")
     assert not cluster.belongs("cpu/fp32/x1/channels-last/fold-teacher/fused")
@@ -128,7 +128,7 @@ def test_a_sweep_counts_records_of_its_options_alone():
 @pytest.mark.parametrize("net", OFFERED)
 def test_a_folded_teacher_gives_every_tap(net):
     teacher, batch = used(net)
-    folded = arrange.teacher(teacher, Needs(), EngineOptions(fold_teacher=True, channels_last=True))
+    folded = accelerate.teacher(teacher, Needs(), EngineOptions(fold_teacher=True, channels_last=True))
     norms = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in n.modules()) for n in (teacher, folded)]
     assert norms[0] - norms[1] == OFFERED[net]
     for a, b in zip(teacher(batch), folded(batch), strict=True):
@@ -147,14 +147,14 @@ def test_a_folded_teacher_gives_every_tap(net):
 )
 def test_who_reads_or_moves_norms_keeps_them(needs):
     teacher, _ = used("resnet8x4")
-    kept = arrange.teacher(teacher, needs, EngineOptions(fold_teacher=True))
+    kept = accelerate.teacher(teacher, needs, EngineOptions(fold_teacher=True))
     assert kept.state_dict().keys() == teacher.state_dict().keys()
 
 
 def test_a_teacher_in_bf16_gives_fp32_close_to_its_own():
     teacher, batch = used("resnet8x4")
     teacher.requires_grad_(False)
-    low = arrange.teacher(teacher, Needs(), EngineOptions(teacher_dtype="bf16"))
+    low = accelerate.teacher(teacher, Needs(), EngineOptions(teacher_dtype="bf16"))
     assert teacher.autocast is None
     for a, b in zip(low(batch), teacher(batch), strict=True):
         for mine, own in zip(a if isinstance(a, tuple) else (a,), b if isinstance(b, tuple) else (b,), strict=True):
@@ -199,7 +199,7 @@ def test_a_run_with_options_resumes_to_the_same_bits_and_keeps_the_plain_student
 def test_cuda_graphs_are_refused_where_there_are_none():
     net, _ = used("convnet_w4")
     with pytest.raises(UserError, match="cuda_graphs=true: there are none on cpu"):
-        arrange.student(net, EngineOptions(fused=True, cuda_graphs=True))
+        accelerate.student(net, EngineOptions(fused=True, cuda_graphs=True))
 
 
 @pytest.mark.slow

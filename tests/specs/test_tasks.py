@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from kdbench import models
-from kdbench.data import duration as effort
-from kdbench.data import sources
-from kdbench.data import status as catalogue
+from kdbench.data import duration, sources, status
 from kdbench.data.decode.specification import ClipInput, PictureInput, set_names, set_spec
 from kdbench.data.feed.augment import augmentation
 from kdbench.specs import registry
@@ -95,7 +93,7 @@ def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
     if facts is None:
         about = set_spec(spec.data.source)
         about.check_copy(spec.data.options.get("copy"))
-        facts = catalogue._facts(about, spec.data.options)
+        facts = status._facts(about, spec.data.options)
         stored = any(isinstance(given, PictureInput | ClipInput) for given in about.inputs.values())
         assert any(augment.startswith("resized_crop") for augment in spec.data.augment) == stored
         assert (spec.kind == "regression") == (about.target is not None)
@@ -104,7 +102,7 @@ def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
     ]:
         recipe = models.recipe(net)
         assert len(recipe.axes) == len(facts.shapes[given]), f"{net} cannot read {given}"
-        assert effort.forward(net, facts.shapes[given]) is not None
+        assert duration.forward(net, facts.shapes[given]) is not None
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -145,18 +143,18 @@ def test_copies_have_tasks_of_their_name() -> None:
 
 
 def test_status_of_built_in_absent_and_hub_data(tmp_path: Path) -> None:
-    built_in = catalogue.status(TASKS["digits/profiles"], None)
+    built_in = status.status(TASKS["digits/profiles"], None)
     assert (built_in.state, built_in.present) == ("built in", True)
-    hub = catalogue.status(TASKS["imagenet/resnet34-resnet18"], tmp_path)
+    hub = status.status(TASKS["imagenet/resnet34-resnet18"], tmp_path)
     assert (hub.state, hub.present) == ("hub", False)
     assert "gated" in hub.about
-    absent = catalogue.status(TASKS["rc49/vgg19-resnet20"], tmp_path)
+    absent = status.status(TASKS["rc49/vgg19-resnet20"], tmp_path)
     assert (absent.state, absent.about) == ("absent", "put it into rc49/ of the data folder")
     (tmp_path / "rc49").mkdir()
-    broken = catalogue.status(TASKS["rc49/vgg19-resnet20"], tmp_path, tmp_path / "cache")
+    broken = status.status(TASKS["rc49/vgg19-resnet20"], tmp_path, tmp_path / "cache")
     assert broken.state == "other copy"
     assert "no train part" in broken.about
-    copy = catalogue.status(TASKS["cifar10-jpeg/small"], tmp_path)
+    copy = status.status(TASKS["cifar10-jpeg/small"], tmp_path)
     assert (copy.name, copy.state) == ("cifar10-jpeg", "absent")
 
 
@@ -177,7 +175,7 @@ def test_the_state_of_data_is_told_without_reading_them(tmp_path: Path) -> None:
 
 def test_every_task_says_what_a_person_needs_to_choose_it() -> None:
     for spec in TASKS.values():
-        found = catalogue.status(spec, None)
+        found = status.status(spec, None)
         assert found.licence, spec.name
         assert found.about, spec.name
         assert found.minutes is not None, spec.name
@@ -186,7 +184,7 @@ def test_every_task_says_what_a_person_needs_to_choose_it() -> None:
 
 def test_minutes_grow_with_work_and_shrink_with_the_subset() -> None:
     def minutes(task: str) -> tuple[float, float]:
-        found = catalogue.status(TASKS[task], None)
+        found = status.status(TASKS[task], None)
         assert found.minutes is not None
         assert found.teacher_minutes is not None
         return found.minutes, found.teacher_minutes
@@ -220,7 +218,7 @@ def test_costs_are_those_of_the_nets(net: str, shape: tuple[int, ...]) -> None:
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
     built.eval().encode(torch.zeros(1, *shape))
-    assert effort.forward(net, shape) == pytest.approx(sum(counted), rel=0.15)
+    assert duration.forward(net, shape) == pytest.approx(sum(counted), rel=0.15)
 
 
 def test_every_net_of_the_zoo_states_its_work() -> None:

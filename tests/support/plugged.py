@@ -15,13 +15,13 @@ import pytest
 from kdbench import kinds
 from kdbench.base import plugins
 from kdbench.data import sources
-from kdbench.data.decode import specification as setspec
+from kdbench.data.decode import specification
 from kdbench.identity import sourcecode
 from kdbench.specs import registry
 
 CACHES = (
     registry.method_packages, registry.card, registry.methods, registry.patterns, registry.task_files, registry.task,
-    plugins.folders, setspec.set_spec, sourcecode.method_digest, sourcecode._top, kinds._modules, kinds.kind,
+    plugins.folders, specification.set_spec, sourcecode.method_digest, sourcecode._top, kinds._modules, kinds.kind,
     kinds.metrics, sources._modules,
 )  # fmt: skip
 

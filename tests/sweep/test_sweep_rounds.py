@@ -19,8 +19,7 @@ from kdbench.runs import earlier
 from kdbench.runs import run as engine
 from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
-from kdbench.sweep import devices as where
-from kdbench.sweep import job, launch, names, rounds
+from kdbench.sweep import devices, job, launch, names, rounds
 from kdbench.sweep import watch as watching
 from kdbench.sweep.order import JobOrder
 from kdbench.sweep.plan import Asked, Cell, Run
@@ -42,7 +41,7 @@ def asked(home: Home, methods: str, tasks: str = TASK, **more) -> Asked:
 
 
 def sweep(given: Asked, jobs: int = 2, launcher: str = "joblib") -> Sweep:
-    place = where.Where(("cpu",), CPU.__eq__, jobs)
+    place = devices.Where(("cpu",), CPU.__eq__, jobs)
     return Sweep(given, place, launcher, [], None, Watch(None))
 
 
@@ -175,7 +174,7 @@ def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
     ]  # fmt: skip
     assert {(order.most_threads, order.visible, order.run.data) for order in seen} == {(3, "2,3", home.root.parent)}
     given = Sweep(
-        asked(home, "plain"), where.Where(("cuda",), CPU.__eq__, 8, False), "submitit_slurm", [], 9.0, Watch(None)
+        asked(home, "plain"), devices.Where(("cuda",), CPU.__eq__, 8, False), "submitit_slurm", [], 9.0, Watch(None)
     )
     seen.clear()
     given.run()
@@ -213,12 +212,12 @@ def test_slots_are_held_by_one_job_each(tmp_path, monkeypatch):
 
 
 def test_where_knows_whose_records_count():
-    slurm = where.find("submitit_slurm", "cuda", None, None)
+    slurm = devices.find("submitit_slurm", "cuda", None, None)
     assert (slurm.devices, slurm.here) == (("cuda",), False)
     assert slurm.belongs("cuda:NVIDIA-H100/fp32/x1")
     assert not slurm.belongs(CPU)
     assert slurm.alone == slurm.jobs > 1
-    here = where.find("joblib", "cpu", None, 3)
+    here = devices.find("joblib", "cpu", None, 3)
     assert (here.devices, here.jobs, here.alone) == (("cpu",), 3, 1)
     assert here.belongs(CPU)
 
@@ -227,11 +226,11 @@ def test_all_cards_of_a_machine_are_shared_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
-    every = where.find("joblib", "auto", None, 2)
+    every = devices.find("joblib", "auto", None, 2)
     assert every.devices == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
     assert every.jobs == 8
     assert every.belongs("cuda:NVIDIA-H100/fp32/x1")
-    assert where.find("joblib", "cuda:2", None, None).devices == ("cuda:2",)
+    assert devices.find("joblib", "cuda:2", None, None).devices == ("cuda:2",)
 
 
 # records of runs that were ended from outside

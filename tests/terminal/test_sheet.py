@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from kdbench.terminal import tables as console
+from kdbench.terminal import tables
 from kdbench.terminal.sheet import Screen
 
 ROWS = [
@@ -34,7 +34,7 @@ COLUMNS = (
 
 
 def printed(width: int, rows: list[tuple[str, ...]] = ROWS, encoding: str = "utf-8") -> str:
-    made = console.table("digits/few-shot@v1 on cpu/fp32/x1: top1, %", *COLUMNS)
+    made = tables.table("digits/few-shot@v1 on cpu/fp32/x1: top1, %", *COLUMNS)
     for row in rows:
         made.add_row(*row)
     raw = io.BytesIO()

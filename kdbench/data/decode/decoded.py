@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from kdbench.base.cache import Damaged, build_once
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.files import sha256, write_atomic
-from kdbench.data.decode import cache as kept
-from kdbench.data.decode import tables
+from kdbench.data.decode import cache, tables
 from kdbench.data.decode.cache import FACTS, Decoded
 from kdbench.data.decode.classfolders import differing, some
 from kdbench.data.decode.columns import Writer
@@ -58,13 +57,13 @@ def absent_copy(spec: SetSpec, copy: str | None, folder: Path | None) -> UserErr
 def _from_hub(spec: SetSpec, place: Place) -> Decoded:
     """Later starts need neither the hub nor `datasets`."""
     assert spec.hub is not None
-    found = kept.peek_hub(spec, place.cache)
+    found = cache.peek_hub(spec, place.cache)
     if found is not None:
         with suppress(Damaged):
             _check(found.folder)
             return found
     made = _made(spec, tables.from_hub(spec), place, f"hub:{spec.hub.id}")
-    kept.point_to(spec, made, place.cache)
+    cache.point_to(spec, made, place.cache)
     return made
 
 
@@ -77,8 +76,8 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str)
             part: share(table, part, spec.aim, spec.test_every, by_class=spec.label is not None)
             for part, table in parts.items()
         }
-    content = kept.content_key({part: table.files for part, table in parts.items()}, place.cache)
-    folder = kept.place_of(spec, content, place.cache)
+    content = cache.content_key({part: table.files for part, table in parts.items()}, place.cache)
+    folder = cache.place_of(spec, content, place.cache)
 
     def build(path: Path) -> None:
         for line in dict.fromkeys(table.passed for table in parts.values() if table.passed):
@@ -127,7 +126,7 @@ def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pl
     ids: dict[Any, str] = {}
     with (
         place.progress.bar(f"decoding {spec.name} {part}", table.count) as advance,
-        (folder / kept.names_of(part)).open("w", encoding="utf-8") as names,
+        (folder / cache.names_of(part)).open("w", encoding="utf-8") as names,
     ):
         for at, row in table.read(columns):
             aim = _aim(spec, row, at)

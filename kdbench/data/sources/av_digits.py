@@ -47,10 +47,10 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
     Raises:
         UserError: FSDD or MNIST is not at hand, or is not the data the pairs were drawn for.
     """
-    from kdbench.data.feed import described as tabular
+    from kdbench.data.feed import described
 
     parse(Options, options, "av-digits")
-    sound, images = (tabular.load(set_spec(name), {}, place) for name in SETS)
+    sound, images = (described.load(set_spec(name), {}, place) for name in SETS)
     for found, name in ((sound, "fsdd"), (images, "mnist")):
         if not found.official:
             raise UserError(f"av-digits: its pairs are rows of {name} as it is in its origin, not of {found.name}")
