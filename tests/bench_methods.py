@@ -21,13 +21,13 @@ from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.contract import Method, NotApplicable, Rows
 from kdbench.data.feed.dataset import Dataset, Transform
-from kdbench.engine.assemble import Place, prepare
+from kdbench.engine.assemble import RunPlace, prepare
 from kdbench.engine.task import build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.methods.ccl.adapter import Composition, bridge
 from kdbench.methods.hkd.adapter import contrasts
 from kdbench.methods.shared.banks import MemoryBank, Negatives, multiplicity
-from kdbench.overhead.arms import Phase, phases
+from kdbench.overhead.arms import PhaseArm, phases
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
 
@@ -58,9 +58,9 @@ def teacher() -> TrainedTeacher:
     return TrainedTeacher("image", net.eval().requires_grad_(False), 0.0, {**facts, "seconds": None, "steps": None})
 
 
-def main_phase(method: str, folder: Path, device: str = "cpu") -> Phase:
+def main_phase(method: str, folder: Path, device: str = "cpu") -> PhaseArm:
     """The phase a student spends most steps in."""
-    place = Place(torch.device(device), Home(folder), None, folder / "run")
+    place = RunPlace(torch.device(device), Home(folder), None, folder / "run")
     trained = replace(teacher(), net=copy.deepcopy(teacher().net).to(device))
     prepared = prepare(run_config(method, TASK), 0, place, rows(), {"image": trained})
     found = []
@@ -71,7 +71,7 @@ def main_phase(method: str, folder: Path, device: str = "cpu") -> Phase:
     return max(found, key=lambda phase: phase.steps)
 
 
-def timed(benchmark: Callable[..., object], phase: Phase) -> None:
+def timed(benchmark: Callable[..., object], phase: PhaseArm) -> None:
     """Times steps of a phase, which have to train: the time of anything else says nothing."""
     params = [param for group in phase.stage.groups for param in group.params]
     before = [param.detach().clone() for param in params]
@@ -170,7 +170,7 @@ def test_bench_step_of_a_generator(benchmark: Callable[..., object], stage: str,
     torch.set_num_threads(1)
     small = ["method.nets=small", "method.features=teacher", "method.channels=16", "method.gan_batch=64"]
     config = run_config("cgan_kd", TASK, [*small, "method.ratio_batch=64", "method.d_steps=1"])
-    place = Place(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
+    place = RunPlace(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
     prepared = prepare(config, 0, place, rows(), {"image": teacher()})
     found = next(phase for phase in phases(prepared) if phase.stage.name == stage)
     timed(benchmark, found)

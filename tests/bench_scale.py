@@ -14,7 +14,7 @@ import torch
 from kdbench.base.home import Home
 from kdbench.contract import Rows
 from kdbench.data.feed.dataset import Dataset, Transform
-from kdbench.engine.assemble import Place, prepare
+from kdbench.engine.assemble import RunPlace, prepare
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
@@ -44,7 +44,7 @@ def test_step(benchmark, tmp_path: Path, task: str, method: str) -> None:
         net = build_network(config.task.pair.teachers["image"].net, "image", rows())
     facts = {"source": "random", "params": 0, "weights_sha256": "0" * 64, "seconds": None, "steps": None}
     teacher = TrainedTeacher("image", net.eval().requires_grad_(False), 0.0, facts)
-    place = Place(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
+    place = RunPlace(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
     prepared = prepare(config, 0, place, rows(), {"image": teacher})
     run = StageRun(prepared.method.train(), next(iter(prepared.method.stages())), prepared.task)
     terms = benchmark.pedantic(run.step, rounds=ROUNDS, warmup_rounds=1)

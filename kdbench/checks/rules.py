@@ -16,7 +16,7 @@ from kdbench.checks import golden
 from kdbench.checks.replayed import replayed
 from kdbench.checks.result import Skipped, Verdict
 from kdbench.checks.tiny import Tiny, method_config
-from kdbench.checks.watch import Interrupted, Seen, Violation, Watch, first_difference, state_copy
+from kdbench.checks.watch import Interrupted, Seen, Violation, WatchedStages, first_difference, state_copy
 from kdbench.contract import Batch, Needs, NotApplicable, Stage
 from kdbench.engine.assemble import Prepared, hyper_parameters
 from kdbench.engine.stage import StageRun
@@ -51,7 +51,7 @@ FEW_STEPS = 2
 
 
 @dataclass
-class Trained:
+class TinyRun:
     """A tiny run that came to its end."""
 
     prepared: Prepared
@@ -124,7 +124,7 @@ def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
     """
     first = tiny.prepare(folder / "first")
     teachers = {role: state_copy(teacher.net) for role, teacher in first.teachers.items()}
-    watch = Watch(first)
+    watch = WatchedStages(first)
     try:
         before = task_loss(first.task, first.method.deployed)
         Trainer(first.method, first.task, folder / "first" / "run").run()
@@ -135,7 +135,7 @@ def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
         yield broken, found
         yield from ((rule, Skipped(f"{broken} failed")) for rule in ON_TASK if rule != broken)
         return
-    run = Trained(first, watch.seen, state_copy(first.method))
+    run = TinyRun(first, watch.seen, state_copy(first.method))
     verdicts: dict[str, Verdict] = {}
     judges: dict[str, Callable[[], Verdict]] = {
         "runs": lambda: None,
@@ -174,7 +174,7 @@ def loss_names(seen: Seen) -> Verdict:
     return None
 
 
-def gradients(run: Trained) -> Verdict:
+def gradients(run: TinyRun) -> Verdict:
     """Rule ``gradients``."""
     seen = run.seen
     missed = [name for p, name in seen.declared.items() if p not in seen.reached]
@@ -195,7 +195,7 @@ def gradients(run: Trained) -> Verdict:
     return None
 
 
-def teachers_kept(run: Trained, before: dict[str, dict[str, Tensor]]) -> Verdict:
+def teachers_kept(run: TinyRun, before: dict[str, dict[str, Tensor]]) -> Verdict:
     """Rule ``teachers``."""
     needs = run.prepared.needs
     if needs.trains_teacher:
@@ -216,7 +216,7 @@ def teachers_kept(run: Trained, before: dict[str, dict[str, Tensor]]) -> Verdict
     return None
 
 
-def teacher_groups(run: Trained) -> Verdict:
+def teacher_groups(run: TinyRun) -> Verdict:
     """Rule ``teacher groups``."""
     if run.seen.trained_teachers and not run.prepared.needs.trains_teacher:
         return (
@@ -242,7 +242,7 @@ def task_loss(task: Task, net: nn.Module) -> float:
         return float(task.loss(net(batch), batch))
 
 
-def deployment(tiny: Tiny, run: Trained, folder: Path) -> Verdict:
+def deployment(tiny: Tiny, run: TinyRun, folder: Path) -> Verdict:
     """Rule ``deployment``."""
     prepared = run.prepared
     deployed, batch = prepared.method.deployed, _all_rows(prepared.task)
@@ -270,24 +270,24 @@ def _outputs(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return tensors
 
 
-def same_seed(tiny: Tiny, run: Trained, folder: Path) -> Verdict:
+def same_seed(tiny: Tiny, run: TinyRun, folder: Path) -> Verdict:
     """Rule ``same seed``."""
     again = tiny.prepare(folder)
-    watch = Watch(again)
+    watch = WatchedStages(again)
     Trainer(again.method, again.task, folder / "run").run()
     problem = _first_other_term(run.seen, watch.seen) or first_difference(run.state, state_copy(again.method))
     advice = "draw from at.rng or task.rng(name) only, never from numpy, random or the clock"
     return f"two runs of one seed differ: {problem}; {advice}" if problem else None
 
 
-def resume(tiny: Tiny, run: Trained, folder: Path) -> Verdict:
+def resume(tiny: Tiny, run: TinyRun, folder: Path) -> Verdict:
     """Rule ``resume``: stops before and in the middle of each stage, goes on from the checkpoint each time."""
     advice = "keep what the next step depends on in parameters, buffers or task.keep, never in plain attributes"
     lengths = list(enumerate(run.seen.lengths.values()))
     stops = [stop for n, length in lengths for stop in ((n, 0), (n, length // 2)) if length and stop != (0, 0)]
     for stop in [*stops, None]:
         prepared = tiny.prepare(folder)
-        watch = Watch(prepared, stop)
+        watch = WatchedStages(prepared, stop)
         every_step = 0.0 if stop else None
         with contextlib.suppress(Interrupted):
             Trainer(prepared.method, prepared.task, folder / "run", checkpoint_seconds=every_step).run()
@@ -332,7 +332,7 @@ def smallest_batch(tiny: Tiny, needs: Needs, folder: Path) -> Verdict:
 def _few_steps(tiny: Tiny, folder: Path) -> list[Stage]:
     """The first steps of every stage; returns the stages."""
     prepared = tiny.prepare(folder)
-    Watch(prepared)
+    WatchedStages(prepared)
     stages = []
     for stage in prepared.method.stages():
         prepared.method.to(prepared.task.device).train()

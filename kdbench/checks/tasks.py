@@ -22,7 +22,7 @@ from kdbench.data.decode.specification import ClipInput, PictureInput, set_names
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.described import decoded_of
-from kdbench.engine.assemble import Place, effective_task, prepare, rehearse, threads
+from kdbench.engine.assemble import RunPlace, effective_task, prepare, rehearse, threads
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import build_network
 from kdbench.engine.teachers import teacher_spec
@@ -181,7 +181,7 @@ def batches(spec: TaskSpec, rows: Dataset, folder: Path | None) -> Verdict:
     configs += [replace(plain, task=teacher_spec(spec, teacher, smoke=False)) for teacher in taught]
     for config in configs:
         with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(NotApplicable):
-            place = Place(torch.device("cpu"), Home(Path(scratch)), folder, Path(scratch))
+            place = RunPlace(torch.device("cpu"), Home(Path(scratch)), folder, Path(scratch))
             rehearse(config, spec.seeds[0], place, rows)
     return None
 
@@ -193,7 +193,7 @@ def trains(spec: TaskSpec, rows: Dataset, folder: Path | None, progress: Progres
     for name in dict.fromkeys((PLAIN, spec.baseline)):
         config = effective_task(run_config(name, spec.name, smoke=True))
         with tempfile.TemporaryDirectory() as scratch, threads(spec, device):
-            place = Place(device, Home(Path(scratch)), folder, Path(scratch) / "run", progress)
+            place = RunPlace(device, Home(Path(scratch)), folder, Path(scratch) / "run", progress)
             try:
                 prepared = prepare(config, spec.seeds[0], place, some)
                 Trainer(prepared.method, prepared.task).run()

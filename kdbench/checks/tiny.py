@@ -17,7 +17,7 @@ from kdbench.base.home import Home
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Rows
 from kdbench.data.feed.dataset import Dataset, Transform
 from kdbench.data.sources import digits
-from kdbench.engine.assemble import Place, Prepared, prepare
+from kdbench.engine.assemble import Prepared, RunPlace, prepare
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.parallel.ranks import Ranks
@@ -84,7 +84,7 @@ class Tiny:
     def prepare(self, folder: Path, seed: int = 0, device: torch.device = CPU, ranks: Ranks | None = None) -> Prepared:
         """The method ready to train, on the CPU unless said otherwise; its run folder and home lie in ``folder``."""
         trained = {role: replace(t, net=copy.deepcopy(t.net).to(device)) for role, t in self.teachers.items()}
-        place = Place(device, Home(folder), None, folder / "run", ranks=ranks or Ranks())
+        place = RunPlace(device, Home(folder), None, folder / "run", ranks=ranks or Ranks())
         return prepare(self.config, seed, place, self.data, trained)
 
     def with_batch(self, batch: int) -> Tiny:

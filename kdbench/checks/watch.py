@@ -47,7 +47,7 @@ class Seen:
     trained_teachers: list[str] = field(default_factory=list)
 
 
-class Watch:
+class WatchedStages:
     """Replaces the stages of a prepared method by watched ones, no longer than :data:`MAX_STEPS`.
 
     Args:

@@ -36,7 +36,7 @@ MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where a run happens.
 
     Attributes:
@@ -175,7 +175,7 @@ def _refuse_dropout(name: str, method: Method) -> None:
             )
 
 
-def rehearse(config: RunConfig, seed: int, place: Place, everything: Dataset) -> None:
+def rehearse(config: RunConfig, seed: int, place: RunPlace, everything: Dataset) -> None:
     """Tries an epoch's last batch, where it holds one row, with an untrained teacher; nothing of it is kept.
 
     Raises:
@@ -187,7 +187,7 @@ def rehearse(config: RunConfig, seed: int, place: Place, everything: Dataset) ->
         return
     untrained = {role: teachers.untrained(spec, role, everything, place.device) for role in spec.pair.teachers}
     with tempfile.TemporaryDirectory() as scratch, seeded(seed, "rehearsal"):
-        own = Place(place.device, Home(Path(scratch)), place.data, Path(scratch) / "run", ranks=place.ranks)
+        own = RunPlace(place.device, Home(Path(scratch)), place.data, Path(scratch) / "run", ranks=place.ranks)
         prepared = prepare(config, seed, own, everything, untrained)
         stage = next(prepared.method.stages(), None)
         if stage is not None:
@@ -210,7 +210,7 @@ def threads(spec: TaskSpec, device: torch.device) -> Iterator[None]:
 def prepare(
     config: RunConfig,
     seed: int,
-    place: Place,
+    place: RunPlace,
     dataset: Dataset | None = None,
     trained: Mapping[str, teachers.TrainedTeacher] | None = None,
 ) -> Prepared:

@@ -17,7 +17,7 @@ RING = 8
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseArm:
     """One stage of a method as an arm.
 
     Attributes:
@@ -47,7 +47,7 @@ def _ring(run: StageRun) -> Callable[[int], Batch]:
     return lambda number: batches[number % RING]
 
 
-def _phase(prepared: Prepared, stage: Stage) -> Phase:
+def _phase(prepared: Prepared, stage: Stage) -> PhaseArm:
     fed_batch: list[Batch] = []
     loader = StageRun(prepared.method, stage, prepared.task)
     ring = _ring(loader)
@@ -72,12 +72,12 @@ def _phase(prepared: Prepared, stage: Stage) -> Phase:
         assert stage.losses is not None
         stage.losses(ring(0), run.at())
 
-    return Phase(
+    return PhaseArm(
         stage, run, run.total, run.loader.batch, step, counted, forward if stage.losses is not None else None, fed
     )  # fmt: skip
 
 
-def phases(prepared: Prepared) -> Iterator[Phase]:
+def phases(prepared: Prepared) -> Iterator[PhaseArm]:
     """The stages of a prepared method, one at a time: measure each before asking for the next."""
     for stage in prepared.method.stages():
         prepared.method.to(prepared.task.device).train()

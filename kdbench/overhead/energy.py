@@ -44,7 +44,7 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Energy:
+class MeasuredEnergy:
     """Energy of a step.
 
     Attributes:
@@ -102,7 +102,7 @@ def measure_energy(
     rng_seed: int = 0,
     now: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-) -> Energy:
+) -> MeasuredEnergy:
     """Idle power first, then windows of steps.
 
     Args:
@@ -116,13 +116,13 @@ def measure_energy(
         now, sleep: host time and its passing, s.
     """
     if reader is None:
-        return Energy(None, None, None, (), None, False, "no energy counter to read")
+        return MeasuredEnergy(None, None, None, (), None, False, "no energy counter to read")
     try:
         idle_w, found = _measure(step, reader, synchronize, windows, window_s, idle_s, rng_seed, now, sleep)
     except _Untrusted as reason:
-        return Energy(None, None, None, (), "nvml", False, str(reason))
+        return MeasuredEnergy(None, None, None, (), "nvml", False, str(reason))
     per_step = [w.joules / w.steps for w in found]
-    return Energy(median(per_step), (min(per_step), max(per_step)), idle_w, tuple(found), "nvml", True, "")
+    return MeasuredEnergy(median(per_step), (min(per_step), max(per_step)), idle_w, tuple(found), "nvml", True, "")
 
 
 def _measure(

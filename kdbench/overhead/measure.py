@@ -17,7 +17,7 @@ import numpy as np
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.devices.machine import contended
-from kdbench.engine.assemble import Place
+from kdbench.engine.assemble import RunPlace
 from kdbench.overhead.order import MeasureOrder
 from kdbench.specs.config import RunConfig
 from kdbench.specs.order import ConfigOrder
@@ -47,7 +47,7 @@ class Overhead:
     deploy: dict[str, float]
 
 
-def measure(config: RunConfig, seed: int, place: Place, mode: Literal["quick", "full"], stages: int) -> Overhead:
+def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick", "full"], stages: int) -> Overhead:
     """Measures the method of a run against plain.
 
     Args:

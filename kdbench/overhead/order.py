@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from kdbench.base.home import Home
-from kdbench.engine.assemble import Place
+from kdbench.engine.assemble import RunPlace
 from kdbench.specs.order import ConfigOrder, Order
 
 
@@ -16,7 +16,7 @@ class MeasureOrder(Order):
     """One part of a cell's measurement.
 
     Attributes:
-        device, data, folder: of the run, see :class:`Place`; ``home`` is the root of its home folder.
+        device, data, folder: of the run, see :class:`RunPlace`; ``home`` is the root of its home folder.
         stages: number of the method's stages; they share the time.
         gate: also measure plain against plain.
         part: times and counts, or on a GPU the memory of one arm.
@@ -34,6 +34,6 @@ class MeasureOrder(Order):
     part: Literal["times", "memory-method", "memory-plain"] = "times"
 
     @property
-    def place(self) -> Place:
+    def place(self) -> RunPlace:
         """Where the measurement happens."""
-        return Place(torch.device(self.device), Home(self.home), self.data, self.folder)
+        return RunPlace(torch.device(self.device), Home(self.home), self.data, self.folder)

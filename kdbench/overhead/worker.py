@@ -13,7 +13,7 @@ from kdbench.devices.clock import Arm
 from kdbench.devices.nvml import Nvml
 from kdbench.engine.assemble import Prepared, effective_task, prepare
 from kdbench.engine.task import evaluating
-from kdbench.overhead.arms import Phase, phases, trained_parameters
+from kdbench.overhead.arms import PhaseArm, phases, trained_parameters
 from kdbench.overhead.energy import measure_energy
 from kdbench.overhead.flops import count_flops
 from kdbench.overhead.latency import latency
@@ -48,7 +48,7 @@ def _build(config: RunConfig, order: MeasureOrder) -> Prepared:
     return prepare(config, order.seed, order.place)
 
 
-def _first_phase(config: RunConfig, order: MeasureOrder) -> Phase:
+def _first_phase(config: RunConfig, order: MeasureOrder) -> PhaseArm:
     return next(phases(_build(config, order)))
 
 
@@ -58,7 +58,7 @@ def _budget(mode: str, share: float) -> Budget:
     return replace(whole, warmup_s=whole.warmup_s * share, limit_s=limits)
 
 
-def _arms(config: RunConfig, order: MeasureOrder, build: int) -> tuple[Phase, Prepared]:
+def _arms(config: RunConfig, order: MeasureOrder, build: int) -> tuple[PhaseArm, Prepared]:
     """Plain's first phase and the prepared method, built in the order of the build's number.
 
     The caller still holds the build before, so that the new one cannot lie in the same memory.
@@ -69,7 +69,7 @@ def _arms(config: RunConfig, order: MeasureOrder, build: int) -> tuple[Phase, Pr
     return _first_phase(plain_of(config), order), prepared
 
 
-def _described(phase: Phase, order: MeasureOrder) -> dict[str, Any]:
+def _described(phase: PhaseArm, order: MeasureOrder) -> dict[str, Any]:
     """What one look at a phase gives: counts, memory, and in full mode the loader and energy."""
     device = order.place.device
     compiled = phase.run.task.options.compile
@@ -158,7 +158,9 @@ def _gate(config: RunConfig, order: MeasureOrder) -> dict[str, Any] | None:
     return asdict(aa_gate(plain, order.place.device))
 
 
-def _sizes(plain: Phase, prepared: Prepared, updated: dict[int, nn.Parameter], order: MeasureOrder) -> dict[str, Any]:
+def _sizes(
+    plain: PhaseArm, prepared: Prepared, updated: dict[int, nn.Parameter], order: MeasureOrder
+) -> dict[str, Any]:
     """Plain's counts, parameters and state of the method, and its deployed network, after a build was measured."""
     device = order.place.device
     kept = {id(p) for p in prepared.method.deployed.parameters()}

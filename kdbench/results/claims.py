@@ -39,7 +39,7 @@ NETS = {
 
 
 @dataclass(frozen=True)
-class Claim:
+class PublishedFigure:
     """One published figure.
 
     Attributes:
@@ -71,7 +71,7 @@ class Comparison:
         reasons: why the two may differ.
     """
 
-    claim: Claim
+    claim: PublishedFigure
     task: str
     ours: CellStat | None
     difference: tuple[float, float | None, float | None] | None
@@ -79,7 +79,7 @@ class Comparison:
 
 
 @functools.cache
-def _collected() -> tuple[Claim, ...]:
+def _collected() -> tuple[PublishedFigure, ...]:
     text = files("kdbench.results").joinpath("published_results.csv").read_text(encoding="utf-8")
     found = []
     for row in csv.DictReader(text.splitlines()):
@@ -88,7 +88,7 @@ def _collected() -> tuple[Claim, ...]:
         dataset = DATASETS.get(row["task"], row["task"])
         nets = NETS.get(dataset, {})
         found.append(
-            Claim(
+            PublishedFigure(
                 METHOD_NAMES.get(row["method"], row["method"]),
                 dataset,
                 None if row["teacher"] in ("", "none") else nets.get(row["teacher"], row["teacher"]),
@@ -104,7 +104,7 @@ def _collected() -> tuple[Claim, ...]:
     return tuple(found)
 
 
-def claims(method: str) -> list[Claim]:
+def claims(method: str) -> list[PublishedFigure]:
     """All published figures of a method: the collected table's, then its card's that the table lacks."""
     found = [claim for claim in _collected() if claim.method == method]
     have = {(c.dataset, c.teacher, c.student, c.metric, c.value) for c in found}
@@ -113,12 +113,14 @@ def claims(method: str) -> list[Claim]:
         for c in ref.card.claims:
             if (c.source, c.teacher, c.student, c.metric, c.value) not in have:
                 found.append(
-                    Claim(method, c.source, c.teacher, c.student, c.metric, c.value, None, c.reference, "", c.verified)
+                    PublishedFigure(
+                        method, c.source, c.teacher, c.student, c.metric, c.value, None, c.reference, "", c.verified
+                    )
                 )
     return found
 
 
-def matches(claim: Claim, spec: TaskSpec) -> bool:
+def matches(claim: PublishedFigure, spec: TaskSpec) -> bool:
     """Whether a task has a claim's data, or another copy of it, pair and metric."""
     source = spec.data.source
     same_data = source == claim.dataset or source.startswith(f"{claim.dataset}-")
@@ -145,7 +147,7 @@ def compare(method: str, rows: Sequence[Row]) -> list[Comparison]:
     return found
 
 
-def _difference(ours: CellStat | None, claim: Claim) -> tuple[float, float | None, float | None] | None:
+def _difference(ours: CellStat | None, claim: PublishedFigure) -> tuple[float, float | None, float | None] | None:
     if ours is None:
         return None
     low = None if ours.lo is None else ours.lo - claim.value
@@ -153,7 +155,7 @@ def _difference(ours: CellStat | None, claim: Claim) -> tuple[float, float | Non
     return (ours.mean - claim.value, low, high)
 
 
-def _reasons(claim: Claim, spec: TaskSpec) -> tuple[str, ...]:
+def _reasons(claim: PublishedFigure, spec: TaskSpec) -> tuple[str, ...]:
     where = f"{claim.source} {claim.locator}".lower()
     rules = [
         (spec.data.source != claim.dataset, f"other data: {spec.data.source}"),

@@ -184,11 +184,11 @@ def measure_only(
 
     from kdbench.contract import NotApplicable
     from kdbench.devices.machine import pick_device
-    from kdbench.engine.assemble import Place, prepare, threads
+    from kdbench.engine.assemble import RunPlace, prepare, threads
     from kdbench.overhead.measure import measure
 
     with scratch(home) as own:
-        place = Place(pick_device(device), home, folder, own, Progress.terminal(f"{method} on {task}:"))
+        place = RunPlace(pick_device(device), home, folder, own, Progress.terminal(f"{method} on {task}:"))
         try:
             with threads(config.task, place.device):
                 prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar

@@ -12,7 +12,7 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices.machine import device_class
-from kdbench.engine.assemble import Place, load_data
+from kdbench.engine.assemble import RunPlace, load_data
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs.config import RunConfig
 from kdbench.specs.order import Mode
@@ -58,9 +58,9 @@ class Request:
         return self.home.runs / self.key
 
     @property
-    def place(self) -> Place:
+    def place(self) -> RunPlace:
         """Where it happens."""
-        return Place(self.device, self.home, self.data, self.folder, self.progress, self.ranks)
+        return RunPlace(self.device, self.home, self.data, self.folder, self.progress, self.ranks)
 
     def load(self) -> Dataset:
         """All rows of its task.

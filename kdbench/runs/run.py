@@ -16,7 +16,7 @@ from kdbench.base.errors import UserError, described
 from kdbench.base.files import no_room, sha256_file
 from kdbench.contract import Needs, NotApplicable
 from kdbench.engine import accelerate
-from kdbench.engine.assemble import Place, Prepared, effective_task, needs_of, prepare, threads
+from kdbench.engine.assemble import Prepared, RunPlace, effective_task, needs_of, prepare, threads
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
@@ -208,7 +208,7 @@ def equals_plain(net: nn.Module, task: Task) -> bool:
         return type(net) is type(fresh) and torch.equal(net(batch).logits, fresh(batch).logits)
 
 
-def _overhead(request: Request, place: Place, stages: int) -> as_record.CellOverhead | None:
+def _overhead(request: Request, place: RunPlace, stages: int) -> as_record.CellOverhead | None:
     """The cell's overhead: what was measured of its steps in this mode or a better one, or measured now."""
     if request.overhead == "off" or request.ranks.several:
         return None

@@ -106,7 +106,7 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
 
     import torch
 
-    from kdbench.engine.assemble import Place, prepare, threads
+    from kdbench.engine.assemble import RunPlace, prepare, threads
     from kdbench.engine.stage import StageRun
     from kdbench.engine.trainer import digest_sha256
 
@@ -115,7 +115,7 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
     config = config_of(record)
     _require_same_rows(record, config, home, data, progress)
     with tempfile.TemporaryDirectory(prefix="replay-", dir=home.runs) as scratch, threads(config.task, device):
-        place = Place(device, home, data, Path(scratch), progress)
+        place = RunPlace(device, home, data, Path(scratch), progress)
         prepared = prepare(config, record.seed, place)
         torch.manual_seed(derive(record.seed, "stage", 0))
         stage = next(iter(prepared.method.stages()))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch n
     from kdbench.data.status import DataStatus
     from kdbench.records.files import Record
     from kdbench.results.cells import Row
-    from kdbench.results.claims import Claim, Comparison
+    from kdbench.results.claims import Comparison, PublishedFigure
     from kdbench.results.compare import Pairing
     from kdbench.specs.registry import MethodRef
     from kdbench.specs.task import TaskSpec
@@ -340,7 +340,7 @@ def _value(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def claims(found: Sequence[Comparison], lone: Sequence[Claim]) -> Table:
+def claims(found: Sequence[Comparison], lone: Sequence[PublishedFigure]) -> Table:
     """Published figures beside ours; those without a result of ours stand alone."""
     columns = ("data", "pair", "metric", ">claimed", ">ours", ">difference", "source", "why they may differ")
     made = table("claimed and reproduced", *columns)
@@ -353,7 +353,7 @@ def claims(found: Sequence[Comparison], lone: Sequence[Claim]) -> Table:
     return made
 
 
-def _claim_row(made: Table, claim: Claim, ours: str, gap: str, why: str) -> None:
+def _claim_row(made: Table, claim: PublishedFigure, ours: str, gap: str, why: str) -> None:
     pair = f"{claim.teacher or 'none'} → {claim.student}"
     value = f"{claim.value:.2f}" + (f" ± {claim.std:.2f}" if claim.std is not None else "")
     source = claim.source if claim.verified else f"{claim.source} (unverified)"

@@ -11,7 +11,7 @@ import torch
 
 from kdbench.base.home import Home
 from kdbench.devices import heap
-from kdbench.engine.assemble import Place, prepare
+from kdbench.engine.assemble import RunPlace, prepare
 from kdbench.specs.config import run_config
 
 FAULTS = """
@@ -48,6 +48,6 @@ def test_a_map_takes_the_place_of_a_freed_one() -> None:
 def test_runs_on_a_cpu_ask_for_it(device: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
     monkeypatch.setattr(heap, "keep_freed", lambda: calls.append(None))
-    place = Place(torch.device(device), Home(tmp_path), None, tmp_path / "run")
+    place = RunPlace(torch.device(device), Home(tmp_path), None, tmp_path / "run")
     prepare(run_config("plain", "digits/few-shot", smoke=True), 0, place)
     assert len(calls) == asked

@@ -14,8 +14,7 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.data import Place
 from kdbench.engine import teachers
-from kdbench.engine.assemble import Place as RunPlace
-from kdbench.engine.assemble import Prepared, prepare
+from kdbench.engine.assemble import Prepared, RunPlace, prepare
 from kdbench.runs.as_record import _models
 from kdbench.specs.config import RunConfig, run_config
 

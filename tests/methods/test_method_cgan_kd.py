@@ -13,9 +13,9 @@ from torch import nn
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.checks.tiny import method_config, tiny
-from kdbench.checks.watch import Interrupted, Watch, first_difference, state_copy
+from kdbench.checks.watch import Interrupted, WatchedStages, first_difference, state_copy
 from kdbench.contract import NotApplicable
-from kdbench.engine.assemble import Place, hyper_parameters, prepare
+from kdbench.engine.assemble import RunPlace, hyper_parameters, prepare
 from kdbench.engine.trainer import Trainer
 from kdbench.methods.cgan_kd import adapter
 from kdbench.runs import run as runs
@@ -47,7 +47,7 @@ def small(name: str, kind: str, **changes):
 def ready(found, home: Path, run: str):
     """A tiny method ready to train in a run folder of its own, its ratio far from dying at the start."""
     trained = {role: dataclasses.replace(t) for role, t in found.teachers.items()}
-    place = Place(torch.device("cpu"), Home(home), None, home / run)
+    place = RunPlace(torch.device("cpu"), Home(home), None, home / run)
     prepared = prepare(found.config, 0, place, found.data, trained)
     if prepared.method.ratio is not None:
         nn.init.constant_(prepared.method.ratio.main[-2].bias, 2.0)
@@ -165,7 +165,7 @@ def test_the_last_stage_sees_real_and_fake_rows_at_its_own_rate(tmp_path):
 
 
 def train(prepared, folder: Path, stop=None, every: float = 60.0):
-    watch = Watch(prepared, stop)
+    watch = WatchedStages(prepared, stop)
     Trainer(prepared.method, prepared.task, folder, checkpoint_seconds=every).run()
     return watch.seen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench.overhead.energy import Energy, Window, measure_energy
+from kdbench.overhead.energy import MeasuredEnergy, Window, measure_energy
 
 
 class Board:
@@ -39,7 +39,7 @@ class Board:
     def utilisation(self) -> int | None:
         return self.busy
 
-    def measure(self, **options: int) -> Energy:
+    def measure(self, **options: int) -> MeasuredEnergy:
         return measure_energy(
             self.step, self, lambda: None, now=lambda: self.t, sleep=lambda s: self.pass_(s, 50), **options
         )
@@ -99,7 +99,7 @@ def test_untrusted_counter_gives_null_and_the_reason_never_zero(fault, reason):
     vars(board).update(fault)
     found = board.measure()
     assert reason in found.reason
-    assert found == Energy(None, None, None, (), "nvml", False, found.reason)
+    assert found == MeasuredEnergy(None, None, None, (), "nvml", False, found.reason)
 
 
 def test_counter_that_stops_in_a_window_gives_null():
@@ -124,4 +124,4 @@ def test_no_board_gives_null_and_runs_nothing():
         raise AssertionError("ran")
 
     found = measure_energy(step, None, lambda: None)
-    assert found == Energy(None, None, None, (), None, False, "no energy counter to read")
+    assert found == MeasuredEnergy(None, None, None, (), None, False, "no energy counter to read")

@@ -194,12 +194,12 @@ def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
 
 
 def test_all_methods_start_from_plains_weights():
-    from kdbench.engine.assemble import Place, prepare
+    from kdbench.engine.assemble import RunPlace, prepare
 
     start = {}
     for method in ("plain", "kd", "reviewkd"):
         folder = Path(os.environ["KDBENCH_HOME"])
-        prepared = prepare(run_config(method, TASK, smoke=True), 3, Place(CPU, Home(folder), None, folder / "run"))
+        prepared = prepare(run_config(method, TASK, smoke=True), 3, RunPlace(CPU, Home(folder), None, folder / "run"))
         start[method] = prepared.method.students[0].state_dict()
     for method in ("kd", "reviewkd"):
         assert all(torch.equal(start["plain"][name], start[method][name]) for name in start["plain"])

@@ -12,7 +12,7 @@ import torch
 from kdbench.base.home import Home
 from kdbench.contract import Batch, Network, Rows
 from kdbench.data.feed.dataset import Dataset, Transform
-from kdbench.engine.assemble import Place, Prepared, prepare
+from kdbench.engine.assemble import Prepared, RunPlace, prepare
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import build_network
 from kdbench.engine.teachers import TrainedTeacher
@@ -69,7 +69,7 @@ def engine(
     """
     facts = {"arch": "resnet32x4", "source": "random"}
     trained = {"image": TrainedTeacher("image", deepcopy(nets.teacher).to(device), 0.0, facts)}
-    place = Place(torch.device(device), Home(folder), None, folder / "run")
+    place = RunPlace(torch.device(device), Home(folder), None, folder / "run")
     prepared = prepare(run_config("kd", TASK, overrides), 0, place, rows, trained)
     prepared.method.student.load_state_dict(nets.student.state_dict())
     stage = next(prepared.method.stages())
