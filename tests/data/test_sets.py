@@ -139,7 +139,7 @@ def test_rows_read_otherwise_are_other_rows_though_their_files_are_the_same(
     write(place.folder, image_rows(6) | waves, image_rows(6) | waves)
 
     def identity(**settings: Any) -> str:
-        return tabular.load(spec({"seen": given | settings}), {}, place).identity()
+        return described.load(spec({"seen": given | settings}), {}, place).identity()
 
     assert identity() == identity(**{key: given.get(key) for key in changed}) != identity(**changed)
 
