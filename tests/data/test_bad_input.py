@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import data_samples as samples
@@ -18,11 +17,6 @@ encoded, picture, IMAGE, CLIP = samples.encoded, samples.picture, samples.IMAGE,
 VECTOR, SOUND, spec, image_rows = samples.VECTOR, samples.SOUND, samples.spec, samples.image_rows
 write, as_folder, Rows = samples.write, samples.as_folder, samples.Rows
 RNG = samples.RNG
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "data", tmp_path / "cache")
 
 
 def refusal(place: Place, about: Any, train: Rows, test: Rows | None = None, **types: pa.DataType) -> str:

@@ -25,11 +25,6 @@ def samples(load):
     return load("support/data_samples.py")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "data", tmp_path / "cache")
-
-
 def fill(folder: Path, number: int, count: int = 4, suffix: str = "png") -> None:
     """Pictures whose grey level tells the class and whose first pixel the row."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,6 @@ encoded, picture, spec, image_rows = samples.encoded, samples.picture, samples.s
 write, contents = samples.write, samples.contents
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "data", tmp_path / "cache")
-
-
 def test_equal_pixels_have_one_content_hash_whatever_the_file_format_and_order(tmp_path: Path) -> None:
     pixels, labels = [picture() for _ in range(6)], [0, 1, 2, 0, 1, 2]
     found = []

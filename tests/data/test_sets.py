@@ -22,11 +22,6 @@ write, as_arrow, as_folder, as_metadata = samples.write, samples.as_arrow, sampl
 Rows = samples.Rows
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "data", tmp_path / "cache")
-
-
 def test_pictures_and_labels_are_what_was_written(place: Place) -> None:
     assert place.folder is not None
     pixels = [picture() for _ in range(6)]

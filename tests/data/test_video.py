@@ -44,11 +44,6 @@ def levels(pixels: torch.Tensor) -> list[int]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "data", tmp_path / "cache")
-
-
-@pytest.fixture
 def clip(tmp_path: Path) -> Any:
     """Makes a short video once for each form."""
     return lambda frames=5, form="avi", **more: film(tmp_path / f"{frames}.{form}", frames, **more)
