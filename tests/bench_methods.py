@@ -21,7 +21,8 @@ from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.contract import Method, NotApplicable, Rows
 from kdbench.data.feed.dataset import Dataset, Transform
-from kdbench.engine.assemble import RunPlace, prepare
+from kdbench.engine.assemble import prepare
+from kdbench.engine.place import RunPlace
 from kdbench.engine.task import build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.methods.ccl.adapter import Composition, bridge

@@ -14,7 +14,8 @@ import torch
 from kdbench.base.home import Home
 from kdbench.contract import Rows
 from kdbench.data.feed.dataset import Dataset, Transform
-from kdbench.engine.assemble import RunPlace, prepare
+from kdbench.engine.assemble import prepare
+from kdbench.engine.place import RunPlace
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher

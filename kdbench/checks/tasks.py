@@ -22,7 +22,8 @@ from kdbench.data.decode.specification import ClipInput, PictureInput, set_names
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.described import decoded_of
-from kdbench.engine.assemble import RunPlace, effective_task, prepare, rehearse, threads
+from kdbench.engine.assemble import effective_task, prepare, rehearse, threads
+from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import build_network
 from kdbench.engine.teachers import teacher_spec

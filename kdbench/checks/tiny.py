@@ -17,7 +17,8 @@ from kdbench.base.home import Home
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Rows
 from kdbench.data.feed.dataset import Dataset, Transform
 from kdbench.data.sources import digits
-from kdbench.engine.assemble import Prepared, RunPlace, prepare
+from kdbench.engine.assemble import Prepared, prepare
+from kdbench.engine.place import RunPlace
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.parallel.ranks import Ranks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from kdbench.data.feed.dataset import Dataset
 from kdbench.devices import heap
 from kdbench.devices.machine import device_class
 from kdbench.engine import accelerate, applicability, leftover, teachers
+from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Keeper, Task, seeded
 from kdbench.models.ensemble import Mean
-from kdbench.parallel.ranks import Ranks
 from kdbench.specs.config import INNER, MethodConfig, RunConfig
 from kdbench.specs.task import TaskSpec
 
@@ -33,28 +33,6 @@ PAIR_OF_TEACHERS = {"teachers", "ensemble"}
 """Keys of a pair that tell what is kept of its teachers."""
 MEAN = "mean"
 """The role of the network that stands for all teachers."""
-
-
-@dataclass(frozen=True)
-class RunPlace:
-    """Where a run happens.
-
-    Attributes:
-        data: the user's data folder, None for the hub.
-        folder: the run's own folder.
-        ranks: the processes of the run.
-    """
-
-    device: torch.device
-    home: Home
-    data: Path | None
-    folder: Path
-    progress: Progress = field(default_factory=Progress.silent)
-    ranks: Ranks = field(default_factory=Ranks)
-
-    def load(self, config: RunConfig) -> Dataset:
-        """All rows of a configuration's task, see :func:`load_data`."""
-        return load_data(config, self.data, self.home, self.progress)
 
 
 @dataclass(frozen=True)
@@ -262,12 +240,7 @@ def prepare(
         rehearse(config, seed, place, everything)
     students = [task.build_student() for _ in range(needs.students)]
     trained = {
-        role: trained[role]
-        if trained is not None
-        else teachers.get(
-            spec, role, everything, place.device, place.home, config.smoke, place.progress, config.engine, ranks
-        )
-        for role in roles
+        role: trained[role] if trained is not None else teachers.get(config, role, everything, place) for role in roles
     }
     untrained = [role for role, teacher in trained.items() if teacher.score is None]
     nets = _read_as(together, {role: teacher.net for role, teacher in trained.items()})

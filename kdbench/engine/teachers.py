@@ -22,15 +22,15 @@ from kdbench.contract import Network
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices.machine import device_class
 from kdbench.engine.checkpoint import save_tensors
+from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.trainer import Trained, Trainer
 from kdbench.identity import sourcecode
 from kdbench.models.origin import Origin
 from kdbench.models.weights import load_weights
-from kdbench.parallel.ranks import Ranks
 from kdbench.specs import registry
-from kdbench.specs.options import EAGER, EngineOptions
+from kdbench.specs.config import RunConfig
 from kdbench.specs.task import TaskSpec, Teacher
 
 WEIGHTS, FACTS, CHECKPOINTS = "weights.safetensors", "facts.json", "checkpoints"
@@ -63,34 +63,25 @@ def teacher_spec(spec: TaskSpec, teacher: Teacher, smoke: bool) -> TaskSpec:
     return TaskSpec.model_validate(body)
 
 
-def get(
-    spec: TaskSpec,
-    role: str,
-    data: Dataset,
-    device: torch.device,
-    home: Home,
-    smoke: bool,
-    progress: Progress,
-    options: EngineOptions = EAGER,
-    ranks: Ranks | None = None,
-) -> TrainedTeacher:
+def get(config: RunConfig, role: str, data: Dataset, place: RunPlace) -> TrainedTeacher:
     """The teacher in a role of a task's pair, trained now if nobody did; its net as it is built, options apart.
 
     Args:
+        config: of the run; its teacher is trained with the options that bear on plain.
         data: all training rows (a subset is the student's).
-        options: those of the run; its teacher is trained with the ones that bear on plain.
-        ranks: processes that train it together if need be.
+        place: of the run, whose processes train it together if need be.
 
     Raises:
         UserError: it scores worse than the task's ``min_score``, or its weights do not fit.
     """
+    spec, device, home = config.task, place.device, place.home
     teacher = spec.pair.teachers[role]
-    own = teacher_spec(spec, teacher, smoke)
+    own = teacher_spec(spec, teacher, config.smoke)
     with seeded(teacher.seed, "student-init"):
         net = build_network(teacher.net, teacher.input, data).to(device)
-    task = Task(own, data, device, teacher.seed, no_keeper(home), options.without_teacher(), ranks)
+    task = Task(own, data, device, teacher.seed, no_keeper(home), config.engine.without_teacher(), place.ranks)
     if teacher.weights == "auto":
-        facts = _cached(task, data.identity(), net, home, progress.labelled(f"teacher {teacher.net}"))
+        facts = _cached(task, data.identity(), net, home, place.progress.labelled(f"teacher {teacher.net}"))
         source = "kdbench"
     else:
         facts = {"weights_sha256": load_weights(net, teacher.weights), "seconds": None, "steps": None}
@@ -99,7 +90,7 @@ def get(
     score = None
     if not Origin.of(teacher.weights).features:
         score = Scorer(task).primary(net)[spec.score.primary]
-        _refuse_weak(spec, role, teacher, score, smoke)
+        _refuse_weak(spec, role, teacher, score, config.smoke)
     params = sum(p.numel() for p in net.parameters())
     return TrainedTeacher(role, net, score, {"arch": teacher.net, "source": source, "params": params, **facts})
 

@@ -17,7 +17,7 @@ import numpy as np
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.devices.machine import contended
-from kdbench.engine.assemble import RunPlace
+from kdbench.engine.place import RunPlace
 from kdbench.overhead.order import MeasureOrder
 from kdbench.specs.config import RunConfig
 from kdbench.specs.order import ConfigOrder

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from kdbench.base.home import Home
-from kdbench.engine.assemble import RunPlace
+from kdbench.engine.place import RunPlace
 from kdbench.specs.order import ConfigOrder, Order
 
 

@@ -184,7 +184,8 @@ def measure_only(
 
     from kdbench.contract import NotApplicable
     from kdbench.devices.machine import pick_device
-    from kdbench.engine.assemble import RunPlace, prepare, threads
+    from kdbench.engine.assemble import prepare, threads
+    from kdbench.engine.place import RunPlace
     from kdbench.overhead.measure import measure
 
     with scratch(home) as own:

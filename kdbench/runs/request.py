@@ -12,7 +12,8 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices.machine import device_class
-from kdbench.engine.assemble import RunPlace, load_data
+from kdbench.engine.assemble import load_data
+from kdbench.engine.place import RunPlace
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs.config import RunConfig
 from kdbench.specs.order import Mode

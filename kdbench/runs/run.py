@@ -16,8 +16,9 @@ from kdbench.base.errors import UserError, described
 from kdbench.base.files import no_room, sha256_file
 from kdbench.contract import Needs, NotApplicable
 from kdbench.engine import accelerate
-from kdbench.engine.assemble import Prepared, RunPlace, effective_task, needs_of, prepare, threads
+from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, threads
 from kdbench.engine.checkpoint import save_tensors
+from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
 from kdbench.engine.trainer import Diverged, Trainer

@@ -106,7 +106,8 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
 
     import torch
 
-    from kdbench.engine.assemble import RunPlace, prepare, threads
+    from kdbench.engine.assemble import prepare, threads
+    from kdbench.engine.place import RunPlace
     from kdbench.engine.stage import StageRun
     from kdbench.engine.trainer import digest_sha256
 

@@ -11,7 +11,8 @@ import torch
 
 from kdbench.base.home import Home
 from kdbench.devices import heap
-from kdbench.engine.assemble import RunPlace, prepare
+from kdbench.engine.assemble import prepare
+from kdbench.engine.place import RunPlace
 from kdbench.specs.config import run_config
 
 FAULTS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from safetensors.torch import save_file
 from kdbench import data, models
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
-from kdbench.base.progress import Progress
 from kdbench.data import Place
 from kdbench.engine import teachers
-from kdbench.engine.assemble import Prepared, RunPlace, prepare
+from kdbench.engine.assemble import Prepared, prepare
+from kdbench.engine.place import RunPlace
 from kdbench.runs.as_record import _models
 from kdbench.specs.config import RunConfig, run_config
 
@@ -71,9 +72,9 @@ def test_a_teacher_is_fine_tuned_from_its_init(tmp_path: Path) -> None:
     config = run_config("kd", "digits/few-shot", [f"pair.teachers.image.init={tmp_path}/given.safetensors"], smoke=True)
     body = config.task.model_dump()
     body["pair"]["teachers"]["image"]["train"]["optimizer"] = {"name": "sgd", "lr": 1e-30}
-    spec, home = type(config.task).model_validate(body), Home(tmp_path)
-    rows = data.load(spec.data, Place(None, home.data)).head(64)
-    found = teachers.get(spec, "image", rows, torch.device("cpu"), home, True, Progress.silent())
+    config, home = replace(config, task=type(config.task).model_validate(body)), Home(tmp_path)
+    rows = data.load(config.task.data, Place(None, home.data)).head(64)
+    found = teachers.get(config, "image", rows, RunPlace(torch.device("cpu"), home, None, home.runs))
     learnt = found.net.state_dict()
     assert all(torch.allclose(learnt[key], value) for key, value in state.items() if key.endswith(("weight", "bias")))
     assert found.facts["steps"] > 0

@@ -9,9 +9,8 @@ import torch
 
 from kdbench import data
 from kdbench.base.home import Home
-from kdbench.base.progress import Progress
-from kdbench.data import Place
 from kdbench.engine import teachers
+from kdbench.engine.place import RunPlace
 from kdbench.specs.config import run_config
 
 TASK = "digits/few-shot"
@@ -19,9 +18,9 @@ TASK = "digits/few-shot"
 
 def teacher(home: Home, *overrides: str) -> teachers.TrainedTeacher:
     """The smoke-sized teacher of a task."""
-    spec = run_config("kd", TASK, overrides, smoke=True).task
-    rows = data.load(spec.data, Place(None, home.data)).head(spec.smoke.rows)
-    return teachers.get(spec, "image", rows, torch.device("cpu"), home, True, Progress.silent())
+    config = run_config("kd", TASK, overrides, smoke=True)
+    rows = data.load(config.task.data, data.Place(None, home.data)).head(config.task.smoke.rows)
+    return teachers.get(config, "image", rows, RunPlace(torch.device("cpu"), home, None, home.runs))
 
 
 def cached(home: Home) -> int:

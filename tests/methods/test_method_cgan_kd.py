@@ -15,7 +15,8 @@ from kdbench.base.home import Home
 from kdbench.checks.tiny import method_config, tiny
 from kdbench.checks.watch import Interrupted, WatchedStages, first_difference, state_copy
 from kdbench.contract import NotApplicable
-from kdbench.engine.assemble import RunPlace, hyper_parameters, prepare
+from kdbench.engine.assemble import hyper_parameters, prepare
+from kdbench.engine.place import RunPlace
 from kdbench.engine.trainer import Trainer
 from kdbench.methods.cgan_kd import adapter
 from kdbench.runs import run as runs

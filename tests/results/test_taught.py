@@ -16,7 +16,8 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.contract import NotApplicable
 from kdbench.data import Place
-from kdbench.engine.assemble import Prepared, RunPlace, prepare
+from kdbench.engine.assemble import Prepared, prepare
+from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.index.store import Store
 from kdbench.records.files import Record, parse

@@ -194,7 +194,8 @@ def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
 
 
 def test_all_methods_start_from_plains_weights():
-    from kdbench.engine.assemble import RunPlace, prepare
+    from kdbench.engine.assemble import prepare
+    from kdbench.engine.place import RunPlace
 
     start = {}
     for method in ("plain", "kd", "reviewkd"):

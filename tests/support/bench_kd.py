@@ -12,7 +12,8 @@ import torch
 from kdbench.base.home import Home
 from kdbench.contract import Batch, Network, Rows
 from kdbench.data.feed.dataset import Dataset, Transform
-from kdbench.engine.assemble import Prepared, RunPlace, prepare
+from kdbench.engine.assemble import Prepared, prepare
+from kdbench.engine.place import RunPlace
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import build_network
 from kdbench.engine.teachers import TrainedTeacher
