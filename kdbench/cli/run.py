@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from kdbench.base.errors import UserError
 from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Json, Out, app, home_of, show, warn
+
+if TYPE_CHECKING:
+    from kdbench.specs.order import ConfigOrder
 
 
 @app.command()
@@ -41,18 +44,17 @@ def evaluate(
     from kdbench.index.store import Store
     from kdbench.results import cells as summary
     from kdbench.results import taught
+    from kdbench.runs.evaluate import Command, parse_seeds
     from kdbench.runs.evaluate import evaluate as run
-    from kdbench.runs.evaluate import parse_seeds
-    from kdbench.specs import local
     from kdbench.terminal import tables as console
 
     if seed is not None and seeds is not None:
         raise UserError("give --seed or --seeds, not both")
     wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
-    method, task = local.method(method), local.task(task)
     done = run(
-        method, task, overrides or [], seeds=wanted, device=device, smoke=smoke, out=out, data=data, overhead=overhead,
-        force=force, announce=lambda record: print(console.run_line(record), file=sys.stderr, flush=True),
+        Command(_order(method, task, overrides, smoke), device, out, data),
+        seeds=wanted, overhead=overhead, force=force,
+        announce=lambda record: print(console.run_line(record), file=sys.stderr, flush=True),
     )  # fmt: skip
     if done is None:
         return
@@ -97,16 +99,25 @@ def overhead(
     as_json: Json = False,
 ) -> None:
     """Measure what a method's step costs beside plain, without training the student."""
-    from kdbench.runs.evaluate import measure_only
-    from kdbench.specs import local
+    from kdbench.runs.evaluate import Command, measure_only
     from kdbench.terminal import tables as console
 
-    method, task = local.method(method), local.task(task)
-    block = measure_only(method, task, overrides or [], device=device, mode=mode, out=out, data=data)
+    command = Command(_order(method, task, overrides), device, out, data)
+    block = measure_only(command, mode)
     if as_json:
         print(json.dumps(block, indent=1))
     else:
-        show(console.overhead(block, f"{method} on {task} ({mode})"))
+        show(console.overhead(block, f"{command.said} ({mode})"))
+
+
+def _order(method: str, task: str, overrides: list[str] | None, smoke: bool = False) -> ConfigOrder:
+    """The configuration that was typed, with names for paths."""
+    from kdbench.specs import local
+    from kdbench.specs.order import ConfigOrder
+
+    return ConfigOrder(
+        method=local.method(method), task=local.task(task), overrides=tuple(overrides or ()), smoke=smoke
+    )
 
 
 @app.command()

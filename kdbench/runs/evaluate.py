@@ -18,7 +18,8 @@ from kdbench.parallel.torchrun import launch
 from kdbench.records.files import Record
 from kdbench.records.provenance import PUBLISHED
 from kdbench.results.matched import match_of
-from kdbench.specs.config import RunConfig, run_config
+from kdbench.specs.config import RunConfig
+from kdbench.specs.order import ConfigOrder, Mode
 
 if TYPE_CHECKING:
     from kdbench.parallel.ranks import Ranks
@@ -64,19 +65,28 @@ class Evaluation:
     warning: str | None
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a command names: a configuration, and where its runs happen.
+
+    Attributes:
+        device: as typed: ``auto``, ``cpu``, ``cuda`` or ``cuda:<i>``.
+        out: the home folder, None for the user's; ``data``: the folder with data sets, None for the user's or the hub.
+    """
+
+    config: ConfigOrder
+    device: str = "auto"
+    out: Path | None = None
+    data: Path | None = None
+
+    @property
+    def said(self) -> str:
+        """What lines call it."""
+        return f"{self.config.method} on {self.config.task}"
+
+
 def evaluate(
-    method: str,
-    task: str,
-    overrides: Sequence[str],
-    *,
-    seeds: Sequence[int] | None,
-    device: str,
-    smoke: bool,
-    out: Path | None,
-    data: Path | None,
-    overhead: str,
-    force: bool,
-    announce: Callable[[Record], None],
+    command: Command, *, seeds: Sequence[int] | None, overhead: Mode, force: bool, announce: Callable[[Record], None]
 ) -> Evaluation | None:
     """Runs a method on a task with each seed; where torchrun started several processes, together with the others.
 
@@ -91,10 +101,10 @@ def evaluate(
         UserError: something the user gave is wrong. Finished runs are recorded.
     """
     shared = launch()
-    config = run_config(method, task, overrides, smoke=smoke)
-    home = Home.find(out)
+    config = command.config.config()
+    home = Home.find(command.out)
     home.require_writable()
-    folder = data_folder(data)
+    folder = data_folder(command.data)
     checkpoint_seconds()
 
     from kdbench.devices.machine import device_class, pick_device
@@ -103,11 +113,11 @@ def evaluate(
     from kdbench.runs import run  # imports torch: only once all that was typed is known to be right
     from kdbench.runs.request import Request
 
-    place = pick_device(device, shared)
+    place = pick_device(command.device, shared)
     if config.method.ref.match is not None:
         own = device_class(place, config.engine, shared.size if shared else 1)
-        match = match_of(config.method.ref, task, config.task.version, own, [home.records, PUBLISHED])
-        config = run_config(method, task, overrides, smoke=smoke, match=match)
+        match = match_of(config.method.ref, config.task.name, config.task.version, own, [home.records, PUBLISHED])
+        config = command.config.model_copy(update={"match": match}).config()
     ranks = Ranks()
     if shared is not None:
         require_shared(config, shared.size)
@@ -115,7 +125,7 @@ def evaluate(
     records: list[Record] = []
 
     def request(seed: int, progress: Progress) -> Request:
-        return Request(config, seed, place, home, folder, overhead, force, progress, ranks=ranks)  # type: ignore[arg-type]
+        return Request(config, seed, place, home, folder, overhead, force, progress=progress, ranks=ranks)
 
     wanted = config.task.seeds if seeds is None else seeds
     if not ranks.first:
@@ -125,7 +135,7 @@ def evaluate(
         Progress.terminal().say("step times are measured in runs of one process; this one is recorded without them")
     try:
         for seed in wanted:
-            record = run.evaluate(request(seed, Progress.terminal(f"{method} on {task}, seed {seed}:")))
+            record = run.evaluate(request(seed, Progress.terminal(f"{command.said}, seed {seed}:")))
             records.append(record)
             announce(record)
             if record.status == "not_applicable":
@@ -162,25 +172,16 @@ def ingest(home: Home) -> str | None:
     return None
 
 
-def measure_only(
-    method: str,
-    task: str,
-    overrides: Sequence[str],
-    *,
-    device: str,
-    mode: Literal["quick", "full"],
-    out: Path | None,
-    data: Path | None,
-) -> dict[str, Any]:
+def measure_only(command: Command, mode: Literal["quick", "full"]) -> dict[str, Any]:
     """The overhead block of a method, measured without training the student (its teacher is trained if need be).
 
     Raises:
         UserError: something the user gave is wrong, or the method does not apply to the task.
     """
-    config = run_config(method, task, overrides)
-    home = Home.find(out)
+    config = command.config.config()
+    home = Home.find(command.out)
     home.require_writable()
-    folder = data_folder(data)
+    folder = data_folder(command.data)
 
     from kdbench.contract import NotApplicable
     from kdbench.devices.machine import pick_device
@@ -189,10 +190,10 @@ def measure_only(
     from kdbench.overhead.measure import measure
 
     with scratch(home) as own:
-        place = RunPlace(pick_device(device), home, folder, own, Progress.terminal(f"{method} on {task}:"))
+        place = RunPlace(pick_device(command.device), home, folder, own, Progress.terminal(f"{command.said}:"))
         try:
             with threads(config.task, place.device):
                 prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar
         except NotApplicable as reason:
-            raise UserError(f"{method} does not apply to {task}: {reason}") from reason
+            raise UserError(f"{command.config.method} does not apply to {command.config.task}: {reason}") from reason
         return measure(config, config.task.seeds[0], place, mode, 1).block

@@ -25,9 +25,12 @@ from kdbench.engine import teachers
 from kdbench.overhead import measure, worker
 from kdbench.overhead.timing import QUICK
 from kdbench.records.files import Record, load
+from kdbench.runs import evaluate as command_line
 from kdbench.runs import run
+from kdbench.runs.evaluate import Command
 from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
+from kdbench.specs.order import ConfigOrder
 
 CPU = torch.device("cpu")
 TASK = "digits/few-shot"
@@ -345,3 +348,20 @@ def test_a_task_of_tiny_nets_has_its_own_threads_and_the_process_keeps_its_own(h
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_command_becomes_a_request_a_seed(tmp_path, monkeypatch):
+    asked = []
+
+    def stop(request):
+        asked.append(request)
+        raise UserError("stop")
+
+    monkeypatch.setattr("kdbench.runs.run.evaluate", stop)
+    command = Command(ConfigOrder(method="kd", task=TASK, smoke=True), "cpu", tmp_path)
+    with pytest.raises(UserError, match="stop"):
+        command_line.evaluate(command, seeds=[3], overhead="quick", force=True, announce=print)
+    (request,) = asked
+    assert (request.config, request.seed) == (run_config("kd", TASK, smoke=True), 3)
+    assert (request.overhead, request.force, request.retry) == ("quick", True, True)
+    assert request.progress.label == f"kd on {TASK}, seed 3:"  # its bars are drawn
