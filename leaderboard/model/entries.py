@@ -11,7 +11,7 @@ from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.source import Row, Source
 from kdbench.records import settings
 from kdbench.results.book import Result
-from kdbench.results.costs import Line, Totals
+from kdbench.results.costs import Totals
 from kdbench.results.pairing import Cell
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.task import TaskSpec
@@ -79,21 +79,21 @@ class Entry:
     """A cell with its statistics.
 
     Attributes:
+        result: the cell as it was built, of which the board needs some under names of its own.
         runs: run ids by seed, in the order of ``scores``.
-        vs_baseline, vs_plain, vs_matched: paired differences, positive is better; None where there is no partner or
+        vs_baseline, vs_plain: paired differences, positive is better; None where there is no partner or
             the cell is the reference itself.
         matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
         overhead: row of the overhead table that the cell quotes, None where none was measured.
-        costs, stages: device-hours by the ledger, of the run that the overhead is quoted from.
+        costs: device-hours by the ledger, of the run that the overhead is quoted from.
         energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
         overrides: settings that are not the method's and the task's own, by the key that sets them.
-        at_chance: the seeds whose score is not told from that of an answer which ignores the input.
-        unpaired: why there is no difference, by the reference's name.
         apart: why it is not ranked, "" where nothing forbids it.
         data: name of the rows; ``rows``: digests of those scored, and of all with normalisation and size ("" where a
             record does not keep it).
     """
 
+    result: Result
     method: str
     task: Task
     device: str
@@ -115,7 +115,6 @@ class Entry:
     gap: Gap | None
     overhead: Row | None
     costs: Totals
-    stages: tuple[Line, ...]
     energy_kwh: float | None
     deploy: Row | None
     level: int
@@ -123,13 +122,10 @@ class Entry:
     matched_method: str | None
     matched: CellStat | None
     matched_runs: Mapping[int, str]
-    vs_matched: PairedDelta | None
     apart: str
     data: str
     rows: tuple[str, str]
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    at_chance: tuple[int, ...] = ()
-    unpaired: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recipe_ratio(self) -> float | None:
@@ -209,6 +205,7 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: Task, ver
     matched_scores = dict(zip(matched["seeds"], matched["scores"], strict=True)) if matched else {}
     method = cell["method"]
     return Entry(
+        result=result,
         method=method,
         task=task,
         device=cell["device_class"],
@@ -230,7 +227,6 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: Task, ver
         gap=gap_recovered(result.scores, plain, result.teacher, task.direction) if plain and method != PLAIN else None,
         overhead=result.cost,
         costs=result.totals,
-        stages=result.stages,
         energy_kwh=_energy(source, cell["run_ids"]),
         deploy=source.deploy.get(cell["run_ids"][0]),
         level=cell["level"],
@@ -238,12 +234,9 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: Task, ver
         matched_method=cell["matched_method"],
         matched=clipped(summarise(matched_scores), *task.bounds) if matched else None,
         matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
-        vs_matched=result.to_matched,
         apart=_apart(cell, catalogue, verified, task.ranked),
         data=cell["data"] or "",
         rows=(cell["test_sha256"] or "", cell["data_sha256"] or ""),
-        at_chance=result.at_chance,
-        unpaired=result.unpaired,
         overrides=result.overrides if cell["custom"] else {},
     )
 

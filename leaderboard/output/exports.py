@@ -96,7 +96,7 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         for name, delta in (
             ("delta_baseline", row.vs_baseline),
             ("delta_plain", row.vs_plain),
-            ("delta_matched", row.vs_matched),
+            ("delta_matched", row.result.to_matched),
         )
         for end in ("mean", "lo", "hi", "n")
     }

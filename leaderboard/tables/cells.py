@@ -117,7 +117,7 @@ def score_cell(row: Entry, ctx: Context) -> Cell:
         title="seeds " + ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.scores.items()),
         mark="best" if best == "best" else "≈ best" if tied else "",
         art=strip(dots, ctx.lo, ctx.hi, stat.mean),
-        tags=tuple(filter(None, [chance.words(len(row.at_chance), stat.n)])),
+        tags=tuple(filter(None, [chance.words(len(row.result.at_chance), stat.n)])),
     )
 
 
@@ -145,19 +145,19 @@ def verdict_word(delta: PairedDelta | PooledDelta) -> str:
 
 def vs_baseline_cell(row: Entry, ctx: Context) -> Cell:
     """Paired difference to the baseline."""
-    return _delta(row.vs_baseline, ctx, row.is_baseline, row.unpaired.get(row.task.baseline, ""))
+    return _delta(row.vs_baseline, ctx, row.is_baseline, row.result.unpaired.get(row.task.baseline, ""))
 
 
 def vs_plain_cell(row: Entry, ctx: Context) -> Cell:
     """Paired difference to plain."""
-    return _delta(row.vs_plain, ctx, row.method == PLAIN and not row.custom, row.unpaired.get(PLAIN, ""))
+    return _delta(row.vs_plain, ctx, row.method == PLAIN and not row.custom, row.result.unpaired.get(PLAIN, ""))
 
 
 def vs_matched_cell(row: Entry, ctx: Context) -> Cell:
     """Paired difference to plain of equal cost."""
     if row.matched is None:
         return Cell(NONE, None)
-    cell = _delta(row.vs_matched, ctx, False, row.unpaired.get(f"{PLAIN}@{row.method}", ""))
+    cell = _delta(row.result.to_matched, ctx, False, row.result.unpaired.get(f"{PLAIN}@{row.method}", ""))
     reached = f"plain@{row.method} reaches {with_half(row.matched, ctx.digits)}"
     return replace(cell, title=reached, links=_links(row.matched_runs))
 

@@ -231,7 +231,7 @@ def _stages(row: Entry) -> list[tuple[str, ...]]:
             line.basis,
             "yes" if line.reusable else "no",
         )
-        for line in row.stages
+        for line in row.result.stages
     ]
 
 

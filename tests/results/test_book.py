@@ -34,7 +34,9 @@ def test_board_and_terminal_say_the_same_of_every_cell(tmp_path: Path) -> None:
         ours = (row.score, row.to_baseline, row.to_plain, row.totals, row.cost, row.teacher)
         theirs = (entry.stat, entry.vs_baseline, entry.vs_plain, entry.costs, entry.overhead, entry.teacher_score)
         assert ours == theirs
-        apart = [f"no Δ to {name}: {why}" for name, why in entry.unpaired.items() if why and name != entry.method]
+        apart = [
+            f"no Δ to {name}: {why}" for name, why in entry.result.unpaired.items() if why and name != entry.method
+        ]
         assert {remark for remark in row.remarks if remark.startswith("no Δ")} <= {*apart}
 
 
