@@ -20,7 +20,7 @@ app.add_typer(show_app, name="show")
 def list_methods(as_json: Json = False, out: Out = None) -> None:
     """Every method and variant, by family, with the step time measured in the home folder."""
     from kdbench.specs import registry
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     found = registry.methods()
     home = home_of(out, needed=False)
@@ -41,7 +41,7 @@ def list_methods(as_json: Json = False, out: Out = None) -> None:
         }
         print(json.dumps(facts, indent=1))
     else:
-        show(*console.methods(found, ratios))
+        show(*tables.methods(found, ratios))
 
 
 @list_app.command("tasks")
@@ -50,15 +50,15 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
     from dataclasses import asdict
 
     from kdbench.base.home import data_folder
-    from kdbench.data import status as catalogue
+    from kdbench.data import status
     from kdbench.specs import registry
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     (found, unreadable), folder = registry.readable_tasks(), data_folder(data)
     decoded, states = home_of(out, needed=False).data, {}
     for name, spec in found.items():
         try:
-            states[name] = catalogue.status(spec, folder, decoded)
+            states[name] = status.status(spec, folder, decoded)
         except UserError as error:  # the data set's file
             unreadable.append(str(error))
     found = {name: found[name] for name in states}
@@ -66,7 +66,7 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
         facts = {n: spec.model_dump(mode="json") | {"at_hand": asdict(states[n])} for n, spec in found.items()}
         print(json.dumps(facts, indent=1))
     else:
-        show(*console.tasks(found, states))
+        show(*tables.tasks(found, states))
     for line in dict.fromkeys(unreadable):
         warn(f"not listed: {line}")
 
@@ -75,7 +75,7 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
 def show_method(name: Annotated[str, typer.Argument(help="Method or variant.")], as_json: Json = False) -> None:
     """A method's card: paper, hyper-parameters with sources, variants, quirks."""
     from kdbench.specs import local, registry
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     ref = registry.method(local.method(name))
     if as_json:
@@ -87,7 +87,7 @@ def show_method(name: Annotated[str, typer.Argument(help="Method or variant.")],
         rows = rows_of(home, method=ref.name) if home.records.is_dir() else []
         found = claims.compare(ref.name, rows) if rows else []  # reading every task takes longer than all the rest
         lone = [claim for claim in claims.claims(ref.name) if all(item.claim != claim for item in found)]
-        show(*console.method(ref), *([console.claims(found, lone)] if found or lone else []))
+        show(*tables.method(ref), *([tables.claims(found, lone)] if found or lone else []))
 
 
 @show_app.command("task")
@@ -96,16 +96,16 @@ def show_task(
 ) -> None:
     """A task's specification, and whether its data are at hand."""
     from kdbench.specs import local, registry
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     spec = registry.task(local.task(name))
     if as_json:
         print(json.dumps(spec.model_dump(mode="json"), indent=1))
     else:
         from kdbench.base.home import data_folder
-        from kdbench.data import status as catalogue
+        from kdbench.data import status
 
-        show(*console.task(spec, catalogue.status(spec, data_folder(data), home_of(out, needed=False).data)))
+        show(*tables.task(spec, status.status(spec, data_folder(data), home_of(out, needed=False).data)))
 
 
 @app.command()
@@ -120,9 +120,9 @@ def results(
     as_json: Json = False,
 ) -> None:
     """The table of all results in the home folder, a row a configuration."""
-    from kdbench.results import cells as summary
+    from kdbench.results import cells
     from kdbench.specs import local, registry
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     where = {}
     if task is not None:
@@ -130,11 +130,11 @@ def results(
     if method is not None:
         where["method"] = registry.method(local.method(method)).name
     home = home_of(out)
-    rows = summary.in_order(rows_of(home, **where), sort)
+    rows = cells.in_order(rows_of(home, **where), sort)
     if as_json:
-        print(json.dumps([console.as_json(row) for row in rows], indent=1))
+        print(json.dumps([tables.as_json(row) for row in rows], indent=1))
     else:
-        show(*console.results(rows))
+        show(*tables.results(rows))
 
 
 @app.command()
@@ -148,7 +148,7 @@ def compare(
     """Two methods or configurations seed by seed: difference, interval, cost of the recipes, and a verdict in words."""
     from kdbench.results.compare import pairings, side
     from kdbench.specs import local, registry
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     for text in (first, second):
         side(text)  # said before the index is read
@@ -160,9 +160,9 @@ def compare(
             f"no task in {home.root} has results of both {first} and {second}; run `kdbench evaluate` first"
         )
     if as_json:
-        print(json.dumps([console.pairing_json(pairing) for pairing in found], indent=1))
+        print(json.dumps([tables.pairing_json(pairing) for pairing in found], indent=1))
     else:
-        show(console.pairings(found), *(pairing.words for pairing in found))
+        show(tables.pairings(found), *(pairing.words for pairing in found))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdbench import kinds
 from kdbench.base.home import Home
-from kdbench.data import status as catalogue
+from kdbench.data import status
 from kdbench.specs import registry
 from kdbench.specs.card import Card
 from kdbench.specs.config import Match, run_config
@@ -192,8 +192,8 @@ def _told(record: Recorded) -> str:
 
 
 def _absent(asked: Asked, task: str) -> str | None:
-    status = catalogue.status(registry.task(task), asked.data, asked.home.data)
-    return f"no data: {status.about}" if status.state == "absent" else None
+    found = status.status(registry.task(task), asked.data, asked.home.data)
+    return f"no data: {found.about}" if found.state == "absent" else None
 
 
 def inapplicable(card: Card, task: TaskSpec) -> str | None:
