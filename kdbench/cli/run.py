@@ -42,11 +42,10 @@ def evaluate(
     """Train, score and measure one method on one task; write records."""
     from kdbench.index import home as index
     from kdbench.index.store import Store
-    from kdbench.results import cells as summary
-    from kdbench.results import taught
+    from kdbench.results import cells, taught
     from kdbench.runs.evaluate import Command, parse_seeds
     from kdbench.runs.evaluate import evaluate as run
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     if seed is not None and seeds is not None:
         raise UserError("give --seed or --seeds, not both")
@@ -54,7 +53,7 @@ def evaluate(
     done = run(
         Command(_order(method, task, overrides, smoke), device, out, data),
         seeds=wanted, overhead=overhead, force=force,
-        announce=lambda record: print(console.run_line(record), file=sys.stderr, flush=True),
+        announce=lambda record: print(tables.run_line(record), file=sys.stderr, flush=True),
     )  # fmt: skip
     if done is None:
         return
@@ -66,9 +65,9 @@ def evaluate(
     last = done.records[-1]
     if done.warning:
         with Store.memory(home.records) as store:
-            rows = summary.rows_of_runs(store, done.records)
+            rows = cells.rows_of_runs(store, done.records)
     else:
-        rows = index.use(home, lambda store: summary.rows_of_runs(store, done.records))
+        rows = index.use(home, lambda store: cells.rows_of_runs(store, done.records))
     for row in rows:
         if row.repeats:
             warn(
@@ -77,9 +76,9 @@ def evaluate(
             )
     paths = [str(home.records / f"{record.run_id}.json") for record in done.records]
     if as_json:
-        print(json.dumps({"rows": [console.as_json(row) for row in rows], "records": paths}, indent=1))
+        print(json.dumps({"rows": [tables.as_json(row) for row in rows], "records": paths}, indent=1))
     else:
-        show(*console.results(rows), f"{len(paths)} records in {home.records}, the newest {last.run_id}.json")
+        show(*tables.results(rows), f"{len(paths)} records in {home.records}, the newest {last.run_id}.json")
     if any(record.status not in ("ok", "not_applicable") for record in done.records):
         raise typer.Exit(EXIT_FAILED)
     if all(record.status != "ok" for record in done.records):
@@ -100,14 +99,14 @@ def overhead(
 ) -> None:
     """Measure what a method's step costs beside plain, without training the student."""
     from kdbench.runs.evaluate import Command, measure_only
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     command = Command(_order(method, task, overrides), device, out, data)
     block = measure_only(command, mode)
     if as_json:
         print(json.dumps(block, indent=1))
     else:
-        show(console.overhead(block, f"{command.said} ({mode})"))
+        show(tables.overhead(block, f"{command.said} ({mode})"))
 
 
 def _order(method: str, task: str, overrides: list[str] | None, smoke: bool = False) -> ConfigOrder:
@@ -183,7 +182,7 @@ def check(
     from kdbench.base.home import data_folder
     from kdbench.base.progress import Progress
     from kdbench.specs import local, registry
-    from kdbench.terminal import tables as console
+    from kdbench.terminal import tables
 
     if (name is None) != everything:
         raise UserError("name one method or task, or give --all")
@@ -207,7 +206,7 @@ def check(
         for one in names:
             found = check_task(one, home, folder, progress) if of_tasks else check_method(one)
             failed |= any(result.outcome == "failed" for result in found)
-            show(*console.checks(one, found))
+            show(*tables.checks(one, found))
             advance()
     if failed:
         raise typer.Exit(EXIT_FAILED)
