@@ -72,7 +72,7 @@ def find(net: Network, content: Any, *, features: bool, where: str) -> State:
     own = _name_of(net, net.classifier) + "." if features else None
     kept = {key: value for key, value in expected.items() if own is not None and key.startswith(own)}
     wanted = {key: value for key, value in expected.items() if key not in kept}
-    everything = _flat(content)
+    everything = _flat(content) if isinstance(content, Mapping) else {}
     tried = [
         _compared(place, state, wanted, own, published, inner)
         for place, tensors in _places(everything)

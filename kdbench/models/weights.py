@@ -22,6 +22,7 @@ HUB_FILE = "model.safetensors"
 TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*m")
 OBJECT = re.compile(r"(?:GLOBAL|Unsupported (?:global|class|operand))[: ]+(?:GLOBAL )?([A-Za-z_][\w.]*)")
 """What torch's own reader of tensors says of the first thing in a file that is none."""
+LFS = "version https://git-lfs"
 WEIGHTS_ONLY = re.compile(r"weights[_ ]only", re.IGNORECASE)
 
 
@@ -45,9 +46,13 @@ def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> s
     """
     origin = Origin.of(str(spec))
     state = find(net, _read(net, origin), features=origin.features or features, where=str(spec))
-    odd = next((key for key, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()), None)
-    if odd is not None:
-        raise UserError(f"weights {str(spec)!r}: {odd} has values that are not finite; its training diverged")
+    expected = net.state_dict()
+    for key, value in state.items():
+        if value.layout is not torch.strided or (expected[key].is_floating_point() and not value.is_floating_point()):
+            kind = str(value.dtype if value.layout is torch.strided else value.layout).removeprefix("torch.")
+            raise UserError(f"weights {str(spec)!r}: {key} is {kind}; only plain floating-point weights are read")
+        if value.is_floating_point() and not torch.isfinite(value.float()).all():
+            raise UserError(f"weights {str(spec)!r}: {key} has values that are not finite; its training diverged")
     net.load_state_dict(state)
     return sha256(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
 
@@ -95,6 +100,9 @@ def _from_file(path: Path, spec: str) -> Any:
     except IsADirectoryError as error:
         raise UserError(f"cannot read weights {spec!r}: a folder; name the file in it") from error
     except Exception as error:  # of a damaged file anything, from EOFError to UnicodeDecodeError
+        if (text := _as_text(path)) is not None:
+            what = "a pointer of Git LFS; get the file itself with `git lfs pull`" if text.startswith(LFS) else "text"
+            raise UserError(f"cannot read weights {spec!r}: {what}") from error
         if WEIGHTS_ONLY.search(text := TERMINAL_CODE.sub("", str(error))):
             what = f" ({found[1]})" if (found := OBJECT.search(text)) is not None else ""
             raise UserError(
@@ -103,6 +111,17 @@ def _from_file(path: Path, spec: str) -> Any:
                 "NEW), or the state_dict() of a whole model"
             ) from error
         raise UserError(f"cannot read weights {spec!r} as tensors: {_line(error)}") from error
+
+
+def _as_text(path: Path) -> str | None:
+    """How a file begins that is text, such as a web page or a pointer; None of one that is not."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(200).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    plain = "".join(text.split())
+    return text if plain and plain.isprintable() else None
 
 
 def _line(error: Exception) -> str:

@@ -156,6 +156,12 @@ class Marked:
         ("broken.pth", "cannot read"),
         ("code.pth", "cannot read"),
         ("list.pth", "no mapping of names to tensors"),
+        ("scalar.pth", "no mapping of names to tensors"),
+        ("pointer.pth", "a pointer of Git LFS; get the file itself"),
+        ("pointer.safetensors", "a pointer of Git LFS; get the file itself"),
+        ("int8.pth", "is int8; only plain floating-point"),
+        ("complex64.pth", "is complex64; only plain floating-point"),
+        ("sparse.pth", "is sparse_coo; only plain floating-point"),
         ("", "cannot read"),
         ("hub:lonely", "should read 'hub:<owner>/<name>'"),
         ("timm", "need a 'timm:' net, not ConvNet"),
@@ -169,6 +175,13 @@ def test_what_is_no_weights_is_one_line(
     Path("broken.pth").write_bytes(b"not tensors")
     torch.save([torch.zeros(1)], "list.pth")
     torch.save({"a": Marked()}, "code.pth")
+    torch.save(torch.zeros(1), "scalar.pth")
+    for suffix in ("pth", "safetensors"):
+        Path(f"pointer.{suffix}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    state = net().state_dict()
+    for kind in (torch.int8, torch.complex64):
+        torch.save({k: v.to(kind) for k, v in state.items()}, f"{str(kind).removeprefix('torch.')}.pth")
+    torch.save({k: v.to_sparse() if v.ndim == 2 else v for k, v in state.items()}, "sparse.pth")
     with pytest.raises(UserError, match=message) as error:
         load_weights(net(), spec)
     assert "\n" not in str(error.value)
