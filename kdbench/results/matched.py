@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdbench.base.errors import UserError
+from kdbench.identity import sourcecode
 from kdbench.index.store import Store
 from kdbench.records import files as records
+from kdbench.records.files import Record
 from kdbench.results.costs import totals
+from kdbench.specs import registry
 from kdbench.specs.config import Match
 from kdbench.specs.registry import MethodRef
 
@@ -47,11 +50,26 @@ def match_in(store: Store, ref: MethodRef, task: str, version: int, device_class
         method=ref.match, task=task, task_version=version, device_class=device_class, custom=False, smoke=False
     )
     current = next((cell for cell in cells if cell["current"]), None)
-    raw = store.record(current["overhead_run_id"]) if current and current["overhead_run_id"] else None
-    ratio = totals(records.parse(raw)).ratio("recipe") if raw else None
-    if current is None or ratio is None:
-        raise UserError(
-            f"{ref.name} needs the measured cost of {ref.match} on {task} and {device_class}; "
-            f"run `kdbench evaluate --method {ref.match} --task {task}` first"
-        )
-    return Match(ref.match, ratio, current["spec_hash"])
+    changed = ""
+    for cell in sorted(cells, key=lambda cell: cell["current"], reverse=True):
+        if current is None or cell["spec_hash"] != current["spec_hash"] or cell["overhead_run_id"] is None:
+            continue
+        raw = store.record(cell["overhead_run_id"])
+        record = records.parse(raw) if raw else None
+        if record is None or (ratio := totals(record).ratio("recipe")) is None:
+            continue
+        if _is_of_this_code(record):
+            return Match(ref.match, ratio, cell["spec_hash"])
+        changed = "; its code has changed since it was measured"
+    raise UserError(
+        f"{ref.name} needs the measured cost of {ref.match} on {task} and {device_class}{changed}; "
+        f"run `kdbench evaluate --method {ref.match} --task {task}` first"
+    )
+
+
+def _is_of_this_code(record: Record) -> bool:
+    """Whether a record's method, and the one inside it, is the code that is here now."""
+    own = record.identity.code if record.identity is not None else {record.method.name: record.method.adapter_version}
+    was = sourcecode.settled(own)
+    here = registry.method_packages()
+    return all(name in here and sourcecode.of_card(registry.card(name))[name] == code for name, code in was.items())

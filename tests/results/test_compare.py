@@ -11,6 +11,7 @@ import pytest
 
 from kdbench import cli
 from kdbench.base.errors import UserError
+from kdbench.identity import sourcecode
 from kdbench.index.store import Store
 from kdbench.records import files as records
 from kdbench.results import cells, claims
@@ -108,6 +109,13 @@ def test_plain_at_m_waits_for_m(folder):
         match_of(registry.method("plain@reviewkd"), "digits/few-shot", 1, "cpu/fp32/x1", [folder / "nothing"])
     with pytest.raises(UserError, match="unknown method"):
         registry.method("plain@nonsense")
+
+
+def test_plain_at_m_waits_for_m_as_its_code_is_now(folder, monkeypatch):
+    ref = registry.method("plain@reviewkd")
+    monkeypatch.setattr(sourcecode, "of_card", lambda card: {card.name: f"{card.version}+0123456789abcdef"})
+    with pytest.raises(UserError, match="its code has changed since it was measured; run `kdbench evaluate"):
+        match_of(ref, "digits/few-shot", 1, "cpu/fp32/x1", [folder / "records"])
 
 
 def test_the_verdict_is_in_words(rows):
