@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.base.fields import INPUT_WORDS
+from kdbench.base.once import said_once
 
 ANY_TEACHER = "*"
 """A teacher role in :attr:`Needs.teachers`: whichever teacher the task names first."""
@@ -29,17 +30,8 @@ class NotApplicable(Exception):
     """A method cannot run on this task; the message is the reason. The run is recorded as ``not_applicable``."""
 
 
-class Out(NamedTuple):
-    """What every network returns.
-
-    Attributes:
-        logits: (N, C) scores of a classifier, (N,) prediction of a regression in scaled units; None for a teacher that
-            only offers stored features.
-        maps: stage outputs after the activation, shallow to deep, each (N, C, H, W) or (N, C, L).
-        preact: the same stages before the activation.
-        stem: output of the stem after the activation.
-        emb: (N, D) pooled penultimate features, the input of the classifier.
-    """
+class _Fields(NamedTuple):
+    """The fields of :class:`Out`, absent ones too."""
 
     logits: Tensor | None
     maps: tuple[Tensor, ...] = ()
@@ -47,10 +39,55 @@ class Out(NamedTuple):
     stem: Tensor | None = None
     emb: Tensor | None = None
 
+
+class Out(_Fields):
+    """What every network returns.
+
+    A field is given, or absent: None, and ``()`` of maps. Reading ``logits``, ``stem`` or ``emb`` where it is absent
+    raises :class:`NotApplicable`, so a method reads without asking; what may do without a field asks :meth:`has`.
+
+    Attributes:
+        logits: (N, C) scores of a classifier, (N,) prediction of a regression in scaled units; absent of a teacher that
+            only offers stored features.
+        maps: stage outputs after the activation, shallow to deep, each (N, C, H, W) or (N, C, L).
+        preact: the same stages before the activation.
+        stem: output of the stem after the activation.
+        emb: (N, D) pooled penultimate features, the input of the classifier.
+    """
+
+    __slots__ = ()
+
+    @property
+    def logits(self) -> Tensor:
+        return _given(self, "logits", self[0])
+
+    @property
+    def stem(self) -> Tensor:
+        return _given(self, "stem", self[3])
+
+    @property
+    def emb(self) -> Tensor:
+        return _given(self, "emb", self[4])
+
+    def has(self, field: str) -> bool:
+        """Whether the network gave a field."""
+        value = self[self._fields.index(field)]
+        return value is not None and value != ()
+
     def float(self) -> Out:
         """The same as float32."""
-        logits, stem, emb = (t if t is None else t.float() for t in (self.logits, self.stem, self.emb))
-        return Out(logits, tuple(t.float() for t in self.maps), tuple(t.float() for t in self.preact), stem, emb)
+        logits, maps, preact, stem, emb = self
+        logits, stem, emb = (t if t is None else t.float() for t in (logits, stem, emb))
+        return Out(logits, tuple(t.float() for t in maps), tuple(t.float() for t in preact), stem, emb)
+
+
+def _given(out: Out, name: str, value: Tensor | None) -> Tensor:
+    """A field's value; the absent one raises :class:`NotApplicable`."""
+    if value is None:
+        said_once(f"reading Out.{name} of a network without it raises NotApplicable; ask out.has({name!r}) first", 4)
+        there = ", ".join(field for field in out._fields if out.has(field)) or "nothing"
+        raise NotApplicable(f"a network that it reads gives no {name}, but {there}")
+    return value
 
 
 class Targets(Protocol):
@@ -142,6 +179,7 @@ class Batch:
         index: (N*V,) row numbers in the training set, for memory banks.
         views: V.
         present: input name to (N*V,) bool, for inputs some rows lack; an input not named here is always present.
+        handed: in ``after_step``, what the losses of the step handed over (:class:`Terms`); None before, or if nothing.
     """
 
     x: Mapping[str, Tensor]
@@ -149,6 +187,7 @@ class Batch:
     index: Tensor
     views: int = 1
     present: Mapping[str, Tensor] = field(default_factory=dict)
+    handed: Any = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -295,6 +334,19 @@ class Group:
     params: Sequence[nn.Parameter]
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     schedule: Literal["task", "constant"] | tuple[float, ...] = "task"
+
+
+class Terms(dict[str, Tensor]):
+    """Named terms of a step, and what ``after_step`` needs of how they were computed and finds in ``batch.handed``.
+
+    Args:
+        terms: by name.
+        handed: tensors in any container; without gradients, and of several processes from gathered rows.
+    """
+
+    def __init__(self, terms: Mapping[str, Tensor], handed: Any = None) -> None:
+        super().__init__(terms)
+        self.handed = handed
 
 
 Losses = Callable[[Batch, At], "dict[str, Tensor]"]
@@ -484,7 +536,7 @@ class Method(nn.Module):
         hp: the card's hyper-parameters, typed and frozen.
 
     Raises:
-        NotApplicable: from ``__init__``, when the pair cannot serve the method; the message is the reason.
+        NotApplicable: from :meth:`setup`, when the pair cannot serve the method; the message is the reason.
     """
 
     def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
@@ -493,6 +545,15 @@ class Method(nn.Module):
         self.students = nn.ModuleList(students)
         self.teachers = dict(teachers)  # a plain dict: teachers are not parameters of the method
         self.hp = hp
+        if _sets_itself_up(type(self)):
+            said_once(
+                f"{type(self).__name__} has __init__ and setup; Method calls setup() now, move the former into it"
+            )
+        else:
+            self.setup()
+
+    def setup(self) -> None:
+        """Makes the method's own modules, sized by ``task.probe(net)``, and refuses what cannot serve it."""
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
@@ -515,12 +576,16 @@ class Method(nn.Module):
         return self.student
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        """Named terms, 0-d, already weighted; the engine minimises their sum."""
+        """Named terms, 0-d, already weighted; the engine minimises their sum.
+
+        A dict, or :class:`Terms`, which also hands :meth:`after_step` what it needs.
+        """
         raise NotApplicable(f"{type(self).__name__} defines neither losses nor stages")
 
     def after_step(self, batch: Batch, at: At) -> None:
         """After each optimiser step of a stage with ``losses``, without gradients: memory banks, moving averages.
-        Of several processes each writes alike: rows that ``losses`` gathered, not those of ``batch``."""
+        What the losses handed over is ``batch.handed``. Of several processes each writes alike: rows that ``losses``
+        gathered, not those of ``batch``."""
 
     def groups(self) -> list[Group]:
         """Parameters by optimiser; one group of all of them unless overridden."""
@@ -535,3 +600,8 @@ class Method(nn.Module):
         overridden ``train()``, or by its losses around each use.
         """
         yield Stage("distill", losses=self.losses, groups=self.groups(), epochs=self.task.epochs)
+
+
+def _sets_itself_up(cls: type[Method]) -> bool:
+    """Whether a ``setup`` is an older adapter's own, which its ``__init__`` calls."""
+    return any({"__init__", "setup"} <= vars(base).keys() for base in cls.__mro__ if base is not Method)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import kinds
-from kdbench.contract import At, Batch, Method, Network, Out, Rows, Stage, TaskInfo
+from kdbench.contract import At, Batch, Method, Network, Out, Rows, Stage, TaskInfo, Terms
 from kdbench.engine import assemble as prepare
 from kdbench.specs import registry
 from kdbench.specs.config import INNER, MethodConfig
@@ -150,10 +150,12 @@ class Assembled:
 
     Attributes:
         method: in train mode; what a case stores is bound to its modules before its terms are asked for.
+        handed: what the last losses left for after the step.
     """
 
     method: Method
     batch: Batch
+    handed: Any = None
 
     def stages(self) -> dict[str, Stage]:
         """Its stages by name, all of them passed through."""
@@ -163,7 +165,9 @@ class Assembled:
         """The weighted terms that a stage minimises, in an epoch counted from 0."""
         losses = self.stages()[stage].losses
         assert losses is not None
-        return losses(self.batch, self.at(epoch))
+        terms = losses(self.batch, self.at(epoch))
+        self.handed = terms.handed if isinstance(terms, Terms) else None
+        return terms
 
     def total(self, stage: str = "distill", epoch: int = 0) -> Tensor:
         """Their sum."""
@@ -174,7 +178,7 @@ class Assembled:
         for bank in getattr(self.method, "banks", ()):
             bank.rows = bank.rows.clone()
         with torch.no_grad():
-            self.method.after_step(self.batch, self.at(0))
+            self.method.after_step(replace(self.batch, handed=self.handed), self.at(0))
 
     @staticmethod
     def at(epoch: int) -> At:
@@ -224,7 +228,7 @@ def assembled(
     if not isinstance(teachers, Mapping):
         teachers = {} if teachers is None else {INPUT: teachers}
     facts: dict[str, Any] = {"n_train": len(batch), "batch": len(batch) // batch.views, **task}
-    logits = [net.out.logits for net in students if isinstance(net, Stub) and net.out.logits is not None]
+    logits = [net.out.logits for net in students if isinstance(net, Stub) and net.out.has("logits")]
     facts.setdefault("classes", logits[0].shape[-1] if logits else 10)
     facts.setdefault("train_labels", torch.arange(facts["n_train"]) % max(2, facts["classes"]))
     hp = hyper_parameters(name, values)

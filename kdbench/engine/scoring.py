@@ -55,5 +55,5 @@ class Scorer:
     def _embed(self, net: nn.Module, batches: InOrder) -> Tensor | None:
         """(N, D) embeddings, None for a network without them."""
         with evaluating(net):
-            found = [net(batch).emb for batch in batches]
-        return None if any(emb is None for emb in found) else torch.cat(found).float()
+            outs = [net(batch) for batch in batches]
+        return torch.cat([out.emb for out in outs]).float() if all(out.has("emb") for out in outs) else None

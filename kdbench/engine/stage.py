@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive
-from kdbench.contract import At, Batch, Method, Stage
+from kdbench.contract import At, Batch, Method, Stage, Terms
 from kdbench.engine import optim
 from kdbench.engine.graphs import Replay
 from kdbench.engine.task import Task
@@ -131,6 +132,8 @@ class StageRun:
         terms = self.stage.losses(batch, at)
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.update(total)
+        if isinstance(terms, Terms):
+            batch = replace(batch, handed=terms.handed)
         with torch.no_grad():
             self.method.after_step(batch, at)
         return {name: term.detach() for name, term in {**terms, "total": total}.items()}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from kdbench import kinds, models
 from kdbench.base.cache import Damaged, build_once
 from kdbench.base.files import canonical_json, sha256, sha256_file
+from kdbench.base.once import said_once
 from kdbench.base.seeds import derive, generator
 from kdbench.contract import Batch, Network, Out, Rows, Stage
 from kdbench.data.feed.dataset import Dataset, take
@@ -205,7 +204,7 @@ class Task:
 
     def loss(self, out: Out, batch: Batch) -> Tensor:
         if isinstance(batch, Tensor):  # an adapter of before: it gave the targets alone
-            _say_once("a method calls task.loss(out, batch): give it the batch, task.loss(out, batch)")
+            said_once("a method calls task.loss(out, batch): give it the batch, task.loss(out, batch)")
             batch = Batch({}, batch, torch.arange(len(batch), device=batch.device))
         return self._kind.loss(out, batch)
 
@@ -325,8 +324,3 @@ def _join(rows: Rows, extra: Rows) -> Rows:
     }
     y = torch.cat([rows.y, extra.y.to(rows.y)]) if isinstance(rows.y, Tensor) else rows.y.join(extra.y)
     return Rows(x, y)
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    warnings.warn(line, FutureWarning, stacklevel=4)

@@ -154,7 +154,6 @@ class Kind:
 
         A tensor of as many rows; or less, such as counts, where whole outputs would not fit into memory.
         """
-        assert out.logits is not None
         return out.logits.float()
 
     def joined(self, answers: Sequence[Any]) -> Any:

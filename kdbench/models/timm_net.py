@@ -85,8 +85,8 @@ class TimmNetwork(Network):
                 f"timm net {self.name!r} cannot read inputs {input_shape}: {_line(error)}; choose another net or size"
             ) from error
         self.train()
-        same = isinstance(own, Tensor) and ours is not None and own.numel() == ours.numel()
-        if not (same and torch.allclose(own.flatten(), ours.flatten(), rtol=1e-3, atol=1e-4)):  # type: ignore[union-attr]
+        same = isinstance(own, Tensor) and own.numel() == ours.numel()
+        if not (same and torch.allclose(own.flatten(), ours.flatten(), rtol=1e-3, atol=1e-4)):
             raise UserError(
                 f"timm net {self.name!r} has scores that are not those of one linear classifier on its pooled features "
                 "(it adds an auxiliary head or averages several); choose another net"

@@ -5,14 +5,14 @@ Settings and exits are those of an unofficial repository; the paper's own code i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Needs, Network, NotApplicable, TaskInfo
+from kdbench.contract import At, Batch, Needs, NotApplicable
 from kdbench.methods.shared.connectors import CONV, ConvBN
 from kdbench.methods.shared.logits import ScoreMethod
 
@@ -74,8 +74,9 @@ class BYOT(ScoreMethod):
         least = 2  # batch norm of 1x1 maps
         return Needs(teachers=(), teacher=frozenset(), student=fields, min_batch=least, one_process=None)
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        super().setup()
+        task = self.task
         *shallow, deepest = [m.shape[1:] for m in task.probe(self.student).maps]
         for shape in shallow:
             if any(s % d for s, d in zip(shape[1:], deepest[1:], strict=True)):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from torch import Tensor, nn
 
-from kdbench.contract import Network, Out, TaskInfo
+from kdbench.contract import Out
 from kdbench.methods.shared.objective import Imitation
 
 
@@ -33,16 +30,13 @@ class CC(Imitation):
     min_batch = 2
     one_process = None
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
         student, teacher = task.probe(self.student).emb, task.probe(self.teacher).emb
-        assert student is not None
-        assert teacher is not None
         self.embed_student = nn.Linear(student.shape[1], hp.width)
         self.embed_teacher = nn.Linear(teacher.shape[1], hp.width)
 
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:
-        assert target.emb is not None
         student = self.task.gather(self.embed_student(out.emb))
         teacher = self.task.gather(self.embed_teacher(target.emb.detach()))
         return {"correlation": self.hp.correlation_weight * correlation_loss(student, teacher)}

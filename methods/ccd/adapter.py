@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Inner, Method, Needs, Network, NotApplicable, Stage, TaskInfo
+from kdbench.contract import At, Batch, Inner, Method, Needs, NotApplicable, Stage
 from kdbench.methods.shared.jda import jda
 from kdbench.methods.shared.logits import require_classes
 
@@ -58,13 +58,13 @@ class CCD(Method):
         of_inner = inner.needs()
         return replace(of_inner, kinds=KINDS & (of_inner.kinds or KINDS), inputs="same", views=2)
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
         require_classes(task, 2)
-        self.views = jda(task, (self.student, *teachers.values()), hp.policy, hp.probability)
+        self.views = jda(task, (self.student, *self.teachers.values()), hp.policy, hp.probability)
         self.inner = None if hp.inner is None else self._built(hp.inner)
         if self.inner is None:
-            classes = [task.probe(net).logits.shape[1] for net in (self.student, self.teacher)]  # type: ignore[union-attr]
+            classes = [task.probe(net).logits.shape[1] for net in (self.student, self.teacher)]
             if classes[0] != classes[1]:
                 raise NotApplicable(f"the student has {classes[0]} classes, the teacher {classes[1]}")
             if hp.ce_weight == 0:

@@ -6,7 +6,6 @@ Shapes: B rows, B' of them with the teacher's modality, D width of the teacher's
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +19,6 @@ from kdbench.contract import (
     Group,
     Method,
     Needs,
-    Network,
     NotApplicable,
     Out,
     TaskInfo,
@@ -141,12 +139,12 @@ class CCL(Method):
             one_process=None,
         )
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
         if task.classes < 2:
             raise NotApplicable("it contrasts classes, the task has one")
-        width = _width(task.probe(self.student))
-        widths = {role: _width(task.probe(net)) for role, net in teachers.items()}
+        width = task.probe(self.student).emb.shape[1]
+        widths = {role: task.probe(net).emb.shape[1] for role, net in self.teachers.items()}
         for role, other in widths.items():
             if other != width and hp.unequal_widths == "refuse":
                 raise NotApplicable(
@@ -157,7 +155,7 @@ class CCL(Method):
             nn.Identity() if other == width else nn.Linear(width, other) for other in widths.values()
         )
         self.compositions = nn.ModuleList(Composition(other, task.classes, hp.normalise) for other in widths.values())
-        self.taus = [hp.audio_tau if role == "audio" else hp.tau for role in teachers]
+        self.taus = [hp.audio_tau if role == "audio" else hp.tau for role in self.teachers]
         _warn_of_one_class(task)
 
     def groups(self) -> list[Group]:
@@ -203,8 +201,3 @@ def _warn_of_one_class(task: TaskInfo) -> None:
             f"ccl: about {expected:.0f} of its batches hold one class alone and have no negatives; raise train.batch",
             stacklevel=3,
         )
-
-
-def _width(out: Out) -> int:
-    assert out.emb is not None
-    return out.emb.shape[1]

@@ -5,13 +5,12 @@ Shapes: N rows of a batch, D width of the embeddings, n training rows, K negativ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Method, Needs, Network, TaskInfo
+from kdbench.contract import At, Batch, Method, Needs, Terms
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.banks import MemoryBank, Negatives, multiplicity
 from kdbench.methods.shared.matching import unit
@@ -81,39 +80,44 @@ class CRD(Method):
         teacher = student if hp.kd_weight else frozenset({"emb"})
         return Needs(student=student, teacher=teacher, batch=frozenset({"index"}), one_process=None)
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
         self.negatives = Negatives(task.train_labels, hp.negatives)
-        widths = [task.probe(net).emb.shape[1] for net in (self.student, self.teacher)]  # type: ignore[union-attr]
+        widths = [task.probe(net).emb.shape[1] for net in (self.student, self.teacher)]
         self.embeddings = nn.ModuleList(Embedding(width, hp.width) for width in widths)
         self.banks = nn.ModuleList(MemoryBank(task.n_train, hp.width) for _ in widths)
         self.contrasts = nn.ModuleList(Contrast() for _ in widths)
-        self._fresh: tuple[Tensor, list[Tensor]] | None = None
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        hp = self.hp
+        hp, gather = self.hp, self.task.gather
         out, target = self.student(batch), self.teacher(batch)
-        embeddings, banks, contrasts = (list[Any](m) for m in (self.embeddings, self.banks, self.contrasts))
-        gather = self.task.gather
-        rows = [gather(embed(of.emb)) for embed, of in zip(embeddings, (out, target), strict=True)]
+        embed_s, embed_t = self.embeddings
+        v_s, v_t = gather(embed_s(out.emb)), gather(embed_t(target.emb))
         y, index = gather(batch.y), gather(batch.index)
-        counts = multiplicity(self.negatives.draw(y, at.rng), len(banks[0].rows))
-        # The student's rows meet the teacher's memory and the other way round.
-        own, other = (
-            contrast(row, bank.rows, index, counts, hp.contrast_temperature)
-            for contrast, row, bank in zip(contrasts, rows, banks[::-1], strict=True)
-        )
-        self._fresh = index, [row.detach() for row in rows]
         terms = {
             "task": hp.ce_weight * self.task.loss(out, batch),
-            "contrast": hp.contrast_weight * (own + other),
+            "contrast": hp.contrast_weight * self._contrast(v_s, v_t, index, self.negatives.draw(y, at.rng)),
         }
         if hp.kd_weight:
             terms["kd"] = hp.kd_weight * kd_loss(out.logits, target.logits, hp.temperature)
-        return terms
+        return Terms(terms, handed=(index, v_s.detach(), v_t.detach()))
+
+    def _contrast(self, v_s: Tensor, v_t: Tensor, index: Tensor, drawn: Tensor) -> Tensor:
+        """Each network's embeddings against the memory of the other, summed, 0-d.
+
+        Args:
+            v_s, v_t: (N, D) embeddings of the student and of the teacher.
+            index: (N,) rows of the memories that are their own.
+            drawn: (N, K) rows that are their negatives.
+        """
+        memory_s, memory_t = (bank.rows for bank in list[Any](self.banks))
+        counts = multiplicity(drawn, len(memory_s))
+        contrast_s, contrast_t = self.contrasts
+        temperature = self.hp.contrast_temperature
+        own = contrast_s(v_s, memory_t, index, counts, temperature)
+        return own + contrast_t(v_t, memory_s, index, counts, temperature)
 
     def after_step(self, batch: Batch, at: At) -> None:
-        assert self._fresh is not None
-        index, fresh = self._fresh
-        for bank, rows in zip(list[Any](self.banks), fresh, strict=True):
+        index, *embedded = batch.handed
+        for bank, rows in zip(list[Any](self.banks), embedded, strict=True):
             bank.update(index, rows, self.hp.momentum, batch.views)

@@ -6,15 +6,15 @@ Shapes: N rows, C classes. A temperature is one number for all rows, or an (N, 1
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Needs, Network, TaskInfo
-from kdbench.methods.shared.logits import ScoreMethod, linear_ramp, others, require_same_shape, row_divergence
+from kdbench.contract import At, Batch, Needs, TaskInfo
+from kdbench.methods.shared.logits import ScoreMethod, others, require_same_shape, row_divergence
+from kdbench.methods.shared.ramps import ramp
 
 
 def target_divergence(student: Tensor, teacher: Tensor, y: Tensor, temperature: float | Tensor) -> Tensor:
@@ -67,9 +67,9 @@ class DKD(ScoreMethod):
     def needs(cls, hp: Any) -> Needs:
         return Needs(one_process=None)
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        warn_of_two_classes(task)
+    def setup(self) -> None:
+        super().setup()
+        warn_of_two_classes(self.task)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp
@@ -77,5 +77,5 @@ class DKD(ScoreMethod):
         divergence = dkd_loss(out.logits, target.logits, batch.y, hp.temperature, hp.alpha, hp.beta)
         return {
             "ce": hp.ce_weight * self.task.loss(out, batch),
-            "dkd": linear_ramp(at.epoch, hp.warmup_epochs) * divergence,
+            "dkd": ramp("linear", at.epoch, hp.warmup_epochs) * divergence,
         }

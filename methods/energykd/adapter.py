@@ -6,7 +6,7 @@ ones are mixed and seen once more (HE-DA). Shapes: N rows of a batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Needs, Network, NotApplicable, Stage, TaskInfo
+from kdbench.contract import At, Batch, Needs, NotApplicable, Stage
 from kdbench.methods.dkd.adapter import dkd_loss, warn_of_two_classes
 from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.logits import ScoreMethod, linear_ramp, row_divergence
+from kdbench.methods.shared.logits import ScoreMethod, row_divergence
+from kdbench.methods.shared.ramps import ramp
 
 ALWAYS_MIXED = 2
 """HE-DA mixes this many first rows of a batch whatever their energy."""
@@ -90,8 +91,9 @@ class EnergyKD(ScoreMethod):
             return Needs(min_batch=ALWAYS_MIXED, one_process="it mixes rows with others of the whole batch")
         return Needs(one_process=None)
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        super().setup()
+        task, hp = self.task, self.hp
         if hp.form == "dkd":
             warn_of_two_classes(task)
         self.inputs = {self.student.input, self.teacher.input}
@@ -128,7 +130,7 @@ class EnergyKD(ScoreMethod):
         terms = {"ce": hp.ce_weight * self.task.loss(out, batch)}
         if hp.form == "dkd":
             divergence = dkd_loss(out.logits, target.logits, batch.y, temperature, hp.alpha, hp.beta)
-            terms["dkd"] = hp.kd_weight * linear_ramp(at.epoch, hp.warmup_epochs) * divergence
+            terms["dkd"] = hp.kd_weight * ramp("linear", at.epoch, hp.warmup_epochs) * divergence
         elif hp.form == "kd":
             terms["kd"] = hp.kd_weight * row_divergence(out.logits, target.logits, temperature).mean()
         else:

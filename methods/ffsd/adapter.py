@@ -7,24 +7,29 @@ expansion and the guides: one guide for the leader and for every common but the 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Group, Method, Needs, Network, NotApplicable, Out, TaskInfo
+from kdbench.contract import At, Batch, Group, Method, Needs, NotApplicable, Out
+from kdbench.methods.ffsd.losses import (
+    LOWEST,
+    diversity_loss,
+    fusion_loss,
+    guide_losses,
+    guided,
+    leader_losses,
+    mutual_loss,
+    shifted,
+)
 from kdbench.methods.ffsd.networks import Fusion, Guide, Squeeze
 from kdbench.methods.kd.adapter import kd_loss
+from kdbench.methods.shared.ramps import ramp
 
-LOWEST = 3
-"""One part in this many of an attention map counts as weak."""
-RAMP = 5.0
-"""Steepness of the ramp: its first value is exp(-RAMP (1 - 1/epochs)^2)."""
 FUSION_DECAY = 1e-5
 GUIDE_OPTIMIZER = {"name": "adam", "lr": 1e-3, "weight_decay": 1e-4}
 
@@ -35,104 +40,6 @@ class Weights(NamedTuple):
     diversity: float
     fusion: float
     guide: float
-
-
-def ramp(epoch: int, epochs: int) -> float:
-    """Share of the full weights in an epoch counted from 1; 1 from epoch ``epochs`` on."""
-    return math.exp(-RAMP * (1 - epoch / epochs) ** 2) if epoch < epochs else 1.0
-
-
-def attention(x: Tensor) -> Tensor:
-    """(N, 1, H, W) mean over channels of the squared map."""
-    return x.square().mean(dim=1, keepdim=True)
-
-
-def flat_unit(x: Tensor) -> Tensor:
-    """(N, all) each row of unit length; a norm below 1e-12 counts as 1e-12."""
-    return F.normalize(x.flatten(1), dim=1)
-
-
-def match(x: Tensor, y: Tensor) -> Tensor:
-    """Mean squared difference of the flattened unit rows over all their elements, 0-d."""
-    return F.mse_loss(flat_unit(x), flat_unit(y))
-
-
-class Shifted(NamedTuple):
-    """What a common is pushed towards.
-
-    Attributes:
-        target: (N, P) attention with its strong positions replaced.
-        map: (N, C, H, W) the map moved by the same shift.
-    """
-
-    target: Tensor
-    map: Tensor
-
-
-def shifted(last: Tensor) -> Shifted:
-    """The last map of the previous common, strong positions weakened and weak ones strengthened, constants.
-
-    Raw norm and normalised values are mixed as in the official code.
-    """
-    last = last.detach()
-    raw = attention(last)
-    norm, a = raw.flatten(1).norm(dim=1, keepdim=True), flat_unit(raw)
-    place = a.shape[1] // LOWEST - 1
-    threshold = a.sort(dim=1).values[:, place : place + 1]
-    target = (norm / 2 - a) * torch.sign(a - threshold) + norm / 2
-    shift = (target - a) * norm / last.shape[1]
-    return Shifted(target, last + shift.view_as(raw))
-
-
-def guided(maps: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Attention of the stages but the last against the guide's, summed, 0-d."""
-    return sum((match(attention(m), attention(t)) for m, t in zip(maps, targets, strict=False)), maps[0].new_zeros(()))
-
-
-def mutual_loss(logits: Sequence[Tensor], i: int, temperature: float) -> Tensor:
-    """Softened divergence of common ``i`` from each other common, their mean, 0-d."""
-    others = [kd_loss(logits[i], z, temperature) for j, z in enumerate(logits) if j != i]
-    return torch.stack(others).mean()
-
-
-def diversity_loss(last: Tensor, target: Tensor) -> Tensor:
-    """Squared error of a common's normalised attention from the (N, P) shifted one, mean over both axes."""
-    return F.mse_loss(flat_unit(attention(last)), target)
-
-
-def fusion_loss(fused: Tensor, logits: Sequence[Tensor], temperature: float) -> Tensor:
-    """Softened divergence of the fusion's logits from the mean of the commons', 0-d."""
-    return kd_loss(fused, torch.stack(list(logits)).mean(dim=0), temperature)
-
-
-def leader_losses(
-    out: Out, expanded: Tensor, fused: Tensor, joined: Tensor, targets: Sequence[Tensor], weight: float
-) -> dict[str, Tensor]:
-    """The leader's imitation of maps, each term 0-d.
-
-    Args:
-        out: the leader's output.
-        expanded: (N, M C, H, W) its last map after the expansion.
-        fused, joined: the fusion's map and the commons' concatenated maps, constants.
-        targets: what the leader's guide makes of the fused map.
-    """
-    last = out.maps[-1]
-    return {
-        "fused_map": weight * match(attention(last), attention(fused.detach())),
-        "joined_maps": weight * match(attention(expanded), attention(joined.detach())),
-        "guided": weight * guided(out.maps, targets),
-    }
-
-
-def guide_losses(guide: nn.Module, maps: Sequence[Tensor], weight: float) -> dict[str, Tensor]:
-    """Training of a guide on its network's own maps, constants; batch statistics; each term 0-d."""
-    maps = [m.detach() for m in maps]
-    made = guide(maps[-1])
-    pairs = list(zip(made, maps, strict=False))
-    return {
-        "guide_maps": weight * torch.stack([match(s, m) for s, m in pairs]).sum(),
-        "guide_attention": weight * torch.stack([match(attention(s), attention(m)) for s, m in pairs]).sum(),
-    }
 
 
 class FFSD(Method):
@@ -148,8 +55,8 @@ class FFSD(Method):
             one_process=None,
         )
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
         maps = task.probe(self.student).maps
         _refuse(maps)
         channels = [m.shape[1] for m in maps]
@@ -170,12 +77,12 @@ class FFSD(Method):
         ]
 
     def weights(self, epoch: int) -> Weights:
-        """Ramped weights of an epoch counted from 1."""
-        hp, share = self.hp, ramp(epoch, self.hp.ramp_epochs)
+        """Ramped weights of an epoch counted from 0."""
+        hp, share = self.hp, ramp("gaussian", epoch, self.hp.ramp_epochs)
         return Weights(share * hp.diversity_weight, share * hp.fusion_weight, share * hp.guide_weight)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        weights = self.weights(at.epoch + 1)
+        weights = self.weights(at.epoch)
         leader, *commons = (net(batch) for net in self.students)
         joined = torch.cat([common.maps[-1].detach() for common in commons], dim=1)
         fused = self.fusion(joined)
@@ -192,7 +99,7 @@ class FFSD(Method):
         logits = [common.logits for common in commons]
         parts = []
         for i, common in enumerate(commons):
-            mutual = mutual_loss(logits, i, self.hp.temperature)  # type: ignore[arg-type]
+            mutual = mutual_loss(logits, i, self.hp.temperature)
             parts.append({"commons_task": self.task.loss(common, batch), "commons_mutual": mutual})
             if i:
                 push = shifted(commons[i - 1].maps[-1])
@@ -202,12 +109,11 @@ class FFSD(Method):
         return _summed(parts)
 
     def _fusion(self, scores: Tensor, commons: Sequence[Out], batch: Batch) -> dict[str, Tensor]:
-        kd = fusion_loss(scores, [common.logits for common in commons], self.hp.temperature)  # type: ignore[misc]
+        kd = fusion_loss(scores, [common.logits for common in commons], self.hp.temperature)
         return {"fusion_task": self.task.loss(Out(scores), batch), "fusion_kd": kd}
 
     def _leader(self, leader: Out, scores: Tensor, fused: Tensor, joined: Tensor, weight: float) -> dict[str, Tensor]:
         guide: Any = self.guides[0]
-        assert leader.logits is not None
         kd = kd_loss(leader.logits, scores, self.hp.temperature)
         targets = guide.targets(fused.detach())
         return {"kd": kd, **leader_losses(leader, self.expansion(leader.maps[-1]), fused, joined, targets, weight)}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import Network, NotApplicable, Out, TaskInfo
+from kdbench.contract import NotApplicable, Out
 from kdbench.methods.shared.connectors import regressor
 from kdbench.methods.shared.matching import same_axes
 from kdbench.methods.shared.objective import Imitation
@@ -30,13 +27,13 @@ class FitNet(Imitation):
     min_batch = 2  # the regressor's batch norm, where maps are 1x1
     one_process = None
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task = self.task
         student, teacher = self._hints(task.probe(self.student), task.probe(self.teacher))
         try:
             self.regressor = regressor(student.shape[1:], teacher.shape[1:], nn.ReLU())
         except ValueError as error:
-            raise NotApplicable(f"hint stage {hp.hint_stage}: {error}") from error
+            raise NotApplicable(f"hint stage {self.hp.hint_stage}: {error}") from error
 
     def _hints(self, out: Out, target: Out) -> tuple[Tensor, Tensor]:
         stages = min(len(out.maps), len(target.maps))

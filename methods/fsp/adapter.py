@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import Network, NotApplicable, Out, TaskInfo
+from kdbench.contract import NotApplicable, Out
 from kdbench.methods.shared.matching import match
 from kdbench.methods.shared.objective import Initialisation
 
@@ -47,8 +46,8 @@ class FSP(Initialisation):
     reads = frozenset({"maps"})
     one_process = None
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task = self.task
         student, teacher = self._maps(task.probe(self.student), task.probe(self.teacher))
         if len(student) < 2:
             raise NotApplicable("flow matrices need at least two maps, the student has one")
@@ -60,7 +59,7 @@ class FSP(Initialisation):
     @staticmethod
     def _maps(out: Out, target: Out) -> tuple[list[Tensor], list[Tensor]]:
         """Stem, where both networks have one, and stages."""
-        stems = [] if out.stem is None or target.stem is None else [(out.stem, target.stem)]
+        stems = [(out.stem, target.stem)] if out.has("stem") and target.has("stem") else []
         return [*(s for s, _ in stems), *out.maps], [*(t for _, t in stems), *target.maps]
 
     def imitation(self, out: Out, target: Out) -> dict[str, Tensor]:

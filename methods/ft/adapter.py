@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Group, Network, NotApplicable, Out, Stage, TaskInfo
+from kdbench.contract import At, Batch, Group, NotApplicable, Out, Stage
 from kdbench.methods.shared.connectors import CONV, TRANSPOSED, ConvBN
 from kdbench.methods.shared.matching import match, same_axes, unit, with_axes
 from kdbench.methods.shared.objective import Imitation, phase_epochs
@@ -80,13 +79,13 @@ class FT(Imitation):
     reads = frozenset({"maps"})
     one_process = None
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task = self.task
         student, teacher = same_axes(task.probe(self.student).maps[-1], task.probe(self.teacher).maps[-1])
         if match(student, teacher)[0].shape[2:].numel() == 1:
             raise NotApplicable("the last maps have one position; factors of such maps are always equal")
         self.axes = student.ndim - 2
-        factors = max(1, int(hp.factor_ratio * teacher.shape[1]))
+        factors = max(1, int(self.hp.factor_ratio * teacher.shape[1]))
         self.paraphraser = Paraphraser(teacher.shape[1], factors, self.axes)
         self.translator = Translator(student.shape[1], factors, self.axes)
 

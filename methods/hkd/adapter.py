@@ -6,13 +6,14 @@ Shapes: B rows of a batch, C classes, D width of the embeddings, n training rows
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Method, Needs, Network, TaskInfo
+from kdbench.contract import At, Batch, Method, Needs, TaskInfo, Terms
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.banks import MemoryBank, Negatives, fewest_negatives, info_nce, multiplicity
 from kdbench.methods.shared.matching import unit
@@ -90,56 +91,56 @@ class HKD(Method):
         fields = frozenset({"logits", "emb"})
         return Needs(student=fields, teacher=fields, batch=frozenset({"index"}), one_process=None)
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
         self.negatives = Negatives(task.train_labels, min(hp.negatives, fewest_negatives(task.train_labels)))
-        probed: list[Any] = [task.probe(net) for net in (self.student, self.teacher)]
+        probed = [task.probe(net) for net in (self.student, self.teacher)]
         widths = [out.emb.shape[1] for out in probed]
         self.embeddings = nn.ModuleList(Embedding(width, hp.width) for width in widths)
         self.banks = nn.ModuleList(MemoryBank(task.n_train, hp.width) for _ in widths)
-        self._fresh: tuple[Tensor, list[Tensor]] | None = None
-        rows = min(task.batch, task.n_train)
-        if rows < hp.neighbours:
-            warnings.warn(
-                f"hkd: batches of {rows} rows are smaller than method.neighbours={hp.neighbours}, so no graph is built "
-                "and the banks stay as they are",
-                stacklevel=2,
-            )
-        if torch.equal(*probed[1].logits):
-            warnings.warn(
-                "hkd: the teacher predicts two rows alike, so its graph's neighbours mean little", stacklevel=2
-            )
+        _warn(task, hp.neighbours, probed[1].logits)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        hp = self.hp
+        hp, gather = self.hp, self.task.gather
         sides: list[Any] = list(self.embeddings)
         outs = (self.student(batch), self.teacher(batch))
-        gather = self.task.gather
         nodes = [gather(side.nodes(out.emb)) for side, out in zip(sides, outs, strict=True)]
         y, index = gather(batch.y), gather(batch.index)
         banks: list[Any] = [bank.rows for bank in self.banks]
         stored = [bank[index] for bank in banks]
         log_counts = multiplicity(self.negatives.draw(y, at.rng), len(banks[0])).log()
+        contrast = partial(contrasts, banks=banks, log_counts=log_counts, tau=hp.tau, negatives_of=hp.negatives_of)
         terms = {
             "task": hp.ce_weight * self.task.loss(outs[0], batch),
-            "individual": hp.hkd_weight * contrasts(nodes, stored, banks, log_counts, hp.tau, hp.negatives_of).sum(),
+            "individual": hp.hkd_weight * contrast(nodes, stored).sum(),
             "graph": nodes[0].new_zeros(()),
         }
-        self._fresh = None
-        if len(y) >= hp.neighbours:
-            self._fresh = index, [node.detach() for node in nodes]
+        graph = len(y) >= hp.neighbours
+        if graph:
             nearest = [neighbours(gather(out.logits), hp.neighbours) for out in outs]
             mixed = [side.mixed(node, near) for side, node, near in zip(sides, nodes, nearest, strict=True)]
             targets = [smoothed(old, new, hp.smoothing) for old, new in zip(stored, mixed, strict=True)]
-            graph = contrasts(mixed, targets, banks, log_counts, hp.tau, hp.negatives_of).sum()
-            terms["graph"] = hp.hkd_weight * graph
+            terms["graph"] = hp.hkd_weight * contrast(mixed, targets).sum()
         if hp.kd_weight:
             terms["kd"] = hp.kd_weight * kd_loss(outs[0].logits, outs[1].logits, hp.temperature)
-        return terms
+        return Terms(terms, handed=(index, *(node.detach() for node in nodes)) if graph else ())
 
     def after_step(self, batch: Batch, at: At) -> None:
-        if self._fresh is None:  # no graph was built
+        if batch.handed == ():  # no graph was built
             return
-        index, fresh = self._fresh
-        for bank, nodes in zip(list[Any](self.banks), fresh, strict=True):
-            bank.update(index, nodes, self.hp.momentum, batch.views)
+        index, *nodes = batch.handed
+        for bank, rows in zip(list[Any](self.banks), nodes, strict=True):
+            bank.update(index, rows, self.hp.momentum, batch.views)
+
+
+def _warn(task: TaskInfo, least: int, teacher: Tensor) -> None:
+    """Warns of batches too small for a graph of ``least`` neighbours, and of a teacher with equal logits (2, C)."""
+    rows = min(task.batch, task.n_train)
+    if rows < least:
+        warnings.warn(
+            f"hkd: batches of {rows} rows are smaller than method.neighbours={least}, so no graph is built "
+            "and the banks stay as they are",
+            stacklevel=3,
+        )
+    if torch.equal(*teacher):
+        warnings.warn("hkd: the teacher predicts two rows alike, so its graph's neighbours mean little", stacklevel=3)

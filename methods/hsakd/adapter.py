@@ -5,14 +5,14 @@ Shapes: N images, C classes, four rotations of each image, the first of them upr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import ANY_TEACHER, At, Batch, Group, Needs, Network, NotApplicable, Stage, TaskInfo
+from kdbench.contract import ANY_TEACHER, At, Batch, Group, Needs, NotApplicable, Stage
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.heads import JointHeads, joint_labels
 from kdbench.methods.shared.objective import phase_epochs
@@ -79,9 +79,9 @@ class HSAKD(Phased):
             one_process=None,
         )
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        nets = [*students] if hp.form == "online" else [self.student, self.teacher]
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
+        nets = [*self.students] if hp.form == "online" else [self.student, self.teacher]
         self.views = rotated(task, *nets)
         stages = [len(task.probe(net).maps) for net in nets]
         if stages[0] != stages[1]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Needs, Network, TaskInfo
+from kdbench.contract import At, Batch, Needs
 from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.shared.logits import ScoreMethod, linear_ramp
+from kdbench.methods.shared.logits import ScoreMethod
+from kdbench.methods.shared.ramps import ramp
 
 DEVIATION_FLOOR = 1e-7
 """Added to the standard deviation, so that equal logits become zeros."""
@@ -30,9 +30,9 @@ class LSKD(ScoreMethod):
     def needs(cls, hp: Any) -> Needs:
         return Needs(one_process=None)
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        if task.classes == 2:
+    def setup(self) -> None:
+        super().setup()
+        if self.task.classes == 2:
             warnings.warn("standardized logits of two classes hold nothing but which is larger", stacklevel=2)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ class LSKD(ScoreMethod):
         student, teacher = (standardized(z) for z in (out.logits, self.teacher(batch).logits))
         if hp.form == "dkd":
             divergence = dkd_loss(student, teacher, batch.y, hp.temperature, hp.alpha, hp.beta)
-            divergence = linear_ramp(at.epoch, hp.warmup_epochs) * divergence
+            divergence = ramp("linear", at.epoch, hp.warmup_epochs) * divergence
         else:
             divergence = kd_loss(student, teacher, hp.temperature)
         return {"ce": hp.ce_weight * self.task.loss(out, batch), hp.form: hp.kd_weight * divergence}

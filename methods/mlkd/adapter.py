@@ -5,7 +5,7 @@ Shapes: N rows, C classes. Every row is seen weakly augmented (the task's augmen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Needs, Network, Stage, TaskInfo
+from kdbench.contract import At, Batch, Needs, Stage
 from kdbench.methods.lskd.adapter import standardized
 from kdbench.methods.shared.logits import ScoreMethod, require_same_shape, row_divergence
 from kdbench.methods.shared.views import weak_and_strong
@@ -81,9 +81,9 @@ class MLKD(ScoreMethod):
     def needs(cls, hp: Any) -> Needs:
         return Needs(inputs="same", views=2, min_batch=2, one_process=None)
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        self.views = weak_and_strong(task, self.student, *teachers.values())
+    def setup(self) -> None:
+        super().setup()
+        self.views = weak_and_strong(self.task, self.student, *self.teachers.values())
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp

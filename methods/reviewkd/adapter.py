@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Method, Needs, Network, NotApplicable, Out, TaskInfo
+from kdbench.contract import At, Batch, Method, Needs, NotApplicable, Out
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.matching import pair_stages
+from kdbench.methods.shared.ramps import ramp
 
 NORM_ROWS = 2
 """Fewest values a batch norm of pooled features can normalise."""
@@ -102,8 +103,8 @@ class ReviewKD(Method):
             one_process=None,
         )
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
         if hp.kl_weight and task.kind == "regression":
             raise NotApplicable("its KL term needs class scores; set method.kl_weight=0")
         student, teacher = self._stages(task.probe(self.student), task.probe(self.teacher))
@@ -117,8 +118,6 @@ class ReviewKD(Method):
     def _stages(self, student: Out, teacher: Out) -> tuple[list[Tensor], list[Tensor]]:
         """The chosen stages of both, shallow to deep, then the pooled ones; the teacher's are constants."""
         hp = self.hp
-        assert student.emb is not None
-        assert teacher.emb is not None
         pairs = pair_stages(
             getattr(student, hp.student_features),
             getattr(teacher, hp.teacher_features),
@@ -128,10 +127,6 @@ class ReviewKD(Method):
         pairs.append((student.emb, teacher.emb.detach()))
         return [_as_map(s) for s, _ in pairs], [_as_map(t) for _, t in pairs]
 
-    def ramp(self, epoch: int) -> float:
-        """Weight of the review loss in an epoch counted from 0."""
-        return min(1.0, epoch / self.hp.warmup_epochs) if self.hp.warmup_epochs else 1.0
-
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp
         out, target = self.student(batch), self.teacher(batch)
@@ -140,7 +135,7 @@ class ReviewKD(Method):
         total = torch.stack([hcl(o, t, hp.levels) for o, t in zip(outputs, stages, strict=True)]).sum()
         terms = {
             "task": hp.ce_weight * self.task.loss(out, batch),
-            "review": hp.review_weight * self.ramp(at.epoch) * total,
+            "review": hp.review_weight * ramp("from_zero", at.epoch, hp.warmup_epochs) * total,
         }
         if hp.kl_weight:
             terms["kl"] = hp.kl_weight * kd_loss(out.logits, target.logits, hp.temperature)

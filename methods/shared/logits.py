@@ -1,19 +1,21 @@
 """What methods on class scores share: least numbers of classes, the divergence of a row, scores without the target
-class, a ramp by epoch.
+class.
 
 Shapes: N rows, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.contract import Method, Network, NotApplicable, TaskInfo
+from kdbench.base.once import said_once
+from kdbench.contract import Method, NotApplicable, TaskInfo
+from kdbench.methods.shared.ramps import ramp
 
 
 def require_classes(task: TaskInfo, least: int) -> None:
@@ -31,9 +33,8 @@ class ScoreMethod(Method):
 
     min_classes: ClassVar[int] = 2
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        require_classes(task, self.min_classes)
+    def setup(self) -> None:
+        require_classes(self.task, self.min_classes)
 
 
 def require_same_shape(student: Tensor, teacher: Tensor) -> None:
@@ -68,6 +69,9 @@ def others(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, place + (place >= y[:, None]))
 
 
-def linear_ramp(epoch: int, epochs: int) -> float:
-    """A weight that rises to 1 over the first ``epochs``, ``epoch`` of them done; never 0, and 1 for no epochs."""
-    return min((epoch + 1) / epochs, 1.0) if epochs else 1.0
+def __getattr__(name: str) -> Any:
+    """What has moved, for adapters of before."""
+    if name != "linear_ramp":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    said_once("logits.linear_ramp(epoch, epochs) is kdbench.methods.shared.ramps.ramp('linear', epoch, epochs) now", 4)
+    return partial(ramp, "linear")

@@ -6,12 +6,12 @@ It is RepDistiller's ``gamma CE + alpha KL + beta L`` (Tian, Krishnan & Isola 20
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from kdbench.contract import UNSHOWN, At, Batch, Group, Method, Needs, Network, Out, Stage, TaskInfo
+from kdbench.contract import UNSHOWN, At, Batch, Group, Method, Needs, Out, Stage
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.matching import pair_stages
 
@@ -50,9 +50,7 @@ class Imitation(Method, ABC):
         hp = self.hp
         terms = {"task": hp.ce_weight * self.task.loss(out, batch)}
         if hp.kd_weight:
-            assert out.logits is not None
             assert target is not None
-            assert target.logits is not None
             terms["kd"] = hp.kd_weight * kd_loss(out.logits, target.logits, hp.temperature)
         return terms
 
@@ -71,9 +69,8 @@ class StageWise(Imitation):
     reads = frozenset({"maps"})
     field: ClassVar[Literal["maps", "preact"]] = "maps"
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        self.build(self.pairs(task.probe(self.student), task.probe(self.teacher)))
+    def setup(self) -> None:
+        self.build(self.pairs(self.task.probe(self.student), self.task.probe(self.teacher)))
 
     def build(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         """Makes the modules, sized by maps of two rows; a method without any leaves this as it is."""

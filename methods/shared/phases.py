@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 from torch import nn
 
-from kdbench.contract import Method, Network, Stage, TaskInfo
+from kdbench.contract import Method, Stage, TaskInfo
 
 
 class Phased(Method):
     """A method that holds some of its modules in eval mode during a stage, whatever mode the engine sets."""
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        self._held: list[nn.Module] = []
+    _held: Sequence[nn.Module] = ()
 
     def hold(self, *modules: nn.Module) -> None:
         """From now on exactly these modules stay in eval mode; call it before a stage is yielded."""
-        self._held = list(modules)
+        self._held = modules
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

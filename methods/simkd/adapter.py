@@ -6,14 +6,14 @@ The deployed network is the student's trunk, a projector to the teacher's featur
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Group, Method, Needs, Network, NotApplicable, Out, TaskInfo
+from kdbench.contract import At, Batch, Group, Method, Needs, Network, NotApplicable, Out
 from kdbench.methods.shared.connectors import CONV, NORM
 from kdbench.methods.shared.matching import pool, same_axes
 from kdbench.models.base import scores
@@ -101,14 +101,14 @@ class SimKD(Method):
             one_process=None,
         )
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task = self.task
         target = task.probe(self.teacher)
         self._after_norm = not _is_pooled(target.maps[-1], target.emb)
         if self._after_norm and not (target.preact and _is_pooled(self._target(target), target.emb)):
             raise NotApplicable("the teacher's classifier does not read its pooled last map, so it cannot be reused")
         student, teacher = same_axes(task.probe(self.student).maps[-1], self._target(target))
-        projector = Projector(student.shape[1:], teacher.shape[1:], hp.factor)
+        projector = Projector(student.shape[1:], teacher.shape[1:], self.hp.factor)
         self.net = Projected(self.student, projector.to(task.device), self.teacher.classifier)
         self._strip()
 
@@ -147,7 +147,7 @@ class SimKD(Method):
         return {"feature": self.hp.feature_weight * feature_loss(projected, target)}
 
 
-def _is_pooled(maps: Tensor, emb: Tensor | None) -> bool:
+def _is_pooled(maps: Tensor, emb: Tensor) -> bool:
     """Whether an embedding is the mean of a map over its positions."""
     pooled = maps.flatten(2).mean(2)
-    return emb is not None and pooled.shape == emb.shape and torch.allclose(pooled, emb, rtol=1e-3, atol=1e-5)
+    return pooled.shape == emb.shape and torch.allclose(pooled, emb, rtol=1e-3, atol=1e-5)

@@ -6,14 +6,14 @@ turned images are image-major: row 3 n + r - 1 is image n turned r times.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Group, Method, Needs, Network, Stage, TaskInfo
+from kdbench.contract import At, Batch, Group, Method, Needs, Stage
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.logits import row_divergence
 from kdbench.methods.shared.matching import unit
@@ -99,10 +99,9 @@ class SSKD(Method):
             one_process=None,
         )
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
-        self.views = rotated(task, self.student, self.teacher, raw=True)
-        widths = [task.probe(net).emb.shape[1] for net in (self.student, self.teacher)]  # type: ignore[union-attr]
+    def setup(self) -> None:
+        self.views = rotated(self.task, self.student, self.teacher, raw=True)
+        widths = [self.task.probe(net).emb.shape[1] for net in (self.student, self.teacher)]
         self.student_head, self.teacher_head = (ProjectionHead(width) for width in widths)
 
     def _joined(self, batch: Batch, rows: Tensor) -> Tensor:

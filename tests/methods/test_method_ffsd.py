@@ -13,7 +13,8 @@ from kdbench.checks.tiny import method_config, tiny
 from kdbench.contract import At, Batch, NotApplicable, Out
 from kdbench.engine.assemble import hyper_parameters
 from kdbench.engine.stage import StageRun
-from kdbench.methods.ffsd.adapter import FFSD, attention, match, ramp, shifted
+from kdbench.methods.ffsd.adapter import FFSD
+from kdbench.methods.ffsd.losses import attention, match, shifted
 from kdbench.methods.ffsd.networks import Guide
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
@@ -118,11 +119,6 @@ def test_only_the_leaders_backbone_is_deployed(ffsd):
     assert len(ffsd.method.students) == 3
     plain = sum(p.numel() for p in ffsd.task.build_student().parameters())
     assert sum(p.numel() for p in ffsd.method.deployed.parameters()) == plain
-
-
-def test_ramp_is_that_of_the_paper():
-    assert [round(ramp(epoch, 5), 4) for epoch in range(1, 8)] == [0.0408, 0.1653, 0.4493, 0.8187, 1, 1, 1]
-    assert ramp(1, 1) == 1.0
 
 
 @pytest.mark.parametrize(("side", "place"), [((3, 3), 3), ((2, 2), 1), ((1, 3), 1), ((4, 5), 6)])

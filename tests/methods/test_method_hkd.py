@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -66,7 +67,7 @@ def test_every_read_of_a_bank_sees_its_state_before_the_step():
     first = method.losses(rows, at())
     assert all(torch.equal(old, bank.rows) for old, bank in zip(before, method.banks, strict=True))
     sum(first.values()).backward()  # a bank written in place between forward and backward would raise
-    method.after_step(rows, at())
+    method.after_step(replace(rows, handed=first.handed), at())
     changed = [(old != bank.rows).any(dim=1) for old, bank in zip(before, method.banks, strict=True)]
     assert all(c[:12].all() and not c[12:].any() for c in changed)
     again = method.losses(rows, at())
@@ -84,7 +85,7 @@ def test_a_batch_of_fewer_rows_than_neighbours_has_no_graph_and_leaves_the_banks
     assert float(terms["graph"]) == 0
     assert torch.isfinite(terms["individual"])
     sum(terms.values()).backward()
-    method.after_step(part, at())
+    method.after_step(replace(part, handed=terms.handed), at())
     assert all(torch.equal(old, bank.rows) for old, bank in zip(before, method.banks, strict=True))
     assert all(side.graph.weight.grad is None for side in method.embeddings)
 

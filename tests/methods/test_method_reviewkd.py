@@ -200,15 +200,6 @@ def batch_of(method, rows=16):
     return method.task.wrap(method.task.rows(torch.arange(rows)))
 
 
-@pytest.mark.parametrize(
-    ("epoch", "warmup", "ramp"),
-    [(0, 20, 0.0), (5, 20, 0.25), (19, 20, 0.95), (20, 20, 1.0), (99, 20, 1.0), (0, 0, 1.0)],
-)
-def test_the_ramp_counts_epochs_from_zero(method, epoch, warmup, ramp):
-    method.hp = replace(method.hp, warmup_epochs=warmup)
-    assert method.ramp(epoch) == ramp
-
-
 def test_the_ramp_weighs_the_review_loss_alone(method):
     method.hp = replace(method.hp, kl_weight=2.0)
     batch = batch_of(method)

@@ -17,7 +17,7 @@ from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.lskd.adapter import standardized
 from kdbench.methods.mlkd.adapter import correlation_losses, masks, prediction_loss
 from kdbench.methods.nkd.adapter import others_loss, target_loss
-from kdbench.methods.shared.logits import linear_ramp, others, row_divergence
+from kdbench.methods.shared.logits import others, row_divergence
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
 
@@ -165,11 +165,6 @@ def test_mlkd_strong_view_counts_at_every_temperature_but_in_the_published_code(
     official = prediction_loss(student, teacher, (1.0, 2.0, 3.0, 4.0), nothing, official_code=True)
     (weak,) = torch.autograd.grad(official, student[0])
     assert weak.any()
-
-
-@pytest.mark.parametrize(("epoch", "epochs", "weight"), [(0, 20, 0.05), (19, 20, 1.0), (50, 20, 1.0), (0, 0, 1.0)])
-def test_ramps_count_epochs_from_one(epoch, epochs, weight):
-    assert linear_ramp(epoch, epochs) == weight
 
 
 def test_label_smoothing_is_refused_on_a_regression_and_smooths_labels():

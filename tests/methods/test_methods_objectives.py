@@ -352,7 +352,7 @@ def fsp(made: Assembled) -> dict[str, Tensor]:
     """Flows of stem and stages, the larger map of a pair pooled to the smaller one."""
     flows = []
     for net in (made.method.student, made.method.teacher):
-        stems = [] if made.method.teacher.out.stem is None else [net.out.stem]
+        stems = [net.out.stem] if made.method.teacher.out.has("stem") else []
         every = [x[: len(made.batch)] for x in (*stems, *net.out.maps)]
         pairs = [(F.adaptive_avg_pool2d(a, b.shape[2:]), b) for a, b in pairwise(every)]
         flows.append([torch.einsum("nchw,ndhw->ncd", a, b) / b.shape[2:].numel() for a, b in pairs])

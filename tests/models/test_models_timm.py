@@ -44,7 +44,7 @@ def test_output_is_timms_own_with_maps(name: str, shape: tuple[int, ...], stages
     torch.testing.assert_close(net.classifier(out.emb), out.logits)
     assert len(out.maps) == stages
     assert all(m.ndim == 4 for m in out.maps)
-    assert (out.stem is not None) == stem
+    assert out.has("stem") == stem
     assert out.preact == ()
     (sum(m.square().mean() for m in out.maps) + out.logits.square().sum()).backward()
     assert [key for key, p in net.named_parameters() if p.grad is None] == []

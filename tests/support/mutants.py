@@ -275,7 +275,7 @@ def _code(code: CodeType, path: Sequence[str]) -> CodeType:
     return code
 
 
-MAKING = ("__init__", "needs", "build")
+MAKING = ("__init__", "setup", "needs", "build")
 
 
 def of_class(cls: type) -> Iterator[FunctionType]:

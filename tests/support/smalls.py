@@ -31,9 +31,10 @@ class Trained(Stub):
 
     def forward(self, batch: Batch) -> Out:
         out = super().forward(batch)
-        logits, stem, emb = (None if x is None else self.own * x for x in (out.logits, out.stem, out.emb))
-        maps = out.maps if self.tails else tuple(self.own * x for x in out.maps)
-        return Out(logits, maps, tuple(self.own * x for x in out.preact), stem, emb)
+        logits, maps, preact, stem, emb = out
+        logits, stem, emb = (None if x is None else self.own * x for x in (logits, stem, emb))
+        maps = maps if self.tails else tuple(self.own * x for x in maps)
+        return Out(logits, maps, tuple(self.own * x for x in preact), stem, emb)
 
     def tail(self, stage: int) -> nn.Module:
         return TrainedTail(super().tail(stage))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.checks.tiny import method_config
-from kdbench.contract import At, Batch, Group, Method, Needs, Network, Out, Rows, Stage, Views
+from kdbench.contract import At, Batch, Group, Method, Needs, Network, Out, Rows, Stage, Terms, Views
 from kdbench.engine.assemble import hyper_parameters
 from kdbench.specs.card import Card
 from kdbench.specs.registry import MethodRef
@@ -55,7 +55,7 @@ class Toy(Method):
 
 
 class Bank(Toy):
-    """A memory bank written after each step, noise from ``at.rng``, a ramp by epoch."""
+    """A memory bank written after each step from what the losses hand over, noise from ``at.rng``, a ramp by epoch."""
 
     NEEDS: ClassVar[dict[str, Any]] = {
         "batch": frozenset({"index"}),
@@ -63,8 +63,7 @@ class Bank(Toy):
         "teacher": frozenset({"emb"}),
     }
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def setup(self) -> None:
         self.embed = nn.Linear(self.task.probe(self.student).emb.shape[1], self.task.probe(self.teacher).emb.shape[1])
         self.register_buffer("memory", torch.zeros(self.task.n_train, self.embed.out_features))
 
@@ -72,11 +71,13 @@ class Bank(Toy):
         out = self.student(batch)
         noise = torch.randn(out.emb.shape, generator=at.rng, device=out.emb.device)
         wanted = self.teacher(batch).emb + self.memory[batch.index]
-        near = F.mse_loss(self.embed(out.emb + 0.1 * noise), wanted)
-        return {"task": self.task.loss(out, batch), "near": 0.1 * at.epoch / at.epochs * near}
+        embedded = self.embed(out.emb + 0.1 * noise)
+        near = F.mse_loss(embedded, wanted)
+        terms = {"task": self.task.loss(out, batch), "near": 0.1 * at.epoch / at.epochs * near}
+        return Terms(terms, handed=embedded.detach())
 
     def after_step(self, batch: Batch, at: At) -> None:
-        self.memory[batch.index] = 0.9 * self.memory[batch.index] + 0.1 * self.embed(self.student(batch).emb)
+        self.memory[batch.index] = 0.9 * self.memory[batch.index] + 0.1 * batch.handed
 
 
 class Adversary(Toy):

@@ -52,9 +52,9 @@ class Steps:
         given = {name: self.case.tensors.get(f"input.step{step}.{name}") for name in NAMES}
         nets = [Stub(Out(given[f"logits_{q}"], emb=given[f"emb_{q}"])) for q in "st"]
         index, y = given["index"], given["target"]
-        softened = all(net.out.logits is not None for net in nets)
+        softened = all(net.out.has("logits") for net in nets)
         ce, kd = self.weights[0] * (y is not None), self.weights[1] * softened
-        if nets[0].out.logits is None:
+        if not nets[0].out.has("logits"):
             nets[0].out = nets[0].out._replace(logits=torch.zeros(len(index), 2))
         batch = batch_of(torch.zeros_like(index) if y is None else y, index=index)
         hp = {**self.hp, "ce_weight": ce, "kd_weight": kd}
