@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,9 +23,9 @@ from kdbench.contract import At, Batch, Group, Inner, Method, Needs, Network, No
 from kdbench.contract import Update as UpdateFn
 from kdbench.methods.cgan_kd import features
 from kdbench.methods.cgan_kd.ccgan import CcGAN
+from kdbench.methods.cgan_kd.fakes import Fakes
 from kdbench.methods.cgan_kd.gan import ClassGAN, ConditionalGAN, to_unit
 from kdbench.methods.cgan_kd.ratio import GROUPS, RatioNet, ratio_terms
-from kdbench.methods.cgan_kd.sampling import Rejection, filter_scalars, filtered, label_errors
 
 STUDENT_ONLY = ("inner", "finetune_lr")
 """Hyper-parameters that do not decide the fakes: runs that differ in them share a set."""
@@ -73,18 +72,19 @@ class CGANKD(Method):
             one_process=why,
         )
 
-    def __init__(self, task: TaskInfo, students: Sequence[Network], teachers: Mapping[str, Network], hp: Any) -> None:
-        super().__init__(task, students, teachers, hp)
+    def setup(self) -> None:
+        task, hp = self.task, self.hp
         check(hp)
         self.pixels = image_input(task, self.student, self.teacher)
         self.inner_method: Method | None = None
         self.label_features: features.LabelFeatures | None = None
+        self.label_range = (0.0, 1.0)
         self.gan: ConditionalGAN
         if task.kind == "classification":
             check_classes(task.classes, hp.filter)
             self.gan = ClassGAN(task, self.pixels, hp)
         else:
-            self.low, self.high = checked_range(task)
+            self.label_range = checked_range(task)
             self.gan = self._scalar_gan()
         self.own_features: nn.Module | None = None
         self.ratio: RatioNet | None = None
@@ -94,7 +94,7 @@ class CGANKD(Method):
     def _scalar_gan(self) -> CcGAN:
         """The GAN of a regression; its label net inverts the teacher's last layer, or that of a net of its own."""
         task, hp = self.task, self.hp
-        labels = (task.train_labels - self.low) / (self.high - self.low)
+        labels = self._shares(task.train_labels)
         if hp.features == "teacher":
             width = self.teacher.classifier.in_features
             return CcGAN(task, self.pixels, labels, self._teacher_back, width, hp)
@@ -104,9 +104,7 @@ class CGANKD(Method):
     def _feature_width(self) -> int:
         """Width of what the density ratio looks at; makes its extractor if that is not the teacher."""
         if self.hp.features == "teacher":
-            emb = self.task.probe(self.teacher).emb
-            assert emb is not None
-            return emb.shape[1]
+            return self.task.probe(self.teacher).emb.shape[1]
         shape = self.task.raw_shape[self.pixels]
         if self.task.kind == "classification":
             self.own_features = features.ClassFeatures(self.task, shape)
@@ -197,7 +195,12 @@ class CGANKD(Method):
 
     def _teacher_back(self, embedding: Tensor) -> Tensor:
         """Labels (N,) in [0, 1] of the teacher's penultimate features (N, width)."""
-        return (self.teacher.classifier(embedding).squeeze(1) - self.low) / (self.high - self.low)
+        return self._shares(self.teacher.classifier(embedding).squeeze(1))
+
+    def _shares(self, labels: Tensor) -> Tensor:
+        """Labels as in a batch to [0, 1] of the label range."""
+        low, high = self.label_range
+        return (labels - low) / (high - low)
 
     def _feature_step(self, net: Any, draw: Any, at: At, update: UpdateFn) -> dict[str, Tensor]:
         index = torch.randint(self.task.n_train, (self.hp.feature_batch,), generator=at.rng, device=at.rng.device)
@@ -223,6 +226,12 @@ class CGANKD(Method):
                 ]
             )
 
+    def _density(self, raw: Tensor, labels: Tensor) -> Tensor:
+        """Density ratios (N,) of pixels (N, C, H, W) uint8 and their labels (N,)."""
+        assert self.ratio is not None
+        with inference(self.ratio):
+            return self.ratio(self.phi(raw), self.gan.condition(labels)).squeeze(1)
+
     def _ratio_step(self, draw: Any, at: At, update: UpdateFn) -> dict[str, Tensor]:
         """One update of the density ratio: real rows, and fakes made for the same labels."""
         assert self.ratio is not None
@@ -237,77 +246,10 @@ class CGANKD(Method):
     # Fakes
 
     def make_fakes(self) -> dict[str, Tensor]:
-        """The set the student trains on: ``x`` uint8 (N, C, H, W), ``y`` (N,) as in a batch.
-
-        Raises:
-            SamplingError: no usable fakes can be had for a label; names it.
-        """
-        rng = self.task.rng("fakes")
-        if isinstance(self.gan, ClassGAN):
-            return self._class_fakes(self.gan, rng)
-        return self._scalar_fakes(rng)
-
-    def _draw(self, label: Tensor, rng: torch.Generator) -> Any:
-        """Gives fakes of one label (0-d), subsampled if asked for."""
-        hp = self.hp
-
-        def make(n: int) -> Tensor:
-            return torch.cat([self.gan.sample(label.expand(size), rng) for size in chunk_sizes(n, hp.proposals)])
-
-        ratio = self.ratio
-        if ratio is None:
-            return make
-
-        def propose(n: int) -> tuple[Tensor, Tensor]:
-            fakes = make(n)
-            with inference(ratio):
-                return fakes, ratio(self.phi(fakes), self.gan.condition(label.expand(n))).squeeze(1)
-
-        uniform = partial(torch.rand, generator=rng)
-        return Rejection(propose, uniform, hp.burn_in, hp.proposals, self._named(label), hp.max_rounds)
-
-    def _named(self, label: Tensor) -> object:
-        """A label in the words of a batch, for errors."""
-        if self.task.kind == "classification":
-            return int(label)
-        return f"{float(label) * (self.high - self.low) + self.low:.4g} (scaled)"
-
-    def _class_fakes(self, gan: ClassGAN, rng: torch.Generator) -> dict[str, Tensor]:
-        hp = self.hp
-        images, labels, agreed = [], [], []
-        for label in gan.present:
-            draw = self._draw(label, rng)
-            if not hp.filter:
-                images.append(draw(hp.per_label).cpu())
-                labels.append(label.expand(hp.per_label))
-                continue
-            teacher = partial(self._ask_teacher, what="logits")
-            fakes, logits = filtered(draw, teacher, hp.per_label, hp.filter_burn_in, hp.rho, int(label), hp.max_rounds)
-            predicted = logits.argmax(1)
-            images.append(fakes.cpu())
-            agreed.append(predicted == label)
-            labels.append(predicted if hp.relabel else label.expand(hp.per_label))
-        if agreed and float(torch.cat(agreed).float().mean()) < 2 / self.task.classes:
-            warnings.warn("the teacher agrees with the labels of the kept fakes no better than chance", stacklevel=2)
-        return {"x": torch.cat(images), "y": torch.cat(labels)}
-
-    def _scalar_fakes(self, rng: torch.Generator) -> dict[str, Tensor]:
-        hp, span = self.hp, self.high - self.low
-        known = self.gan.labels(torch.arange(self.task.n_train, device=self.task.device))
-        grid = torch.linspace(0, 1, hp.labels, device=known.device) * (known.max() - known.min()) + known.min()
-        images = torch.cat([self._draw(label, rng)(hp.per_label).cpu() for label in grid])
-        labels = grid.repeat_interleave(hp.per_label)
-        if hp.filter:
-            outputs = (self._ask_teacher(images.to(labels.device), "logits") - self.low) / span
-            predicted, errors = label_errors(outputs, labels, 1.0)
-            kept, _ = filter_scalars(errors, hp.rho)
-            images, labels = images[kept.cpu()], (predicted if hp.relabel else labels)[kept]
-        return {"x": images, "y": labels * span + self.low}
-
-
-def chunk_sizes(n: int, most: int) -> list[int]:
-    """n as sizes of at most ``most``."""
-    return [most] * (n // most) + ([n % most] if n % most else [])
+        """The set the student trains on, see :meth:`Fakes.make`."""
+        teacher = partial(self._ask_teacher, what="logits")
+        density = None if self.ratio is None else self._density
+        return Fakes(self.task, self.gan, self.hp, teacher, density, self.label_range).make(self.task.rng("fakes"))
 
 
 def joined(first: Rows, second: Rows) -> Rows:
