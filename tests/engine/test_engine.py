@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kdbench.base.errors import UserError
-from kdbench.contract import Group, NotApplicable, Rows, Stage
+from kdbench.contract import Group, NotApplicable, Rows, Stage, Terms
 from kdbench.engine import applicability, checkpoint, optim
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Diverged, Trainer
@@ -181,7 +181,9 @@ def test_divergence_is_reported_with_its_stage(toys, killed, task, monkeypatch, 
             *args, update = args
             args.append(lambda value, group=None: update(value * torch.nan, group))
         terms = right(self, *args)
-        return {key: term * torch.nan for key, term in terms.items()} if args[1].step > 3 else terms
+        if args[1].step <= 3:
+            return terms
+        return Terms({key: term * torch.nan for key, term in terms.items()}, handed=getattr(terms, "handed", None))
 
     monkeypatch.setattr(cls, loss, blown)
     with pytest.raises(Diverged, match="'fool'" if name == "Adversary" else "'distill'"):
