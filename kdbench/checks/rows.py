@@ -34,7 +34,7 @@ def remarks(given: Data, rows: Dataset, place: Place) -> Iterator[str]:
     found = of_source(given, place)
     if found is not None:
         yield from passed_over(*found)
-    if rows.label_range is None:
+    if _has_classes(rows):
         train, test = (torch.bincount(part.y, minlength=rows.classes) for part in (rows.train, rows.test))
         there = int((train > 0).sum())
         if there < rows.classes:
@@ -46,6 +46,11 @@ def remarks(given: Data, rows: Dataset, place: Place) -> Iterator[str]:
                 f"the parts hold the classes in other shares: class {odd} is {shares[0][odd]:.1f} % of the training "
                 f"rows and {shares[1][odd]:.1f} % of the test rows"
             )
+
+
+def _has_classes(rows: Dataset) -> bool:
+    """Whether each row has one class."""
+    return rows.label_range is None and isinstance(rows.train.y, Tensor)
 
 
 def varies(rows: Dataset) -> str | None:
@@ -60,7 +65,7 @@ def varies(rows: Dataset) -> str | None:
             where = f"{part} rows of input {name!r}"
             if len(index) > 1 and _equal(values):
                 return f"all {where} are equal{_why(values)}"
-            if values.dtype is not torch.uint8 or rows.label_range is not None:
+            if values.dtype is not torch.uint8 or not _has_classes(rows):
                 continue
             for label in y.unique().tolist():
                 members = values[y == label]
