@@ -16,12 +16,12 @@ import yaml
 from PIL import Image
 from plugged import CACHES, kdbench
 from safetensors.torch import load_file, save_file
+from said import Said
 
 from kdbench import identity
 from kdbench.base import plugins
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
-from kdbench.base.progress import Progress
 from kdbench.identity import release, sourcecode
 from kdbench.index.store import Store
 from kdbench.records import files as records
@@ -36,20 +36,6 @@ from kdbench.sweep.plan import RECORDED, Asked, plan
 
 TASK = "digits/few-shot"
 CPU = torch.device("cpu")
-
-
-class Said(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.lines: list[str] = []
-
-    def labelled(self, label: str) -> Progress:
-        return self
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture

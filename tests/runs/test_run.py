@@ -15,12 +15,12 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
+from said import Said
 
 from kdbench.base.errors import UserError
 from kdbench.base.files import sha256_file
 from kdbench.base.home import Home
 from kdbench.base.leftovers import tidy
-from kdbench.base.progress import Progress
 from kdbench.engine import teachers
 from kdbench.overhead import measure, worker
 from kdbench.overhead.timing import QUICK
@@ -34,20 +34,6 @@ from kdbench.specs.order import ConfigOrder
 
 CPU = torch.device("cpu")
 TASK = "digits/few-shot"
-
-
-class Said(Progress):
-    """Keeps what is said instead of printing it."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.lines: list[str] = []
-
-    def labelled(self, label: str) -> Progress:
-        return self
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture
