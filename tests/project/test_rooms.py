@@ -21,8 +21,8 @@ DATA = ("kdbench/data/decode", "kdbench/data/feed", "kdbench/data/sources", "kdb
 WORK = ("models", "devices", "engine", "overhead", "runs", "checks", "sweep")
 TRAINS = {*DATA, *(f"kdbench/{name}" for name in WORK)}
 ONLY = {
-    "kdbench/contract.py": {"kdbench/base"},
-    "methods": {"kdbench/contract.py", "kdbench/base", "kdbench/models", "kdbench/data/feed"},
+    "kdbench/contract": {"kdbench/base"},
+    "methods": {"kdbench/contract", "kdbench/base", "kdbench/models", "kdbench/data/feed"},
     **{room: set(ROWS) - TRAINS for room in ROWS if room.startswith("leaderboard")},
 }
 """Rooms that import less than the order lets them."""

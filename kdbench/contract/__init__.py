@@ -1,0 +1,42 @@
+"""The types a method adapter sees, and nothing else.
+
+An adapter is one class derived from :class:`Method` in ``methods/<name>/adapter.py``. The engine knows no method by
+name: what a method needs, trains and keeps is said with the types of this module.
+
+Shapes use N for the rows of a batch before views, V for views, C for classes (or channels of a map), D for widths.
+"""
+
+from kdbench.contract.batch import At, Batch, Rows
+from kdbench.contract.errors import NotApplicable
+from kdbench.contract.method import Inner, Method
+from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, UNSHOWN, Needs
+from kdbench.contract.network import Network
+from kdbench.contract.out import Out
+from kdbench.contract.stage import Group, Losses, Stage, Step, Terms, Update, Views
+from kdbench.contract.targets import Ragged, Targets
+from kdbench.contract.task import TaskInfo
+
+__all__ = [
+    "ALL_TEACHERS",
+    "ANY_TEACHER",
+    "UNSHOWN",
+    "At",
+    "Batch",
+    "Group",
+    "Inner",
+    "Losses",
+    "Method",
+    "Needs",
+    "Network",
+    "NotApplicable",
+    "Out",
+    "Ragged",
+    "Rows",
+    "Stage",
+    "Step",
+    "Targets",
+    "TaskInfo",
+    "Terms",
+    "Update",
+    "Views",
+]  # fmt: skip

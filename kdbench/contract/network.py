@@ -1,0 +1,54 @@
+"""A network, as methods see one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.contract.batch import Batch
+from kdbench.contract.errors import NotApplicable
+from kdbench.contract.out import Out
+
+
+class Network(nn.Module):
+    """A network of the zoo: reads its own input of a batch and returns :class:`Out`.
+
+    A subclass implements :meth:`encode`. ``input`` is set by the task (``pair.student.input``), so that a
+    low-resolution student, a cross-modal teacher and an ordinary pair are one case. ``autocast`` is set by the engine
+    (``engine.precision``): the type its forward computes in; what it returns is float32 all the same.
+    """
+
+    input: str = "image"
+    autocast: torch.dtype | None = None
+
+    def forward(self, batch: Batch) -> Out:
+        """The network's :class:`Out` for the rows of ``batch``."""
+        x = batch.x[self.input]
+        if self.autocast is None:
+            return self.encode(x)
+        with torch.autocast(x.device.type, self.autocast):
+            return self.encode(x).float()
+
+    def encode(self, x: Tensor) -> Out:
+        """:class:`Out` for a tensor of normalised inputs."""
+        raise NotApplicable(f"{type(self).__name__} has no encoder")
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last linear layer, from ``emb`` to ``logits``."""
+        raise NotApplicable(f"{type(self).__name__} offers no classifier")
+
+    def norm(self, stage: int) -> tuple[Tensor, Tensor]:
+        """Scale and shift, each (C,), of the batch norm whose output is ``preact[stage]``."""
+        raise NotApplicable(f"{type(self).__name__} offers no stage norms")
+
+    def tail(self, stage: int) -> nn.Module:
+        """A freshly initialised copy of what follows ``maps[stage]``: maps it to :class:`Out`.
+
+        Its ``classifier`` is a linear layer that may be replaced by one of other outputs.
+        """
+        raise NotApplicable(f"{type(self).__name__} offers no stage tails")
+
+    def extra_tail(self) -> nn.Module:
+        """A fresh tail of the last map with one more stage of its kind before the head."""
+        raise NotApplicable(f"{type(self).__name__} offers no stage tails")
