@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from kdbench.base.fields import Part
-from kdbench.records.overhead import Energy, Measured
+from kdbench.records.schema.overhead import Energy, Measured
 
 STORE_VERSION = 6
 """Bumped with any change below; an index of another version is rebuilt from the records."""

@@ -28,7 +28,7 @@ from kdbench.records.files import (
     side_of,
     spec_hash,
 )
-from kdbench.records.overhead import Measured
+from kdbench.records.schema.overhead import Measured
 
 TOLERANCE = 1e-6
 """Relative difference allowed between a stored overhead figure and the one its pairs give."""

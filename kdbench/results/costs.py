@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from kdbench.records.files import Record
-from kdbench.records.overhead import Measured
+from kdbench.records.schema.overhead import Measured
 from kdbench.specs.registry import PLAIN
 from kdbench.stats.step_ratio import estimate_ratio
 

@@ -321,7 +321,7 @@ def pairing_json(item: Pairing) -> dict[str, Any]:
 def overhead(block: dict[str, Any], title: str) -> Table:
     """An overhead block, a line a quantity."""
     made = table(title, "quantity", ">value")
-    from kdbench.records.overhead import QUANTITIES
+    from kdbench.records.schema.overhead import QUANTITIES
 
     for field, said in QUANTITIES.items():
         made.add_row(", ".join(filter(None, [said.name or said.head, said.unit])), escape(_value(block.get(field))))

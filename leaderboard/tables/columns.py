@@ -10,7 +10,7 @@ from kdbench.leaderboard.model.entries import Entry, Task
 from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.tables import cells
 from kdbench.leaderboard.tables.cells import Cell, Context
-from kdbench.records.overhead import QUANTITIES
+from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.results.taught import is_worse
 from kdbench.specs.registry import PLAIN
 

@@ -15,7 +15,7 @@ from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, s
 from kdbench.leaderboard.model.entries import Entry, Task
 from kdbench.leaderboard.model.ranking import Board, SuiteBoard, TaskBoard, step_ratio
 from kdbench.leaderboard.tables.cells import Cell
-from kdbench.records.overhead import QUANTITIES
+from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import (
     BOOTSTRAP_WARNING,

@@ -12,7 +12,7 @@ from kdbench.leaderboard.draw.charts import curve
 from kdbench.leaderboard.draw.numbers import NONE, between, si, significant, times
 from kdbench.leaderboard.model.source import Row
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, metric_word
-from kdbench.records.overhead import PARTS, QUANTITIES
+from kdbench.records.schema.overhead import PARTS, QUANTITIES
 
 Pairs = list[tuple[str, str]]
 

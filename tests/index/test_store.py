@@ -95,7 +95,7 @@ def test_columns_of_a_run(folder: Path) -> None:
 
 
 def test_every_scalar_of_the_overhead_has_a_column(folder: Path) -> None:
-    from kdbench.records.overhead import Measured
+    from kdbench.records.schema.overhead import Measured
 
     store = Store.memory(folder)
     columns = set(store.query("SELECT * FROM overhead LIMIT 1")[0])

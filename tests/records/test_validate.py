@@ -13,7 +13,7 @@ import records as factory
 
 from kdbench.base.errors import UserError
 from kdbench.records import files as records
-from kdbench.records.overhead import Measured
+from kdbench.records.schema.overhead import Measured
 from kdbench.records.validate import check_file, check_folder
 
 make: Callable[..., dict[str, Any]] = factory.make_record

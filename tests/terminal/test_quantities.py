@@ -7,7 +7,7 @@ import records as factory
 from kdbench.leaderboard.tables.columns import COLUMNS
 from kdbench.leaderboard.views.overview import _COSTS
 from kdbench.leaderboard.views.run import _overhead
-from kdbench.records.overhead import PARTS, QUANTITIES, Measured
+from kdbench.records.schema.overhead import PARTS, QUANTITIES, Measured
 from kdbench.terminal import tables
 
 
