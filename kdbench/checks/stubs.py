@@ -20,7 +20,7 @@ from kdbench import kinds
 from kdbench.contract import At, Batch, Method, Network, Out, Rows, Stage, TaskInfo, Terms
 from kdbench.engine import assemble as prepare
 from kdbench.specs import registry
-from kdbench.specs.config import INNER, MethodConfig
+from kdbench.specs.config import method_config
 
 INPUT = "image"
 SIDE = 8
@@ -187,14 +187,7 @@ class Assembled:
 
 def hyper_parameters(name: str, values: Mapping[str, Any]) -> Any:
     """The typed hyper-parameters of a method or variant: defaults but for ``values``, and so for an inner method."""
-    return prepare.hyper_parameters(_config(name, values))
-
-
-def _config(name: str, values: Mapping[str, Any]) -> MethodConfig:
-    ref = registry.method(name)
-    own = {**ref.card.defaults(), **(ref.variant.params if ref.variant else {}), **values}
-    inner = own.get(INNER)
-    return MethodConfig(ref, own, "custom", None if inner is None else _config(inner, {}))
+    return prepare.hyper_parameters(method_config(registry.method(name), values))
 
 
 def batch_of(y: Tensor, rows: Tensor | None = None, views: int = 1, index: Tensor | None = None, **more: Any) -> Batch:

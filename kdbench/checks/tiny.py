@@ -22,8 +22,9 @@ from kdbench.engine.place import RunPlace
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.parallel.ranks import Ranks
-from kdbench.specs.config import INNER, MethodConfig, RunConfig
-from kdbench.specs.registry import MethodRef, method
+from kdbench.specs import config
+from kdbench.specs.config import MethodConfig, RunConfig
+from kdbench.specs.registry import MethodRef
 from kdbench.specs.task import TaskSpec
 
 TWO_INPUTS = "two inputs"
@@ -96,11 +97,7 @@ class Tiny:
 
 def method_config(ref: MethodRef) -> MethodConfig:
     """The method's defaults, its variant's values, then its card's smoke values."""
-    values = {**ref.card.defaults(), **(ref.variant.params if ref.variant else {}), **ref.card.smoke}
-    inner = None
-    if INNER in values and ref.card.hyper_parameters[INNER].kind == "method" and values[INNER] is not None:
-        inner = method_config(method(values[INNER]))
-    return MethodConfig(ref, {key: ref.card.check(key, value) for key, value in values.items()}, "default", inner)
+    return config.method_config(ref, ref.card.smoke, lambda inner: inner.card.smoke)
 
 
 def scenes(needs: Needs) -> list[str]:
@@ -109,7 +106,7 @@ def scenes(needs: Needs) -> list[str]:
     return [*(served if needs.inputs != "other" else []), *([TWO_INPUTS] if needs.inputs != "same" else [])]
 
 
-def tiny(ref: MethodRef, config: MethodConfig, needs: Needs, scene: str) -> Tiny:
+def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny:
     """A tiny task that the method can run on, its teachers fitted.
 
     Args:
@@ -126,7 +123,7 @@ def tiny(ref: MethodRef, config: MethodConfig, needs: Needs, scene: str) -> Tiny
     for own_input, student, teacher in CROSS_PAIRS if cross else PAIRS:
         setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross)
         data = replace(rows(setting), properties=needs.data)
-        found = Tiny(RunConfig(config, task_spec(setting)), data, fitted(setting))
+        found = Tiny(RunConfig(chosen, task_spec(setting)), data, fitted(setting))
         try:
             with tempfile.TemporaryDirectory() as folder:
                 found.prepare(Path(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from kdbench import kinds
-from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Out
+from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Out, TaskInfo
 from kdbench.data.feed.dataset import Dataset
 from kdbench.engine.task import Task
 from kdbench.specs.task import TaskSpec
@@ -38,8 +38,16 @@ def kind_and_roles(needs: Needs, spec: TaskSpec) -> list[str]:
     """
     if (reason := kinds.refusal(needs.kinds, spec.kind)) is not None:
         raise NotApplicable(reason)
-    roles, together = list(spec.pair.teachers), spec.pair.ensemble is not None
-    wanted = []
+    return roles_read(needs, list(spec.pair.teachers), spec.pair.ensemble is not None)
+
+
+def roles_read(needs: Needs, roles: Sequence[str], together: bool = False) -> list[str]:
+    """Those of some teachers' roles that a method reads; all stand for any one where they are read ``together``.
+
+    Raises:
+        NotApplicable: a teacher it needs is not there.
+    """
+    wanted: list[str] = []
     for role in needs.teachers:
         if role in (ANY_TEACHER, ALL_TEACHERS):
             if not roles:
@@ -77,13 +85,8 @@ def nets_and_data(
     Raises:
         NotApplicable: naming what is missing.
     """
-    missing = needs.student - offers_of(student, task.probe(student))
-    if missing:
-        raise NotApplicable(f"the student {task.spec.pair.student.net} offers no {', '.join(sorted(missing))}")
-    for role, teacher in teachers.items():
-        offered = offers_of(teacher, task.probe(teacher))
-        if missing := needs.teacher - offered:
-            raise NotApplicable(f"the {role} teacher offers no {', '.join(sorted(missing))}")
+    nets(needs, task, student, teachers, task.spec.pair.student.net)
+    for role in teachers:
         if role in untrained and (missing := needs.teacher & OF_CLASSIFIER):
             raise NotApplicable(
                 f"it reads {', '.join(sorted(missing))} of the {role} teacher, whose weights are features alone"
@@ -91,3 +94,19 @@ def nets_and_data(
     missing = needs.data - task.data.properties
     if missing:
         raise NotApplicable(f"the data set is not {', '.join(sorted(missing))}")
+
+
+def nets(needs: Needs, task: TaskInfo, student: Network, teachers: Mapping[str, Network], called: str = "") -> None:
+    """Checks what the networks offer.
+
+    Args:
+        called: the student's name.
+
+    Raises:
+        NotApplicable: naming what is missing.
+    """
+    if missing := needs.student - offers_of(student, task.probe(student)):
+        raise NotApplicable(f"the student {called} ".strip() + f" offers no {', '.join(sorted(missing))}")
+    for role, teacher in teachers.items():
+        if missing := needs.teacher - offers_of(teacher, task.probe(teacher)):
+            raise NotApplicable(f"the {role} teacher offers no {', '.join(sorted(missing))}")

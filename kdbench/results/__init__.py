@@ -1,1 +1,5 @@
-"""What records say: cells, differences, costs, claims."""
+"""What records say: cells, differences, costs, claims. ``kdbench.results()`` reads them."""
+
+from kdbench.base.verbs import is_verb
+
+is_verb(__name__, "kdbench.api.results:results")

@@ -7,7 +7,7 @@ are refused first, each with one line.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra import compose, initialize
@@ -174,6 +174,25 @@ def run_config(
         match=match,
         engine=engine,
     )
+
+
+def method_config(
+    ref: MethodRef, values: Mapping[str, Any], of_inner: Callable[[MethodRef], Mapping[str, Any]] = lambda ref: {}
+) -> MethodConfig:
+    """A method away from any task: the card's defaults, its variant's values, then ``values``.
+
+    Args:
+        of_inner: what an inner method gets as ``values``.
+
+    Raises:
+        UserError: a hyper-parameter there is not, or a wrong value.
+    """
+    chosen = ref.card.defaults() | (ref.variant.params if ref.variant else {}) | dict(values)
+    inner = None
+    if chosen.get(INNER) is not None and _has_inner(ref.card):
+        inner_ref = registry.method(chosen[INNER])
+        inner = method_config(inner_ref, of_inner(inner_ref), of_inner)
+    return MethodConfig(ref, _typed(ref.card, chosen), "default", inner)
 
 
 def engine_options(overrides: Sequence[str]) -> EngineOptions:
