@@ -288,8 +288,11 @@ class Task:
         with seeded(self.seed, stream):
             net = build_network(student.net, student.input, self.data)
             if student.weights is not None:
-                digest = load_weights(net, student.weights, features=not first)
-                self.started_from = digest if first else self.started_from
+                loaded = load_weights(net, student.weights, features=not first)
+                if first:
+                    self.started_from = loaded.sha256
+                    if loaded.said:
+                        self._keeper.announce(loaded.said)
         return arrange.student(net.to(self.device), self.options)
 
     def loader(self, stage: Stage, drop_below: int) -> Loader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,23 @@ def get(config: RunConfig, role: str, data: Dataset, place: RunPlace) -> Trained
     own = teacher_spec(spec, teacher, config.smoke)
     with seeded(teacher.seed, "student-init"):
         net = build_network(teacher.net, teacher.input, data).to(device)
-    task = Task(own, data, device, teacher.seed, no_keeper(home), config.engine.without_teacher(), place.ranks)
+    task = Task(
+        own,
+        data,
+        device,
+        teacher.seed,
+        no_keeper(home, place.progress.say),
+        config.engine.without_teacher(),
+        place.ranks,
+    )
     if teacher.weights == "auto":
         facts = _cached(task, data.identity(), net, home, place.progress.labelled(f"teacher {teacher.net}"))
         source = "kdbench"
     else:
-        facts = {"weights_sha256": load_weights(net, teacher.weights), "seconds": None, "steps": None}
+        loaded = load_weights(net, teacher.weights)
+        if loaded.said:
+            place.progress.say(loaded.said)
+        facts = {"weights_sha256": loaded.sha256, "seconds": None, "steps": None}
         source = teacher.weights
     net.to(device).eval().requires_grad_(False)
     score = None
@@ -103,9 +115,9 @@ def untrained(spec: TaskSpec, role: str, data: Dataset, device: torch.device) ->
     return TrainedTeacher(role, net.eval().requires_grad_(False), math.nan, {})
 
 
-def no_keeper(home: Home) -> Keeper:
+def no_keeper(home: Home, announce: Callable[[str], None]) -> Keeper:
     """For a task of which nothing is kept."""
-    return Keeper(home.teachers, home.artefacts, {})
+    return Keeper(home.teachers, home.artefacts, {}, announce)
 
 
 def _refuse_weak(spec: TaskSpec, role: str, teacher: Teacher, score: float, smoke: bool) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.specs.task import AUTO, TaskSpec
+from kdbench.specs.task import AUTO, FEATURES, PART, TaskSpec
 
-TIMM, HUB, FEATURES = "timm", "hub:", "#features"
+TIMM, HUB = "timm", "hub:"
 
 
 @dataclass(frozen=True)
@@ -16,19 +16,22 @@ class Origin:
 
     Attributes:
         text: as it was written.
-        source: without ``#features``.
+        source: without ``#part=`` and ``#features``.
         features: the classifier is left as it is.
+        part: of the file, None where the weights are looked for in all of it.
     """
 
     text: str
     source: str
     features: bool
+    part: str | None = None
 
     @classmethod
     def of(cls, text: str) -> Origin:
         """What a key such as ``pair.student.weights`` names."""
-        source, mark, _ = text.partition(FEATURES)
-        return cls(text, source, bool(mark))
+        named, mark, _ = text.partition(FEATURES)
+        source, _, part = named.partition(PART)
+        return cls(text, source, bool(mark), part or None)
 
     @property
     def path(self) -> Path | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.contract import Network, NotApplicable
+from kdbench.models.libraries import in_timms_names
 
 WRAPPERS = ("module", "model", "net", "network", "backbone", "encoder")
 """Attributes under which code keeps a whole net; they may stand before some keys of a file and not before others."""
@@ -22,6 +23,8 @@ COUNTER = "num_batches_tracked"
 """Batch norms' counter, which decides nothing here and which older files lack."""
 SHOWN = 4
 """Keys named of each kind of mismatch."""
+PUBLISHED = "RepDistiller and mdistiller"
+"""Whose names a net's ``published_key`` knows."""
 
 State = dict[str, Tensor]
 
@@ -33,14 +36,16 @@ class Found:
     Attributes:
         place: where in the file, dotted; empty for all of it.
         state: the network's key, or the file's where the network has none, to tensor.
-        published: keys were renamed from the literature's.
+        names: whose names the keys had, where they were renamed.
+        cut: words of :data:`WRAPPERS` were left off single keys.
         inner: what stands before the network's keys and not before the file's: the net that it wraps.
         missing, unknown, misshapen: keys of the network, of the file, of both.
     """
 
     place: str
     state: State
-    published: bool
+    names: str
+    cut: bool
     inner: str
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -56,14 +61,25 @@ class Found:
         """Keys whose tensor has the network's shape."""
         return len(self.state) - len(self.unknown) - len(self.misshapen)
 
+    @property
+    def how(self) -> str:
+        """How the keys were read, in a few words; empty where they stand in the file as the network has them."""
+        told = (
+            f"its part {self.place!r}" if self.place else "",
+            f"without {', '.join(f'{word}.' for word in WRAPPERS[:3])} and their like before keys" if self.cut else "",
+            f"under the names of {self.names}" if self.names else "",
+        )
+        return ", ".join(text for text in told if text)
 
-def find(net: Network, content: Any, *, features: bool, where: str) -> State:
-    """Every weight and buffer of ``net``, by its own keys, from what a file holds.
+
+def find(net: Network, content: Any, *, features: bool, where: str, part: str | None = None) -> tuple[State, str]:
+    """Every weight and buffer of ``net``, by its own keys, from what a file holds, and how they were read.
 
     Args:
         content: nested mappings; what is no tensor is passed over.
         features: the classifier is left as it is, and so is its part of the file.
         where: names the file in errors.
+        part: the part of the file to read, by its dotted name or the end of it; None looks at all of them.
 
     Raises:
         UserError: nothing there fits whole, with what differs from the nearest; or several things do.
@@ -73,26 +89,33 @@ def find(net: Network, content: Any, *, features: bool, where: str) -> State:
     kept = {key: value for key, value in expected.items() if own is not None and key.startswith(own)}
     wanted = {key: value for key, value in expected.items() if key not in kept}
     everything = _flat(content) if isinstance(content, Mapping) else {}
+    places = dict(_places(everything))
+    if part is not None:
+        places = _of_part(places, part, where)
     tried = [
-        _compared(place, state, wanted, own, published, inner)
-        for place, tensors in _places(everything)
-        if 2 * len(tensors) >= min(len(wanted), len(everything))
-        for state, published, inner in _named(net, tensors, wanted)
+        _compared(place, named, wanted, own)
+        for place, tensors in places.items()
+        if part is not None or 2 * len(tensors) >= min(len(wanted), len(everything))
+        for named in _named(net, tensors, wanted)
     ]
     if not tried:
         raise UserError(f"weights {where!r} hold no mapping of names to tensors; save a state_dict")
-    whole = _distinct([found for found in tried if found.fits])
+    # Where words before keys are a part's name as well, the part says more.
+    whole = _distinct(sorted((found for found in tried if found.fits), key=lambda found: found.cut))
     if len(whole) > 1:
-        places = " and ".join(repr(found.place) for found in whole)
-        raise UserError(f"weights {where!r} hold several that fit, {places}; save one of them by itself")
-    best = whole[0] if whole else max(tried, key=lambda found: (found.agreeing, -len(found.unknown)))
-    if best.published and (why := getattr(net, "unlike_published", None)) is not None:
+        several = " and ".join(repr(found.place) for found in whole)
+        raise UserError(
+            f"weights {where!r} hold several that fit, {several}; name one as a mapping, "
+            f"weights: {{from: ..., part: {whole[0].place}}}"
+        )
+    best = whole[0] if whole else max(tried, key=lambda found: (found.agreeing, -len(found.unknown), not found.cut))
+    if best.names == PUBLISHED and (why := getattr(net, "unlike_published", None)) is not None:
         raise UserError(f"weights {where!r} are not for this net, though their shapes fit: {why}")
     if not whole:
         told = _differences(best, wanted) + _advice(net, best, own is not None)
         raise UserError(f"weights {where!r} do not fit {type(net).__name__}: {told}")
     counters = {key: value for key, value in wanted.items() if key.endswith(COUNTER)}
-    return {**kept, **counters, **best.state}
+    return {**kept, **counters, **best.state}, best.how
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Tensor]:
@@ -115,17 +138,44 @@ def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tens
     yield from parts.items()
 
 
-def _named(net: Network, tensors: State, wanted: Mapping[str, Tensor]) -> Iterator[tuple[State, bool, str]]:
-    """The tensors under what may be the network's names, see :attr:`Found.published` and :attr:`Found.inner`."""
+def _of_part(places: Mapping[str, State], part: str, where: str) -> dict[str, State]:
+    """The parts that a name stands for, and those below them.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    tops = [place for place in places if place == part or place.endswith(f".{part}")]
+    if not tops:
+        known = [place for place in places if place and "." not in place]
+        shown = _some([repr(place) for place in known])
+        raise UserError(
+            f"weights {where!r} have no part {part!r}{nearest(part, known, 1)}; there are {shown or 'none'}"
+        )
+    return {place: held for place, held in places.items() if any(f"{place}.".startswith(f"{top}.") for top in tops)}
+
+
+class _Named(NamedTuple):
+    """Tensors under what may be a network's names; see :class:`Found`."""
+
+    state: State
+    names: str
+    cut: bool
+    inner: str
+
+
+def _named(net: Network, tensors: State, wanted: Mapping[str, Tensor]) -> Iterator[_Named]:
+    """The tensors under all names that may be the network's."""
     bare = {_unwrapped(key): value for key, value in tensors.items()}
     inner = [name for name, child in net.named_children() if len(child.state_dict()) == len(net.state_dict())]
     published: Callable[[str], str | None] = getattr(net, "published_key", lambda _: None)
-    for names in [tensors] if bare.keys() == tensors.keys() or len(bare) < len(tensors) else [tensors, bare]:
-        yield dict(names), False, ""
-        for name in inner:
-            yield {f"{name}.{key}": value for key, value in names.items()}, False, f"{name}."
-        if any(published(key) in wanted and key not in wanted for key in names):
-            yield {published(key) or key: value for key, value in names.items()}, True, ""
+    for keys in [tensors] if bare.keys() == tensors.keys() or len(bare) < len(tensors) else [tensors, bare]:
+        cut = keys is bare
+        for names, state in [("", dict(keys)), *in_timms_names(keys)]:
+            yield _Named(state, names, cut, "")
+            for name in inner:
+                yield _Named({f"{name}.{key}": value for key, value in state.items()}, names, cut, f"{name}.")
+        if any(published(key) in wanted and key not in wanted for key in keys):
+            yield _Named({published(key) or key: value for key, value in keys.items()}, PUBLISHED, cut, "")
 
 
 def _unwrapped(key: str) -> str:
@@ -135,16 +185,14 @@ def _unwrapped(key: str) -> str:
     return key
 
 
-def _compared(
-    place: str, state: State, wanted: Mapping[str, Tensor], own: str | None, published: bool, inner: str
-) -> Found:
+def _compared(place: str, named: _Named, wanted: Mapping[str, Tensor], own: str | None) -> Found:
+    state = named.state
     if own is not None:
         state = {key: value for key, value in state.items() if not key.startswith(own)}
     return Found(
         place,
         state,
-        published,
-        inner,
+        *named[1:],
         missing=tuple(key for key in wanted if key not in state and not key.endswith(COUNTER)),
         unknown=tuple(key for key in state if key not in wanted),
         misshapen=tuple(key for key, value in wanted.items() if key in state and state[key].shape != value.shape),
@@ -182,7 +230,7 @@ def _differences(found: Found, wanted: Mapping[str, Tensor]) -> str:
     }
     counts = (len(found.missing), len(found.unknown), len(found.misshapen))
     told = [f"{n} {kind} ({_some(keys)})" for n, (kind, keys) in zip(counts, lists.items(), strict=True) if n]
-    return "; ".join(told) + (f", in its part {found.place!r}" if found.place else "")
+    return "; ".join(told) + (f", read as {found.how}" if found.how else "")
 
 
 def _some(keys: list[str]) -> str:
@@ -196,5 +244,13 @@ def _advice(net: Network, found: Found, features: bool) -> str:
     except NotApplicable:
         return ""
     odd = (*found.missing, *found.misshapen)
-    alone = not features and not found.unknown and all(key.startswith(own) for key in odd)
-    return "; its classifier alone is another: append #features to leave the net's own as it is" if alone else ""
+    if features or found.unknown or not all(key.startswith(own) for key in odd):
+        return ""
+    weight = f"{own}weight"
+    counts = ""
+    if weight in found.misshapen and found.state[weight].ndim == 2:
+        counts = f", of {len(found.state[weight])} classes where the task has {len(net.state_dict()[weight])}"
+    return (
+        f"; its head alone is another{counts}: leave it out with weights: {{from: ..., head: drop}}, or append "
+        "#features, which is the same"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +27,38 @@ LFS = "version https://git-lfs"
 WEIGHTS_ONLY = re.compile(r"weights[_ ]only", re.IGNORECASE)
 
 
-def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> str:
+@dataclass(frozen=True)
+class Loaded:
+    """Weights that are in a network now.
+
+    Attributes:
+        sha256: of the network's state as a safetensors file: one and the same for equal weights of any origin.
+        said: one line on how they were read; empty where they stood in the file as the network has them.
+    """
+
+    sha256: str
+    said: str
+
+
+def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> Loaded:
     """Load every weight and buffer of ``net``.
 
     Args:
         net: changed in place.
         spec: a ``.safetensors`` file or a torch file of tensors only, with the keys of ``net``, of the net inside it,
-            or of the same net in RepDistiller and mdistiller, wherever in the file and behind whatever common prefix;
-            ``hub:<owner>/<name>`` or ``hub:<owner>/<name>@<revision>``; ``timm``, for the weights timm ships with a
-            ``timm:`` net. With ``#features`` behind any of these the classifier stays as it is: for a teacher that only
-            lends its features, or to start training from weights for other classes.
+            or of the same net in another library (:mod:`kdbench.models.libraries`, :mod:`kdbench.models.published`),
+            wherever in the file and behind whatever common prefix; ``hub:<owner>/<name>`` or
+            ``hub:<owner>/<name>@<revision>``; ``timm``, for the weights timm ships with a ``timm:`` net. With
+            ``#part=<name>`` only that part of the file is looked at; with ``#features`` the classifier stays as it is:
+            for a teacher that only lends its features, or to start training from weights for other classes.
         features: as if ``#features`` stood there.
-
-    Returns:
-        The SHA-256 of ``net``'s state as a safetensors file: one and the same for equal weights of any origin.
 
     Raises:
         UserError: nothing to read there, or keys or shapes that do not fit, which are named. ``net`` is unchanged then.
     """
     origin = Origin.of(str(spec))
-    state = find(net, _read(net, origin), features=origin.features or features, where=str(spec))
+    content = _read(net, origin)
+    state, how = find(net, content, features=origin.features or features, where=str(spec), part=origin.part)
     expected = net.state_dict()
     for key, value in state.items():
         if value.layout is not torch.strided or (expected[key].is_floating_point() and not value.is_floating_point()):
@@ -54,7 +67,8 @@ def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> s
         if value.is_floating_point() and not torch.isfinite(value.float()).all():
             raise UserError(f"weights {str(spec)!r}: {key} has values that are not finite; its training diverged")
     net.load_state_dict(state)
-    return sha256(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
+    digest = sha256(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
+    return Loaded(digest, f"weights {str(spec)!r}: {how}" if how else "")
 
 
 def _read(net: Network, origin: Origin) -> Any:

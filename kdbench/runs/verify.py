@@ -156,7 +156,7 @@ def rescore(record: Record, weights: Path, home: Home, data: Path | None, progre
     net = build_network(student.net, student.input, own)
     load_weights(net, str(weights))
     accelerate.student(net, config.engine)
-    task = Task(config.task, own, device, record.seed, no_keeper(home), config.engine)
+    task = Task(config.task, own, device, record.seed, no_keeper(home, progress.say), config.engine)
     primary = record.task.metric_primary
     delta = Scorer(task).primary(net)[primary] - record.metrics.last[primary]
     return Finding(2, abs(delta) <= SCORE_TOLERANCE, f"{primary} scored again differs by {delta:+.6g}", delta)

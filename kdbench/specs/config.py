@@ -270,7 +270,7 @@ def _checked(overrides: Sequence[str]) -> list[Override]:
                 plain + "one value is taken, not several to sweep; use --seeds for seeds, `[1,2]` for a list"
                 + ("; " + overrides_help.how_to_type(text, _taken) if "/" in text else "")
             )  # fmt: skip
-        if isinstance(override.value(), dict):
+        if isinstance(override.value(), dict) and not overrides_help.is_one_value(TaskSpec, override.key_or_group):
             words = " ".join(overrides_help.one_by_one(override.key_or_group, override.value()))
             how = words or f"{override.key_or_group}=null"
             raise UserError(plain + f"a whole group cannot be set at once, its keys are set one by one; type {how}")
@@ -312,6 +312,8 @@ def _require_known(overrides: Sequence[Override], leaves: Sequence[str]) -> None
     for override in overrides:
         key, plain = override.key_or_group, f"override {override.input_line!r}: "
         below = [leaf for leaf in leaves if leaf.startswith(f"{key}.")] or overrides_help.group_keys(TaskSpec, key)
+        if below and overrides_help.is_one_value(TaskSpec, key):
+            continue  # written as a mapping
         if below:
             raise UserError(plain + f"{key!r} is a group; set one of {', '.join(below[:6])}")
         if key not in leaves:

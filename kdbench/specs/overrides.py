@@ -52,6 +52,15 @@ def group_keys(model: type[BaseModel], key: str) -> list[str]:
     return [f"{key}.{name}" for name in getattr(found, "model_fields", {})]
 
 
+def is_one_value(model: type[BaseModel], key: str) -> bool:
+    """Whether a key of the model holds one value, though it may be written as a mapping, and no keys of its own."""
+    found: Any = model
+    for part in key.split("."):
+        found = _inner(found, part)
+    is_group = isinstance(found, type) and issubclass(found, BaseModel)
+    return found is not None and not is_group and typing.get_origin(found) is not dict
+
+
 def may_be_unset(model: type[BaseModel], key: str) -> bool:
     """Whether a group can be switched off with ``key=null``."""
     owner: Any = model

@@ -7,11 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -19,19 +21,53 @@ from pydantic import (
 from kdbench import kinds
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.fields import tame
+from kdbench.base.yamlfile import describe
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-Weights = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 AUTO = "auto"
 """Teacher's weights: trained here."""
+PART, FEATURES = "#part=", "#features"
+"""Behind the name of weights as a text: the part of the file that is read, and that the classifier is left as it is."""
 ALL_KEYS = {"all_keys": True}
 """The ``context`` of a dump that holds every key; others leave out the unset ones of a model's ``LATER``."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class WeightsFrom(_Model):
+    """Weights as a mapping.
+
+    Attributes:
+        origin: ``from``: a file, ``hub:<owner>/<name>``, or ``timm``.
+        part: which part of the file is read, such as ``model_ema`` or ``teacher``; None looks for the one that fits.
+        head: ``drop`` leaves the net's own classifier as it is.
+    """
+
+    origin: Annotated[str, StringConstraints(min_length=1, max_length=300)] = Field(alias="from")
+    part: Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", max_length=100)] | None = None
+    head: Literal["load", "drop"] = "load"
+
+    def as_text(self) -> str:
+        """The same in one text, which is what a task holds."""
+        part = f"{PART}{self.part}" if self.part is not None else ""
+        return f"{self.origin}{part}{FEATURES if self.head == 'drop' else ''}"
+
+
+def _in_one_text(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    try:
+        return WeightsFrom.model_validate(given).as_text()
+    except ValidationError as error:
+        raise ValueError(describe(error, WeightsFrom)) from error
+
+
+Weights = Annotated[str, BeforeValidator(_in_one_text), StringConstraints(min_length=1, max_length=300)]
+"""Named by a text or by a mapping, see :class:`WeightsFrom`."""
 
 
 class _Grown(_Model):
@@ -196,10 +232,14 @@ class Score(_Model):
     @model_validator(mode="before")
     @classmethod
     def _unit_of_the_metric(cls, given: Any) -> Any:
-        """The metric's own unit where it has one. `kdbench check` refuses a stated one that differs, runs ignore it."""
+        """The metric's own unit where it has one; a stated one that differs is refused."""
         primary = given.get("primary") if isinstance(given, dict) else None
         metric = kinds.metrics().get(primary) if isinstance(primary, str) else None
-        return given if metric is None or metric.unit is None else {"unit": metric.unit, **given}
+        if metric is None or metric.unit is None:
+            return given
+        if (stated := given.get("unit", metric.unit)) != metric.unit:
+            raise ValueError(f"unit is {stated!r}; {primary} is in {metric.unit}: leave unit out")
+        return {**given, "unit": metric.unit}
 
     @model_validator(mode="after")
     def _known(self) -> Score:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filled import filled
 
 from kdbench import models
 from kdbench.base.errors import UserError
@@ -89,8 +89,36 @@ def test_a_net_inside_is_found_behind_prefixes_too(tmp_path: Path, wrap: Callabl
 def test_of_several_that_fit_none_is_taken(tmp_path: Path) -> None:
     state = net().state_dict()
     both = prefixed("student.", state) | prefixed("teacher.", net().state_dict())
-    with pytest.raises(UserError, match=r"hold several that fit, 'student' and 'teacher'; save one"):
-        load_weights(net(), saved(tmp_path, both))
+    file = saved(tmp_path, both)
+    with pytest.raises(UserError, match=r"hold several that fit, 'student' and 'teacher'; name one .*part: student"):
+        load_weights(net(), file)
+    target = net()
+    load_weights(target, f"{file}#part=teacher")
+    assert torch.equal(target.classifier.weight, both["teacher.fc.weight"])
+    with pytest.raises(UserError, match=r"have no part 'teachr' \(did you mean 'teacher'\?\); there are 'student', 't"):
+        load_weights(net(), f"{file}#part=teachr")
+
+
+def test_an_average_is_read_where_it_is_named(tmp_path: Path) -> None:
+    state, average = net().state_dict(), net().state_dict()
+    file = saved(tmp_path, {"epoch": 3, "state_dict": state, "model_ema": {"module": average}})
+    for spec, wanted in ((file, state), (f"{file}#part=model_ema", average)):
+        target = net()
+        load_weights(target, spec)
+        assert torch.equal(target.classifier.weight, wanted["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("as it is", ""),
+        ("DataParallel", ": its part 'state_dict.module'"),
+        ("a backbone and its classifier", ": without module., model., net. and their like before keys"),
+    ],
+)
+def test_how_weights_were_read_is_one_line(tmp_path: Path, way: str, said: str) -> None:
+    file = saved(tmp_path, WAYS[way](net().state_dict()))
+    assert load_weights(net(), file).said == (f"weights {file!r}{said}" if said else "")
 
 
 def test_a_key_that_does_not_fit_stands_beside_its_nearest(tmp_path: Path) -> None:
@@ -106,7 +134,7 @@ def test_a_key_that_does_not_fit_stands_beside_its_nearest(tmp_path: Path) -> No
 
 def test_weights_for_other_classes_say_what_to_append(tmp_path: Path) -> None:
     file = saved(tmp_path, net(7).state_dict())
-    with pytest.raises(UserError, match="its classifier alone is another: append #features"):
+    with pytest.raises(UserError, match=r"its head alone is another, of 7 classes where the task has 10: .*head: drop"):
         load_weights(net(), file)
     load_weights(net(), f"{file}#features")
 
@@ -143,14 +171,6 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 # ---- the literature's names -----------------------------------------------------------------------------------------
-
-
-def filled(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Values that hang on the published key alone."""
-    rng = np.random.default_rng(zlib.crc32(key.encode()))
-    if key.endswith("running_var") or (len(shape) == 1 and key.endswith("weight")):
-        return torch.from_numpy(0.5 + rng.random(shape))
-    return torch.from_numpy(rng.standard_normal(shape) * (1.0 / max(1, np.prod(shape[1:]))) ** 0.5)
 
 
 def published(name: str) -> State:

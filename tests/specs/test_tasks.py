@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from kdbench import models
+from kdbench.base.errors import UserError
 from kdbench.data import duration, sources, status
 from kdbench.data.decode.specification import ClipInput, PictureInput, set_names, set_spec
 from kdbench.data.feed.augment import augmentation
+from kdbench.models.origin import Origin
 from kdbench.specs import registry
-from kdbench.specs.task import TaskSpec
+from kdbench.specs.config import run_config
+from kdbench.specs.task import Score, Student, TaskSpec
 
 TASKS = registry.tasks()
 STANDARD = {
@@ -224,3 +227,34 @@ def test_costs_are_those_of_the_nets(net: str, shape: tuple[int, ...]) -> None:
 def test_every_net_of_the_zoo_states_its_work() -> None:
     assert [net for net, recipe in (models.ZOO | dict(models.PATTERNS.values())).items() if recipe.work is None] == []
     assert models.work("timm:nobody_counted_it", (3, 224, 224)) is None
+
+
+def test_weights_as_a_mapping_are_kept_as_one_text() -> None:
+    def text(weights: object) -> str | None:
+        return Student.model_validate({"net": "resnet8", "weights": weights}).weights
+
+    assert text({"from": "a.pth"}) == "a.pth"
+    assert text({"from": "hub:a/b@v2", "part": "model_ema", "head": "drop"}) == "hub:a/b@v2#part=model_ema#features"
+    origin = Origin.of("hub:a/b@v2#part=model_ema#features")
+    assert (origin.source, origin.part, origin.features, origin.path) == ("hub:a/b@v2", "model_ema", True, None)
+    for wrong, said in (
+        ({"from": "a.pth", "hed": "drop"}, r"unknown key 'hed' \(did you mean 'head'\?\)"),
+        ({"from": "a.pth", "head": "none"}, "Input should be 'load' or 'drop'"),
+        ({"head": "drop"}, "key 'from' is missing"),
+        ({"from": "a.pth", "part": "a b"}, "part: String should match pattern"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            text(wrong)
+
+
+def test_a_mapping_of_weights_can_be_typed_as_an_override() -> None:
+    config = run_config(registry.PLAIN, "digits/few-shot", ["pair.student.weights={from: a.pth, head: drop}"])
+    assert config.task.pair.student.weights == "a.pth#features"
+    with pytest.raises(UserError, match="a whole group cannot be set at once"):
+        run_config(registry.PLAIN, "digits/few-shot", ["pair.student={net: resnet8}"])
+
+
+def test_a_unit_that_contradicts_the_metric_is_refused() -> None:
+    assert Score.model_validate({"primary": "top1"}).unit == "%"
+    with pytest.raises(ValueError, match="unit is 'seconds'; top1 is in %: leave unit out"):
+        Score.model_validate({"primary": "top1", "unit": "seconds"})
