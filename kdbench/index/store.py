@@ -20,17 +20,10 @@ import duckdb
 from kdbench import __version__, identity
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.files import sha256, write_atomic
+from kdbench.index.columns import MEASURED
 from kdbench.index.file import StoreOld, connect, hold, retry, telling
-from kdbench.index.sql import (
-    INSERT_RUNS,
-    INSERT_SIDES,
-    MEASURED,
-    STAGE_RUNS,
-    STAGE_SIDES,
-    STORE_VERSION,
-    TABLES,
-    VIEWS,
-)
+from kdbench.index.sql import INSERT_RUNS, INSERT_SIDES, STAGE_RUNS, STAGE_SIDES, STORE_VERSION, TABLES
+from kdbench.index.views import VIEWS
 from kdbench.records import settings
 from kdbench.records.files import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text
 
@@ -175,10 +168,6 @@ class Store:
     def coverage(self, **where: Any) -> list[dict[str, Any]]:
         """How many seeds ran, failed or did not apply, by method, task version and device class."""
         return self._select("v_coverage", where, "task, task_version, device_class, method")
-
-    def leaderboard(self, **where: Any) -> list[dict[str, Any]]:
-        """Current cells of ranked tasks with mean gains and overhead."""
-        return self._select("v_leaderboard", where, "suite, task, task_version, device_class, method")
 
     def record(self, run_id: str) -> dict[str, Any] | None:
         """The record as JSON, None when the index does not have it."""

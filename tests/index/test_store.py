@@ -19,7 +19,7 @@ from kdbench.index.store import Store, to_csv
 from kdbench.records import files as records
 
 TABLES = ["runs", "metrics", "overhead", "stages", "deploy", "environment", "verifications", "withdrawn", "sources"]
-VIEWS = ["v_runs", "v_cell", "v_delta", "v_coverage", "v_leaderboard", "methods", "tasks", "curve", "blocks"]
+VIEWS = ["v_runs", "v_cell", "v_delta", "v_coverage", "methods", "tasks", "curve", "blocks"]
 
 
 make: Callable[..., dict[str, Any]] = factory.make_record
@@ -133,9 +133,6 @@ def test_deltas_are_paired_by_seed(folder: Path) -> None:
     assert [found["x", "kd", seed] for seed in range(3)] == [3.0, 2.0, 1.0]
     assert [found["x", "plain", seed] for seed in range(3)] == [4.0, 4.0, 4.0]
     assert [found["kd", "kd", seed] for seed in range(3)] == [0.0, 0.0, 0.0]
-    rows = {row["method"]: row for row in store.leaderboard()}
-    assert (rows["x"]["mean_gain"], rows["x"]["mean_gain_plain"], rows["x"]["n_paired"]) == (2.0, 4.0, 3)
-    assert rows["x"]["step_ratio"] == pytest.approx(3.0, rel=0.02)
 
 
 def test_gain_of_a_metric_to_be_low(tmp_path: Path) -> None:
@@ -162,7 +159,6 @@ def test_custom_runs_are_no_reference_and_not_ranked(tmp_path: Path) -> None:
     factory.write_records(tmp_path, make(custom=True), make(method__name="x"))
     store = Store.memory(tmp_path)
     assert store.deltas(method="x") == []
-    assert [row["method"] for row in store.leaderboard()] == ["x"]
     assert [row["method"] for row in store.coverage()] == ["x"]
 
 
