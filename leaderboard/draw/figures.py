@@ -86,7 +86,7 @@ def difference_chart(board: TaskBoard, key: str) -> Chart | None:
         return None
     task = board.task
     label = f"Δ to {task.baseline}, {task.points}"
-    digits = digits_for(task.unit, [value for row in board.ranked for value in row.scores.values()])
+    digits = digits_for(task.unit, [value for row in board.ranked for value in row.result.scores.values()])
     drawings = [
         forest(
             f"{key}-forest{size}",
@@ -108,7 +108,7 @@ def difference_chart(board: TaskBoard, key: str) -> Chart | None:
 
 def cost_chart(board: TaskBoard, key: str) -> Chart | None:
     """Bars of time, memory, operations and whole recipe against plain's; None where nothing was measured."""
-    rows = [row for row in board.ranked if row.overhead is not None or row.recipe_ratio]
+    rows = [row for row in board.ranked if row.result.cost is not None or row.recipe_ratio]
     if len(rows) < 2:
         return None
     panels: list[Panel] = [
@@ -201,5 +201,5 @@ def _quality(row: Entry) -> Interval | None:
 def _over_plain(row: Entry, field: str) -> Ratio | None:
     if row.method == PLAIN:
         return (1.0, 1.0, 1.0)
-    own, plain = (row.overhead[name] if row.overhead else None for name in (field, f"plain_{field}"))
+    own, plain = (row.result.cost[name] if row.result.cost else None for name in (field, f"plain_{field}"))
     return None if not own or not plain else (own / plain, own / plain, own / plain)

@@ -11,7 +11,6 @@ from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.source import Row, Source
 from kdbench.records import settings
 from kdbench.results.book import Result
-from kdbench.results.costs import Totals
 from kdbench.results.pairing import Cell
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.task import TaskSpec
@@ -76,61 +75,76 @@ class Task:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell with its statistics.
+    """A cell with its statistics, and what of it the board alone needs.
 
     Attributes:
-        result: the cell as it was built, of which the board needs some under names of its own.
-        runs: run ids by seed, in the order of ``scores``.
-        vs_baseline, vs_plain: paired differences, positive is better; None where there is no partner or
-            the cell is the reference itself.
-        matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
-        overhead: row of the overhead table that the cell quotes, None where none was measured.
-        costs: device-hours by the ledger, of the run that the overhead is quoted from.
+        result: the cell as it was built.
+        params, selection, test_items: of its first run: hyper-parameters, which epoch is scored, rows scored.
+        gap: how much of the way from plain to the teacher it goes, None where that has no sense.
         energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
-        overrides: settings that are not the method's and the task's own, by the key that sets them.
+        deploy: row of the deploy table of its first run.
+        matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
         apart: why it is not ranked, "" where nothing forbids it.
-        data: name of the rows; ``rows``: digests of those scored, and of all with normalisation and size ("" where a
-            record does not keep it).
     """
 
     result: Result
-    method: str
     task: Task
-    device: str
-    student: str
-    teacher: str
-    teacher_sha256: str
-    teacher_score: float | None
-    engine_version: int
-    adapter_version: str
     params: Mapping[str, Any]
-    params_source: str
     selection: str
-    scores: Mapping[int, float]
-    runs: Mapping[int, str]
     test_items: int
-    stat: CellStat
-    vs_baseline: PairedDelta | None
-    vs_plain: PairedDelta | None
     gap: Gap | None
-    overhead: Row | None
-    costs: Totals
     energy_kwh: float | None
     deploy: Row | None
-    level: int
-    failed_check: bool
-    matched_method: str | None
     matched: CellStat | None
     matched_runs: Mapping[int, str]
     apart: str
-    data: str
-    rows: tuple[str, str]
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cell(self) -> Cell:
+        """Its row of ``v_cell``."""
+        return self.result.cell
+
+    @property
+    def method(self) -> str:
+        """The name that it is ranked under."""
+        name: str = self.cell["method"]
+        return name
+
+    @property
+    def device(self) -> str:
+        """Its device class."""
+        name: str = self.cell["device_class"]
+        return name
+
+    @property
+    def vs_baseline(self) -> PairedDelta | None:
+        """Paired difference to the task's baseline; None where there is no partner or the cell is the baseline."""
+        return self.result.deltas[self.cell["baseline"]]
+
+    @property
+    def vs_plain(self) -> PairedDelta | None:
+        """Paired difference to plain, as :attr:`vs_baseline`."""
+        return self.result.deltas[PLAIN]
+
+    @property
+    def data(self) -> str:
+        """Name of the rows."""
+        return self.cell["data"] or ""
+
+    @property
+    def rows(self) -> tuple[str, str]:
+        """Digests of the rows scored, and of all with normalisation and size ("" where a record does not keep it)."""
+        return self.cell["test_sha256"] or "", self.cell["data_sha256"] or ""
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """Settings that are not the method's and the task's own, of a custom cell, by the key that sets them."""
+        return self.result.overrides if self.cell["custom"] else {}
 
     @property
     def recipe_ratio(self) -> float | None:
         """Recipe cost over plain's."""
-        return self.costs.ratio("recipe")
+        return self.result.totals.ratio("recipe")
 
     @property
     def why_apart(self) -> str:
@@ -206,38 +220,16 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: Task, ver
     method = cell["method"]
     return Entry(
         result=result,
-        method=method,
         task=task,
-        device=cell["device_class"],
-        student=cell["student"],
-        teacher=cell["teacher"] or "",
-        teacher_sha256=cell["teacher_sha256"],
-        teacher_score=result.teacher,
-        engine_version=cell["engine_version"],
-        adapter_version=cell["adapter_version"],
         params=source.settings[cell["run_ids"][0]]["params"],
-        params_source=cell["params_source"],
         selection=first["selection"],
-        scores=result.scores,
-        runs=result.runs,
         test_items=first["test_items"],
-        stat=result.stat,
-        vs_baseline=result.deltas[cell["baseline"]],
-        vs_plain=result.deltas[PLAIN],
         gap=gap_recovered(result.scores, plain, result.teacher, task.direction) if plain and method != PLAIN else None,
-        overhead=result.cost,
-        costs=result.totals,
         energy_kwh=_energy(source, cell["run_ids"]),
         deploy=source.deploy.get(cell["run_ids"][0]),
-        level=cell["level"],
-        failed_check=cell["verification_failed"],
-        matched_method=cell["matched_method"],
         matched=clipped(summarise(matched_scores), *task.bounds) if matched else None,
         matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
         apart=_apart(cell, catalogue, verified, task.ranked),
-        data=cell["data"] or "",
-        rows=(cell["test_sha256"] or "", cell["data_sha256"] or ""),
-        overrides=result.overrides if cell["custom"] else {},
     )
 
 

@@ -86,7 +86,7 @@ class TaskBoard:
         """Method to its seeds' scores or kind of missing, for the suite's table."""
         cells: dict[str, Cell] = {hole.method: hole.kind for hole in self.holes if hole.kind is not Missing.NOT_RUN}
         for row in self.comparable:
-            cells[row.method] = {s: row.scores.get(s, Missing.NOT_RUN) for s in self.seeds}
+            cells[row.method] = {s: row.result.scores.get(s, Missing.NOT_RUN) for s in self.seeds}
         return cells
 
 
@@ -179,7 +179,9 @@ def _task_board(
     holes = _holes(runs, methods, {row.method for row in rows if row.apart not in {CUSTOM, SMOKE}})
     missing = {(run["method"], run["seed"]): _kind(run) for run in runs if not run["custom"] and not run["smoke"]}
     cells: dict[str, dict[str, Cell]] = {
-        row.method: {task.label: {s: row.scores.get(s, missing.get((row.method, s)) or Missing.NOT_RUN) for s in seeds}}
+        row.method: {
+            task.label: {s: row.result.scores.get(s, missing.get((row.method, s)) or Missing.NOT_RUN) for s in seeds}
+        }
         for row in open_rows.values()
     }
     complete, ties = list(open_rows.values()), None
@@ -193,7 +195,9 @@ def _task_board(
     complete.sort(key=lambda row: (order.get(row.method, 0), row.method))
     ranked = task.ranked and task.newest
     labels = dict(zip(ties.methods, ties.labels, strict=True)) if ties and ranked else {}
-    apart = sorted((row for row in rows if row.apart), key=lambda row: (row.apart, row.method, row.adapter_version))
+    apart = sorted(
+        (row for row in rows if row.apart), key=lambda row: (row.apart, row.method, row.cell["adapter_version"])
+    )
     return TaskBoard(task, device, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None)
 
 
@@ -202,18 +206,18 @@ def _of_one_basis(rows: Sequence[Entry]) -> list[Entry]:
     open_rows = [row for row in rows if not row.apart]
     if not open_rows:
         return list(rows)
-    engine = max(row.engine_version for row in open_rows)
-    open_rows = [row for row in open_rows if row.engine_version == engine]
+    engine = max(row.cell["engine_version"] for row in open_rows)
+    open_rows = [row for row in open_rows if row.cell["engine_version"] == engine]
     data = _most((row.data, row.rows[0]) for row in open_rows)
     seen = _most(row.rows[1] for row in open_rows if (row.data, row.rows[0]) == data and row.rows[1])
-    teacher = _most(row.teacher_sha256 for row in open_rows if row.teacher_sha256) or ""
+    teacher = _most(row.cell["teacher_sha256"] for row in open_rows if row.cell["teacher_sha256"]) or ""
     marked = []
     for row in rows:
-        if not row.apart and row.engine_version != engine:
+        if not row.apart and row.cell["engine_version"] != engine:
             row = replace(row, apart="older engine")
         elif not row.apart and ((row.data, row.rows[0]) != data or row.rows[1] not in {"", seen}):
             row = replace(row, apart=OTHER_DATA)
-        elif not row.apart and row.teacher_sha256 not in {"", teacher}:
+        elif not row.apart and row.cell["teacher_sha256"] not in {"", teacher}:
             row = replace(row, apart="other teacher")
         marked.append(row)
     return marked
@@ -228,7 +232,7 @@ def _most(values: Iterable[Any]) -> Any:
 def _seeds(task: Task, rows: Mapping[str, Entry], runs: Sequence[Row]) -> tuple[int, ...]:
     for method in (task.baseline, PLAIN):
         if method in rows:
-            return tuple(sorted(rows[method].scores))
+            return tuple(sorted(rows[method].result.scores))
     tried = {run["seed"] for run in runs if run["method"] in rows and not run["custom"] and not run["smoke"]}
     return tuple(sorted(tried))
 
@@ -377,7 +381,7 @@ def step_ratio(row: Entry) -> Ratio | None:
     """Step-time ratio with its interval; plain is 1 by definition."""
     if row.method == PLAIN:
         return (1.0, 1.0, 1.0)
-    return (row.overhead["step_ratio"], row.overhead["lo"], row.overhead["hi"]) if row.overhead else None
+    return (row.result.cost["step_ratio"], row.result.cost["lo"], row.result.cost["hi"]) if row.result.cost else None
 
 
 def recipe_ratio(row: Entry) -> Ratio | None:

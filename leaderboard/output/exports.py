@@ -90,7 +90,7 @@ def leaderboard_rows(board: Board) -> list[dict[str, Any]]:
 def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
     rank = one.ranks.get(row.method, "") if not row.apart else ""
     first, _, last = rank.partition("-")
-    over, deploy, ratio, gap = row.overhead or {}, row.deploy or {}, step_ratio(row), row.gap
+    over, deploy, ratio, gap = row.result.cost or {}, row.deploy or {}, step_ratio(row), row.gap
     deltas = {
         f"{name}_{end}": getattr(delta, end) if delta is not None else None
         for name, delta in (
@@ -106,8 +106,8 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "task_version": one.task.version,
         "device_class": one.device,
         "method": row.method,
-        "adapter_version": row.adapter_version,
-        "engine_version": row.engine_version,
+        "adapter_version": row.cell["adapter_version"],
+        "engine_version": row.cell["engine_version"],
         "data": row.data,
         "test_sha256": row.rows[0] or None,
         "data_sha256": row.rows[1] or None,
@@ -119,12 +119,12 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "unit": one.task.unit,
         "higher_is_better": one.task.higher_is_better,
         "baseline": one.task.baseline,
-        "params_source": row.params_source,
-        "n": row.stat.n,
-        "mean": row.stat.mean,
-        "sd": row.stat.sd,
-        "lo": row.stat.lo,
-        "hi": row.stat.hi,
+        "params_source": row.cell["params_source"],
+        "n": row.result.stat.n,
+        "mean": row.result.stat.mean,
+        "sd": row.result.stat.sd,
+        "lo": row.result.stat.lo,
+        "hi": row.result.stat.hi,
         **deltas,
         "gap_recovered": gap.value if gap else None,
         "step_ratio": ratio[0] if ratio else None,
@@ -132,19 +132,19 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "step_ratio_hi": over.get("hi") if row.method != PLAIN else None,
         "overhead_mode": over.get("mode"),
         **{field: over.get(field) for field in _MEASURED},
-        "student_device_h": row.costs.student_h,
-        "recipe_device_h": row.costs.recipe_h,
-        "full_device_h": row.costs.full_h,
-        "cost_basis": row.costs.basis,
+        "student_device_h": row.result.totals.student_h,
+        "recipe_device_h": row.result.totals.recipe_h,
+        "full_device_h": row.result.totals.full_h,
+        "cost_basis": row.result.totals.basis,
         "recipe_ratio": row.recipe_ratio,
         "energy_kwh": row.energy_kwh,
         "deploy_params": deploy.get("params"),
         "deploy_gflops": deploy.get("gflops"),
         "deploy_latency_ms_b1": deploy.get("latency_ms_b1"),
-        "level": row.level,
-        "failed_check": row.failed_check,
-        "scores": {str(seed): value for seed, value in row.scores.items()},
-        "runs": list(row.runs.values()),
+        "level": row.cell["level"],
+        "failed_check": row.cell["verification_failed"],
+        "scores": {str(seed): value for seed, value in row.result.scores.items()},
+        "runs": list(row.result.runs.values()),
     }
 
 
@@ -215,7 +215,7 @@ def tex(text: str) -> str:
 def latex(one: TaskBoard, snapshot: str) -> str:
     """A ``booktabs`` table of the ranked rows of a task; bold only where the first place is separated."""
     task = one.task
-    digits = digits_for(task.unit, [value for row in one.ranked for value in row.scores.values()])
+    digits = digits_for(task.unit, [value for row in one.ranked for value in row.result.scores.values()])
     arrow = r"$\uparrow$" if task.higher_is_better else r"$\downarrow$"
     unit = f", {tex(task.unit)}" if task.unit else ""
     lines = [
@@ -229,7 +229,7 @@ def latex(one: TaskBoard, snapshot: str) -> str:
         r"\midrule",
     ]
     for row in one.ranked:
-        score = _plus_minus(row.stat, digits)
+        score = _plus_minus(row.result.stat, digits)
         if one.ranks.get(row.method) == "1":
             score = rf"\textbf{{{score}}}"
         delta = "reference" if row.is_baseline else _delta(row, digits)

@@ -62,9 +62,9 @@ class Context:
 
 def context(board: TaskBoard) -> Context:
     """What the cells of a task's table share."""
-    values = [value for row in board.comparable for value in row.scores.values()]
+    values = [value for row in board.comparable for value in row.result.scores.values()]
     digits = digits_for(board.task.unit, values)
-    rows = [list(row.scores.values()) for row in board.comparable]
+    rows = [list(row.result.scores.values()) for row in board.comparable]
     return Context(board, digits, *shown([(fmean(scores), min(scores), max(scores)) for scores in rows]))
 
 
@@ -88,7 +88,7 @@ def method_cell(row: Entry, ctx: Context) -> Cell:
         tags.append("baseline")
     elif row.method == PLAIN and not row.custom:
         tags.append("reference")
-    if row.params and row.params_source == "default":
+    if row.params and row.cell["params_source"] == "default":
         tags.append("not tuned here")
     if row.selection != "last":
         tags.append("epoch chosen on validation rows")
@@ -97,7 +97,7 @@ def method_cell(row: Entry, ctx: Context) -> Cell:
 
 def pair_cell(row: Entry, ctx: Context) -> Cell:
     """Student and teacher."""
-    return Cell(f"{row.student} ← {row.teacher or 'no teacher'}", row.student)
+    return Cell(f"{row.cell['student']} ← {row.cell['teacher'] or 'no teacher'}", row.cell["student"])
 
 
 def with_half(stat: CellStat, digits: int) -> str:
@@ -107,14 +107,14 @@ def with_half(stat: CellStat, digits: int) -> str:
 
 def score_cell(row: Entry, ctx: Context) -> Cell:
     """Score, interval and a dot for each seed."""
-    stat, best = row.stat, "" if row.apart else best_word(ctx.board.ties, row.method)
-    dots = list(row.scores.values())
+    stat, best = row.result.stat, "" if row.apart else best_word(ctx.board.ties, row.method)
+    dots = list(row.result.scores.values())
     tied = best == "tied" and ctx.board.ties is not None and ctx.board.ties.split
     return Cell(
         with_half(stat, ctx.digits),
         stat.mean,
         sub=f"n = {stat.n}" if not stat.note else ("1 seed" if stat.n == 1 else f"n = {stat.n}, {stat.note}"),
-        title="seeds " + ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.scores.items()),
+        title="seeds " + ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.result.scores.items()),
         mark="best" if best == "best" else "≈ best" if tied else "",
         art=strip(dots, ctx.lo, ctx.hi, stat.mean),
         tags=tuple(filter(None, [chance.words(len(row.result.at_chance), stat.n)])),
@@ -184,7 +184,7 @@ def ratio_cell(row: Entry, ctx: Context) -> Cell:
     if row.method == PLAIN:
         return Cell(f"1 {TIMES}", 1.0, sub="reference")
     flags = []
-    over = row.overhead or {}
+    over = row.result.cost or {}
     if over["mode"] == "quick":
         flags.append("quick")
     if not over["converged"]:
@@ -203,7 +203,7 @@ def ratio_cell(row: Entry, ctx: Context) -> Cell:
 
 
 def _over(row: Entry, field: str) -> float | None:
-    return row.overhead[field] if row.overhead else None
+    return row.result.cost[field] if row.result.cost else None
 
 
 def _plain_ratio(row: Entry, field: str) -> str:
@@ -227,7 +227,7 @@ def measured(
 
 def recipe_cell(row: Entry, ctx: Context) -> Cell:
     """Cost of the whole recipe."""
-    costs = row.costs
+    costs = row.result.totals
     sub = f"{times(row.recipe_ratio)} plain" if row.recipe_ratio and row.method != PLAIN else ""
     return Cell(
         significant(costs.recipe_h), costs.recipe_h, sub=sub, tags=() if costs.basis == "measured" else (costs.basis,)
@@ -236,12 +236,12 @@ def recipe_cell(row: Entry, ctx: Context) -> Cell:
 
 def full_cell(row: Entry, ctx: Context) -> Cell:
     """The same with the teacher."""
-    if row.costs.full_h is None:
+    if row.result.totals.full_h is None:
         return Cell(NONE, None, sub="teacher’s cost not known")
     return Cell(
-        significant(row.costs.full_h),
-        row.costs.full_h,
-        tags=() if row.costs.basis == "measured" else (row.costs.basis,),
+        significant(row.result.totals.full_h),
+        row.result.totals.full_h,
+        tags=() if row.result.totals.basis == "measured" else (row.result.totals.basis,),
     )
 
 
@@ -272,14 +272,14 @@ def device_cell(row: Entry, ctx: Context) -> Cell:
 
 def verified_cell(row: Entry, ctx: Context) -> Cell:
     """Level of verification, as icon and words."""
-    if row.failed_check:
+    if row.cell["verification_failed"]:
         return Cell("✕ failed check", -1.0, tags=("failed",))
-    return Cell(f"{LEVEL_MARKS[row.level]} {LEVELS[row.level]}", float(row.level))
+    return Cell(f"{LEVEL_MARKS[row.cell['level']]} {LEVELS[row.cell['level']]}", float(row.cell["level"]))
 
 
 def runs_cell(row: Entry, ctx: Context) -> Cell:
     """A link a seed."""
-    return Cell("", None, links=_links(row.runs))
+    return Cell("", None, links=_links(row.result.runs))
 
 
 def _links(runs: Mapping[int, str]) -> tuple[tuple[str, str], ...]:

@@ -74,21 +74,23 @@ def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str
         made = {column.key: column.make(row, ctx) for column in COLUMNS}
         if apart:
             made["rank"] = Cell(NONE, None, sub=row.why_apart)
-        lines.append(Line(row.method, made, str(row.level), "baseline" if row.is_baseline else ""))
+        lines.append(Line(row.method, made, str(row.cell["level"]), "baseline" if row.is_baseline else ""))
     return Table(key, caption, heads, tuple(lines), () if apart else _references(rows, ctx))
 
 
 def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
     """The teacher, and plain trained for as long as the baseline's recipe takes; that of others is on their rows."""
     blank = {column.key: Cell("") for column in COLUMNS}
-    lines, taught = [], next((row for row in rows if row.teacher_score is not None), None)
-    if taught is not None and taught.teacher_score is not None:
+    lines, taught = [], next((row for row in rows if row.result.teacher is not None), None)
+    if taught is not None and taught.result.teacher is not None:
         higher = ctx.board.task.direction == "max"
-        own = [row.stat.mean for row in rows if row.teacher_sha256 == taught.teacher_sha256]
-        better = sum(is_worse(taught.teacher_score, mean, higher) for mean in own)
+        own = [row.result.stat.mean for row in rows if row.cell["teacher_sha256"] == taught.cell["teacher_sha256"]]
+        better = sum(is_worse(taught.result.teacher, mean, higher) for mean in own)
         note = "one teacher for all seeds" + (f"; worse than {better} of {len(own)} students" if better else "")
-        score = Cell(fixed(taught.teacher_score, ctx.digits), taught.teacher_score, sub=note)
-        lines.append(Line("", {**blank, "method": Cell(f"teacher {taught.teacher}"), "score": score}, role="teacher"))
+        score = Cell(fixed(taught.result.teacher, ctx.digits), taught.result.teacher, sub=note)
+        lines.append(
+            Line("", {**blank, "method": Cell(f"teacher {taught.cell['teacher']}"), "score": score}, role="teacher")
+        )
     for row in rows:
         if row.matched is not None and row.is_baseline:
             score = Cell(cells.with_half(row.matched, ctx.digits), row.matched.mean, sub=f"n = {row.matched.n}")

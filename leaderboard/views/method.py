@@ -116,8 +116,9 @@ def _facts(ref: MethodRef | None, rows: list[Entry], source: Source) -> list[tup
     if card.claimed_overhead:
         facts.append(("Overhead, as claimed", card.claimed_overhead))
     if rows:
-        facts.append(("Asks of a task", _needs(source.settings[rows[-1].runs[min(rows[-1].runs)]]["needs"])))
-    sources = sorted({row.params_source.replace("_", " ") for row in rows})
+        runs = rows[-1].result.runs
+        facts.append(("Asks of a task", _needs(source.settings[runs[min(runs)]]["needs"])))
+    sources = sorted({row.cell["params_source"].replace("_", " ") for row in rows})
     return [*facts, ("Hyper-parameters of its runs", ", ".join(sources))] if sources else facts
 
 
@@ -135,7 +136,7 @@ def _needs(needs: dict[str, Any]) -> str:
 def _used(row: Entry) -> tuple[str, str, str]:
     values = ", ".join(f"{key} = {_value(value)}" for key, value in row.params.items())
     apart = f" ({row.apart})" if row.apart else ""
-    return f"{row.task.label}, {row.device}{apart}", values, row.params_source.replace("_", " ")
+    return f"{row.task.label}, {row.device}{apart}", values, row.cell["params_source"].replace("_", " ")
 
 
 def _value(value: Any) -> str:
@@ -174,11 +175,11 @@ def _published(card: Card | None) -> list[tuple[str, str, str]]:
 def _results(board: Board, name: str) -> list[Result]:
     found = []
     for one in board.task_boards:
-        digits = digits_for(one.task.unit, [value for row in one.comparable for value in row.scores.values()])
+        digits = digits_for(one.task.unit, [value for row in one.comparable for value in row.result.scores.values()])
         for row in (*one.ranked, *one.apart):
             if row.method != name:
                 continue
-            stat, delta, ratio = row.stat, row.vs_baseline, step_ratio(row)
+            stat, delta, ratio = row.result.stat, row.vs_baseline, step_ratio(row)
             shown = NONE
             if delta is not None:
                 ends = (
@@ -201,9 +202,11 @@ def _results(board: Board, name: str) -> list[Result]:
                     if ratio
                     else NONE,
                     times(row.recipe_ratio) if row.recipe_ratio else NONE,
-                    "✕ failed check" if row.failed_check else f"{LEVEL_MARKS[row.level]} {LEVELS[row.level]}",
+                    "✕ failed check"
+                    if row.cell["verification_failed"]
+                    else f"{LEVEL_MARKS[row.cell['level']]} {LEVELS[row.cell['level']]}",
                     row.why_apart,
-                    tuple((str(seed), run) for seed, run in row.runs.items()),
+                    tuple((str(seed), run) for seed, run in row.result.runs.items()),
                 )
             )
     return found
@@ -236,10 +239,10 @@ def _stages(row: Entry) -> list[tuple[str, ...]]:
 
 
 def _totals(row: Entry) -> tuple[str, ...]:
-    costs = row.costs
+    costs = row.result.totals
     return (
         f"{row.task.label}, {row.device}",
-        str(len(row.runs)),
+        str(len(row.result.runs)),
         significant(costs.student_h),
         significant(costs.recipe_h),
         times(row.recipe_ratio) if row.recipe_ratio else NONE,
@@ -256,7 +259,7 @@ def _claimed(claim: Claim, rows: list[Entry]) -> Claimed:
     claimed = f"{claim.value:g} {claim.unit}{note}"
     if match is None:
         return Claimed(f"{claim.source}, {pair}, {claim.metric}", claimed, "not run here", NONE, claim.reference)
-    stat = match.stat
+    stat = match.result.stat
     ends = (
         between(stat.lo - claim.value, stat.hi - claim.value, 2, sign=True)
         if stat.lo is not None and stat.hi is not None
@@ -280,6 +283,6 @@ def _same(claim: Claim, row: Entry) -> bool:
         whole
         and open_row
         and row.task.metric == claim.metric
-        and row.student == claim.student
-        and row.teacher == (claim.teacher or "")
+        and row.cell["student"] == claim.student
+        and (row.cell["teacher"] or "") == (claim.teacher or "")
     )

@@ -51,7 +51,7 @@ class CostTable:
 
 
 def _over(field: str) -> Callable[[Entry], float | None]:
-    return lambda row: row.overhead[field] if row.overhead else None
+    return lambda row: row.result.cost[field] if row.result.cost else None
 
 
 def _deploy(field: str) -> Callable[[Entry], float | None]:
@@ -64,9 +64,9 @@ _COSTS: tuple[tuple[str, str, Callable[[Entry], float | None], Callable[[float],
         for field, said in QUANTITIES.items()
         if said.head and field != "step_ratio"  # it stands first, with its interval
     ),
-    ("One more student", "device-h", lambda row: row.costs.student_h, significant),
-    ("Recipe", "device-h", lambda row: row.costs.recipe_h, significant),
-    ("Full", "device-h", lambda row: row.costs.full_h, significant),
+    ("One more student", "device-h", lambda row: row.result.totals.student_h, significant),
+    ("Recipe", "device-h", lambda row: row.result.totals.recipe_h, significant),
+    ("Full", "device-h", lambda row: row.result.totals.full_h, significant),
     ("Energy", "kWh", lambda row: row.energy_kwh, significant),
     ("Deployed", "params", _deploy("params"), si),
     ("Latency b = 1", "ms", _deploy("latency_ms_b1"), significant),
@@ -149,9 +149,9 @@ def _coverage(one: TaskBoard | None, method: str) -> CoverageCell:
         return missing
     row = one.entry(method)
     if row is not None:
-        done, whole = len(row.scores.keys() & set(one.seeds)), len(one.seeds)
+        done, whole = len(row.result.scores.keys() & set(one.seeds)), len(one.seeds)
         if done == whole:
-            return CoverageCell(f"{len(row.scores)} seeds" if len(row.scores) > 1 else "1 seed", "ok")
+            return CoverageCell(f"{len(row.result.scores)} seeds" if len(row.result.scores) > 1 else "1 seed", "ok")
         return CoverageCell(f"{done} of {whole}", "failed" if "failed" in row.apart else "part", row.apart)
     aside = next((row for row in one.apart if row.method == method and not row.custom), None)
     if aside is not None:
@@ -190,7 +190,7 @@ def _pairs(suite: SuiteBoard) -> PairTable:
     assert suite.layout is not None
     assert suite.ties is not None
     layout, names = suite.layout, suite.ties.methods
-    values = [value for one in suite.boards for row in one.comparable for value in row.scores.values()]
+    values = [value for one in suite.boards for row in one.comparable for value in row.result.scores.values()]
     digits = digits_for(suite.unit, values)
     means = dict(zip(layout.methods, layout.means.mean(axis=1), strict=True))
     deltas = tuple(
@@ -225,7 +225,10 @@ def _scores(one: TaskBoard, method: str, digits: int) -> tuple[str, str]:
     turn = 1 if one.task.higher_is_better else -1
     if row.apart:
         return (row.apart, "")
-    return (fixed(row.stat.mean, digits), " ".join(f"{turn * row.scores[seed]:.6g}" for seed in one.seeds))
+    return (
+        fixed(row.result.stat.mean, digits),
+        " ".join(f"{turn * row.result.scores[seed]:.6g}" for seed in one.seeds),
+    )
 
 
 def _extra(

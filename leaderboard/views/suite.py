@@ -74,7 +74,7 @@ def _own(suite: SuiteBoard, key: str) -> Table | None:
         ctx = context(board)
         cells = {column.key: column.make(row, ctx) for column in columns}
         lines.append(
-            Line(row.method, {"task": Cell(board.task.label), **cells, "why": Cell(row.apart)}, str(row.level))
+            Line(row.method, {"task": Cell(board.task.label), **cells, "why": Cell(row.apart)}, str(row.cell["level"]))
         )
     return Table(f"{key}-own", f"Suite {suite.suite} on {suite.device}: shown, not ranked.", tuple(heads), tuple(lines))
 
@@ -146,7 +146,7 @@ def _table(suite: SuiteBoard, key: str) -> Table:
     heads.append(
         Head("coverage", "Coverage", "tasks", "Quality", "Tasks of the suite with a complete cell.", True, True)
     )
-    digits = digits_for(suite.unit, [v for board in used for row in board.ranked for v in row.scores.values()])
+    digits = digits_for(suite.unit, [v for board in used for row in board.ranked for v in row.result.scores.values()])
     lines = tuple(_line(suite, row, used, digits) for row in suite.rows)
     caption = f"Suite {suite.suite} on {suite.device}: methods by mean score, tie groups as ranges of ranks."
     return Table(f"{key}-table", caption, tuple(heads), lines)
@@ -199,8 +199,8 @@ def _score_cell(board: TaskBoard, method: str) -> Cell:
     row = board.entry(method)
     if row is None:
         return Cell(NONE, None)
-    digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.scores.values()])
-    return Cell(with_half(row.stat, digits), row.stat.mean)
+    digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.result.scores.values()])
+    return Cell(with_half(row.result.stat, digits), row.result.stat.mean)
 
 
 def separation_word(board: TaskBoard) -> str:

@@ -113,14 +113,14 @@ def _tie_note(one: TaskBoard) -> str:
 def _headroom(one: TaskBoard) -> str:
     """Teacher and plain side by side, and the noise that no seed interval holds."""
     plain = one.entry(PLAIN)
-    teacher = next((row.teacher_score for row in one.ranked if row.teacher_score is not None), None)
+    teacher = next((row.result.teacher for row in one.ranked if row.result.teacher is not None), None)
     words = []
     if teacher is not None:
         words.append(f"teacher {fixed(teacher, 2)} {one.task.unit}")
     if plain is not None:
-        words.append(f"plain {fixed(plain.stat.mean, 2)} {one.task.unit}")
+        words.append(f"plain {fixed(plain.result.stat.mean, 2)} {one.task.unit}")
     leader = one.ranked[0] if one.ranked else None
-    if leader is not None and (word := noise_word(one.task.metric, leader.stat.mean, leader.test_items)):
+    if leader is not None and (word := noise_word(one.task.metric, leader.result.stat.mean, leader.test_items)):
         words.append(word)
     return f"For scale: {'; '.join(words)}. One teacher for all seeds: its own noise is left out." if words else ""
 
