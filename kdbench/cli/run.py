@@ -43,14 +43,13 @@ def evaluate(
     from kdbench.index import home as index
     from kdbench.index.store import Store
     from kdbench.results import cells, taught
-    from kdbench.runs.evaluate import Command, parse_seeds
-    from kdbench.runs.evaluate import evaluate as run
+    from kdbench.runs.evaluate import Command, evaluate_seeds, parse_seeds
     from kdbench.terminal import tables
 
     if seed is not None and seeds is not None:
         raise UserError("give --seed or --seeds, not both")
     wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
-    done = run(
+    done = evaluate_seeds(
         Command(_order(method, task, overrides, smoke), device, out, data),
         seeds=wanted, overhead=overhead, force=force,
         announce=lambda record: print(tables.run_line(record), file=sys.stderr, flush=True),

@@ -51,8 +51,8 @@ def sweep(
     from kdbench.sweep import devices as where
     from kdbench.sweep import launch, names, report
     from kdbench.sweep.plan import Asked
+    from kdbench.sweep.progress import SweepProgress
     from kdbench.sweep.rounds import Sweep
-    from kdbench.sweep.watch import Watch
 
     launch.require(launcher)
     checkpoint_seconds()
@@ -70,7 +70,7 @@ def sweep(
     )
     place = where.find(launcher, device, jobs, jobs_per_device, engine_options(asked.overrides))
     launch.check(launcher, launch.options(launcher, place.jobs, timeout, launcher_arg or []))
-    planned = Sweep(asked, place, launcher, launcher_arg or [], timeout, Watch.stderr())
+    planned = Sweep(asked, place, launcher, launcher_arg or [], timeout, SweepProgress.stderr())
     if dry_run:
         show(*report.dry_run(planned))
         return

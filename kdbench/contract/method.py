@@ -94,7 +94,7 @@ class Method(nn.Module):
         return [Group("student", [p for p in self.parameters() if p.requires_grad])]
 
     def stages(self) -> Iterator[Stage]:
-        """Phases in order; one phase of the task's epochs unless overridden.
+        """Stages in order; one of the task's epochs unless overridden.
 
         A generator: code between two yields runs when the earlier stage is done; its results go through
         ``task.keep``. When a stage starts, resumed or not, the engine calls ``self.train()``, once; teachers are no

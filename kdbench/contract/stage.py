@@ -79,7 +79,7 @@ Step = Callable[[Callable[[], Batch], At, Update], "dict[str, Tensor]"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One phase of a method's training.
+    """One part of a method's training, with losses, parameters and a length of its own.
 
     Attributes:
         name: unique within the method, a slug.

@@ -27,7 +27,7 @@ OF_ONE_CELL = (
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One configuration of a method on one task and device class.
 
     Attributes:
@@ -76,7 +76,7 @@ class Row:
         return " ".join([self.method, *settings.as_words(self.overrides)])
 
 
-def rows(store: Store, *, older: bool = False, **where: Any) -> list[Row]:
+def rows(store: Store, *, older: bool = False, **where: Any) -> list[ResultRow]:
     """All configurations of an index, and the combinations that gave no score, with their reason.
 
     Args:
@@ -96,7 +96,7 @@ def rows(store: Store, *, older: bool = False, **where: Any) -> list[Row]:
     return found
 
 
-def rows_of_runs(store: Store, records: Sequence[Record]) -> list[Row]:
+def rows_of_runs(store: Store, records: Sequence[Record]) -> list[ResultRow]:
     """The configurations that runs of one task belong to, those they are compared with, and the runs without a score.
 
     Args:
@@ -124,11 +124,11 @@ def rows_of_runs(store: Store, records: Sequence[Record]) -> list[Row]:
     ]
 
 
-def _rows(book: Book, cells: Sequence[Cell]) -> list[Row]:
+def _rows(book: Book, cells: Sequence[Cell]) -> list[ResultRow]:
     return _settled([_row(book, result) for result in book.results(cells)])
 
 
-def _repeat(book: Book, record: Record) -> Row:
+def _repeat(book: Book, record: Record) -> ResultRow:
     """The row of a run that its cell does not count."""
     ours = book.store.runs(run_id=record.run_id)
     whole = Record.model_validate(record)
@@ -149,9 +149,9 @@ def _repeat(book: Book, record: Record) -> Row:
     return replace(made, repeats=repeats, remarks=remarks)
 
 
-def _row(book: Book, result: Result) -> Row:
+def _row(book: Book, result: Result) -> ResultRow:
     cell = result.cell
-    row = Row(
+    row = ResultRow(
         method=cell["method"],
         task=cell["task"],
         version=cell["task_version"],
@@ -217,9 +217,9 @@ def _told_apart(cell: Cell, alike: Sequence[Cell]) -> Iterator[str]:
         yield f"data {(own['data'] or 'unknown')[:8]}"
 
 
-def _settled(found: list[Row]) -> list[Row]:
+def _settled(found: list[ResultRow]) -> list[ResultRow]:
     """Rows of which the present configuration is the current one, although an older one may have more seeds."""
-    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[ResultRow]] = defaultdict(list)
     for row in found:
         groups[name_of(row.cell)].append(row)
     chosen = []
@@ -240,7 +240,7 @@ def _settled(found: list[Row]) -> list[Row]:
     return found
 
 
-def _without_score(state: str, runs: Sequence[Record]) -> Row:
+def _without_score(state: str, runs: Sequence[Record]) -> ResultRow:
     """Runs that ended alike."""
     record, changed = runs[0], settings.overrides(runs[0])
     where = {
@@ -258,21 +258,21 @@ def _without_score(state: str, runs: Sequence[Record]) -> Row:
     )
 
 
-def _empty(gap: Mapping[str, Any], state: str) -> Row:
-    return Row(
+def _empty(gap: Mapping[str, Any], state: str) -> ResultRow:
+    return ResultRow(
         gap["method"], gap["task"], gap["task_version"], gap["device_class"], "", "", True, "",
         None, None, None, None, (), state=state,
     )  # fmt: skip
 
 
-def in_order(found: list[Row], key: str) -> list[Row]:
+def in_order(found: list[ResultRow], key: str) -> list[ResultRow]:
     """Rows best or cheapest first, those without the figure last; ``task`` keeps the index's order.
 
     Args:
         key: ``task``, ``score`` or ``delta`` (within each task), or a column of the overhead.
     """
 
-    def figure(row: Row) -> float | None:
+    def figure(row: ResultRow) -> float | None:
         if key == "score":
             sign = -1.0 if row.higher_is_better else 1.0
             return None if row.score is None else sign * row.score.mean
@@ -281,7 +281,7 @@ def in_order(found: list[Row], key: str) -> list[Row]:
         value = (row.cost or {}).get(key)
         return None if value is None else float(value)
 
-    def place(row: Row) -> tuple[str, bool, float]:
+    def place(row: ResultRow) -> tuple[str, bool, float]:
         value = figure(row)
         return (row.task if key in ("score", "delta") else "", value is None, value or 0.0)
 

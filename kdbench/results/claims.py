@@ -13,7 +13,7 @@ from kdbench.specs import registry
 from kdbench.specs.task import TaskSpec
 
 if TYPE_CHECKING:  # `show` answers at once: it loads neither the index nor the statistics
-    from kdbench.results.cells import Row
+    from kdbench.results.cells import ResultRow
     from kdbench.stats import CellStat
 
 METHOD_NAMES = {
@@ -128,7 +128,7 @@ def matches(claim: PublishedFigure, spec: TaskSpec) -> bool:
     return same_data and same_pair and spec.score.primary == claim.metric and spec.data.subset is None
 
 
-def compare(method: str, rows: Sequence[Row]) -> list[Comparison]:
+def compare(method: str, rows: Sequence[ResultRow]) -> list[Comparison]:
     """Each claim of a method beside our cells on every task it matches.
 
     Args:

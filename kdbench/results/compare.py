@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kdbench.base.errors import UserError
 from kdbench.records import settings
-from kdbench.results.cells import Row
+from kdbench.results.cells import ResultRow
 from kdbench.results.pairing import obstacle, paired
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
@@ -30,15 +30,15 @@ class Pairing:
         words: what follows from all.
     """
 
-    first: Row
-    second: Row
+    first: ResultRow
+    second: ResultRow
     delta: PairedDelta | None
     cost: float | None
     step: float | None
     words: str
 
 
-def pairings(rows: Sequence[Row], first: str, second: str) -> list[Pairing]:
+def pairings(rows: Sequence[ResultRow], first: str, second: str) -> list[Pairing]:
     """Two sides of a comparison on every task and device class that both have results on.
 
     Args:
@@ -56,7 +56,7 @@ def pairings(rows: Sequence[Row], first: str, second: str) -> list[Pairing]:
     return pairs
 
 
-def _place(row: Row) -> tuple[str, int, str]:
+def _place(row: ResultRow) -> tuple[str, int, str]:
     return row.task, row.version, row.device_class
 
 
@@ -77,7 +77,7 @@ def side(text: str) -> tuple[str, list[str]]:
     return name, []
 
 
-def _side(found: Sequence[Row], text: str) -> list[Row]:
+def _side(found: Sequence[ResultRow], text: str) -> list[ResultRow]:
     """The rows that one side names.
 
     Raises:
@@ -115,7 +115,7 @@ def _whole(method: str, words: Sequence[str]) -> list[str]:
     return [f"{settings.METHOD}.{word}" if word.partition("=")[0] in known else word for word in words]
 
 
-def _of_run(found: Sequence[Row], start: str) -> Row:
+def _of_run(found: Sequence[ResultRow], start: str) -> ResultRow:
     """The row that holds a run."""
     held = {run: row for row in found if row.score is not None for run in row.run_ids if run.startswith(start)}
     if len(held) != 1:
@@ -124,7 +124,7 @@ def _of_run(found: Sequence[Row], start: str) -> Row:
     return next(iter(held.values()))
 
 
-def _pairing(a: Row, b: Row) -> Pairing:
+def _pairing(a: ResultRow, b: ResultRow) -> Pairing:
     delta, where = None, f"{a.task}, {a.device_class}"
     apart = obstacle(b.cell, [a.cell])
     if apart:
@@ -142,7 +142,7 @@ def _pairing(a: Row, b: Row) -> Pairing:
     return Pairing(a, b, delta, cost, _steps(a, b), f"{quality}; {said}")
 
 
-def _ratio(a: Row, b: Row) -> float | None:
+def _ratio(a: ResultRow, b: ResultRow) -> float | None:
     """Ratio of the two recipe costs: each over plain of its own measurement, or in hours where their plain differs."""
     if a.totals is None or b.totals is None or not a.totals.plain_h or not b.totals.plain_h:
         return None
@@ -152,7 +152,7 @@ def _ratio(a: Row, b: Row) -> float | None:
     return None if None in ratios else ratios[1] / ratios[0]  # type: ignore[operator]
 
 
-def _steps(a: Row, b: Row) -> float | None:
+def _steps(a: ResultRow, b: ResultRow) -> float | None:
     """Ratio of the two step times, each over plain in its own measurement."""
     ratios = [1.0 if row.method == PLAIN else (row.cost or {}).get("step_ratio") for row in (a, b)]
     return None if None in ratios else ratios[1] / ratios[0]  # type: ignore[operator]

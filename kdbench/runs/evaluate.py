@@ -85,7 +85,7 @@ class Command:
         return f"{self.config.method} on {self.config.task}"
 
 
-def evaluate(
+def evaluate_seeds(
     command: Command, *, seeds: Sequence[int] | None, overhead: Mode, force: bool, announce: Callable[[Record], None]
 ) -> Evaluation | None:
     """Runs a method on a task with each seed; where torchrun started several processes, together with the others.
@@ -135,7 +135,7 @@ def evaluate(
         Progress.terminal().say("step times are measured in runs of one process; this one is recorded without them")
     try:
         for seed in wanted:
-            record = run.evaluate(request(seed, Progress.terminal(f"{command.said}, seed {seed}:")))
+            record = run.run_seed(request(seed, Progress.terminal(f"{command.said}, seed {seed}:")))
             records.append(record)
             announce(record)
             if record.status == "not_applicable":

@@ -42,7 +42,7 @@ class Lost(UserError):
     exit_code = 1
 
 
-def evaluate(request: Request) -> Record:
+def run_seed(request: Request) -> Record:
     """Runs a configuration with one seed, or goes on where a killed run stopped; of several processes the first's part.
 
     Returns:

@@ -189,7 +189,7 @@ def rerun(
     config = config_of(record)
     _require_same_rows(record, config, home, data, progress)
     request = Request(config, chosen, place, home, data, "off", force=True, progress=progress)
-    again = run.evaluate(request)
+    again = run.run_seed(request)
     elsewhere = again.device_class != record.device_class
     level: Level = 4 if elsewhere else 3
     if again.score is None or record.score is None or again.deploy is None or record.deploy is None:

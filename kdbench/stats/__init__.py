@@ -20,7 +20,7 @@ from kdbench.stats.aggregate import (
 )
 from kdbench.stats.cell import CellStat, SeedScores, clipped, clipped_difference, item_noise, summarise
 from kdbench.stats.gap import Gap, gap_recovered, total_gap
-from kdbench.stats.layout import Cell, Common, Direction, Layout, Suite, TaskScale, common_set
+from kdbench.stats.layout import Common, Direction, Layout, Suite, TaskScale, common_set
 from kdbench.stats.missing import Missing
 from kdbench.stats.paired import PairedDelta, paired_delta, verdict
 from kdbench.stats.pooled import PooledDelta, pooled_delta
@@ -32,7 +32,6 @@ STATISTICS_VERSION = 3
 __all__ = [
     "BOOTSTRAP_WARNING",
     "STATISTICS_VERSION",
-    "Cell",
     "CellStat",
     "Common",
     "CriticalDifference",

@@ -14,7 +14,7 @@ from kdbench.stats.cell import finite
 from kdbench.stats.missing import Missing
 
 Direction = Literal["max", "min"]
-Cell = Missing | Mapping[int, float | Missing]
+ScoresOrMissing = Missing | Mapping[int, float | Missing]
 """A whole missing cell, or seed to last-epoch score or kind of missing."""
 
 
@@ -45,7 +45,7 @@ class Suite:
     Attributes:
         name: the suite's name.
         tasks: task to its scale.
-        scores: method to task to :data:`Cell`. What is absent was not run.
+        scores: method to task to :data:`ScoresOrMissing`. What is absent was not run.
 
     Raises:
         UserError: tasks of different direction or unit, a task without seeds, a score that is not finite, or a score
@@ -54,7 +54,7 @@ class Suite:
 
     name: str
     tasks: Mapping[str, TaskScale]
-    scores: Mapping[str, Mapping[str, Cell]]
+    scores: Mapping[str, Mapping[str, ScoresOrMissing]]
 
     def __post_init__(self) -> None:
         scales = {(scale.direction, scale.unit) for scale in self.tasks.values()}

@@ -2,6 +2,6 @@
 
 ``names`` reads lists of names, ``known`` what the index holds, ``where`` finds the devices, ``plan`` decides what runs,
 ``rounds`` sees to it that it has run, ``launch`` calls a launcher, ``job`` is what a launcher's worker does, ``runner``
-and ``process`` are the two ends of the process that trains, ``watch`` and ``report`` show it all. Workers write
+and ``process`` are the two ends of the process that trains, ``progress`` and ``report`` show it all. Workers write
 records; the parent alone opens the index.
 """

@@ -57,7 +57,7 @@ class Skip:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedCell:
     """One method on one task.
 
     Attributes:
@@ -87,7 +87,7 @@ class Cell:
 class Run:
     """One run of a sweep."""
 
-    cell: Cell
+    cell: PlannedCell
     seed: int
 
     @property
@@ -123,7 +123,7 @@ def is_matched(method: str) -> bool:
     return registry.method(method).match is not None
 
 
-def plan(asked: Asked, known: Known, methods: Sequence[str]) -> list[Cell]:
+def plan(asked: Asked, known: Known, methods: Sequence[str]) -> list[PlannedCell]:
     """The cells of some of the methods on all tasks of a sweep; of no compute-matched variant.
 
     Raises:
@@ -133,24 +133,26 @@ def plan(asked: Asked, known: Known, methods: Sequence[str]) -> list[Cell]:
     return [_cell(asked, known, method, task, absent[task]) for method in methods for task in asked.tasks]
 
 
-def matched_cell(asked: Asked, known: Known, method: str, task: str, match: Match) -> Cell:
+def matched_cell(asked: Asked, known: Known, method: str, task: str, match: Match) -> PlannedCell:
     """The cell of a compute-matched variant whose method's cost is known."""
     return _cell(asked, known, method, task, _absent(asked, task), match)
 
 
-def left_out(asked: Asked, method: str, task: str, why: str) -> Cell:
+def left_out(asked: Asked, method: str, task: str, why: str) -> PlannedCell:
     """A cell of which nothing runs."""
     seeds = registry.task(task).seeds if asked.seeds is None else asked.seeds
-    return Cell(method, task, skipped=(Skip(tuple(seeds), why),))
+    return PlannedCell(method, task, skipped=(Skip(tuple(seeds), why),))
 
 
-def _cell(asked: Asked, known: Known, method: str, task: str, absent: str | None, match: Match | None = None) -> Cell:
+def _cell(
+    asked: Asked, known: Known, method: str, task: str, absent: str | None, match: Match | None = None
+) -> PlannedCell:
     if absent is not None:
         return left_out(asked, method, task, absent)
     config = run_config(method, task, asked.overrides, smoke=asked.smoke, match=match)
     seeds = tuple(config.task.seeds) if asked.seeds is None else asked.seeds
     spec_hash, stale = config.spec_hash, asked.stale.of(config)
-    cell = Cell(
+    cell = PlannedCell(
         method, task, spec_hash,
         hours=None if asked.overrides else known.hours_of(method, task),
         measured=asked.overhead != "off"
@@ -205,7 +207,7 @@ def inapplicable(card: Card, task: TaskSpec) -> str | None:
     return None
 
 
-def waves(cells: Sequence[Cell], overhead: Mode, jobs: int, alone: int) -> list[Wave]:
+def waves(cells: Sequence[PlannedCell], overhead: Mode, jobs: int, alone: int) -> list[Wave]:
     """Runs in order: seeds first, then methods, then tasks, so that neighbours ask for different teachers.
 
     With several jobs at once, a cell's overhead is measured by its first seed when all the others are done.

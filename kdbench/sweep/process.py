@@ -43,7 +43,7 @@ def _answer(order: TrainOrder) -> dict[str, Any]:
         if (end := order.given_up) is not None:
             record = run.give_up(request, end.status, end.kind, end.message)
         else:
-            record = earlier.not_applicable(request) or run.evaluate(request)
+            record = earlier.not_applicable(request) or run.run_seed(request)
     except run.Busy as error:
         return {"outcome": "busy", "line": str(error)}
     except UserError as error:

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from kdbench.base.home import Home
 from kdbench.specs import registry
-from kdbench.sweep.plan import Cell, is_matched
+from kdbench.sweep.plan import PlannedCell, is_matched
 from kdbench.sweep.rounds import Outcome, Sweep
 from kdbench.terminal import tables
 
@@ -27,7 +27,7 @@ def dry_run(sweep: Sweep) -> list[Any]:
     return [made, *_sums(cells, sweep)]
 
 
-def _later(cell: Cell, first: Sequence[Cell], sweep: Sweep) -> Cell:
+def _later(cell: PlannedCell, first: Sequence[PlannedCell], sweep: Sweep) -> PlannedCell:
     """A compute-matched cell as it will be when the sweep has measured its method."""
     match = registry.method(cell.method).match
     measures = sweep.asked.overhead != "off" and any(
@@ -37,10 +37,10 @@ def _later(cell: Cell, first: Sequence[Cell], sweep: Sweep) -> Cell:
     if cell.spec_hash or not measures:
         return cell
     (skip,) = cell.skipped
-    return Cell(cell.method, cell.task, seeds=skip.seeds, waits_for=match)
+    return PlannedCell(cell.method, cell.task, seeds=skip.seeds, waits_for=match)
 
 
-def _sums(cells: Sequence[Cell], sweep: Sweep) -> Iterable[str]:
+def _sums(cells: Sequence[PlannedCell], sweep: Sweep) -> Iterable[str]:
     runs = sum(len(cell.seeds) for cell in cells)
     left = sum(len(skip.seeds) for cell in cells for skip in cell.skipped)
     known = [cell for cell in cells if cell.hours is not None]

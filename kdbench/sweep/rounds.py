@@ -28,8 +28,8 @@ from kdbench.sweep import job, launch
 from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
 from kdbench.sweep.order import JobOrder, RunOrder
-from kdbench.sweep.plan import Asked, Cell, Run, Wave, is_matched, left_out, matched_cell, plan, waves
-from kdbench.sweep.watch import Watch
+from kdbench.sweep.plan import Asked, PlannedCell, Run, Wave, is_matched, left_out, matched_cell, plan, waves
+from kdbench.sweep.progress import SweepProgress
 
 ROUNDS = 4
 WAIT_S = 0.5
@@ -50,7 +50,7 @@ class Outcome:
     statuses: Counter[str] = field(default_factory=Counter)
     refused: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
-    skipped: list[Cell] = field(default_factory=list)
+    skipped: list[PlannedCell] = field(default_factory=list)
     logs: Path | None = None
 
     @property
@@ -68,14 +68,20 @@ class Sweep:
         where: the devices.
         launcher: its name; ``options`` are those of Hydra.
         timeout: seconds a run may take, teacher's training and measurement included; None for no limit.
-        watch: shows how far it is.
+        progress: shows how far it is.
     """
 
     def __init__(
-        self, asked: Asked, where: Where, launcher: str, options: Sequence[str], timeout: float | None, watch: Watch
+        self,
+        asked: Asked,
+        where: Where,
+        launcher: str,
+        options: Sequence[str],
+        timeout: float | None,
+        progress: SweepProgress,
     ) -> None:
         self.asked, self.where, self.launcher, self.options = asked, where, launcher, options
-        self.timeout, self.watch = timeout, watch
+        self.timeout, self.progress = timeout, progress
         self.outcome = Outcome()
         self.folder = asked.home.root / "sweeps" / new_run_id()[:12]
         self._next = 0
@@ -85,11 +91,11 @@ class Sweep:
         """What the index tells now."""
         return Known.read(self.asked.home, self.asked.smoke, self.where.belongs)
 
-    def first(self) -> list[Cell]:
+    def first(self) -> list[PlannedCell]:
         """The cells that need nothing measured before them."""
         return plan(self.asked, self.known(), [name for name in self.asked.methods if not is_matched(name)])
 
-    def matched(self) -> list[Cell]:
+    def matched(self) -> list[PlannedCell]:
         """The compute-matched cells, as far as the cost of their methods is known now."""
         methods = list(filter(is_matched, self.asked.methods))
         if not methods:
@@ -98,7 +104,7 @@ class Sweep:
         with recorded([self.asked.home.records, PUBLISHED]) as store:
             return [self._matched(store, known, method, task) for method in methods for task in self.asked.tasks]
 
-    def _matched(self, store: Store, known: Known, method: str, task: str) -> Cell:
+    def _matched(self, store: Store, known: Known, method: str, task: str) -> PlannedCell:
         """The cell of a compute-matched variant, by its method's cost on the sweep's own device class."""
         ref = registry.method(method)
         entries = [entry for entries in known.runs.values() for entry in entries]
@@ -134,9 +140,9 @@ class Sweep:
             shutil.rmtree(self.folder, ignore_errors=True)
         return self.outcome
 
-    def _cells(self, cells: list[Cell]) -> None:
+    def _cells(self, cells: list[PlannedCell]) -> None:
         self.outcome.skipped += [cell for cell in cells if cell.skipped]
-        self.watch.expect(sum(len(cell.seeds) for cell in cells))
+        self.progress.expect(sum(len(cell.seeds) for cell in cells))
         for wave in waves(cells, self.asked.overhead, self.where.jobs, self.where.alone):
             self._wave(wave)
 
@@ -160,7 +166,7 @@ class Sweep:
             raise UserError(f"--launcher {self.launcher} started no run: {line}; its logs are in {self.folder}")
         for run in todo:
             self.outcome.left.append(run.label)
-            self.watch.ended(run, f"{run.label}: no record after {ROUNDS} attempts")
+            self.progress.ended(run, f"{run.label}: no record after {ROUNDS} attempts")
 
     def _settle(self, runs: list[Run], known: Known, before: frozenset[str]) -> list[Run]:
         """Counts the runs that have an answer; returns the others."""
@@ -169,7 +175,7 @@ class Sweep:
             record = run.record(known, before)
             if record is not None:
                 self.outcome.statuses[record.status] += 1
-                self.watch.ended(run, f"{run.label}: {record.status.replace('_', ' ')}")
+                self.progress.ended(run, f"{run.label}: {record.status.replace('_', ' ')}")
             elif run.label not in self.outcome.refused:
                 left.append(run)
         return left
@@ -188,7 +194,7 @@ class Sweep:
             for number, run in batch.items():
                 self._order(number, run, wave)
             try:
-                with self.watch.following(self.folder, batch):
+                with self.progress.following(self.folder, batch):
                     launch.launch(self.launcher, options, self.folder, list(batch))
             except launch.LaunchFailed as error:
                 problem = error

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch n
     from kdbench.checks.result import CheckResult
     from kdbench.data.status import DataStatus
     from kdbench.records.files import Record
-    from kdbench.results.cells import Row
+    from kdbench.results.cells import ResultRow
     from kdbench.results.claims import Comparison, PublishedFigure
     from kdbench.results.compare import Pairing
     from kdbench.specs.registry import MethodRef
@@ -66,7 +66,7 @@ def amount(value: float | None, unit: str = "", digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}{unit}"
 
 
-def results(rows: Sequence[Row]) -> list[Table]:
+def results(rows: Sequence[ResultRow]) -> list[Table]:
     """Score beside cost, a line a cell: one table for each task and device class, as only such rows compare."""
     tables: dict[tuple[str, int, str], Table] = {}
     for row in rows:
@@ -94,7 +94,7 @@ def results(rows: Sequence[Row]) -> list[Table]:
     return list(tables.values())
 
 
-def _heading(row: Row, rows: Sequence[Row]) -> str:
+def _heading(row: ResultRow, rows: Sequence[ResultRow]) -> str:
     """Task, metric, baseline and device class; a row without a score knows no metric, so any row of the task tells."""
     task = (row.task, row.version)
     told = next((other for other in rows if (other.task, other.version) == task and other.metric), row)
@@ -102,12 +102,12 @@ def _heading(row: Row, rows: Sequence[Row]) -> str:
     return escape(f"{where}: {told.metric}, {told.unit}, baseline {told.baseline}" if told.metric else where)
 
 
-def _total(row: Row, which: str) -> str:
+def _total(row: ResultRow, which: str) -> str:
     ratio = row.totals.ratio(which) if row.totals else None
     return amount(ratio, "", 2)
 
 
-def as_json(row: Row) -> dict[str, Any]:
+def as_json(row: ResultRow) -> dict[str, Any]:
     """A row as JSON data."""
 
     def delta(d: PairedDelta | None) -> dict[str, Any] | None:

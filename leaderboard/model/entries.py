@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench import kinds
 from kdbench.leaderboard.model.catalogue import Catalogue
-from kdbench.leaderboard.model.source import Row, Source
+from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.records import settings
 from kdbench.results.book import Result
 from kdbench.results.pairing import Cell
@@ -29,7 +29,7 @@ OTHER_DATA, NO_CARD, UNVERIFIED = "other data", "no card", "parity unverified"
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskVersion:
     """A task version as the records and, where it is registered, its file describe it."""
 
     name: str
@@ -88,13 +88,13 @@ class Entry:
     """
 
     result: Result
-    task: Task
+    task: TaskVersion
     params: Mapping[str, Any]
     selection: str
     test_items: int
     gap: Gap | None
     energy_kwh: float | None
-    deploy: Row | None
+    deploy: IndexRow | None
     matched: CellStat | None
     matched_runs: Mapping[int, str]
     apart: str
@@ -162,9 +162,9 @@ class Entry:
         return self.apart == CUSTOM
 
 
-def tasks(source: Source, catalogue: Catalogue) -> dict[tuple[str, int], Task]:
+def tasks(source: Source, catalogue: Catalogue) -> dict[tuple[str, int], TaskVersion]:
     """Task versions that occur in records (custom ones apart) or are registered, by name and version."""
-    seen: dict[tuple[str, int], Row] = {}  # of runs on rows that are not the task's no task is described
+    seen: dict[tuple[str, int], IndexRow] = {}  # of runs on rows that are not the task's no task is described
     for row in sorted(source.runs.values(), key=lambda r: (r["custom"], not r["ranked"], r["created_at"], r["run_id"])):
         seen.setdefault((row["task"], row["task_version"]), row)
     newest: dict[str, int] = {}
@@ -177,7 +177,9 @@ def tasks(source: Source, catalogue: Catalogue) -> dict[tuple[str, int], Task]:
     }
 
 
-def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: int, rows: int | None) -> Task:
+def _task(
+    key: tuple[str, int], row: IndexRow | None, spec: TaskSpec | None, newest: int, rows: int | None
+) -> TaskVersion:
     if row is not None:
         kind, suite, ranked, baseline = row["kind"], row["suite"], row["ranked"], row["baseline"]
         metric, higher, unit = row["metric"], row["higher_is_better"], row["unit"]
@@ -186,7 +188,7 @@ def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: 
         kind, suite, ranked, baseline = spec.kind, spec.suite, spec.ranked, spec.baseline
         metric, higher = spec.score.primary, spec.score.higher_is_better
         unit = kinds.metrics()[metric].unit or spec.score.unit
-    return Task(
+    return TaskVersion(
         name=key[0],
         version=key[1],
         title=spec.title if spec else key[0],
@@ -204,7 +206,7 @@ def _task(key: tuple[str, int], row: Row | None, spec: TaskSpec | None, newest: 
     )
 
 
-def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int], Task]) -> list[Entry]:
+def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int], TaskVersion]) -> list[Entry]:
     """Every cell of the index, in the index's order."""
     verified = any(row["level"] > 0 for row in source.runs.values())
     return [
@@ -213,7 +215,7 @@ def entries(source: Source, catalogue: Catalogue, known: Mapping[tuple[str, int]
     ]
 
 
-def _entry(source: Source, catalogue: Catalogue, result: Result, task: Task, verified: bool) -> Entry:
+def _entry(source: Source, catalogue: Catalogue, result: Result, task: TaskVersion, verified: bool) -> Entry:
     cell, plain, matched = result.cell, result.theirs[PLAIN], result.matched
     first = source.runs[cell["run_ids"][0]]
     matched_scores = dict(zip(matched["seeds"], matched["scores"], strict=True)) if matched else {}

@@ -20,11 +20,11 @@ from kdbench.leaderboard.model.entries import (
     OTHER_DATA,
     SMOKE,
     Entry,
-    Task,
+    TaskVersion,
     entries,
     tasks,
 )
-from kdbench.leaderboard.model.source import Row, Source
+from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import (
     Layout,
@@ -37,7 +37,7 @@ from kdbench.stats import (
     pooled_delta,
     tie_groups,
 )
-from kdbench.stats.layout import Cell
+from kdbench.stats.layout import ScoresOrMissing
 
 FAILED = {"failed", "timeout", "oom", "diverged"}
 
@@ -63,7 +63,7 @@ class TaskBoard:
         holes: methods without a result.
     """
 
-    task: Task
+    task: TaskVersion
     device: str
     seeds: tuple[int, ...]
     ranked: tuple[Entry, ...]
@@ -82,9 +82,11 @@ class TaskBoard:
         return next((row for row in self.comparable if row.method == method), None)
 
     @property
-    def scores(self) -> dict[str, Cell]:
+    def scores(self) -> dict[str, ScoresOrMissing]:
         """Method to its seeds' scores or kind of missing, for the suite's table."""
-        cells: dict[str, Cell] = {hole.method: hole.kind for hole in self.holes if hole.kind is not Missing.NOT_RUN}
+        cells: dict[str, ScoresOrMissing] = {
+            hole.method: hole.kind for hole in self.holes if hole.kind is not Missing.NOT_RUN
+        }
         for row in self.comparable:
             cells[row.method] = {s: row.result.scores.get(s, Missing.NOT_RUN) for s in self.seeds}
         return cells
@@ -124,8 +126,8 @@ class SuiteBoard:
     unit: str
     points: str
     baseline: str
-    tasks: tuple[Task, ...]
-    all_tasks: tuple[Task, ...]
+    tasks: tuple[TaskVersion, ...]
+    all_tasks: tuple[TaskVersion, ...]
     rows: tuple[SuiteRow, ...]
     below: tuple[tuple[str, tuple[int, int]], ...]
     layout: Layout | None
@@ -140,7 +142,7 @@ class Board:
 
     source: Source
     catalogue: Catalogue
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskVersion, ...]
     entries: tuple[Entry, ...]
     task_boards: tuple[TaskBoard, ...]
     suites: tuple[SuiteBoard, ...]
@@ -155,8 +157,8 @@ def board(source: Source, catalogue: Catalogue) -> Board:
     """The board of an index."""
     known = tasks(source, catalogue)
     rows = entries(source, catalogue, known)
-    by_place: dict[tuple[Task, str], list[Entry]] = defaultdict(list)
-    runs: dict[tuple[Task, str], list[Row]] = defaultdict(list)
+    by_place: dict[tuple[TaskVersion, str], list[Entry]] = defaultdict(list)
+    runs: dict[tuple[TaskVersion, str], list[IndexRow]] = defaultdict(list)
     for row in rows:
         by_place[row.task, row.device].append(row)
     for run in source.runs.values():
@@ -171,14 +173,14 @@ def board(source: Source, catalogue: Catalogue) -> Board:
 
 
 def _task_board(
-    task: Task, device: str, rows: Sequence[Entry], runs: Sequence[Row], methods: Iterable[str]
+    task: TaskVersion, device: str, rows: Sequence[Entry], runs: Sequence[IndexRow], methods: Iterable[str]
 ) -> TaskBoard:
     rows = _of_one_basis([row for row in rows if row.apart != MATCHED])
     open_rows = {row.method: row for row in rows if not row.apart}
     seeds = _seeds(task, open_rows, runs)
     holes = _holes(runs, methods, {row.method for row in rows if row.apart not in {CUSTOM, SMOKE}})
     missing = {(run["method"], run["seed"]): _kind(run) for run in runs if not run["custom"] and not run["smoke"]}
-    cells: dict[str, dict[str, Cell]] = {
+    cells: dict[str, dict[str, ScoresOrMissing]] = {
         row.method: {
             task.label: {s: row.result.scores.get(s, missing.get((row.method, s)) or Missing.NOT_RUN) for s in seeds}
         }
@@ -229,7 +231,7 @@ def _most(values: Iterable[Any]) -> Any:
     return max(sorted(votes), key=lambda value: votes[value]) if votes else None
 
 
-def _seeds(task: Task, rows: Mapping[str, Entry], runs: Sequence[Row]) -> tuple[int, ...]:
+def _seeds(task: TaskVersion, rows: Mapping[str, Entry], runs: Sequence[IndexRow]) -> tuple[int, ...]:
     for method in (task.baseline, PLAIN):
         if method in rows:
             return tuple(sorted(rows[method].result.scores))
@@ -249,7 +251,7 @@ def _marked_incomplete(row: Entry, suite: Suite) -> Entry:
     return replace(row, apart=f"{INCOMPLETE}: seed{'s' if len(lost) > 1 else ''} {', '.join(lost)} {word}")
 
 
-def _kind(run: Row) -> Missing | None:
+def _kind(run: IndexRow) -> Missing | None:
     if run["is_withdrawn"]:
         return Missing.WITHDRAWN
     if run["status"] in FAILED:
@@ -257,8 +259,8 @@ def _kind(run: Row) -> Missing | None:
     return Missing.NOT_APPLICABLE if run["status"] == "not_applicable" else None
 
 
-def _holes(runs: Sequence[Row], methods: Iterable[str], present: set[str]) -> list[Hole]:
-    found: dict[str, list[tuple[Missing, Row]]] = defaultdict(list)
+def _holes(runs: Sequence[IndexRow], methods: Iterable[str], present: set[str]) -> list[Hole]:
+    found: dict[str, list[tuple[Missing, IndexRow]]] = defaultdict(list)
     for run in runs:
         kind = _kind(run)
         if kind is not None and not run["custom"] and not run["smoke"] and run["method"] not in present:
@@ -304,7 +306,7 @@ def _suite(name: str, device: str, unit: str, boards: list[TaskBoard]) -> SuiteB
         "no complete result yet",
         tuple(boards),
     )
-    scores: dict[str, dict[str, Cell]] = defaultdict(dict)
+    scores: dict[str, dict[str, ScoresOrMissing]] = defaultdict(dict)
     for one in boards:
         for method, cell in one.scores.items():
             scores[method][one.task.label] = cell

@@ -11,7 +11,7 @@ from kdbench.index.store import Store
 from kdbench.records.files import Problem
 from kdbench.results.book import Book, Result
 
-Row = dict[str, Any]
+IndexRow = dict[str, Any]
 TaskKey = tuple[str, int]
 """Name and version of a task."""
 
@@ -33,14 +33,14 @@ class Source:
     """
 
     results: list[Result]
-    runs: dict[str, Row]
-    deploy: dict[str, Row]
-    environment: dict[str, Row]
-    stages: dict[str, list[Row]]
-    verifications: dict[str, list[Row]]
-    withdrawn: dict[str, Row]
+    runs: dict[str, IndexRow]
+    deploy: dict[str, IndexRow]
+    environment: dict[str, IndexRow]
+    stages: dict[str, list[IndexRow]]
+    verifications: dict[str, list[IndexRow]]
+    withdrawn: dict[str, IndexRow]
     data_rows: dict[TaskKey, int]
-    settings: dict[str, Row]
+    settings: dict[str, IndexRow]
     skipped: tuple[Problem, ...] = field(default=())
 
 
@@ -59,10 +59,10 @@ WHERE split LIKE 'train%' GROUP BY task, task_version
 
 def read(store: Store) -> Source:
     """Everything the pages need, except the records themselves, which run pages read one by one."""
-    stages: dict[str, list[Row]] = defaultdict(list)
+    stages: dict[str, list[IndexRow]] = defaultdict(list)
     for row in store.query("SELECT * FROM stages ORDER BY run_id, ord"):
         stages[row["run_id"]].append(row)
-    verifications: dict[str, list[Row]] = defaultdict(list)
+    verifications: dict[str, list[IndexRow]] = defaultdict(list)
     for row in store.query("SELECT * FROM verifications ORDER BY run_id, ord"):
         verifications[row["run_id"]].append(row)
     book = Book.of(store, {})
@@ -83,5 +83,5 @@ def read(store: Store) -> Source:
     )
 
 
-def _by_run(rows: list[Row]) -> dict[str, Row]:
+def _by_run(rows: list[IndexRow]) -> dict[str, IndexRow]:
     return {row["run_id"]: row for row in rows}

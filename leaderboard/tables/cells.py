@@ -33,7 +33,7 @@ LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell: ``text`` large, ``sub`` small beneath, ``sort`` what it is ordered by and what downloads hold.
 
     ``verdict`` is ``better``, ``worse`` or ``not separated``; the template turns it into a sign and a word for readers.
@@ -74,14 +74,14 @@ def metric_word(metric: str) -> str:
     return (known.word if known is not None else "") or metric
 
 
-def rank_cell(row: Entry, ctx: Context) -> Cell:
+def rank_cell(row: Entry, ctx: Context) -> TableCell:
     """Ranks the row could hold."""
     label = ctx.board.ranks.get(row.method, "")
     first = float(label.partition("-")[0]) if label else None
-    return Cell(range_of(label) or NONE, first)
+    return TableCell(range_of(label) or NONE, first)
 
 
-def method_cell(row: Entry, ctx: Context) -> Cell:
+def method_cell(row: Entry, ctx: Context) -> TableCell:
     """Name with what the reader must know of it."""
     tags = []
     if row.is_baseline:
@@ -92,12 +92,12 @@ def method_cell(row: Entry, ctx: Context) -> Cell:
         tags.append("not tuned here")
     if row.selection != "last":
         tags.append("epoch chosen on validation rows")
-    return Cell(row.method, row.method, tags=tuple(tags))
+    return TableCell(row.method, row.method, tags=tuple(tags))
 
 
-def pair_cell(row: Entry, ctx: Context) -> Cell:
+def pair_cell(row: Entry, ctx: Context) -> TableCell:
     """Student and teacher."""
-    return Cell(f"{row.cell['student']} ← {row.cell['teacher'] or 'no teacher'}", row.cell["student"])
+    return TableCell(f"{row.cell['student']} ← {row.cell['teacher'] or 'no teacher'}", row.cell["student"])
 
 
 def with_half(stat: CellStat, digits: int) -> str:
@@ -105,12 +105,12 @@ def with_half(stat: CellStat, digits: int) -> str:
     return plus_minus(stat.mean, stat.lo, stat.hi, digits)
 
 
-def score_cell(row: Entry, ctx: Context) -> Cell:
+def score_cell(row: Entry, ctx: Context) -> TableCell:
     """Score, interval and a dot for each seed."""
     stat, best = row.result.stat, "" if row.apart else best_word(ctx.board.ties, row.method)
     dots = list(row.result.scores.values())
     tied = best == "tied" and ctx.board.ties is not None and ctx.board.ties.split
-    return Cell(
+    return TableCell(
         with_half(stat, ctx.digits),
         stat.mean,
         sub=f"n = {stat.n}" if not stat.note else ("1 seed" if stat.n == 1 else f"n = {stat.n}, {stat.note}"),
@@ -121,15 +121,15 @@ def score_cell(row: Entry, ctx: Context) -> Cell:
     )
 
 
-def _delta(delta: PairedDelta | None, ctx: Context, reference: bool, unpaired: str = "") -> Cell:
+def _delta(delta: PairedDelta | None, ctx: Context, reference: bool, unpaired: str = "") -> TableCell:
     if reference:
-        return Cell("0", 0.0, sub="reference")
+        return TableCell("0", 0.0, sub="reference")
     if delta is None:
-        return Cell(NONE, None, sub=unpaired or "no common seed")
+        return TableCell(NONE, None, sub=unpaired or "no common seed")
     if delta.lo is None or delta.hi is None:
-        return Cell(signed(delta.mean, ctx.digits), delta.mean, sub=delta.note)
+        return TableCell(signed(delta.mean, ctx.digits), delta.mean, sub=delta.note)
     pairing = "" if delta.pairing_helped is not False else "; pairing by seed brought nothing"
-    return Cell(
+    return TableCell(
         signed(delta.mean, ctx.digits),
         delta.mean,
         sub=between(delta.lo, delta.hi, ctx.digits, sign=True),
@@ -143,32 +143,32 @@ def verdict_word(delta: PairedDelta | PooledDelta) -> str:
     return "not separated" if not delta.separated else "better" if delta.mean > 0 else "worse"
 
 
-def vs_baseline_cell(row: Entry, ctx: Context) -> Cell:
+def vs_baseline_cell(row: Entry, ctx: Context) -> TableCell:
     """Paired difference to the baseline."""
     return _delta(row.vs_baseline, ctx, row.is_baseline, row.result.unpaired.get(row.task.baseline, ""))
 
 
-def vs_plain_cell(row: Entry, ctx: Context) -> Cell:
+def vs_plain_cell(row: Entry, ctx: Context) -> TableCell:
     """Paired difference to plain."""
     return _delta(row.vs_plain, ctx, row.method == PLAIN and not row.custom, row.result.unpaired.get(PLAIN, ""))
 
 
-def vs_matched_cell(row: Entry, ctx: Context) -> Cell:
+def vs_matched_cell(row: Entry, ctx: Context) -> TableCell:
     """Paired difference to plain of equal cost."""
     if row.matched is None:
-        return Cell(NONE, None)
+        return TableCell(NONE, None)
     cell = _delta(row.result.to_matched, ctx, False, row.result.unpaired.get(f"{PLAIN}@{row.method}", ""))
     reached = f"plain@{row.method} reaches {with_half(row.matched, ctx.digits)}"
     return replace(cell, title=reached, links=_links(row.matched_runs))
 
 
-def gap_cell(row: Entry, ctx: Context) -> Cell:
+def gap_cell(row: Entry, ctx: Context) -> TableCell:
     """Gap recovered, or the guard that holds it back."""
     if row.gap is None:
-        return Cell(NONE, None)
+        return TableCell(NONE, None)
     if row.gap.value is None or row.gap.lo is None or row.gap.hi is None:
-        return Cell(NONE, None, sub=row.gap.reason)
-    return Cell(
+        return TableCell(NONE, None, sub=row.gap.reason)
+    return TableCell(
         row.gap.text,
         100 * row.gap.value,
         sub=between(100 * row.gap.lo, 100 * row.gap.hi, 0),
@@ -176,13 +176,13 @@ def gap_cell(row: Entry, ctx: Context) -> Cell:
     )
 
 
-def ratio_cell(row: Entry, ctx: Context) -> Cell:
+def ratio_cell(row: Entry, ctx: Context) -> TableCell:
     """Step-time ratio, bold only where its interval lies below all others."""
     ratio = step_ratio(row)
     if ratio is None:
-        return Cell(NONE, None, sub="not measured")
+        return TableCell(NONE, None, sub="not measured")
     if row.method == PLAIN:
-        return Cell(f"1 {TIMES}", 1.0, sub="reference")
+        return TableCell(f"1 {TIMES}", 1.0, sub="reference")
     flags = []
     over = row.result.cost or {}
     if over["mode"] == "quick":
@@ -197,7 +197,7 @@ def ratio_cell(row: Entry, ctx: Context) -> Cell:
         r for other in ctx.board.ranked if other is not row and other.method != PLAIN and (r := step_ratio(other))
     ]
     mark = "best" if rivals and not flags and all(ratio[2] < lo for _, lo, _ in rivals) else ""
-    return Cell(
+    return TableCell(
         times(ratio[0]), ratio[0], sub=between(ratio[1], ratio[2], 2), tags=tuple(flags), mark="" if row.apart else mark
     )
 
@@ -213,73 +213,73 @@ def _plain_ratio(row: Entry, field: str) -> str:
 
 def measured(
     field: str, show: Callable[[float], str] = significant, *, ratio: bool = False
-) -> Callable[[Entry, Context], Cell]:
+) -> Callable[[Entry, Context], TableCell]:
     """Cells of one measured quantity of the overhead block."""
 
-    def make(row: Entry, ctx: Context) -> Cell:
+    def make(row: Entry, ctx: Context) -> TableCell:
         value = _over(row, field)
         if value is None:
-            return Cell(NONE, None, sub="not measured")
-        return Cell(show(value), value, sub=_plain_ratio(row, field) if ratio and row.method != PLAIN else "")
+            return TableCell(NONE, None, sub="not measured")
+        return TableCell(show(value), value, sub=_plain_ratio(row, field) if ratio and row.method != PLAIN else "")
 
     return make
 
 
-def recipe_cell(row: Entry, ctx: Context) -> Cell:
+def recipe_cell(row: Entry, ctx: Context) -> TableCell:
     """Cost of the whole recipe."""
     costs = row.result.totals
     sub = f"{times(row.recipe_ratio)} plain" if row.recipe_ratio and row.method != PLAIN else ""
-    return Cell(
+    return TableCell(
         significant(costs.recipe_h), costs.recipe_h, sub=sub, tags=() if costs.basis == "measured" else (costs.basis,)
     )
 
 
-def full_cell(row: Entry, ctx: Context) -> Cell:
+def full_cell(row: Entry, ctx: Context) -> TableCell:
     """The same with the teacher."""
     if row.result.totals.full_h is None:
-        return Cell(NONE, None, sub="teacher’s cost not known")
-    return Cell(
+        return TableCell(NONE, None, sub="teacher’s cost not known")
+    return TableCell(
         significant(row.result.totals.full_h),
         row.result.totals.full_h,
         tags=() if row.result.totals.basis == "measured" else (row.result.totals.basis,),
     )
 
 
-def energy_cell(row: Entry, ctx: Context) -> Cell:
+def energy_cell(row: Entry, ctx: Context) -> TableCell:
     """Energy of all stages."""
     if row.energy_kwh is None:
-        return Cell(NONE, None, sub="not measured")
-    return Cell(significant(row.energy_kwh), row.energy_kwh)
+        return TableCell(NONE, None, sub="not measured")
+    return TableCell(significant(row.energy_kwh), row.energy_kwh)
 
 
-def deployed(field: str, show: Callable[[float], str] = significant) -> Callable[[Entry, Context], Cell]:
+def deployed(field: str, show: Callable[[float], str] = significant) -> Callable[[Entry, Context], TableCell]:
     """Cells of one measured quantity of the deployed network."""
 
-    def make(row: Entry, ctx: Context) -> Cell:
+    def make(row: Entry, ctx: Context) -> TableCell:
         value = row.deploy[field] if row.deploy else None
         if value is None:
-            return Cell(NONE, None, sub="not measured")
+            return TableCell(NONE, None, sub="not measured")
         changed = field == "params" and row.deploy is not None and not row.deploy["equals_plain"]
-        return Cell(show(value), value, tags=("not the plain student",) if changed else ())
+        return TableCell(show(value), value, tags=("not the plain student",) if changed else ())
 
     return make
 
 
-def device_cell(row: Entry, ctx: Context) -> Cell:
+def device_cell(row: Entry, ctx: Context) -> TableCell:
     """Device class."""
-    return Cell(row.device, row.device)
+    return TableCell(row.device, row.device)
 
 
-def verified_cell(row: Entry, ctx: Context) -> Cell:
+def verified_cell(row: Entry, ctx: Context) -> TableCell:
     """Level of verification, as icon and words."""
     if row.cell["verification_failed"]:
-        return Cell("✕ failed check", -1.0, tags=("failed",))
-    return Cell(f"{LEVEL_MARKS[row.cell['level']]} {LEVELS[row.cell['level']]}", float(row.cell["level"]))
+        return TableCell("✕ failed check", -1.0, tags=("failed",))
+    return TableCell(f"{LEVEL_MARKS[row.cell['level']]} {LEVELS[row.cell['level']]}", float(row.cell["level"]))
 
 
-def runs_cell(row: Entry, ctx: Context) -> Cell:
+def runs_cell(row: Entry, ctx: Context) -> TableCell:
     """A link a seed."""
-    return Cell("", None, links=_links(row.result.runs))
+    return TableCell("", None, links=_links(row.result.runs))
 
 
 def _links(runs: Mapping[int, str]) -> tuple[tuple[str, str], ...]:

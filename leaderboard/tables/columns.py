@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdbench.leaderboard.draw.numbers import NONE, fixed, si, significant
-from kdbench.leaderboard.model.entries import Entry, Task
+from kdbench.leaderboard.model.entries import Entry, TaskVersion
 from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.tables import cells
-from kdbench.leaderboard.tables.cells import Cell, Context
+from kdbench.leaderboard.tables.cells import Context, TableCell
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.results.taught import is_worse
 from kdbench.specs.registry import PLAIN
@@ -20,11 +20,11 @@ class Column:
     """A column. ``unit`` may be empty; ``about`` defines it; ``default`` is shown before anybody chose columns."""
 
     key: str
-    head: Callable[[Task], str]
-    unit: Callable[[Task], str]
+    head: Callable[[TaskVersion], str]
+    unit: Callable[[TaskVersion], str]
     group: str
     about: str
-    make: Callable[[Entry, Context], Cell]
+    make: Callable[[Entry, Context], TableCell]
     default: bool = False
     numeric: bool = True
 
@@ -47,7 +47,7 @@ class Line:
     """A row as a table prints it: ``method`` heads it, ``level`` can be filtered by, ``role`` is its style."""
 
     method: str
-    cells: dict[str, Cell]
+    cells: dict[str, TableCell]
     level: str = ""
     role: str = ""
 
@@ -73,43 +73,45 @@ def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str
     for row in rows:
         made = {column.key: column.make(row, ctx) for column in COLUMNS}
         if apart:
-            made["rank"] = Cell(NONE, None, sub=row.why_apart)
+            made["rank"] = TableCell(NONE, None, sub=row.why_apart)
         lines.append(Line(row.method, made, str(row.cell["level"]), "baseline" if row.is_baseline else ""))
     return Table(key, caption, heads, tuple(lines), () if apart else _references(rows, ctx))
 
 
 def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
     """The teacher, and plain trained for as long as the baseline's recipe takes; that of others is on their rows."""
-    blank = {column.key: Cell("") for column in COLUMNS}
+    blank = {column.key: TableCell("") for column in COLUMNS}
     lines, taught = [], next((row for row in rows if row.result.teacher is not None), None)
     if taught is not None and taught.result.teacher is not None:
         higher = ctx.board.task.direction == "max"
         own = [row.result.stat.mean for row in rows if row.cell["teacher_sha256"] == taught.cell["teacher_sha256"]]
         better = sum(is_worse(taught.result.teacher, mean, higher) for mean in own)
         note = "one teacher for all seeds" + (f"; worse than {better} of {len(own)} students" if better else "")
-        score = Cell(fixed(taught.result.teacher, ctx.digits), taught.result.teacher, sub=note)
+        score = TableCell(fixed(taught.result.teacher, ctx.digits), taught.result.teacher, sub=note)
         lines.append(
-            Line("", {**blank, "method": Cell(f"teacher {taught.cell['teacher']}"), "score": score}, role="teacher")
+            Line(
+                "", {**blank, "method": TableCell(f"teacher {taught.cell['teacher']}"), "score": score}, role="teacher"
+            )
         )
     for row in rows:
         if row.matched is not None and row.is_baseline:
-            score = Cell(cells.with_half(row.matched, ctx.digits), row.matched.mean, sub=f"n = {row.matched.n}")
-            recipe = Cell("", sub=f"as long as {row.method}")
+            score = TableCell(cells.with_half(row.matched, ctx.digits), row.matched.mean, sub=f"n = {row.matched.n}")
+            recipe = TableCell("", sub=f"as long as {row.method}")
             lines.append(
                 Line(
                     "",
-                    {**blank, "method": Cell(f"plain@{row.method}"), "score": score, "recipe": recipe},
+                    {**blank, "method": TableCell(f"plain@{row.method}"), "score": score, "recipe": recipe},
                     role="matched",
                 )
             )
     return tuple(lines)
 
 
-def _plain_head(word: str) -> Callable[[Task], str]:
+def _plain_head(word: str) -> Callable[[TaskVersion], str]:
     return lambda task: word
 
 
-def _score_head(task: Task) -> str:
+def _score_head(task: TaskVersion) -> str:
     return f"{cells.metric_word(task.metric)} {'↑' if task.higher_is_better else '↓'}"
 
 
@@ -119,7 +121,7 @@ def _column(
     unit: str,
     group: str,
     about: str,
-    make: Callable[[Entry, Context], Cell],
+    make: Callable[[Entry, Context], TableCell],
     *,
     default: bool = False,
     numeric: bool = True,
@@ -133,7 +135,7 @@ def _quantity(
     *,
     head: str = "",
     unit: str | None = None,
-    make: Callable[[Entry, Context], Cell] | None = None,
+    make: Callable[[Entry, Context], TableCell] | None = None,
     ratio: bool = False,
     default: bool = False,
 ) -> Column:
@@ -306,14 +308,14 @@ def generic_heads() -> tuple[Head, ...]:
     return tuple(head(column, _ANY_TASK) for column in COLUMNS)
 
 
-def head(column: Column, task: Task) -> Head:
+def head(column: Column, task: TaskVersion) -> Head:
     """A column as the table of a task prints it."""
     return Head(
         column.key, column.head(task), column.unit(task), column.group, column.about, column.default, column.numeric
     )
 
 
-_ANY_TASK = Task(
+_ANY_TASK = TaskVersion(
     name="any",
     version=1,
     title="",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from kdbench.leaderboard.model.source import Row, Source
+from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVELS
 
 FEED_ENTRIES = 50
@@ -34,7 +34,7 @@ class Change:
 def changes(source: Source) -> list[Change]:
     """Newest first: cells added (runs of a day together), records withdrawn, checks passed and failed."""
     found: list[Change] = []
-    added: dict[tuple[str, str, int, str, str], list[Row]] = defaultdict(list)
+    added: dict[tuple[str, str, int, str, str], list[IndexRow]] = defaultdict(list)
     for run in source.runs.values():
         if not run["custom"] and not run["smoke"]:
             day = f"{run['finished_at']:%Y-%m-%d}"

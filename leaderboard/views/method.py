@@ -8,7 +8,7 @@ from typing import Any
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, range_of, signed, significant, times
 from kdbench.leaderboard.model.entries import CUSTOM, MATCHED, SMOKE, Entry
 from kdbench.leaderboard.model.ranking import Board, step_ratio
-from kdbench.leaderboard.model.source import Row, Source
+from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, with_half
 from kdbench.specs.card import FAMILIES, Card, Claim
 from kdbench.specs.registry import MethodRef
@@ -32,7 +32,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Claimed:
+class ClaimLine:
     """A published figure beside ours."""
 
     where: str
@@ -58,8 +58,8 @@ class MethodView:
     holes: tuple[tuple[str, str, str, str], ...]
     stages: tuple[tuple[str, ...], ...]
     totals: tuple[tuple[str, ...], ...]
-    claims: tuple[Claimed, ...]
-    runs: tuple[Row, ...]
+    claims: tuple[ClaimLine, ...]
+    runs: tuple[IndexRow, ...]
     variants: tuple[str, ...]
     bibtex: str
 
@@ -251,14 +251,14 @@ def _totals(row: Entry) -> tuple[str, ...]:
     )
 
 
-def _claimed(claim: Claim, rows: list[Entry]) -> Claimed:
+def _claimed(claim: Claim, rows: list[Entry]) -> ClaimLine:
     """The published figure, and our cells of the same data, pair and metric."""
     pair = f"{claim.student} ← {claim.teacher or 'no teacher'}"
     match = next((row for row in rows if _same(claim, row)), None)
     note = "" if claim.verified else " (not checked against the paper)"
     claimed = f"{claim.value:g} {claim.unit}{note}"
     if match is None:
-        return Claimed(f"{claim.source}, {pair}, {claim.metric}", claimed, "not run here", NONE, claim.reference)
+        return ClaimLine(f"{claim.source}, {pair}, {claim.metric}", claimed, "not run here", NONE, claim.reference)
     stat = match.result.stat
     ends = (
         between(stat.lo - claim.value, stat.hi - claim.value, 2, sign=True)
@@ -266,7 +266,7 @@ def _claimed(claim: Claim, rows: list[Entry]) -> Claimed:
         else ""
     )
     ours = f"{fixed(stat.mean, 2)} {match.task.unit}, n = {stat.n}, {match.task.label}"
-    return Claimed(
+    return ClaimLine(
         f"{claim.source}, {pair}, {claim.metric}",
         claimed,
         ours,

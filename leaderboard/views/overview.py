@@ -12,9 +12,9 @@ from kdbench.base.errors import UserError
 from kdbench.leaderboard.draw.charts import critical_difference_diagram
 from kdbench.leaderboard.draw.figures import key_of
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, si, signed, significant
-from kdbench.leaderboard.model.entries import Entry, Task
+from kdbench.leaderboard.model.entries import Entry, TaskVersion
 from kdbench.leaderboard.model.ranking import Board, SuiteBoard, TaskBoard, step_ratio
-from kdbench.leaderboard.tables.cells import Cell
+from kdbench.leaderboard.tables.cells import TableCell
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import (
@@ -36,8 +36,8 @@ class CostLine:
     """A method on a task in the table of costs."""
 
     method: str
-    task: Task
-    cells: tuple[Cell, ...]
+    task: TaskVersion
+    cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,17 @@ def cost_tables(board: Board) -> list[CostTable]:
     ]
 
 
-def _cost_cells(row: Entry) -> list[Cell]:
+def _cost_cells(row: Entry) -> list[TableCell]:
     ratio = step_ratio(row)
     if ratio is None:
-        cells = [Cell(NONE)]
+        cells = [TableCell(NONE)]
     elif row.method == PLAIN:
-        cells = [Cell("1", 1.0, sub="reference")]
+        cells = [TableCell("1", 1.0, sub="reference")]
     else:
-        cells = [Cell(significant(ratio[0]), ratio[0], sub=between(ratio[1], ratio[2], 2))]
+        cells = [TableCell(significant(ratio[0]), ratio[0], sub=between(ratio[1], ratio[2], 2))]
     for _, _, get, show in _COSTS:
         value = get(row)
-        cells.append(Cell(NONE) if value is None else Cell(show(value), value))
+        cells.append(TableCell(NONE) if value is None else TableCell(show(value), value))
     return cells
 
 
@@ -120,7 +120,7 @@ class CoverageTable:
 
     key: str
     device: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskVersion, ...]
     begun: int
     rows: tuple[tuple[str, tuple[CoverageCell, ...]], ...]
 

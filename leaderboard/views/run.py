@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from kdbench.leaderboard.draw.charts import curve
 from kdbench.leaderboard.draw.numbers import NONE, between, si, significant, times
-from kdbench.leaderboard.model.source import Row
+from kdbench.leaderboard.model.source import IndexRow
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, metric_word
 from kdbench.records.schema.overhead import PARTS, QUANTITIES
 
@@ -18,7 +18,11 @@ Pairs = list[tuple[str, str]]
 
 
 def run_view(
-    record: dict[str, Any], run: Row, verifications: list[Row], withdrawn: Row | None, known: Collection[str]
+    record: dict[str, Any],
+    run: IndexRow,
+    verifications: list[IndexRow],
+    withdrawn: IndexRow | None,
+    known: Collection[str],
 ) -> dict[str, Any]:
     """What the template of a run's page needs.
 
@@ -55,7 +59,7 @@ def run_view(
     }
 
 
-def _headline(record: dict[str, Any], run: Row) -> str:
+def _headline(record: dict[str, Any], run: IndexRow) -> str:
     task = record["task"]
     if run["score"] is None:
         return f"{record['status'].replace('_', ' ')} on {record['device_class']}"
@@ -63,7 +67,7 @@ def _headline(record: dict[str, Any], run: Row) -> str:
     return f"{metric_word(task['metric_primary'])} {score} on {record['device_class']}"
 
 
-def _marks(record: dict[str, Any], withdrawn: Row | None) -> list[str]:
+def _marks(record: dict[str, Any], withdrawn: IndexRow | None) -> list[str]:
     words = []
     if withdrawn:
         words.append(f"Withdrawn on {withdrawn['date']:%Y-%m-%d}: {withdrawn['reason']}")
@@ -299,7 +303,7 @@ def _environment(record: dict[str, Any]) -> Pairs:
     return [*pairs, ("Packages", ", ".join(f"{name} {version}" for name, version in sorted(e["packages"].items())))]
 
 
-def _check(row: Row) -> tuple[str, ...]:
+def _check(row: IndexRow) -> tuple[str, ...]:
     delta = NONE if row["delta"] is None else significant(row["delta"])
     return (
         f"{LEVEL_MARKS[row['level']]} {LEVELS[row['level']]}",
@@ -311,7 +315,7 @@ def _check(row: Row) -> tuple[str, ...]:
     )
 
 
-def _cite(record: dict[str, Any], run: Row) -> str:
+def _cite(record: dict[str, Any], run: IndexRow) -> str:
     task, kdbench = record["task"], record["provenance"]["kdbench_version"]
     what = f"{run['method']} on {task['name']}@v{task['version']}, seed {record['seed']}"
     return "\n".join(

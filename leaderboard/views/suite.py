@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from kdbench import kinds
 from kdbench.leaderboard.draw.figures import Chart, key_of, suite_charts
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, range_of, signed, significant, times
-from kdbench.leaderboard.model.entries import NO_CARD, UNVERIFIED, Task
+from kdbench.leaderboard.model.entries import NO_CARD, UNVERIFIED, TaskVersion
 from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word
-from kdbench.leaderboard.tables.cells import Cell, context, verdict_word, with_half
+from kdbench.leaderboard.tables.cells import TableCell, context, verdict_word, with_half
 from kdbench.leaderboard.tables.columns import COLUMNS, Head, Line, Table, head
 from kdbench.specs.registry import PLAIN
 
@@ -37,7 +37,7 @@ class SuiteView:
     own: Table | None = None
 
 
-def small_word(tasks: Sequence[Task]) -> str:
+def small_word(tasks: Sequence[TaskVersion]) -> str:
     """What the title of small tasks says, "" for larger ones."""
     rows = [task.train_rows for task in tasks if task.train_rows]
     if not rows or max(rows) >= SMALL_ROWS:
@@ -74,7 +74,11 @@ def _own(suite: SuiteBoard, key: str) -> Table | None:
         ctx = context(board)
         cells = {column.key: column.make(row, ctx) for column in columns}
         lines.append(
-            Line(row.method, {"task": Cell(board.task.label), **cells, "why": Cell(row.apart)}, str(row.cell["level"]))
+            Line(
+                row.method,
+                {"task": TableCell(board.task.label), **cells, "why": TableCell(row.apart)},
+                str(row.cell["level"]),
+            )
         )
     return Table(f"{key}-own", f"Suite {suite.suite} on {suite.device}: shown, not ranked.", tuple(heads), tuple(lines))
 
@@ -157,28 +161,28 @@ def _line(suite: SuiteBoard, row: SuiteRow, used: Sequence[TaskBoard], digits: i
     split = suite.ties is not None and suite.ties.split
     mark = "best" if row.best == "best" else "≈ best" if row.best == "tied" and split else ""
     cells = {
-        "rank": Cell(range_of(row.rank), float(row.first), mark=mark),
-        "method": Cell(
+        "rank": TableCell(range_of(row.rank), float(row.first), mark=mark),
+        "method": TableCell(
             row.method, row.method, tags=("baseline",) if is_baseline else ("reference",) if row.method == PLAIN else ()
         ),
         "delta": _delta_cell(row, is_baseline, digits),
         "step": _ratio_cell(row.step_ratio, row.method),
         "recipe": _ratio_cell(row.recipe_ratio, row.method),
-        "coverage": Cell(f"{row.coverage[0]} / {row.coverage[1]}", float(row.coverage[0])),
+        "coverage": TableCell(f"{row.coverage[0]} / {row.coverage[1]}", float(row.coverage[0])),
     }
     for i, board in enumerate(used):
         cells[f"task-{i}"] = _score_cell(board, row.method)
     return Line(row.method, cells, role="baseline" if is_baseline else "")
 
 
-def _delta_cell(row: SuiteRow, is_baseline: bool, digits: int) -> Cell:
+def _delta_cell(row: SuiteRow, is_baseline: bool, digits: int) -> TableCell:
     if is_baseline:
-        return Cell("0", 0.0, sub="reference")
+        return TableCell("0", 0.0, sub="reference")
     if row.delta is None:
-        return Cell(NONE, None, sub="no common seed")
+        return TableCell(NONE, None, sub="no common seed")
     if row.delta.lo is None or row.delta.hi is None:
-        return Cell(signed(row.delta.mean, digits), row.delta.mean, sub="no interval")
-    return Cell(
+        return TableCell(signed(row.delta.mean, digits), row.delta.mean, sub="no interval")
+    return TableCell(
         signed(row.delta.mean, digits),
         row.delta.mean,
         sub=between(row.delta.lo, row.delta.hi, digits, sign=True),
@@ -186,21 +190,21 @@ def _delta_cell(row: SuiteRow, is_baseline: bool, digits: int) -> Cell:
     )
 
 
-def _ratio_cell(ratio: Ratio | None, method: str) -> Cell:
+def _ratio_cell(ratio: Ratio | None, method: str) -> TableCell:
     if ratio is None:
-        return Cell(NONE, None, sub="not measured")
+        return TableCell(NONE, None, sub="not measured")
     if method == PLAIN:
-        return Cell("1 ×", 1.0, sub="reference")
+        return TableCell("1 ×", 1.0, sub="reference")
     value, lo, hi = ratio
-    return Cell(times(value), value, sub=between(lo, hi, 2) if hi > lo else "")
+    return TableCell(times(value), value, sub=between(lo, hi, 2) if hi > lo else "")
 
 
-def _score_cell(board: TaskBoard, method: str) -> Cell:
+def _score_cell(board: TaskBoard, method: str) -> TableCell:
     row = board.entry(method)
     if row is None:
-        return Cell(NONE, None)
+        return TableCell(NONE, None)
     digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.result.scores.values()])
-    return Cell(with_half(row.result.stat, digits), row.result.stat.mean)
+    return TableCell(with_half(row.result.stat, digits), row.result.stat.mean)
 
 
 def separation_word(board: TaskBoard) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdbench.leaderboard.draw.figures import Chart, cost_chart, difference_chart, key_of, task_charts
 from kdbench.leaderboard.draw.numbers import fixed
-from kdbench.leaderboard.model.entries import Task
+from kdbench.leaderboard.model.entries import TaskVersion
 from kdbench.leaderboard.model.ranking import Board, Hole, TaskBoard
 from kdbench.leaderboard.tables.cells import metric_word
 from kdbench.leaderboard.tables.columns import Table, task_table
@@ -36,18 +36,18 @@ class TaskSection:
 class TaskView:
     """What a task's page shows."""
 
-    task: Task
+    task: TaskVersion
     anchor: str
     lead: str
     warnings: tuple[str, ...]
     boards: tuple[TaskSection, ...]
     facts: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, str, int, str, str], ...]
-    versions: tuple[Task, ...]
+    versions: tuple[TaskVersion, ...]
     bib: tuple[tuple[str, str], ...]
 
 
-def task_view(board: Board, task: Task, record: dict | None) -> TaskView:
+def task_view(board: Board, task: TaskVersion, record: dict | None) -> TaskView:
     """The view of a task.
 
     Args:
@@ -125,7 +125,7 @@ def _headroom(one: TaskBoard) -> str:
     return f"For scale: {'; '.join(words)}. One teacher for all seeds: its own noise is left out." if words else ""
 
 
-def _facts(task: Task, record: dict | None) -> list[tuple[str, str]]:
+def _facts(task: TaskVersion, record: dict | None) -> list[tuple[str, str]]:
     facts = [("Name", task.label), ("Suite", task.suite), ("Metric", task.metric), ("Baseline", task.baseline)]
     if task.spec is not None:
         pair = task.spec.pair

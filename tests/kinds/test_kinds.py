@@ -95,7 +95,7 @@ def test_targets_of_unequal_length() -> None:
 def test_a_kind_from_outside_trains_scores_resumes_and_is_recorded(tmp_path: Path) -> None:
     def evaluate(home: Home, method: str, **more: Any) -> Any:
         config = run_config(method, "divisors")
-        return run.evaluate(Request(config, 0, torch.device("cpu"), home, overhead="off", **more))
+        return run.run_seed(Request(config, 0, torch.device("cpu"), home, overhead="off", **more))
 
     plain = evaluate(Home(tmp_path / "calm"), "plain")
     assert plain.status == "ok", plain.error

@@ -251,7 +251,7 @@ def test_own_extractors_run_on_both_kinds(tmp_path):
 def evaluated(method: str, task: str, home: Path, smoke: bool):
     config = run_config(method, task, smoke=smoke)
     request = runs.Request(config, 0, torch.device("cpu"), Home(home), overhead="off")
-    record = runs.evaluate(request)
+    record = runs.run_seed(request)
     assert record.status == "ok", record
     return record
 

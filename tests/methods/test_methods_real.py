@@ -41,7 +41,7 @@ def test_two_epochs_of_cifar100(method: str, home: Home) -> None:
     teacher = ["pair.teachers.image.train.epochs=2", "pair.teachers.image.min_score=0"]
     config = run_config(method, TASK, [*SHORT, *teacher, *SMALLER.get(method, [])])
     data = Path(os.environ["KDBENCH_DATA"])
-    record = run.evaluate(Request(config, 0, torch.device("cpu"), home, data, overhead="off"))
+    record = run.run_seed(Request(config, 0, torch.device("cpu"), home, data, overhead="off"))
     if record.status == "not_applicable":
         assert record.error.message  # the reason, for the table
         return
@@ -58,7 +58,7 @@ def test_a_method_of_other_modalities_on_spoken_and_handwritten_digits(task: str
     teachers = [f"pair.teachers.{role}.{key}" for role in roles for key in ("train.epochs=2", "min_score=0")]
     config = run_config("ccl", task, ["train.epochs=8", *teachers])
     data = Path(os.environ["KDBENCH_DATA"])
-    record = run.evaluate(Request(config, 0, torch.device("cpu"), home, data, overhead="off"))
+    record = run.run_seed(Request(config, 0, torch.device("cpu"), home, data, overhead="off"))
     assert record.status == "ok", record.error
     first, last = record.curve[0].losses, record.curve[-1].losses
     assert last["task"] < first["task"]

@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 def evaluated(method: str, task: str, home: Home) -> Record:
     config = run_config(method, task, OVERRIDES.get(method, []))
-    return run.evaluate(Request(config, 0, torch.device("cpu"), home, overhead="off"))
+    return run.run_seed(Request(config, 0, torch.device("cpu"), home, overhead="off"))
 
 
 def check(record: Record, home: Home) -> None:

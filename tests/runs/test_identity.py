@@ -52,7 +52,7 @@ def evaluate(
     home: Home, said: Said, method: str, *overrides: str, seed: int = 0, task: str = TASK, **more: Any
 ) -> Record:
     config = run_config(method, task, overrides, smoke=True)
-    return run.evaluate(Request(config, seed, CPU, home, overhead="off", progress=said, **more))
+    return run.run_seed(Request(config, seed, CPU, home, overhead="off", progress=said, **more))
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def describe(pictures: Path, **changed: Any) -> None:
 
 def on_own(pictures: Path, home: Home, said: Said, method: str = "kd", seed: int = 0) -> Record:
     config = run_config(method, "own")
-    return run.evaluate(Request(config, seed, CPU, home, pictures / "data", overhead="off", progress=said))
+    return run.run_seed(Request(config, seed, CPU, home, pictures / "data", overhead="off", progress=said))
 
 
 def test_other_rows_are_another_run_another_teacher_and_another_cell(pictures: Path, home: Home, said: Said) -> None:

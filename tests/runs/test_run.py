@@ -45,7 +45,7 @@ def evaluate(
     home: Home, method: str, *overrides: str, seed: int = 0, task: str = TASK, smoke: bool = True, **more
 ) -> Record:
     config = run_config(method, task, overrides, smoke=smoke)
-    return run.evaluate(Request(config, seed, CPU, home, overhead=more.pop("overhead", "off"), **more))
+    return run.run_seed(Request(config, seed, CPU, home, overhead=more.pop("overhead", "off"), **more))
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_a_task_of_tiny_nets_has_its_own_threads_and_the_process_keeps_its_own(h
             assert torch.get_num_threads() == 2
         assert torch.get_num_threads() == 2
         config = run_config("plain", "digits/few-shot", smoke=True)
-        record = run.evaluate(Request(config, 11, torch.device("cpu"), home, overhead="off"))
+        record = run.run_seed(Request(config, 11, torch.device("cpu"), home, overhead="off"))
         assert record.environment.threads == 1
         assert torch.get_num_threads() == 2
     finally:
@@ -343,10 +343,10 @@ def test_a_command_becomes_a_request_a_seed(tmp_path, monkeypatch):
         asked.append(request)
         raise UserError("stop")
 
-    monkeypatch.setattr("kdbench.runs.run.evaluate", stop)
+    monkeypatch.setattr("kdbench.runs.run.run_seed", stop)
     command = Command(ConfigOrder(method="kd", task=TASK, smoke=True), "cpu", tmp_path)
     with pytest.raises(UserError, match="stop"):
-        command_line.evaluate(command, seeds=[3], overhead="quick", force=True, announce=print)
+        command_line.evaluate_seeds(command, seeds=[3], overhead="quick", force=True, announce=print)
     (request,) = asked
     assert (request.config, request.seed) == (run_config("kd", TASK, smoke=True), 3)
     assert (request.overhead, request.force, request.retry) == ("quick", True, True)

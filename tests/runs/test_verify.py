@@ -30,7 +30,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def record(home):
     config = run_config("kd", TASK, smoke=True)
-    return run.evaluate(Request(config, 0, torch.device("cpu"), home, overhead="off"))
+    return run.run_seed(Request(config, 0, torch.device("cpu"), home, overhead="off"))
 
 
 def test_a_sound_record_is_valid(home, record):

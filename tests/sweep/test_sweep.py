@@ -20,9 +20,9 @@ from kdbench.specs.config import run_config
 from kdbench.sweep import devices as where
 from kdbench.sweep import job, launch, names, report
 from kdbench.sweep.known import Known
-from kdbench.sweep.plan import Asked, Cell, Run, inapplicable, plan, waves
+from kdbench.sweep.plan import Asked, PlannedCell, Run, inapplicable, plan, waves
+from kdbench.sweep.progress import SweepProgress
 from kdbench.sweep.rounds import Outcome, Sweep
-from kdbench.sweep.watch import Watch
 
 CPU = "cpu/fp32/x1"
 TASK = "digits/few-shot"
@@ -39,14 +39,14 @@ def asked(home: Home, methods: str, tasks: str = TASK, **more) -> Asked:
     return Asked(tuple(names.method_names(methods)), tuple(names.task_names(tasks)), home, **more)
 
 
-def cells(given: Asked) -> list[Cell]:
+def cells(given: Asked) -> list[PlannedCell]:
     known = Known.read(given.home, given.smoke, CPU.__eq__)
     return plan(given, known, given.methods)
 
 
 def sweep(given: Asked, jobs: int = 2, launcher: str = "joblib") -> Sweep:
     place = where.Where(("cpu",), CPU.__eq__, jobs)
-    return Sweep(given, place, launcher, [], None, Watch(None))
+    return Sweep(given, place, launcher, [], None, SweepProgress(None))
 
 
 def printed(*things: object) -> str:
@@ -377,15 +377,15 @@ def test_a_launcher_that_cannot_start_is_said_once(home, monkeypatch):
 
 
 def test_the_table_shows_what_runs_and_the_pipe_gets_lines(tmp_path, capsys):
-    runs = [Run(Cell("kd", TASK), seed) for seed in (0, 1)]
+    runs = [Run(PlannedCell("kd", TASK), seed) for seed in (0, 1)]
     job.state_file(tmp_path, 5).write_text(json.dumps({"key": "0", "device": "cuda:1", "since": 0}))
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
-    watch = Watch(screen)
-    watch.expect(2)
-    shown = printed(watch._table(tmp_path, dict(zip((5, 6), runs, strict=True))))
+    progress = SweepProgress(screen)
+    progress.expect(2)
+    shown = printed(progress._table(tmp_path, dict(zip((5, 6), runs, strict=True))))
     assert "0 of 2 runs done, 1 running" in shown
     assert "cuda:1" in shown
-    with Watch(Console(file=io.StringIO())).following(tmp_path, dict(zip((5, 6), runs, strict=True))):
+    with SweepProgress(Console(file=io.StringIO())).following(tmp_path, dict(zip((5, 6), runs, strict=True))):
         end = {"outcome": "recorded", "line": f"kd on {TASK}, seed 0: top1 90"}
         job.end_file(tmp_path, 5).write_text(json.dumps(end))
     err = capsys.readouterr().err

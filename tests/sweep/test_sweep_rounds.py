@@ -20,11 +20,11 @@ from kdbench.runs import run as engine
 from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
 from kdbench.sweep import devices, job, launch, names, rounds
-from kdbench.sweep import watch as watching
+from kdbench.sweep import progress as watching
 from kdbench.sweep.order import JobOrder
-from kdbench.sweep.plan import Asked, Cell, Run
+from kdbench.sweep.plan import Asked, PlannedCell, Run
+from kdbench.sweep.progress import SweepProgress
 from kdbench.sweep.rounds import Sweep
-from kdbench.sweep.watch import Watch
 
 CPU = "cpu/fp32/x1"
 TASK = "digits/few-shot"
@@ -42,7 +42,7 @@ def asked(home: Home, methods: str, tasks: str = TASK, **more) -> Asked:
 
 def sweep(given: Asked, jobs: int = 2, launcher: str = "joblib") -> Sweep:
     place = devices.Where(("cpu",), CPU.__eq__, jobs)
-    return Sweep(given, place, launcher, [], None, Watch(None))
+    return Sweep(given, place, launcher, [], None, SweepProgress(None))
 
 
 # rounds
@@ -174,7 +174,12 @@ def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
     ]  # fmt: skip
     assert {(order.most_threads, order.visible, order.run.data) for order in seen} == {(3, "2,3", home.root.parent)}
     given = Sweep(
-        asked(home, "plain"), devices.Where(("cuda",), CPU.__eq__, 8, False), "submitit_slurm", [], 9.0, Watch(None)
+        asked(home, "plain"),
+        devices.Where(("cuda",), CPU.__eq__, 8, False),
+        "submitit_slurm",
+        [],
+        9.0,
+        SweepProgress(None),
     )
     seen.clear()
     given.run()
@@ -245,8 +250,8 @@ def test_a_run_that_was_ended_is_a_record_and_may_be_tried_again(home):
     ended = engine.give_up(request(home), "timeout", "TimedOut", "stopped after 3 s")
     assert ended == load(home.records / f"{ended.run_id}.json")
     assert (ended.status, ended.error.message, ended.metrics) == ("timeout", "stopped after 3 s", None)
-    assert engine.evaluate(request(home, retry=False)) == ended
-    again = engine.evaluate(request(home))
+    assert engine.run_seed(request(home, retry=False)) == ended
+    again = engine.run_seed(request(home))
     assert again.status == "ok"
     assert again.run_id != ended.run_id
     assert engine.give_up(request(home), "timeout", "TimedOut", "too late") == again
@@ -261,7 +266,7 @@ def test_a_run_under_way_cannot_be_given_up(home):
 
 def test_other_seeds_learn_that_a_method_does_not_apply(home):
     assert earlier.not_applicable(request(home, "kd", "digits/angle", 1)) is None
-    said = engine.evaluate(request(home, "kd", "digits/angle"))
+    said = engine.run_seed(request(home, "kd", "digits/angle"))
     assert earlier.not_applicable(request(home, "kd", "digits/angle", 1)) == said
     assert earlier.not_applicable(request(home, "plain", "digits/angle")) is None
 
@@ -283,9 +288,9 @@ def test_the_watcher_waits_for_the_rest_of_a_file(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(watching, "LOOK_S", 0.01)
     died = []
     monkeypatch.setattr(threading, "excepthook", died.append)
-    run = Run(Cell("kd", TASK), 0)
-    watch = Watch(Console(stderr=True))
-    with watch.following(tmp_path, {0: run}):
+    run = Run(PlannedCell("kd", TASK), 0)
+    progress = SweepProgress(Console(stderr=True))
+    with progress.following(tmp_path, {0: run}):
         whole = json.dumps({"outcome": "recorded", "line": "kd 0: 81.00"})
         for cut in (0, 5, len(whole) - 1):
             job.end_file(tmp_path, 0).write_text(whole[:cut])

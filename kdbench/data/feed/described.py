@@ -42,7 +42,7 @@ class First(BaseModel):
     test: int = Field(ge=1)
 
 
-class Options(BaseModel):
+class SetOptions(BaseModel):
     """``copy``: a known copy instead of the official data. ``first``: fewer rows, for teachers too."""
 
     model_config = ConfigDict(extra="forbid")
@@ -55,7 +55,7 @@ def of_source(given: Data, place: Place) -> tuple[SetSpec, Path | None] | None:
     if given.source not in set_names():
         return None
     spec = set_spec(given.source)
-    return spec, spec.find(place.folder, parse(Options, given.options, spec.name).known_copy)
+    return spec, spec.find(place.folder, parse(SetOptions, given.options, spec.name).known_copy)
 
 
 def decoded_of(given: Data, place: Place) -> Decoded | None:
@@ -63,7 +63,7 @@ def decoded_of(given: Data, place: Place) -> Decoded | None:
     found = of_source(given, place)
     if found is None:
         return None
-    return decode(found[0], parse(Options, given.options, found[0].name).known_copy, place)
+    return decode(found[0], parse(SetOptions, given.options, found[0].name).known_copy, place)
 
 
 def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
@@ -72,7 +72,7 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
     Raises:
         UserError: no such copy, the data are absent or bad, or they are a known copy of what was asked for.
     """
-    given = parse(Options, options, spec.name)
+    given = parse(SetOptions, options, spec.name)
     copy = given.known_copy
     spec.check_copy(copy)
     decoded = decode(spec, copy, place)

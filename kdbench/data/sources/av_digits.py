@@ -28,7 +28,7 @@ SETS = ("fsdd", "mnist")
 FACTS = Facts(2700, 10, {"audio": (32, 63), "image": (1, 28, 28)}, made_of=SETS)
 
 
-class Options(BaseModel):
+class AvDigitsOptions(BaseModel):
     """There are none."""
 
     model_config = ConfigDict(extra="forbid")
@@ -49,7 +49,7 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
     """
     from kdbench.data.feed import described
 
-    parse(Options, options, "av-digits")
+    parse(AvDigitsOptions, options, "av-digits")
     sound, images = (described.load(set_spec(name), {}, place) for name in SETS)
     for found, name in ((sound, "fsdd"), (images, "mnist")):
         if not found.official:

@@ -40,7 +40,7 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Mean and deviation of each input, by channel."""
 
 
-class Options(BaseModel):
+class DigitsOptions(BaseModel):
     """``inputs``: which inputs networks may read; ``image`` is always there."""
 
     model_config = ConfigDict(extra="forbid")
@@ -90,7 +90,7 @@ def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
     from kdbench.contract import Rows
     from kdbench.data.feed.dataset import Dataset, Derived
 
-    wanted = [name for name in parse(Options, options, "digits").inputs if name in DERIVED]
+    wanted = [name for name in parse(DigitsOptions, options, "digits").inputs if name in DERIVED]
     grey, labels = images()
     x, y = torch.from_numpy(grey)[:, None], torch.from_numpy(labels)
     return Dataset(

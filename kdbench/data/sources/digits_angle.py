@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FACTS = Facts(2 * digits.N_TRAIN, 1, {"image": (1, 8, 8)}, about=digits.ORIGIN, licence=digits.LICENCE)
 
 
-class Options(BaseModel):
+class DigitsAngleOptions(BaseModel):
     """``range``: largest angle in degrees; ``copies``: rotations of each training image."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,7 +46,7 @@ def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
     """The rotated digits, from scikit-learn."""
     from kdbench.data.feed.dataset import Dataset
 
-    given = parse(Options, options, "digits_angle")
+    given = parse(DigitsAngleOptions, options, "digits_angle")
     grey, _ = digits.images()
     train, test = grey[: digits.N_TRAIN], grey[digits.N_TRAIN :]
     return Dataset(

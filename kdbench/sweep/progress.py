@@ -20,7 +20,7 @@ from kdbench.sweep.plan import Run
 LOOK_S = 0.5
 
 
-class Watch:
+class SweepProgress:
     """Follows the files that jobs write.
 
     Args:
@@ -34,7 +34,7 @@ class Watch:
         self._began = time.time()
 
     @classmethod
-    def stderr(cls) -> Watch:
+    def stderr(cls) -> SweepProgress:
         """On standard error."""
         return cls(Console(stderr=True, highlight=False))
 
