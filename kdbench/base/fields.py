@@ -58,7 +58,7 @@ Link = Annotated[str, StringConstraints(pattern=r"^https://[^\s<>\"'\\]+$", max_
 DeviceClassName = Annotated[
     str,
     StringConstraints(
-        pattern=r"^(cpu|cuda|mps)(:[A-Za-z0-9][A-Za-z0-9_.-]*)?/(fp64|fp32|tf32|bf16|fp16)"
+        pattern=r"^[a-z][a-z0-9]*(:[A-Za-z0-9][A-Za-z0-9_.-]*)?/(fp64|fp32|tf32|bf16|fp16)"
         r"/x[1-9]\d*(/compile)?(/cuda-graphs)?(/channels-last)?(/fold-teacher)?(/teacher-(fp32|bf16))?(/fused)?$"
     ),
 ]

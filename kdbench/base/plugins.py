@@ -29,6 +29,8 @@ SOURCES = "kdbench.sources"
 """Entry points that name a module which is a data source."""
 KINDS = "kdbench.kinds"
 """Entry points that name a module with a kind of task."""
+DEVICES = "kdbench.devices"
+"""Entry points that name a module with a backend of a kind of device."""
 
 
 def packages(group: str) -> dict[str, str]:
@@ -39,7 +41,9 @@ def packages(group: str) -> dict[str, str]:
 def distributions() -> set[str]:
     """Names of the installed distributions that bring a plugin, normalised."""
     entries = [
-        entry for group in (METHODS, TASKS, SETS, SOURCES, KINDS) for entry in metadata.entry_points(group=group)
+        entry
+        for group in (METHODS, TASKS, SETS, SOURCES, KINDS, DEVICES)
+        for entry in metadata.entry_points(group=group)
     ]
     return {re.sub(r"[-_.]+", "-", entry.dist.name).lower() for entry in entries if entry.dist is not None}
 

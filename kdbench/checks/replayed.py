@@ -21,7 +21,10 @@ from torch.utils._pytree import tree_leaves
 from kdbench.checks.result import Skipped, Verdict
 from kdbench.checks.tiny import Tiny
 from kdbench.checks.watch import first_difference, state_copy
-from kdbench.engine.graphs import GRAPHS, WARM_STEPS, NotCaptured, Terms
+from kdbench.devices.backends import standing_in
+from kdbench.devices.backends.cpu import Cpu
+from kdbench.devices.graphs import Terms
+from kdbench.engine.graphs import WARM_STEPS, NotCaptured
 from kdbench.engine.stage import StageRun
 from kdbench.specs.options import EngineOptions
 
@@ -145,11 +148,18 @@ class CpuGraphs:
         return terms, again
 
 
+class _Graphed(Cpu):
+    """A CPU whose steps can be recorded."""
+
+    def no_graphs(self) -> str | None:
+        return None
+
+    def graphs(self, device: torch.device, rng: torch.Generator) -> CpuGraphs:
+        return CpuGraphs(device, rng)
+
+
 @contextmanager
 def on_a_cpu() -> Iterator[None]:
     """Within the block ``engine.cuda_graphs`` works on a CPU, slowly."""
-    GRAPHS["cpu"] = CpuGraphs
-    try:
+    with standing_in(_Graphed()):
         yield
-    finally:
-        del GRAPHS["cpu"]

@@ -43,6 +43,9 @@ Out = Annotated[
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="Folder with data sets [default: KDBENCH_DATA, the hub].")
 ]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:<i>, or another backend that is installed.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kdbench.base.errors import UserError
-from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Json, Out, app, home_of, show, warn
+from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Device, Json, Out, app, home_of, show, warn
 
 if TYPE_CHECKING:
     from kdbench.specs.order import ConfigOrder
@@ -29,7 +29,7 @@ def evaluate(
     task: Annotated[str, typer.Option("--task", "-t", help="Task (`kdbench list tasks`), or a .yaml of yours.")],
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<i>.")] = "auto",
+    device: Device = "auto",
     smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
     out: Out = None,
     data: DataFolder = None,
@@ -90,7 +90,7 @@ def overhead(
     *,
     method: Annotated[str, typer.Option("--method", "-m", help="Method or variant, or a folder of yours.")],
     task: Annotated[str, typer.Option("--task", "-t", help="Task, or a .yaml of yours.")],
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<i>.")] = "auto",
+    device: Device = "auto",
     mode: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How closely.")] = "full",
     out: Out = None,
     data: DataFolder = None,
@@ -126,7 +126,7 @@ def verify(
     rerun: Annotated[bool, typer.Option("--rerun", help="Run it again and compare.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="With --rerun: another seed.")] = None,
     device: Annotated[
-        str, typer.Option("--device", help="With --rerun: cpu, cuda or cuda:<i> [default: its own].")
+        str, typer.Option("--device", help="With --rerun: where, as for evaluate [default: its own kind].")
     ] = "auto",
     by: Annotated[str, typer.Option("--by", help="Who verifies, for the side file.")] = "local",
     out: Out = None,

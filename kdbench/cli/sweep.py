@@ -30,7 +30,7 @@ def sweep(
     launcher_arg: Annotated[
         list[str] | None, typer.Option("--launcher-arg", help="KEY=VALUE, e.g. partition=gpu; may be repeated.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto and cuda (all cards), cpu or cuda:<i>.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="As for evaluate; without a number, all of a kind.")] = "auto",
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", min=1.0, help="Seconds a run may take, teacher and measurement included."),

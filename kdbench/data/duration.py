@@ -5,33 +5,23 @@ A rough guide for a person who chooses a task: within a factor of three or so.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from kdbench import models
 from kdbench.base.errors import UserError
+from kdbench.devices import backends
+from kdbench.devices.base import Speed
 from kdbench.specs.task import TaskSpec, Teacher
 
 BACKWARD = 2.0
 """Work of a backward pass over that of a forward pass."""
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Million multiply-adds a second in training, and seconds that every step costs on top."""
-
-    macs: float
-    step: float
-
-
 def speed() -> tuple[str, Speed]:
-    """This machine's device and its rough speed: one GPU if there is a driver, else its cores."""
-    if Path("/proc/driver/nvidia/version").exists():
-        return "cuda", Speed(3e6, 0.010)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return "cpu", Speed(6e3 * cores, 0.002)
+    """This machine's device and its rough speed: an accelerator if there seems to be one, else its cores."""
+    likely = (backend for backend in backends.every() if backend.likely())
+    found = next(likely, backends.named(backends.HOST))
+    return found.name, found.speed()
 
 
 def forward(net: str, shape: tuple[int, ...]) -> float | None:

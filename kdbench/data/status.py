@@ -20,6 +20,7 @@ from kdbench.data.decode.specification import (
     set_names,
     set_spec,
 )
+from kdbench.devices.base import Speed
 from kdbench.specs.task import TaskSpec
 
 State = Literal["built in", "here", "found", "other copy", "hub", "absent"]
@@ -39,7 +40,7 @@ class DataStatus:
         licence: a short note.
         minutes: about what one kd run with one seed takes on ``device``; None if not known.
         teacher_minutes: about what training the pair's teachers takes, once.
-        device: ``cuda`` or ``cpu``.
+        device: name of a backend.
     """
 
     name: str
@@ -138,7 +139,7 @@ def _facts(of: SetSpec, options: dict[str, Any]) -> Facts:
     return Facts(rows, classes, shapes)
 
 
-def _minutes(spec: TaskSpec, facts: Facts, speed: duration.Speed) -> tuple[float | None, float | None]:
+def _minutes(spec: TaskSpec, facts: Facts, speed: Speed) -> tuple[float | None, float | None]:
     if not facts.rows:
         return None, None
     rule = spec.data.subset

@@ -12,11 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-
-from kdbench.base.errors import UserError
 
 Arm = Callable[[], object]
 """One step of whatever is timed; its data already lies on the device."""
@@ -64,25 +62,26 @@ class HostClock:
         return seconds
 
 
-class CudaClock:
+class EventClock:
     """Events on the device's current stream, one synchronise after the last step.
 
     Args:
-        device: a CUDA device.
+        device: whose module of torch has events and streams, as ``torch.cuda`` does.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._api: Any = torch.get_device_module(device)
 
     def now(self) -> float:
         return time.perf_counter()
 
     def synchronize(self) -> None:
-        torch.cuda.synchronize(self.device)
+        self._api.synchronize(self.device)
 
-    def _mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self.device))
+    def _mark(self) -> Any:
+        event = self._api.Event(enable_timing=True)
+        event.record(self._api.current_stream(self.device))
         return event
 
     def block(self, arm: Arm, steps: int) -> float:
@@ -91,7 +90,7 @@ class CudaClock:
             arm()
         last = self._mark()
         self.synchronize()
-        return first.elapsed_time(last) / 1000
+        return float(first.elapsed_time(last)) / 1000
 
     def steps(self, arm: Arm, steps: int, until: float) -> list[float]:
         marks = [self._mark()]
@@ -100,19 +99,6 @@ class CudaClock:
             marks.append(self._mark())
         self.synchronize()
         return [a.elapsed_time(b) / 1000 for a, b in pairwise(marks)]
-
-
-def clock_for(device: torch.device) -> Clock:
-    """The clock of a device.
-
-    Raises:
-        UserError: neither a CPU nor a CUDA device.
-    """
-    if device.type == "cpu":
-        return HostClock()
-    if device.type == "cuda":
-        return CudaClock(device)
-    raise UserError(f"cannot time steps on device {str(device)!r}; use cpu or cuda")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ class DeviceClass:
     """Written as ``cuda:NVIDIA-H100-80GB-HBM3/bf16/x4/compile``; records and the index hold that form.
 
     Attributes:
-        device: ``cpu``, or ``cuda:<model>``.
+        device: a backend's name, and the model where that decides results: ``cpu``, ``cuda:<model>``.
         dtype: type of the arithmetic inside the networks.
         processes: of one run.
         options: names of the engine options in force, the precision apart.
@@ -47,7 +47,7 @@ class DeviceClass:
 
     @property
     def kind(self) -> str:
-        """What torch calls devices of this kind: ``cpu`` or ``cuda``."""
+        """Name of the backend, see :mod:`kdbench.devices.backends`."""
         return self.device.partition(":")[0]
 
     @property

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.base import plugins
-from kdbench.base.errors import UserError
+from kdbench.base.errors import UserError, nearest
 from kdbench.base.files import sha256
+from kdbench.base.progress import Progress
+from kdbench.devices import backends
 from kdbench.devices.deviceclass import DeviceClass
-from kdbench.devices.nvml import Nvml
 from kdbench.parallel.torchrun import Launch
 from kdbench.specs.options import EAGER, EngineOptions
 
@@ -65,17 +66,6 @@ def _packages() -> tuple[dict[str, str], str]:
     return named, sha256("\n".join(f"{name}=={version}" for name, version in sorted(installed.items())))
 
 
-def _driver(board: Nvml | None) -> str | None:
-    if board is not None:
-        return board.driver()
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
-    return found[0] if found else None
-
-
 def environment(device: torch.device | None = None) -> dict[str, Any]:
     """What a record says of the machine. Imports torch.
 
@@ -89,17 +79,8 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
     """
     import torch
 
-    gpu, driver = None, None
-    if device is not None and device.type == "cuda":
-        board, seen = Nvml.open(device), torch.cuda.get_device_properties(device)
-        driver = _driver(board)
-        gpu = {
-            "name": seen.name,
-            "count": torch.cuda.device_count(),
-            "mem_mib": seen.total_memory // 2**20,
-            "power_limit_w": board.power_limit_w() if board else None,
-            "mig": board.mig() if board else None,
-        }
+    device = device or torch.device(backends.HOST)
+    found = backends.of(device).facts(device)
     packages, packages_sha256 = _packages()
     return {
         "os": _os(),
@@ -107,8 +88,8 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else None,
-        "driver": driver,
-        "gpu": gpu,
+        "driver": found["driver"],
+        "gpu": found["gpu"],
         "cpu": _cpu(),
         "cores": _cores(),
         "threads": torch.get_num_threads(),
@@ -123,66 +104,95 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
+def device_name(device: torch.device) -> str:
+    """A device class's first part: the backend, and the model where there is one, as ``cuda:NVIDIA-H100-80GB-HBM3``."""
+    backend = backends.of(device)
+    model = re.sub(r"[^A-Za-z0-9._]+", "-", backend.model(device)).strip("-._")
+    return f"{backend.name}:{model}" if model else backend.name
+
+
 def device_class(device: torch.device, options: EngineOptions = EAGER, world_size: int = 1) -> str:
     """What must be equal for rows to be compared, e.g. ``cuda:NVIDIA-H100-80GB-HBM3/bf16/x1/compile``.
 
     Args:
-        device: CPU or CUDA device.
+        device: of a known backend.
         options: engine options in force.
         world_size: processes of the run.
 
     Returns:
         The written form of a :class:`DeviceClass`: parts of ``[A-Za-z0-9._-]`` joined by ``/``.
     """
-    named = device.type
-    if named == "cuda":
-        import torch
-
-        model = re.sub(r"[^A-Za-z0-9._]+", "-", torch.cuda.get_device_name(device)).strip("-")
-        named = f"cuda:{model}"
-    return str(DeviceClass.of(named, options, world_size))
+    return str(DeviceClass.of(device_name(device), options, world_size))
 
 
 def pick_device(text: str, shared: Launch | None = None) -> torch.device:
-    """The device a user names: ``auto`` (the first GPU if there is one), ``cpu``, ``cuda`` or ``cuda:<i>``.
+    """The device a user names: ``auto`` (the first accelerator that is there, else the CPU), a backend's name, or that
+    with a number, as in ``cuda:1``. Says why ``auto`` leaves out one that this machine has.
 
     Args:
-        shared: this process's place among those of one run; each takes the GPU of its number.
+        shared: this process's place among those of one run; each takes the device of its number.
 
     Raises:
-        UserError: another word, no CUDA, or a number there is no GPU for.
+        UserError: another word, no such device here, or a number there is none for.
     """
-    form = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", text)
-    if form is None:
-        raise UserError(f"--device {text!r} is not known; use auto, cpu, cuda or cuda:<number>")
-    import torch
-
-    count = torch.cuda.device_count() if text != "cpu" and torch.cuda.is_available() else 0
-    if text == "cpu" or (text == "auto" and not count):
-        return torch.device("cpu")
-    if not count:
-        raise UserError(f"--device {text}: torch sees no CUDA device here; use --device cpu or --device auto")
+    form = re.fullmatch(r"([^:]+)(?::(\d+))?", text)
+    name, number = (form[1], form[2]) if form is not None else (text, None)
+    if name == "auto" and number is None:
+        name = _first_there()
+    known = backends.names()
+    if name not in known or (number is not None and backends.named(name).on_host):
+        near = nearest(name, known) if name not in known else ""
+        raise UserError(f"--device {text!r} is not known{near}; use {backends.words()}, or a number as in cuda:1")
+    backend = backends.named(name)
+    if reason := backend.absent():
+        raise UserError(f"--device {text}: {reason}; use --device cpu or --device auto")
+    found = backend.devices()
+    if backend.on_host:
+        return found[0]
     if shared is not None:
-        if form[1] is not None or shared.local_size > count:
+        if number is not None or shared.local_size > len(found):
             raise UserError(
-                f"--device {text}: {shared.local_size} processes take a CUDA device each, and there are {count}; use "
-                "--device cuda and as many processes as devices, or --device cpu"
+                f"--device {text}: {shared.local_size} processes take a {backend.title} device each, and there are "
+                f"{len(found)}; use --device {name} and as many processes as devices, or --device cpu"
             )
-        torch.cuda.set_device(shared.local_rank)
-        return torch.device("cuda", shared.local_rank)
-    index = int(form[1] or 0)
-    if index >= count:
-        raise UserError(f"--device {text}: there are {count} CUDA devices, counted from cuda:0; use --device cuda:0")
-    return torch.device("cuda", index)
+        return found[shared.local_rank]
+    if int(number or 0) >= len(found):
+        raise UserError(
+            f"--device {text}: there are {len(found)} {backend.title} devices, counted from {name}:0; use --device "
+            f"{name}:0"
+        )
+    return found[int(number or 0)]
+
+
+def _first_there() -> str:
+    """The backend that ``auto`` stands for."""
+    others = [backend for backend in backends.every() if not backend.on_host]
+    for backend in others:
+        if backend.absent() is None:
+            return backend.name
+    for backend in others:
+        if backend.noticed():
+            Progress.terminal().say(f"--device auto takes the CPU, not {backend.title}: {backend.absent()}")
+    return backends.HOST
+
+
+def take_device(text: str, shared: Launch | None = None) -> torch.device:
+    """The device a user names, made this process's current one: what is allocated for none in particular lies there.
+
+    Raises:
+        UserError: as :func:`pick_device`.
+    """
+    device = pick_device(text, shared)
+    backends.of(device).make_current(device)
+    return device
 
 
 def contended(device: torch.device) -> bool | None:
-    """Whether other processes are on a GPU now; None for a CPU, or where NVML cannot tell."""
-    board = Nvml.open(device)
+    """Whether other processes are on a device now; None where nothing can tell."""
+    backend = backends.of(device)
+    board = backend.board(device)
     if board is None:
         return None
-    import torch
-
-    torch.cuda.synchronize(device)  # this process must hold the GPU too, for it is subtracted from the list
+    backend.synchronize(device)  # this process must hold the device too, for it is subtracted from the list
     others = board.other_processes()
     return None if others is None else others > 0

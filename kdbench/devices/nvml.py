@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 
 class Nvml:
-    """One board.
+    """One board; a :class:`kdbench.devices.base.Board`.
 
     Args:
         api: the ``pynvml`` module, initialised.
         handle: its handle of the board.
     """
+
+    source = "nvml"
 
     def __init__(self, api: ModuleType, handle: Any) -> None:
         self._api = api
@@ -26,12 +28,10 @@ class Nvml:
 
     @classmethod
     def open(cls, device: torch.device) -> Nvml | None:
-        """The board behind a CUDA device, or None for another device or where NVML is missing.
+        """The board behind a CUDA device, or None where NVML is missing.
 
         The board is found by its PCI address: NVML counts boards its own way, ``CUDA_VISIBLE_DEVICES`` another.
         """
-        if device.type != "cuda":
-            return None
         try:
             import pynvml  # optional dependency
         except ImportError:
@@ -79,16 +79,18 @@ class Nvml:
         modes = self._ask("nvmlDeviceGetMigMode", self._handle)
         return modes is not None and modes[0] == 1
 
-    def other_processes(self) -> int | None:
-        """Processes on the board beside this one, which must have used CUDA already.
+    def other_processes(self, own: int = 1) -> int | None:
+        """Processes on the board beside ``own`` ones, this one among them, which must have used CUDA already.
 
-        This process is subtracted by count, not by number: in a container NVML names processes by the host's numbers.
+        They are subtracted by count, not by number: in a container NVML names processes by the host's numbers. Where it
+        lists fewer than must be there it cannot tell.
         """
         compute = self._ask("nvmlDeviceGetComputeRunningProcesses", self._handle)
         graphics = self._ask("nvmlDeviceGetGraphicsRunningProcesses", self._handle)
         if compute is None:
             return None
-        return max(0, len({p.pid for p in [*compute, *(graphics or [])]}) - 1)
+        listed = len({p.pid for p in [*compute, *(graphics or [])]})
+        return listed - own if listed >= own else None
 
     def driver(self) -> str | None:
         """Driver version."""

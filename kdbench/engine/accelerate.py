@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import os
-import shutil
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -13,6 +10,7 @@ from torch import nn
 
 from kdbench.base.errors import UserError
 from kdbench.contract import Needs, Network
+from kdbench.devices import backends
 from kdbench.engine.graphs import require_graphs
 from kdbench.models.fold import fold_norms
 from kdbench.specs.options import Dtype, EngineOptions
@@ -20,8 +18,6 @@ from kdbench.specs.options import Dtype, EngineOptions
 AUTOCAST: dict[Dtype, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 RECOMPILATIONS = 64
 """How often one function may be compiled anew: once a network, mode and size of a batch; torch's own limit is 8."""
-COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
-"""C++ compilers that torch.compile looks for."""
 
 
 def student(net: Network, options: EngineOptions) -> Network:
@@ -58,16 +54,9 @@ def _arranged(net: Network, dtype: Dtype, options: EngineOptions) -> Network:
     if options.cuda_graphs:
         require_graphs(device)
     if options.compile:
-        _require_compiler(device)
+        if missing := backends.of(device).no_compiler():
+            raise UserError(f"engine.compile=true: {missing}, or leave the option out")
         torch._dynamo.config.recompile_limit = RECOMPILATIONS
         # Static shapes: a ragged last batch gets kernels of its own instead of slower ones for all.
         net.compile(dynamic=False)
     return net
-
-
-def _require_compiler(device: torch.device) -> None:
-    """Raises :class:`UserError` where nothing here can compile for a device."""
-    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise UserError("engine.compile=true: no C++ compiler is on the PATH; install g++ or clang, or leave it out")
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise UserError("engine.compile=true: triton is not installed; install it, or leave the option out")

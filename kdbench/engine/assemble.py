@@ -18,7 +18,7 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.contract import ANY_TEACHER, Method, Needs, Network, TaskInfo
 from kdbench.data.feed.dataset import Dataset
-from kdbench.devices import heap
+from kdbench.devices import backends, heap
 from kdbench.devices.machine import device_class
 from kdbench.engine import accelerate, applicability, leftover, teachers
 from kdbench.engine.place import RunPlace
@@ -177,7 +177,7 @@ def rehearse(config: RunConfig, seed: int, place: RunPlace, everything: Dataset)
 def threads(spec: TaskSpec, device: torch.device) -> Iterator[None]:
     """On a CPU, torch has the task's number of threads within the block."""
     before = torch.get_num_threads()
-    if device.type == "cpu" and spec.cpu_threads is not None:
+    if backends.of(device).on_host and spec.cpu_threads is not None:
         torch.set_num_threads(spec.cpu_threads)
     try:
         yield
@@ -202,7 +202,7 @@ def prepare(
         NotApplicable: the method cannot run on this task; nothing was trained but its teachers.
         UserError: the data or a teacher cannot be had.
     """
-    if place.device.type == "cpu":
+    if backends.of(place.device).on_host:
         heap.keep_freed()
     config = effective_task(config)
     spec = config.task

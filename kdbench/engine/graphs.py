@@ -10,63 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.contract import At, Batch
+from kdbench.devices import backends
+from kdbench.devices.graphs import Terms
 
 WARM_STEPS = 3
 """Eager steps before the first capture: libraries choose kernels, and optimisers make their state."""
 
-Terms = dict[str, Tensor]
 Work = Callable[[Batch, At], Terms]
 """A whole step on a batch; returns the detached terms."""
-
-
-class Graphs(Protocol):
-    """Records work of one device. Made with the device and the step's generator."""
-
-    def __init__(self, device: torch.device, rng: torch.Generator) -> None: ...
-
-    def warm(self, work: Callable[[], Terms]) -> Terms:
-        """Does work eagerly, as it must be done before it can be captured."""
-
-    def capture(self, work: Callable[[], Terms]) -> tuple[Terms, Callable[[], None]]:
-        """Records work. What it returned holds new values after each call of the function that does it again."""
-
-
-class CudaGraphs:
-    """CUDA graphs of one stream and one pool of memory, which they share: none reads what another left there."""
-
-    def __init__(self, device: torch.device, rng: torch.Generator) -> None:
-        self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-        self._rng = rng
-
-    def warm(self, work: Callable[[], Terms]) -> Terms:
-        """On the stream of the captures, for which libraries then have their workspace."""
-        current = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            found = work()
-        current.wait_stream(self._stream)
-        return found
-
-    def capture(self, work: Callable[[], Terms]) -> tuple[Terms, Callable[[], None]]:
-        """As one CUDA graph; nothing is computed yet."""
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._rng)  # its draws follow the generator's seed at each replay
-        # thread_local: a loader's thread may go on pinning memory meanwhile
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            terms = work()
-        return terms, graph.replay
-
-
-GRAPHS: dict[str, type[Graphs]] = {"cuda": CudaGraphs}
-"""Device type to its graphs."""
 
 
 class NotCaptured(UserError):
@@ -81,8 +39,8 @@ class NotCaptured(UserError):
 
 def require_graphs(device: torch.device) -> None:
     """Raises :class:`UserError` on a device that has none."""
-    if device.type not in GRAPHS:
-        raise UserError(f"engine.cuda_graphs=true: there are none on {device.type}; leave it out or add --device cuda")
+    if reason := backends.of(device).no_graphs():
+        raise UserError(f"engine.cuda_graphs=true: {reason}; leave it out or add --device cuda")
 
 
 class Watched(At):
@@ -148,7 +106,7 @@ class Replay:
 
     def __init__(self, name: str, work: Work, device: torch.device, rng: torch.Generator) -> None:
         self.name, self.work = name, work
-        self._graphs = GRAPHS[device.type](device, rng)
+        self._graphs = backends.of(device).graphs(device, rng)
         self._eager_steps = 0
         self._read: dict[Hashable, Reads] = {}
         self._captured: dict[Hashable, _Captured] = {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from kdbench.base.errors import UserError, described
 from kdbench.contract import Batch
+from kdbench.devices import backends
 from kdbench.engine.stage import StageRun
 
 
@@ -68,9 +68,8 @@ def _no_update(loss: Tensor, group: str | None = None) -> None:
 @contextmanager
 def _as_it_was(run: StageRun) -> Iterator[None]:
     state = {name: value.clone() for name, value in run.method.state_dict().items()}
-    devices = [run.task.device] if run.task.device.type == "cuda" else []
     training = run.method.training
-    with torch.random.fork_rng(devices):
+    with backends.random_states_kept():
         try:
             yield
         finally:

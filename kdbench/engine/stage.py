@@ -12,6 +12,7 @@ from torch import Tensor
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive
 from kdbench.contract import At, Batch, Method, Stage, Terms
+from kdbench.devices import backends
 from kdbench.engine import optim
 from kdbench.engine.graphs import Replay
 from kdbench.engine.task import Task
@@ -146,7 +147,7 @@ class StageRun:
             "step": self.step_number,
             "draws": self.draws,
             "rng": torch.get_rng_state(),
-            "device_rng": torch.cuda.get_rng_state(self.task.device) if self.task.device.type == "cuda" else None,
+            "device_rng": backends.of(self.task.device).random_state(self.task.device),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -157,4 +158,4 @@ class StageRun:
         self.step_number, self.draws = state["step"], state["draws"]
         torch.set_rng_state(state["rng"].cpu())
         if state["device_rng"] is not None:
-            torch.cuda.set_rng_state(state["device_rng"].cpu(), self.task.device)
+            backends.of(self.task.device).set_random_state(self.task.device, state["device_rng"])

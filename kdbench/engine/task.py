@@ -24,6 +24,7 @@ from kdbench.contract import Batch, Network, Out, Rows, Stage
 from kdbench.data.feed.dataset import Dataset, take
 from kdbench.data.feed.loader import InOrder, Loader
 from kdbench.data.feed.stored import Stored
+from kdbench.devices import backends
 from kdbench.engine import accelerate as arrange
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.kinds.base import Evidence
@@ -49,8 +50,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 @contextmanager
 def seeded(seed: int, *names: object) -> Iterator[None]:
     """Draws from the global generators come from the stream ``names``; they are as before afterwards."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices):
+    with backends.random_states_kept():
         torch.manual_seed(derive(seed, *names))
         yield
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 BUSY_WHEN_IDLE = 5
 """Utilisation, %, above which a board on which this process rests is somebody's."""
@@ -20,7 +20,9 @@ LONGEST_OFFSET_S = 1.0
 
 
 class EnergyReader(Protocol):
-    """What is asked of a board; :class:`kdbench.devices.nvml.Nvml` answers."""
+    """What is asked of a board, a part of :class:`kdbench.devices.base.Board`."""
+
+    source: str
 
     def energy_mj(self) -> int | None:
         """Energy counter of the whole board, mJ; None where it has none."""
@@ -28,8 +30,8 @@ class EnergyReader(Protocol):
     def mig(self) -> bool:
         """Whether the board is split into instances."""
 
-    def other_processes(self) -> int | None:
-        """Processes on the board beside this one; None if they cannot be listed."""
+    def other_processes(self, own: int = 1) -> int | None:
+        """Processes on the board beside ``own`` ones that hold it; None if they cannot be listed."""
 
     def utilisation(self) -> int | None:
         """Recent utilisation, %; None if unknown."""
@@ -61,7 +63,7 @@ class MeasuredEnergy:
     j_per_step_range: tuple[float, float] | None
     idle_w: float | None
     windows: tuple[Window, ...]
-    source: Literal["nvml"] | None
+    source: str | None
     valid: bool
     reason: str
 
@@ -70,8 +72,8 @@ class _Untrusted(Exception):
     """The counter cannot be trusted; the message is the reason."""
 
 
-def _check_alone(reader: EnergyReader) -> None:
-    others = reader.other_processes()
+def _check_alone(reader: EnergyReader, own: int) -> None:
+    others = reader.other_processes(own)
     if others is None:
         raise _Untrusted("cannot tell whether other processes use the GPU")
     if others:
@@ -93,9 +95,10 @@ def _joules(before: int, after: int) -> float:
 
 def measure_energy(
     step: Callable[[], object],
-    reader: EnergyReader | None,
+    reader: EnergyReader | str,
     synchronize: Callable[[], None],
     *,
+    own: int = 1,
     windows: int = 4,
     window_s: float = 30.0,
     idle_s: float = 10.0,
@@ -107,28 +110,32 @@ def measure_energy(
 
     Args:
         step: one optimiser step, warmed up.
-        reader: the board, None where there is none to ask.
+        reader: the board, or why there is none to ask.
         synchronize: waits until the device has done all steps given to it.
+        own: processes of this run that hold the board.
         windows: number of windows.
         window_s: shortest window, s.
         idle_s: how long to rest for the idle power, s.
         rng_seed: seed of the start offsets.
         now, sleep: host time and its passing, s.
     """
-    if reader is None:
-        return MeasuredEnergy(None, None, None, (), None, False, "no energy counter to read")
+    if isinstance(reader, str):
+        return MeasuredEnergy(None, None, None, (), None, False, reader)
     try:
-        idle_w, found = _measure(step, reader, synchronize, windows, window_s, idle_s, rng_seed, now, sleep)
+        idle_w, found = _measure(step, reader, synchronize, own, windows, window_s, idle_s, rng_seed, now, sleep)
     except _Untrusted as reason:
-        return MeasuredEnergy(None, None, None, (), "nvml", False, str(reason))
+        return MeasuredEnergy(None, None, None, (), reader.source, False, str(reason))
     per_step = [w.joules / w.steps for w in found]
-    return MeasuredEnergy(median(per_step), (min(per_step), max(per_step)), idle_w, tuple(found), "nvml", True, "")
+    return MeasuredEnergy(
+        median(per_step), (min(per_step), max(per_step)), idle_w, tuple(found), reader.source, True, ""
+    )
 
 
 def _measure(
     step: Callable[[], object],
     reader: EnergyReader,
     synchronize: Callable[[], None],
+    own: int,
     windows: int,
     window_s: float,
     idle_s: float,
@@ -148,7 +155,7 @@ def _measure(
     if reader.mig():
         raise _Untrusted("the GPU is split into instances (MIG); its counter is the whole board's")
     synchronize()
-    _check_alone(reader)
+    _check_alone(reader, own)
     before, start = _read(reader), now()
     sleep(idle_s)
     idle_w = _joules(before, _read(reader)) / (now() - start)
@@ -161,6 +168,6 @@ def _measure(
         before, start = _read(reader), now()
         steps = run(window_s)
         joules, seconds = _joules(before, _read(reader)), now() - start
-        _check_alone(reader)
+        _check_alone(reader, own)
         found.append(Window(joules, seconds, steps))
     return idle_w, found

@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from kdbench.devices.clock import Clock, clock_for, quiet_gc
+from kdbench.devices import backends
+from kdbench.devices.clock import Clock, quiet_gc
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ def latency(
         seconds: time limit for each size, warm-up apart; at least ``FEWEST_CALLS`` are measured.
         clock: the clock to read; the device's own unless given.
     """
-    clock = clock or clock_for(device)
+    clock = clock or backends.of(device).clock(device)
     found = {}
     for size, given in inputs.items():
         with quiet_gc():

@@ -16,7 +16,8 @@ import numpy as np
 
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
-from kdbench.devices.machine import contended
+from kdbench.devices import backends
+from kdbench.devices.machine import contended, device_name
 from kdbench.engine.place import RunPlace
 from kdbench.overhead.order import MeasureOrder
 from kdbench.specs.config import RunConfig
@@ -58,17 +59,19 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
     Raises:
         MeasurementFailed: a measuring process died.
     """
-    gate = _Gate(place.home.gates / f"{config.task.slug}@{place.device.type}.json")
+    device = place.device
+    backend = backends.of(device)
+    gate = _Gate(place.home.gates / f"{config.task.slug}@{backend.name}.json")
     known = gate.read() if mode == "full" else None
     order = MeasureOrder(
-        config=ConfigOrder.of(config), seed=seed, device=str(place.device), home=place.home.root, data=place.data,
+        config=ConfigOrder.of(config), seed=seed, device=str(device), home=place.home.root, data=place.data,
         folder=place.folder, mode=mode, stages=stages, gate=mode == "full" and known is None,
     )  # fmt: skip
+    backend.synchronize(device)  # this process holds the device from now on, as the other counts on
     found = _ask(order)
     if found["gate"] is not None:
         gate.write(found["gate"])
-    device = place.device
-    if device.type == "cuda":
+    if not backend.on_host:
         peak = _ask(order.model_copy(update={"part": "memory-method"}))
         plain_peak = _ask(order.model_copy(update={"part": "memory-plain"}))
     else:
@@ -92,7 +95,7 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
     block = {
         "mode": mode,
         "protocol_version": PROTOCOL_VERSION,
-        "device": place.device.type,
+        "device": device_name(device),
         "batch": rows,
         **pairs,
         "step_ratio": estimate.ratio,
@@ -123,7 +126,7 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
         "frozen_params_loaded": found["frozen_params_loaded"],
         "extra_state_mib": found["extra_state_mib"],
         "board": found["board"],
-        "energy": _energy(measured),
+        **_energy(measured),
     }
     return Overhead(block, {phase["name"]: phase["flops"] for phase in found["phases"]}, found["deploy"])
 
@@ -143,20 +146,17 @@ def _ratio(measured: list[dict[str, Any]]) -> tuple[RatioEstimate, dict[str, Any
     return weighted, {"builds": [], "phases": parts}
 
 
-def _energy(measured: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The record's energy block of the longest phase; None where nothing trustworthy was read."""
+def _energy(measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record's energy block of the longest phase, or why nothing trustworthy was read where that was tried."""
     longest = max(measured, key=lambda phase: phase["steps"])
     energy = longest.get("energy")
-    if energy is None or not energy["valid"]:
-        return None
+    if energy is None:
+        return {"energy": None}
+    if not energy["valid"]:
+        return {"energy": None, "no_energy": energy["reason"]}
     windows = [[w[1], w[0]] for w in energy["windows"]]
-    return {
-        "j_per_step": energy["j_per_step"],
-        "idle_w": energy["idle_w"],
-        "windows": windows,
-        "source": "nvml",
-        "valid": True,
-    }
+    block = {"j_per_step": energy["j_per_step"], "idle_w": energy["idle_w"], "windows": windows}
+    return {"energy": {**block, "source": energy["source"], "valid": True}}
 
 
 class _Gate:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
+from kdbench.devices import backends
+
 MIB = 2**20
 
 
@@ -62,13 +64,15 @@ def peak_memory(step: Callable[[], object], device: torch.device) -> PeakMemory:
         step: one step, warmed up so that gradients and optimiser state exist; it runs once on a GPU, twice on a CPU.
         device: where it runs. On a GPU the process must hold this arm only, or the other's state is added.
     """
-    if device.type == "cpu":
+    backend = backends.of(device)
+    if backend.on_host:
         return PeakMemory(cpu_peak_bytes(step) / MIB, None)
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
+    backend.synchronize(device)
+    backend.reset_peak_memory(device)
     step()
-    torch.cuda.synchronize(device)
-    return PeakMemory(torch.cuda.max_memory_allocated(device) / MIB, torch.cuda.max_memory_reserved(device) / MIB)
+    backend.synchronize(device)
+    alloc, reserved = backend.peak_memory(device)
+    return PeakMemory(alloc / MIB, reserved / MIB)
 
 
 def tensor_mib(tensors: Iterable[Tensor]) -> float:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import gc
 import math
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -22,7 +21,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
-from kdbench.devices.clock import Arm, Clock, HostClock, clock_for, quiet_gc
+from kdbench.devices import backends
+from kdbench.devices.clock import Arm, Clock, quiet_gc
 from kdbench.stats.step_ratio import RatioEstimate, estimate_ratio, log_spread
 
 T = TypeVar("T")
@@ -35,10 +35,6 @@ WARMUP_CHANGE = 0.03
 """Relative difference of two consecutive medians below which an arm has settled."""
 MOST_PAIRS = 40
 """Of one build: what a record holds."""
-SLICE_S = {"cuda": math.inf, "cpu": 0.01}
-"""Shortest slice of a block, seconds: several time slices of an operating system."""
-AA_LIMIT = {"cuda": 0.02, "cpu": 0.04}
-"""Largest abs(ratio - 1) of plain against plain on a machine quiet enough to publish from."""
 
 
 class Both(NamedTuple):
@@ -58,8 +54,8 @@ class Budget:
         block_s: shortest block, seconds.
         min_pairs: pairs of blocks of a build before its spread may end it.
         warmup_s: limit on a build's warm-up of both arms after their first steps, seconds; overrides ``WARMUP_MIN``.
-        limit_s: device type to limit on the pairs of blocks of a build, seconds.
-        half_width: device type to relative half-width of the interval that is wanted.
+        limit_s: limit on the pairs of blocks of a build, seconds; None is the device's own, see :class:`Timing`.
+        half_width: relative half-width of the interval that is wanted; None is the device's own.
     """
 
     mode: Literal["quick", "full"]
@@ -67,14 +63,19 @@ class Budget:
     block_s: float
     min_pairs: int
     warmup_s: float
-    limit_s: dict[str, float]
-    half_width: dict[str, float]
+    limit_s: float | None = None
+    half_width: float | None = None
+
+    def on(self, device: torch.device) -> tuple[float, float]:
+        """``limit_s`` and ``half_width`` on a device."""
+        own = backends.of(device).timing
+        limit_s = own.limit_s[self.mode] if self.limit_s is None else self.limit_s
+        return limit_s, own.half_width if self.half_width is None else self.half_width
 
 
-_HALF_WIDTH = {"cuda": 0.01, "cpu": 0.03}
-QUICK = Budget("quick", 3, 0.1, 4, 3.0, {"cuda": 2.0, "cpu": 2.0}, _HALF_WIDTH)
+QUICK = Budget("quick", 3, 0.1, 4, 3.0)
 """About 10 s for both arms together, beside their first steps: for a first look, never published as a cell."""
-FULL = Budget("full", 5, 0.2, 6, math.inf, {"cuda": 24.0, "cpu": 6.0}, _HALF_WIDTH)
+FULL = Budget("full", 5, 0.2, 6, math.inf)
 """For published cells: 30 pairs or more."""
 
 
@@ -174,16 +175,17 @@ def measure_pairs(
         clock: the clock to read; the device's own unless given.
 
     Raises:
-        UserError: a device that can be neither timed by host nor by CUDA events.
+        UserError: a device of no known backend.
     """
-    clock = clock or clock_for(device)
-    limit_s, wanted = budget.limit_s[device.type], budget.half_width[device.type]
+    backend = backends.of(device)
+    clock = clock or backend.clock(device)
+    limit_s, wanted = budget.on(device)
     order = random.Random(build)
     arms = (plain, method)
     pairs: list[tuple[float, float]] = []
     with quiet_gc():
         warm = _warm_up(clock, plain, method, budget.warmup_s, again=build > 0)
-        turns, steps = _shape(budget.block_s, SLICE_S[device.type], warm[0].step_s, warm[1].step_s)
+        turns, steps = _shape(budget.block_s, backend.timing.slice_s, warm[0].step_s, warm[1].step_s)
         start = clock.now()
         while True:
             gc.collect()
@@ -208,7 +210,7 @@ def measure_pairs(
 
 def converged(estimate: RatioEstimate, device: torch.device, budget: Budget) -> bool:
     """Whether an interval is as narrow as the budget wants."""
-    return estimate.half_width <= budget.half_width[device.type]
+    return estimate.half_width <= budget.on(device)[1]
 
 
 def plain_first(build: int) -> bool:
@@ -243,8 +245,8 @@ class AAGate:
 
     Attributes:
         ratio, lo, hi: as in :class:`RatioEstimate`.
-        passed: the interval holds 1 and the ratio is within ``AA_LIMIT``. By its definition a 95 % interval misses 1
-            on one quiet machine in twenty.
+        passed: the interval holds 1 and the ratio is within the device's ``aa_limit``. By definition a 95 % interval
+            misses 1 on one quiet machine in twenty.
     """
 
     ratio: float
@@ -255,7 +257,7 @@ class AAGate:
     @classmethod
     def of(cls, found: RatioEstimate, device: torch.device) -> AAGate:
         """The gate's verdict on two equal arms measured against each other."""
-        passed = found.lo <= 1 <= found.hi and abs(found.ratio - 1) <= AA_LIMIT[device.type]
+        passed = found.lo <= 1 <= found.hi and abs(found.ratio - 1) <= backends.of(device).timing.aa_limit
         return cls(found.ratio, found.lo, found.hi, passed)
 
 
@@ -307,8 +309,7 @@ def data_wait(
         seconds: least time to measure; at least ``WARMUP_GROUP`` steps are.
         clock: as in :func:`measure_pairs`.
     """
-    # Waiting is what is measured here, so a CPU's clock is the one on the wall.
-    clock = clock or (HostClock(time.perf_counter) if device.type == "cpu" else clock_for(device))
+    clock = clock or backends.of(device).wall(device)  # waiting is what is measured here
     for _ in range(WARMUP_GROUP):
         step(draw())
     clock.synchronize()

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from kdbench.contract import Batch
+from kdbench.devices import backends
 from kdbench.devices.clock import Arm
-from kdbench.devices.nvml import Nvml
 from kdbench.engine.assemble import Prepared, effective_task, prepare
 from kdbench.engine.task import evaluating
 from kdbench.overhead.arms import PhaseArm, phases, trained_parameters
@@ -34,6 +34,8 @@ from kdbench.specs.config import MethodConfig, RunConfig
 from kdbench.stats.step_ratio import estimate_ratio
 
 MEMORY_WARMUP = 3
+OWN_PROCESSES = 2
+"""Processes of a run on the device while it is measured: this one, and the one that asked and holds it as well."""
 CPU_THREADS = 1
 """A CPU's steps are timed on one thread: threads that wait for a core another process holds would be measured, too."""
 
@@ -52,10 +54,9 @@ def _first_phase(config: RunConfig, order: MeasureOrder) -> PhaseArm:
     return next(phases(_build(config, order)))
 
 
-def _budget(mode: str, share: float) -> Budget:
+def _budget(mode: str, device: torch.device, share: float) -> Budget:
     whole = {"quick": QUICK, "full": FULL}[mode]
-    limits = {device: seconds * share for device, seconds in whole.limit_s.items()}
-    return replace(whole, warmup_s=whole.warmup_s * share, limit_s=limits)
+    return replace(whole, warmup_s=whole.warmup_s * share, limit_s=whole.on(device)[0] * share)
 
 
 def _arms(config: RunConfig, order: MeasureOrder, build: int) -> tuple[PhaseArm, Prepared]:
@@ -85,7 +86,8 @@ def _described(phase: PhaseArm, order: MeasureOrder) -> dict[str, Any]:
         "uncounted_ops": list(counted.uncounted_ops),
         "flop_counter": counted.counter,
     }
-    if device.type == "cpu":
+    backend = backends.of(device)
+    if backend.on_host:
         found["peak"] = asdict(peak_memory(phase.counted, device))
     if order.mode == "full":
         numbers = iter(range(10**9))
@@ -93,9 +95,11 @@ def _described(phase: PhaseArm, order: MeasureOrder) -> dict[str, Any]:
             lambda: phase.run.loader.draw(next(numbers)), phase.fed, lambda b: len(b) // b.views, device
         )  # fmt: skip
         found["data_wait_frac"], found["end_to_end_samples_s"] = waited.fraction, waited.samples_s
-        if device.type == "cuda":
+        board = backend.board(device)
+        if board is not None or not backend.on_host:
+            none = backend.no_board() if board is None else ""
             found["energy"] = asdict(
-                measure_energy(phase.step, Nvml.open(device), lambda: torch.cuda.synchronize(device))
+                measure_energy(phase.step, board or none, lambda: backend.synchronize(device), own=OWN_PROCESSES)
             )
     return found
 
@@ -123,8 +127,8 @@ def _deployed(prepared: Prepared, order: MeasureOrder) -> dict[str, Any]:
 def times(config: RunConfig, order: MeasureOrder) -> dict[str, Any]:
     """Pairs, FLOPs and sizes of every phase, and the deployed network's own cost."""
     device = order.place.device
-    budget = _budget(order.mode, 1.0 / max(1, order.stages))
-    nvml = Nvml.open(device)
+    budget = _budget(order.mode, device, 1.0 / max(1, order.stages))
+    sensors = backends.of(device).board(device)
     measured: list[dict[str, Any]] = []
     board: list[dict[str, int | None]] = []
     found: dict[str, Any] = {}
@@ -133,8 +137,8 @@ def times(config: RunConfig, order: MeasureOrder) -> dict[str, Any]:
         updated: dict[int, nn.Parameter] = {}
         for number, phase in enumerate(phases(prepared)):
             timing = measure_pairs(plain.step, phase.step, device, budget=budget, build=build)
-            if nvml is not None:
-                board.append({"sm_clock_mhz": nvml.sm_clock_mhz(), "temperature_c": nvml.temperature_c()})
+            if sensors is not None:
+                board.append({"sm_clock_mhz": sensors.sm_clock_mhz(), "temperature_c": sensors.temperature_c()})
             updated |= trained_parameters(phase.stage)
             if build == 0:
                 own = {"first_step_ms": timing.first_step_ms.method, "builds": []}
@@ -172,7 +176,7 @@ def _sizes(
         "plain_flops": count_flops(plain.counted, plain.run.task.options.compile).flops,
         "plain_flops_fwd": count_flops(plain.forward, plain.run.task.options.compile).flops,
         "plain_rows": plain.rows,
-        "plain_peak": asdict(peak_memory(plain.counted, device)) if device.type == "cpu" else None,
+        "plain_peak": asdict(peak_memory(plain.counted, device)) if backends.of(device).on_host else None,
         "train_only_params": sum(p.numel() for key, p in updated.items() if key not in kept),
         "frozen_params_loaded": sum(p.numel() for key, p in frozen.items() if key not in kept),
         "extra_state_mib": tensor_mib([b for b in prepared.method.buffers() if id(b) not in students]),
@@ -195,6 +199,8 @@ def memory(config: RunConfig, order: MeasureOrder) -> dict[str, Any]:
 def run(order: MeasureOrder) -> dict[str, Any]:
     """The answer to an order."""
     torch.set_num_threads(CPU_THREADS)
+    device = order.place.device
+    backends.of(device).make_current(device)
     config = effective_task(order.config.config())
     if order.part == "times":
         return times(config, order)

@@ -38,12 +38,14 @@ class Ranks:
     _store: Any = None
 
     @classmethod
-    def join(cls, device: torch.device, url: str = "env://") -> Ranks:
-        """Joins the processes that ``url`` names; torchrun's are those of the environment."""
+    def join(cls, collective: str, url: str = "env://") -> Ranks:
+        """Joins the processes that ``url`` names; torchrun's are those of the environment.
+
+        Args:
+            collective: backend of ``torch.distributed``; tensors of the CPU must have a way in it.
+        """
         store, rank, size = next(iter(rendezvous(url, timeout=PATIENCE)))
-        # CPU tensors have a way of their own beside the GPU's: what is told and counted waits for no kernel.
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
+        dist.init_process_group(collective, timeout=PATIENCE, store=store, rank=rank, world_size=size)
         return cls(rank, size, _store=store)
 
     def leave(self) -> None:

@@ -70,7 +70,7 @@ class Command:
     """What a command names: a configuration, and where its runs happen.
 
     Attributes:
-        device: as typed: ``auto``, ``cpu``, ``cuda`` or ``cuda:<i>``.
+        device: as typed: ``auto`` or a backend's name, with a number or without, as ``cuda:1``.
         out: the home folder, None for the user's; ``data``: the folder with data sets, None for the user's or the hub.
     """
 
@@ -107,13 +107,14 @@ def evaluate_seeds(
     folder = data_folder(command.data)
     checkpoint_seconds()
 
-    from kdbench.devices.machine import device_class, pick_device
+    from kdbench.devices import backends
+    from kdbench.devices.machine import device_class, take_device
     from kdbench.engine.assemble import require_shared
     from kdbench.parallel.ranks import Ranks
     from kdbench.runs import run  # imports torch: only once all that was typed is known to be right
     from kdbench.runs.request import Request
 
-    place = pick_device(command.device, shared)
+    place = take_device(command.device, shared)
     if config.method.ref.match is not None:
         own = device_class(place, config.engine, shared.size if shared else 1)
         match = match_of(config.method.ref, config.task.name, config.task.version, own, [home.records, PUBLISHED])
@@ -121,7 +122,7 @@ def evaluate_seeds(
     ranks = Ranks()
     if shared is not None:
         require_shared(config, shared.size)
-        ranks = Ranks.join(place)
+        ranks = Ranks.join(backends.of(place).collective)
     records: list[Record] = []
 
     def request(seed: int, progress: Progress) -> Request:
@@ -184,13 +185,13 @@ def measure_only(command: Command, mode: Literal["quick", "full"]) -> dict[str, 
     folder = data_folder(command.data)
 
     from kdbench.contract import NotApplicable
-    from kdbench.devices.machine import pick_device
+    from kdbench.devices.machine import take_device
     from kdbench.engine.assemble import prepare, threads
     from kdbench.engine.place import RunPlace
     from kdbench.overhead.measure import measure
 
     with scratch(home) as own:
-        place = RunPlace(pick_device(command.device), home, folder, own, Progress.terminal(f"{command.said}:"))
+        place = RunPlace(take_device(command.device), home, folder, own, Progress.terminal(f"{command.said}:"))
         try:
             with threads(config.task, place.device):
                 prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar

@@ -180,11 +180,11 @@ def rerun(
         device: where; ``auto`` is the record's own kind of device.
     """
     _require_one_process(record)
-    from kdbench.devices.machine import pick_device
+    from kdbench.devices.machine import take_device
     from kdbench.runs import run
     from kdbench.runs.request import Request
 
-    place = pick_device(record.ran_on.kind if device == "auto" else device)
+    place = take_device(record.ran_on.kind if device == "auto" else device)
     chosen = record.seed if seed is None else seed
     config = config_of(record)
     _require_same_rows(record, config, home, data, progress)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdbench.base.errors import UserError
+from kdbench.devices import backends
 from kdbench.devices.deviceclass import DeviceClass
 from kdbench.specs.options import EAGER, EngineOptions
 from kdbench.sweep.launch import LAUNCHERS
@@ -37,7 +38,8 @@ def find(launcher: str, device: str, jobs: int | None, per_device: int | None, o
     """The devices a launcher's jobs have.
 
     Args:
-        device: ``auto`` and ``cuda`` stand for all cards of this machine; a cluster's are known to its jobs alone.
+        device: ``auto`` and a backend's name stand for all its devices of this machine; a cluster's are known to its
+            jobs alone.
         options: engine options of the runs; records of other options are not the sweep's.
         jobs, per_device: at most one of the two; neither means one run a device, and as many as fit on a cluster.
 
@@ -47,8 +49,8 @@ def find(launcher: str, device: str, jobs: int | None, per_device: int | None, o
     if jobs is not None and per_device is not None:
         raise UserError("give --jobs or --jobs-per-device, not both")
     if not LAUNCHERS[launcher].here:
-        if device not in ("auto", "cpu", "cuda"):
-            raise UserError(f"--device {device!r}: a job of a cluster has devices of its own; use auto, cpu or cuda")
+        if device not in ("auto", *backends.names()):
+            raise UserError(f"--device {device!r}: a job of a cluster has devices of its own; use {backends.words()}")
         if per_device is not None:
             raise UserError(f"--jobs-per-device shares out this machine's devices, {launcher} has others; use --jobs")
         kind = "" if device == "auto" else device
@@ -67,12 +69,8 @@ def find(launcher: str, device: str, jobs: int | None, per_device: int | None, o
 
 def _here(device: str, options: EngineOptions) -> tuple[tuple[str, ...], set[str]]:
     """This machine's devices under a name, and their classes. Imports torch."""
-    import torch
-
     from kdbench.devices.machine import device_class, pick_device
 
     first = pick_device(device)
-    named = [first]
-    if first.type == "cuda" and device in ("auto", "cuda"):
-        named = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-    return tuple(map(str, named)), {device_class(one, options) for one in named}
+    found = [first] if ":" in device else backends.of(first).devices()
+    return tuple(map(backends.written, found)), {device_class(one, options) for one in found}

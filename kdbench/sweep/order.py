@@ -33,10 +33,10 @@ class RunOrder(Order):
         Raises:
             UserError: a name is not known here, or there is no such device.
         """
-        from kdbench.devices.machine import pick_device
+        from kdbench.devices.machine import take_device
         from kdbench.runs.request import Request
 
-        place = pick_device(device)
+        place = take_device(device)
         return Request(
             self.config.config(), self.seed, place, Home(self.home), self.data, self.overhead, retry=self.retry
         )
@@ -49,7 +49,8 @@ class JobOrder(Order):
         devices: one of them by the job's slot.
         slots: runs at once on this machine, 0 for no limit.
         share: jobs that share this machine's cores, each with at most ``most_threads``.
-        visible: ``CUDA_VISIBLE_DEVICES`` of the sweep's own process; None leaves it as the launcher set it.
+        visible: what the sweep's own process has in the variables by which backends hide devices, None for one that is
+            not set; none leaves them as the launcher set them.
         timeout: seconds the run may take, None for no limit.
         last: its process died before: now that is recorded.
         parent: number of the sweep's own process.
@@ -60,7 +61,7 @@ class JobOrder(Order):
     slots: int
     share: int
     most_threads: int | None
-    visible: str | None
+    visible: dict[str, str | None]
     timeout: float | None
     last: bool
     parent: int

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.base.leftovers import tidy
+from kdbench.devices import backends
 from kdbench.index.store import Store
 from kdbench.records.files import new_run_id
 from kdbench.records.provenance import PUBLISHED
@@ -220,7 +221,7 @@ class Sweep:
             slots=wave.jobs if here else 0,
             share=wave.jobs if here else 1,
             most_threads=_threads_allowed(),
-            visible=os.environ.get("CUDA_VISIBLE_DEVICES", "") if here else None,
+            visible={name: os.environ.get(name) for name in backends.visibility()} if here else {},
             timeout=self.timeout,
             last=run in self._died,
             parent=os.getpid(),

@@ -34,20 +34,19 @@ class Runner:
     """A process that trains.
 
     Args:
-        device: what its runs take place on; a CUDA process holds memory of its card, so it serves no other.
+        device: what its runs take place on; a process holds memory of its card, so it serves no other.
         threads: of torch.
-        visible: ``CUDA_VISIBLE_DEVICES`` of the sweep's own process, which launchers change; None leaves it as it is.
+        visible: variables by which backends hide devices as the sweep's own process has them, None for one that is not
+            set there: launchers change them.
         log: where everything goes that the process prints.
     """
 
-    def __init__(self, device: str, threads: int, visible: str | None, log: Path) -> None:
+    def __init__(self, device: str, threads: int, visible: dict[str, str | None], log: Path) -> None:
         self._serves = (device, threads)
         self._ready = False
         env = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        if visible is not None:
-            env["CUDA_VISIBLE_DEVICES"] = visible
-            if not visible:
-                del env["CUDA_VISIBLE_DEVICES"]
+        env |= {name: value for name, value in visible.items() if value is not None}
+        env = {name: value for name, value in env.items() if visible.get(name, value) is not None}
         with log.open("ab") as file:
             self._process = subprocess.Popen(  # -P: this kdbench, not one that lies in the working directory
                 [sys.executable, "-P", "-m", "kdbench.sweep.process", str(os.getpid())],

@@ -12,6 +12,7 @@ from typing import Literal
 
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home, data_folder
+from kdbench.devices import backends
 from kdbench.index.file import StoreLocked
 from kdbench.index.store import Store
 from kdbench.records.provenance import code
@@ -36,9 +37,8 @@ def checks(home: Home, data: Path | None) -> Iterator[Check]:
     try:
         import torch
 
-        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         yield Check("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
-        yield Check("ok" if gpus else "note", "GPU", ", ".join(gpus) or "none seen by torch; runs use the CPU")
+        yield from _devices()
     except ImportError as error:
         yield Check("problem", "torch", f"cannot be imported ({error})")
     for package in ("timm", "datasets", "hydra-core", "duckdb"):
@@ -60,6 +60,25 @@ def checks(home: Home, data: Path | None) -> Iterator[Check]:
         yield Check("ok" if folder else "note", "data", str(folder or "no folder named; data sets come from the hub"))
     except UserError as error:
         yield Check("problem", "data", str(error))
+
+
+def _devices() -> Iterator[Check]:
+    """The machine's accelerators; of those that it has and no run can use, the reason."""
+    found = []
+    for backend in backends.every():
+        if backend.on_host or (backend.absent() is not None and not backend.noticed()):
+            continue
+        try:
+            if reason := backend.absent():
+                found.append(Check("note", "GPU", f"{backend.title}: {reason}; runs use the CPU"))
+                continue
+            seen = (f"{backends.written(device)} {backend.model(device)}" for device in backend.devices())
+            found.append(Check("ok", "GPU", ", ".join(seen)))
+            found += [Check("note", "GPU", line) for line in backend.remarks()]
+        except RuntimeError as error:  # of a driver that counts its devices and gives none
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            found.append(Check("note", "GPU", f"{backend.title}: {reason}; add --device cpu"))
+    yield from found or [Check("note", "GPU", "none seen by torch; runs use the CPU")]
 
 
 def _code(commit: str | None, dirty: bool) -> str:

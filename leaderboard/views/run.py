@@ -185,6 +185,8 @@ def _overhead(over: dict[str, Any] | None) -> Pairs:
         energy = over["energy"]
         trust = "" if energy["valid"] else ", not trustworthy"
         pairs.append(("Energy", f"{significant(energy['j_per_step'])} J a step ({energy['source']}{trust})"))
+    elif over.get("no_energy"):
+        pairs.append(("Energy", f"not read: {over['no_energy']}"))
     return pairs
 
 

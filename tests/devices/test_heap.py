@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_device import Abacus
 
 from kdbench.base.home import Home
 from kdbench.devices import heap
+from kdbench.devices.backends import standing_in
+from kdbench.devices.backends.cpu import Cpu
+from kdbench.devices.base import Backend
 from kdbench.engine.assemble import prepare
 from kdbench.engine.place import RunPlace
 from kdbench.specs.config import run_config
@@ -45,10 +49,13 @@ def test_a_map_takes_the_place_of_a_freed_one() -> None:
     assert 10 * kept_faults < given_back
 
 
-@pytest.mark.parametrize(("device", "asked"), [("cpu", 1), ("meta", 0)])
-def test_runs_on_a_cpu_ask_for_it(device: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("backend", "asked"), [(Cpu(), 1), (Abacus(), 0)])
+def test_runs_on_a_cpu_ask_for_it(
+    backend: Backend, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[None] = []
     monkeypatch.setattr(heap, "keep_freed", lambda: calls.append(None))
-    place = RunPlace(torch.device(device), Home(tmp_path), None, tmp_path / "run")
-    prepare(run_config("plain", "digits/few-shot", smoke=True), 0, place)
+    place = RunPlace(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
+    with standing_in(backend):
+        prepare(run_config("plain", "digits/few-shot", smoke=True), 0, place)
     assert len(calls) == asked

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from kdbench.base.errors import UserError
-from kdbench.devices import machine, nvml
+from kdbench.devices import backends, machine, nvml
 from kdbench.devices.machine import contended, device_class, environment, pick_device
 from kdbench.devices.nvml import Nvml
 from kdbench.specs.options import EngineOptions
@@ -174,7 +174,7 @@ def test_gpu_facts_without_nvml_are_null(gpu, monkeypatch):
 def test_nvml_without_a_driver_is_no_board(gpu, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakePynvml(init=False))
     assert Nvml.open(CUDA) is None
-    assert Nvml.open(CPU) is None
+    assert backends.of(CPU).board(CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -233,5 +233,5 @@ def test_pick_device_without_gpu(monkeypatch):
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:-1", "CPU", "", "cuda:0,1", "cpu\n"])
 def test_pick_device_refuses_other_words(text):
-    with pytest.raises(UserError, match="use auto, cpu, cuda or cuda:<number>"):
+    with pytest.raises(UserError, match="use auto, cpu, cuda or rocm, or a number as in cuda:1"):
         pick_device(text)

@@ -10,6 +10,8 @@ from kdbench.overhead.energy import MeasuredEnergy, Window, measure_energy
 class Board:
     """A board that draws 50 W at rest and 250 W at work; a step takes 0.5 s."""
 
+    source = "nvml"
+
     def __init__(self) -> None:
         self.t = 0.0
         self.mj = 1e9
@@ -33,7 +35,7 @@ class Board:
     def mig(self) -> bool:
         return self.split
 
-    def other_processes(self) -> int | None:
+    def other_processes(self, own: int = 1) -> int | None:
         return self.others.pop(0) if len(self.others) > 1 else self.others[0]
 
     def utilisation(self) -> int | None:
@@ -123,5 +125,5 @@ def test_no_board_gives_null_and_runs_nothing():
     def step() -> None:
         raise AssertionError("ran")
 
-    found = measure_energy(step, None, lambda: None)
+    found = measure_energy(step, "no energy counter to read", lambda: None)
     assert found == MeasuredEnergy(None, None, None, (), None, False, "no energy counter to read")

@@ -143,7 +143,7 @@ def test_a_failure_is_recorded_without_paths(home, monkeypatch):
 @pytest.fixture
 def in_process(monkeypatch):
     """Measures in this process and for a moment only: what is tested is what is put together, not how exact it is."""
-    monkeypatch.setattr(worker, "QUICK", dataclasses.replace(QUICK, block_s=0.01, warmup_s=0.1, limit_s={"cpu": 0.5}))
+    monkeypatch.setattr(worker, "QUICK", dataclasses.replace(QUICK, block_s=0.01, warmup_s=0.1, limit_s=0.5))
     monkeypatch.setattr(measure, "_ask", worker.run)
 
 

@@ -25,8 +25,8 @@ ORDERS: list[Order] = [
         part="memory-plain",
     ),
     JobOrder(
-        run=RUN, devices=("cuda:0", "cuda:1"), slots=2, share=2, most_threads=None, visible="", timeout=9.5, last=True,
-        parent=1,
+        run=RUN, devices=("cuda:0", "cuda:1"), slots=2, share=2, most_threads=None,
+        visible={"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": None}, timeout=9.5, last=True, parent=1,
     ),
     TrainOrder(run=RUN, device="cpu", state=ODD),
     TrainOrder(

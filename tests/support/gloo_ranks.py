@@ -39,7 +39,7 @@ def on_ranks(size: int, folder: Path, work: Callable[[Ranks], Any]) -> list[Any]
 def _rank(rank: int, size: int, folder: Path, work: Callable[[Ranks], Any]) -> None:
     try:
         torch.set_num_threads(1)
-        ranks = Ranks.join(torch.device("cpu"), f"file://{folder}/meeting?rank={rank}&world_size={size}")
+        ranks = Ranks.join("gloo", f"file://{folder}/meeting?rank={rank}&world_size={size}")
         torch.save(work(ranks), folder / f"{rank}.pt")
         ranks.leave()
     except BaseException:

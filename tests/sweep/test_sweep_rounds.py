@@ -166,13 +166,15 @@ def test_a_run_of_another_process_is_waited_for(home, engine_free, recorded):
 def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES", raising=False)
     seen = []
     engine_free(lambda label, attempt, order: seen.append(order) or "ok")
     sweep(asked(home, "kd", overhead="quick", data=home.root.parent)).run()
     assert [(order.run.seed, order.run.overhead, order.slots, order.share) for order in seen] == [
         (1, "off", 2, 2), (2, "off", 2, 2), (0, "quick", 1, 1),
     ]  # fmt: skip
-    assert {(order.most_threads, order.visible, order.run.data) for order in seen} == {(3, "2,3", home.root.parent)}
+    assert {(order.most_threads, order.run.data) for order in seen} == {(3, home.root.parent)}
+    assert all(order.visible == {"CUDA_VISIBLE_DEVICES": "2,3", "HIP_VISIBLE_DEVICES": None} for order in seen)
     given = Sweep(
         asked(home, "plain"),
         devices.Where(("cuda",), CPU.__eq__, 8, False),
@@ -183,7 +185,7 @@ def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
     )
     seen.clear()
     given.run()
-    assert {(order.slots, order.share, order.visible, order.timeout) for order in seen} == {(0, 1, None, 9)}
+    assert [(order.slots, order.share, order.visible, order.timeout) for order in seen] == 3 * [(0, 1, {}, 9)]
 
 
 # workers

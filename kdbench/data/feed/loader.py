@@ -20,6 +20,7 @@ from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Alike, Dataset, device_of, take
 from kdbench.data.feed.stored import Stored
 from kdbench.data.feed.stream import HostDraw, Order, Stream, default_workers
+from kdbench.devices import backends
 
 _NO_DRAWS = torch.Generator()
 """Stands where a batch needs no draws."""
@@ -75,7 +76,8 @@ class Loader:
             raise UserError("data.augment: resized_crop needs pictures that are read from disk; use crop<pixels> here")
         columns = {name: rows.x[name] for name in self._host}
         draw = HostDraw(columns, self._order, chosen.least, self._host_views, {n: data.leader(n) for n in columns})
-        self._stream = Stream(draw, default_workers() if workers is None else workers) if self._host else None
+        pins = backends.of(self.device).pins
+        self._stream = Stream(draw, default_workers() if workers is None else workers, pins) if self._host else None
         # Rows that no augmentation touches are normalised once instead of at every draw.
         still = {name: x for name, x in rows.x.items() if not self._is_touched(name)}
         self._still, self._still_present = data.finish(still)
@@ -175,7 +177,7 @@ class InOrder:
             yield from self._ready
             return
         order = Order(len(self.y), self._batch, len(self._parts()), None, "")
-        stream = Stream(HostDraw(self._stored, order, None, None), self._workers)
+        stream = Stream(HostDraw(self._stored, order, None, None), self._workers, backends.of(device_of(self.y)).pins)
         for number, index in enumerate(self._parts()):
             raw = {name: x[index] for name, x in self._rows.x.items() if name not in self._stored}
             raw |= {name: x.to(device_of(self.y)) for name, x in stream.get(number).items()}

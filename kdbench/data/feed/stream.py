@@ -105,10 +105,11 @@ class Stream:
     Args:
         source: makes one batch.
         workers: processes; 0 makes each batch when it is asked for.
+        pins: batches of workers are put into page-locked memory.
     """
 
-    def __init__(self, source: HostDraw, workers: int) -> None:
-        self.source, self.workers = source, workers
+    def __init__(self, source: HostDraw, workers: int, pins: bool) -> None:
+        self.source, self.workers, self.pins = source, workers, pins
         self._next = -1
         self._batches: Iterator[dict[str, Tensor] | UserError] = iter(())
 
@@ -131,7 +132,7 @@ class Stream:
             sampler=_From(first),
             num_workers=self.workers,
             prefetch_factor=AHEAD,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.pins,
             generator=torch.Generator(),  # or starting workers would draw from the run's own generator
             # Views are closures of a method: only a forked process has them without pickling.
             multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,

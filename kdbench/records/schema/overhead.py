@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kdbench.base.fields import Above0, Amount, Count, Pair, Part, Positive, RunId, Share, Slug, Word
+from kdbench.base.fields import Above0, Amount, Count, Pair, Part, Positive, RunId, Share, Slug, Text, Word
 
 Build = Annotated[tuple[Pair, ...], Field(min_length=1, max_length=40)]
 Builds = Annotated[tuple[Build, ...], Field(min_length=2, max_length=10)]
@@ -72,7 +72,7 @@ class Energy(Part):
     plain_j_per_step: Amount | None = None
     idle_w: Amount | None = None
     windows: tuple[tuple[Above0, Amount], ...] = ()
-    source: Literal["nvml", "rapl", "estimated"]
+    source: Slug
     valid: bool
 
 
@@ -89,7 +89,7 @@ class Measured(Part):
     method with several phases has them in ``phases`` and none here. ``measured_by`` is the run that measured; other
     seeds of the cell copy the whole block.
     FLOPs are per labelled sample, a lower bound counted by ``flop_counter`` (``uncounted_ops`` had no formula).
-    Null: does not exist on this device kind, or was not measured.
+    Null: does not exist on this device kind, or was not measured; ``no_energy`` says why its counter was not trusted.
     """
 
     mode: Literal["full", "quick"]
@@ -196,6 +196,7 @@ class Measured(Part):
     extra_state_mib: Annotated[Amount | None, Quantity("", "MiB", "Extra state", part="memory")] = None
     board: Annotated[tuple[BoardState, ...], Field(max_length=1000)] = ()
     energy: Annotated[Energy | None, Quantity("Energy", part="energy")] = None
+    no_energy: Text | None = None
 
     @model_validator(mode="after")
     def _builds_in_one_place(self) -> Self:
