@@ -18,7 +18,7 @@ from kdbench.contract import NotApplicable
 from kdbench.engine.assemble import hyper_parameters, prepare
 from kdbench.engine.place import RunPlace
 from kdbench.engine.trainer import Trainer
-from kdbench.methods.cgan_kd import adapter
+from kdbench.methods.cgan_kd import refusals
 from kdbench.runs import run as runs
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
@@ -68,7 +68,7 @@ FEW = {"gan_steps": 2, "ratio_steps": 2, "embed_steps": 2, "gan_batch": 8, "rati
 )
 def test_settings_that_do_not_go_together_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        adapter.check(hyper_parameters(config_of(**changes)))
+        refusals.check(hyper_parameters(config_of(**changes)))
 
 
 @pytest.mark.parametrize("value", ["rho=0", "rho=1.5", "per_label=0", "kappa=0", "diffaugment=[blur]"])
@@ -90,9 +90,9 @@ def test_needs_are_the_union_with_the_inner_method():
 
 
 def test_a_single_class_is_refused_where_there_is_a_filter():
-    adapter.check_classes(1, filters=False)
+    refusals.check_classes(1, filters=False)
     with pytest.raises(NotApplicable, match="single class"):
-        adapter.check_classes(1, filters=True)
+        refusals.check_classes(1, filters=True)
 
 
 def test_a_teacher_at_chance_is_warned_of(tmp_path):
@@ -105,15 +105,15 @@ def test_a_teacher_at_chance_is_warned_of(tmp_path):
 def test_other_inputs_than_one_image_are_refused():
     net = SimpleNamespace(input="image")
     with pytest.raises(NotApplicable, match="one image input"):
-        adapter.image_input(SimpleNamespace(raw_shape={"image": (1, 8, 8), "audio": (4,)}), net, net)
+        refusals.image_input(SimpleNamespace(raw_shape={"image": (1, 8, 8), "audio": (4,)}), net, net)
     with pytest.raises(NotApplicable, match="square"):
-        adapter.image_input(SimpleNamespace(raw_shape={"image": (1, 8, 9)}), net, net)
+        refusals.image_input(SimpleNamespace(raw_shape={"image": (1, 8, 9)}), net, net)
 
 
 def test_a_label_outside_the_range_is_refused():
     task = SimpleNamespace(label_range=(0.0, 1.0), train_labels=torch.tensor([0.2, 1.4]))
     with pytest.raises(NotApplicable, match="outside the range"):
-        adapter.checked_range(task)
+        refusals.checked_range(task)
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])

@@ -29,7 +29,7 @@ STEP, MOST = 7, 10
 OTHERS: dict[str, Sequence[Any]] = {
     "cgan_kd": (
         *(getattr(CGANKD, name) for name in (
-            "stages", "_generator_stages", "_student_stages", "_student_group", "_slowed", "_feature_group",
+            "stages", "generator_stages", "_student_stages", "_student_group", "_slowed", "_feature_group",
             "_plain_losses", "after_step", "_feature_step", "_ratio_step",
         )),
         ConditionalGAN.step, ConditionalGAN.stage, CcGAN.embed_step, CcGAN.embed_stage,
