@@ -1,0 +1,76 @@
+"""The verb ``distill``: which method is worth its cost for one's own pair on one's own data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Out, app, home_of, show, warn
+
+RECOMMENDED = "recommended"
+
+
+@app.command()
+def distill(
+    *,
+    task: Annotated[str, typer.Option("--task", "-t", help="A task by name, or a .yaml file of yours.")],
+    methods: Annotated[
+        str, typer.Option("--methods", "-m", help="recommended, or names, patterns and folders as for sweep.")
+    ] = RECOMMENDED,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Time on this machine, such as 30m or 2h [default: five methods].")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
+    overhead: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How cost is measured.")] = "quick",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, or a device such as cuda:0.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the plan and the hours, and run nothing.")] = False,
+    out: Out = None,
+    data: DataFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Try a short list of methods on your task and say which is worth its cost."""
+    import json
+
+    from kdbench.base.home import checkpoint_seconds, data_folder
+    from kdbench.distill import report, shortlist
+    from kdbench.distill.study import Study, parse_budget
+    from kdbench.index import home as index
+    from kdbench.runs.evaluate import ingest, parse_seeds
+    from kdbench.specs import local, registry
+    from kdbench.sweep import devices as where
+    from kdbench.sweep import names
+    from kdbench.sweep.plan import Asked
+
+    hours = parse_budget(budget) if budget is not None else None
+    checkpoint_seconds()
+    home = home_of(out)
+    spec = registry.task(local.task(task))
+    chosen: Any
+    if methods == RECOMMENDED:
+        chosen = shortlist.recommended(spec)
+    else:
+        chosen = shortlist.named(list(names.method_names(methods)), spec)
+    asked = Asked(
+        methods=(), tasks=(spec.name,), home=home, overhead=overhead,
+        seeds=tuple(parse_seeds(seeds)) if seeds is not None else None, data=data_folder(data),
+    )  # fmt: skip
+    place = where.find("basic", device, None, None)
+    study = Study(asked, chosen, place, hours, say=warn, few=methods == RECOMMENDED)
+    plan = study.plan()
+    if dry_run or not as_json:
+        show(*report.plan(study, plan))
+    if dry_run:
+        return
+    home.require_writable()
+    study.run()
+    if (warning := ingest(home)) is not None:
+        warn(warning)
+    found = index.use(home, lambda store: report.found(store, study))
+    if as_json:
+        print(json.dumps(report.as_json(found, study), indent=1))
+    else:
+        show(*report.answer(found, study))
+        show(report.page(study))
+    if any(outcome.failed for outcome in study.outcomes):
+        raise typer.Exit(EXIT_FAILED)
