@@ -15,8 +15,8 @@ from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
 from kdbench.sweep.devices import Where
 from kdbench.sweep.plan import Asked
-from kdbench.sweep.rounds import Outcome, Sweep
 from kdbench.sweep.progress import SweepProgress
+from kdbench.sweep.rounds import Outcome, Sweep
 
 UNITS = {"s": 1 / 3600, "m": 1 / 60, "h": 1.0, "d": 24.0}
 SHORT = 3
