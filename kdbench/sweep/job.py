@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from kdbench.base.files import write_atomic
 from kdbench.base.parent import follow
-from kdbench.sweep.order import GivenUp, JobOrder, TrainOrder
+from kdbench.sweep.order import Answer, GivenUp, JobOrder, TrainOrder
 from kdbench.sweep.runner import Died, Runner, TimedOut
 
 SLOT_PAUSE_S = 0.1
@@ -51,6 +51,12 @@ def read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def ended(folder: Path, number: int) -> Answer | None:
+    """How a job ended, None as long as it has not."""
+    found = read(end_file(folder, number))
+    return None if found is None else Answer.model_validate(found)
+
+
 def job(config: DictConfig) -> str:
     """One job of a sweep, in whatever process the launcher made for it.
 
@@ -58,8 +64,7 @@ def job(config: DictConfig) -> str:
         config: ``folder`` of the sweep and ``job``, a number.
 
     Returns:
-        The outcome: ``recorded``; ``busy``, another process does this run; ``refused``, an error a user can act on;
-        ``died``, the process that trained was killed and the run may be tried again.
+        The outcome, as in :class:`Answer`.
     """
     folder, number = Path(config.folder), int(config.job)
     order = JobOrder.read(order_file(folder, number).read_text())
@@ -72,8 +77,8 @@ def job(config: DictConfig) -> str:
     except BaseException:
         close()
         raise
-    write_atomic(end_file(folder, number), json.dumps(answer))
-    return str(answer["outcome"])
+    write_atomic(end_file(folder, number), answer.text())
+    return answer.outcome
 
 
 def close() -> None:
@@ -95,7 +100,7 @@ def _stay_with(parent: int) -> None:
         follow(parent, lambda: os._exit(1))
 
 
-def _done(order: JobOrder, train: TrainOrder, folder: Path) -> dict[str, Any]:
+def _done(order: JobOrder, train: TrainOrder, folder: Path) -> Answer:
     """What became of a run; a run that has to be ended is recorded as such."""
     try:
         answer = _ask(order, train, folder, order.timeout)
@@ -105,15 +110,15 @@ def _done(order: JobOrder, train: TrainOrder, folder: Path) -> dict[str, Any]:
         return _ask(order, train.model_copy(update={"given_up": given_up}), folder, None)
     except Died as death:
         if not order.last:
-            return {"outcome": "died", "line": str(death)}
+            return Answer(outcome="died", line=str(death))
         given_up = GivenUp(status="failed", kind="Died", message=f"{death}, twice: out of memory, or by hand")
         return _ask(order, train.model_copy(update={"given_up": given_up}), folder, None)
-    if answer.get("status") not in ("ok", "not_applicable"):
+    if answer.status not in ("ok", "not_applicable"):
         close()  # what a failure leaves in a process shall not meet the next run
     return answer
 
 
-def _ask(order: JobOrder, train: TrainOrder, folder: Path, timeout: float | None) -> dict[str, Any]:
+def _ask(order: JobOrder, train: TrainOrder, folder: Path, timeout: float | None) -> Answer:
     global _runner
     threads = _threads(order.share, order.most_threads)
     if _runner is not None and not _runner.serves(train.device, threads):

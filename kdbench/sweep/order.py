@@ -1,4 +1,4 @@
-"""What a sweep asks of a launcher's job, and the job of the process that trains. Needs no torch."""
+"""What a sweep asks of a launcher's job, and the job of the process that trains; what they answer. Needs no torch."""
 
 from __future__ import annotations
 
@@ -82,3 +82,18 @@ class TrainOrder(Order):
     device: str
     state: Path
     given_up: GivenUp | None = None
+
+
+class Answer(Order):
+    """What became of a job, from the process that trains through the launcher's worker to the sweep.
+
+    Attributes:
+        outcome: ``recorded``; ``busy``, another process does this run; ``refused``, an error a user can act on;
+            ``died``, the process that trained was killed and the run may be tried again.
+        line: for people.
+        status: of the record, None where there is none.
+    """
+
+    outcome: Literal["recorded", "busy", "refused", "died"]
+    line: str
+    status: str | None = None

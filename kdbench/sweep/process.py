@@ -11,12 +11,11 @@ import signal
 import sys
 import time
 import traceback
-from typing import Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.base.parent import follow
-from kdbench.sweep.order import TrainOrder
+from kdbench.sweep.order import Answer, TrainOrder
 from kdbench.sweep.runner import READY
 
 
@@ -29,10 +28,10 @@ def main() -> None:
 
     print(READY, file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(_answer(TrainOrder.read(line))), file=answers, flush=True)
+        print(_answer(TrainOrder.read(line)).text(), file=answers, flush=True)
 
 
-def _answer(order: TrainOrder) -> dict[str, Any]:
+def _answer(order: TrainOrder) -> Answer:
     from kdbench.runs import earlier, run
     from kdbench.terminal import tables
 
@@ -45,13 +44,13 @@ def _answer(order: TrainOrder) -> dict[str, Any]:
         else:
             record = earlier.not_applicable(request) or run.run_seed(request)
     except run.Busy as error:
-        return {"outcome": "busy", "line": str(error)}
+        return Answer(outcome="busy", line=str(error))
     except UserError as error:
-        return {"outcome": "refused", "line": " ".join(str(error).split())}
+        return Answer(outcome="refused", line=" ".join(str(error).split()))
     except Exception as error:
         traceback.print_exc()
-        return {"outcome": "refused", "line": f"{type(error).__name__}: {error}"}
-    return {"outcome": "recorded", "status": record.status, "line": tables.run_line(record)}
+        return Answer(outcome="refused", line=f"{type(error).__name__}: {error}")
+    return Answer(outcome="recorded", status=record.status, line=tables.run_line(record))
 
 
 if __name__ == "__main__":

@@ -77,12 +77,12 @@ class SweepProgress:
             while not last:
                 last = over.wait(LOOK_S)
                 for number, run in list(open_jobs.items()):
-                    end = job.read(job.end_file(folder, number))
+                    end = job.ended(folder, number)
                     if end is None:
                         continue
                     del open_jobs[number]
-                    if end["outcome"] in ("recorded", "refused"):
-                        self.ended(run, end["line"] if end["outcome"] == "recorded" else f"{run.label}: {end['line']}")
+                    if end.outcome in ("recorded", "refused"):
+                        self.ended(run, end.line if end.outcome == "recorded" else f"{run.label}: {end.line}")
                 if live is not None:
                     live.update(self._table(folder, open_jobs), refresh=True)
         finally:

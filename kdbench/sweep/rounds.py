@@ -201,10 +201,10 @@ class Sweep:
                 problem = error
         self._wait(numbers)
         for number, run in numbers.items():
-            end = job.read(job.end_file(self.folder, number)) or {}
-            if end.get("outcome") == "refused":
-                self.outcome.refused[run.label] = end["line"]
-            elif end.get("outcome") == "died":
+            end = job.ended(self.folder, number)
+            if end is not None and end.outcome == "refused":
+                self.outcome.refused[run.label] = end.line
+            elif end is not None and end.outcome == "died":
                 self._died.add(run)
         return problem
 
@@ -231,7 +231,8 @@ class Sweep:
     def _wait(self, numbers: dict[int, Run]) -> None:
         """Waits until none of these runs is under way, in this sweep's processes or another's."""
         for number in numbers:
-            if (job.read(job.end_file(self.folder, number)) or {}).get("outcome") not in (None, "busy"):
+            end = job.ended(self.folder, number)
+            if end is not None and end.outcome != "busy":
                 continue
             key = (job.read(job.state_file(self.folder, number)) or {}).get("key")
             while key is not None and _held(self.asked.home.runs / f"{key}.lock"):

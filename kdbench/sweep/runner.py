@@ -7,7 +7,6 @@ process stays for the worker's next run, for importing torch takes longer than a
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -15,9 +14,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from kdbench.sweep.order import TrainOrder
+from kdbench.sweep.order import Answer, TrainOrder
 
 READY = "ready"
 
@@ -58,7 +56,7 @@ class Runner:
         """Whether it can take a run on this device with so many threads."""
         return self._serves == (device, threads) and self._process.poll() is None
 
-    def ask(self, order: TrainOrder, timeout: float | None) -> dict[str, Any]:
+    def ask(self, order: TrainOrder, timeout: float | None) -> Answer:
         """Has a run done.
 
         Args:
@@ -76,8 +74,7 @@ class Runner:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._death() from None
-        answer: dict[str, Any] = json.loads(self._line(timeout))
-        return answer
+        return Answer.read(self._line(timeout))
 
     def kill(self) -> None:
         """Ends it and all it started."""
