@@ -36,8 +36,9 @@ def tame(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 MAX_DEPTH = 8
-OTHER = "-other-"
-"""Stands in the name of rows that are not known as those of the data set, before a digest of theirs."""
+OTHER, YOURS = "-other-", "-yours-"
+"""Stand in the name of rows, before a digest of theirs: those that are not the ones their data set stands for, and
+those of someone's own data, of which nothing is known elsewhere."""
 INPUT_WORDS = {"any": None, "same": "one picture", "other": "two inputs"}
 """What a method asks of the inputs of student and teachers, as its card's ``needs`` say it."""
 _PLAIN = r"[a-z0-9][a-z0-9_.-]*"

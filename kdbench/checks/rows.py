@@ -13,6 +13,7 @@ from kdbench.checks.result import CheckResult
 from kdbench.contract import Rows
 from kdbench.data import Place
 from kdbench.data.decode.cache import Decoded, names_of
+from kdbench.data.decode.specification import ImageInput, Input, PictureInput, height_width
 from kdbench.data.decode.tables import passed_over
 from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.described import of_source
@@ -30,9 +31,10 @@ REPEATED = 0.1
 
 
 def remarks(given: Data, rows: Dataset, place: Place) -> Iterator[str]:
-    """What is no fault and should be known: files passed over, classes without a row."""
+    """What is no fault and should be known: how pictures are read, files passed over, classes without a row."""
     found = of_source(given, place)
     if found is not None:
+        yield from (f"input {name!r}: {said}" for name, one in found[0].inputs.items() if (said := how_read(one)))
         yield from passed_over(*found)
     if _has_classes(rows):
         train, test = (torch.bincount(part.y, minlength=rows.classes) for part in (rows.train, rows.test))
@@ -46,6 +48,19 @@ def remarks(given: Data, rows: Dataset, place: Place) -> Iterator[str]:
                 f"the parts hold the classes in other shares: class {odd} is {shares[0][odd]:.1f} % of the training "
                 f"rows and {shares[1][odd]:.1f} % of the test rows"
             )
+
+
+def how_read(given: Input) -> str:
+    """What is done to the pictures of an input before networks see them; empty for other inputs."""
+    if not isinstance(given, ImageInput | PictureInput):
+        return ""
+    height, width = height_width(given.size)
+    mode = "grey" if given.channels == 1 else "RGB"
+    if isinstance(given, ImageInput):
+        others = f", of other modes converted to {mode}" if given.convert else ""
+        return f"pictures of {width}x{height} pixels, {mode}{others}, neither resized nor cropped"
+    side = "the short side" if height == width else f"the short side of the shape {width}x{height}"
+    return f"{side} brought to {given.resize}, the centre {width}x{height} cut out, all modes converted to {mode}"
 
 
 def _has_classes(rows: Dataset) -> bool:
@@ -92,18 +107,23 @@ def _why(values: Tensor) -> str:
 
 
 def apart(rows: Dataset, decoded: Decoded | None) -> CheckResult:
-    """Rule ``apart``: counts test rows whose inputs stand in the training part too."""
+    """Rule ``apart``: counts rows of the test and the validation part whose inputs stand in another part too."""
+    val = decoded.facts.get("repeated_val", []) if decoded is not None else []
+    if decoded is not None and val:
+        of = decoded.facts["parts"]["val"]["rows"]
+        said = f"{len(val)} of {of} validation rows stand in another part too, e.g. {_name(decoded, val[0], 'val')}"
+        return CheckResult("apart", "", "failed" if len(val) > REPEATED * of else "ok", said)
     repeated = decoded.facts["repeated"] if decoded is not None else _repeated(rows)
     if not repeated:
         return CheckResult("apart", "", "ok")
     of = decoded.facts["parts"]["test"]["rows"] if decoded is not None else len(rows.test.y)
-    example = f", e.g. {_name(decoded, repeated[0])}" if decoded is not None else f", e.g. row {repeated[0]}"
+    example = f", e.g. {_name(decoded, repeated[0], 'test')}" if decoded is not None else f", e.g. row {repeated[0]}"
     said = f"{len(repeated)} of {of} test rows stand in the training part too{example}"
     return CheckResult("apart", "", "failed" if len(repeated) > REPEATED * of else "ok", said)
 
 
-def _name(decoded: Decoded, row: int) -> str:
-    with (decoded.folder / names_of("test")).open(encoding="utf-8") as lines:
+def _name(decoded: Decoded, row: int, part: str) -> str:
+    with (decoded.folder / names_of(part)).open(encoding="utf-8") as lines:
         return next(line for number, line in enumerate(lines) if number == row).rstrip("\n")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdbench.base.errors import UserError, nearest
 from kdbench.data import sources
 from kdbench.data.decode.place import Place
-from kdbench.data.decode.specification import set_names, set_spec
+from kdbench.data.decode.specification import set_names, set_spec, shared_name
 from kdbench.specs.task import Data
 
 if TYPE_CHECKING:
@@ -37,4 +37,6 @@ def load(data: Data, place: Place) -> Dataset:
 
 def unknown(source: str) -> str:
     """The line on a source that there is not, with the nearest name."""
+    if (shared := shared_name(source)) is not None:
+        return f"data.source: {shared}"
     return f"data.source: unknown source {source!r}{nearest(source, [*set_names(), *sources.names()])}"

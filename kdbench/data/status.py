@@ -10,13 +10,14 @@ from kdbench.base.errors import UserError
 from kdbench.data import duration, sources, unknown
 from kdbench.data.decode.cache import peek, peek_hub
 from kdbench.data.decode.facts import Facts
-from kdbench.data.decode.identity import identify
+from kdbench.data.decode.identity import MINE, identify
 from kdbench.data.decode.specification import (
     ClipInput,
     ImageInput,
     PictureInput,
     SetSpec,
     SoundInput,
+    height_width,
     set_names,
     set_spec,
 )
@@ -109,6 +110,8 @@ def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | Non
         name, why_not = identify(of, copy, found)
     except UserError as error:
         return "other copy", str(error)
+    if why_not is MINE:
+        return "here", f"yours, {_where(local, folder)}"
     if why_not is not None:
         return "other copy", f"{name}, {_where(local, folder)}: {why_not}"
     return "here", f"{name}, {_where(local, folder)}"
@@ -124,14 +127,12 @@ def _facts(of: SetSpec, options: dict[str, Any]) -> Facts:
     rows = first["train"] * classes if first else of.identity.rows.get("train", of.about_rows)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, given in of.inputs.items():
-        if isinstance(given, ImageInput):
-            shapes[name] = (given.channels, given.size, given.size)
-        elif isinstance(given, PictureInput):
-            shapes[name] = (3, given.size, given.size)
+        if isinstance(given, ImageInput | PictureInput):
+            shapes[name] = (given.channels, *height_width(given.size))
         elif isinstance(given, ClipInput):
-            shapes[name] = (3, given.frames, given.size, given.size)
+            shapes[name] = (3, given.frames, *height_width(given.size))
             if given.frame is not None:
-                shapes[given.frame] = (3, given.size, given.size)
+                shapes[given.frame] = (3, *height_width(given.size))
         elif isinstance(given, SoundInput):
             shapes[name] = (given.bands, 1 + (given.samples - given.window) // given.hop)
         else:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from kdbench.base.errors import UserError, nearest
+from kdbench.data.decode.table import is_text
 
 PICTURES = ("image", "img", "picture", "photo", "pixels", "images", "imgs", "jpg", "png", "jpeg", "file")
 """What people call the column of the pictures, the most usual first."""
@@ -25,10 +26,11 @@ ROWS_A_CLASS = 2
 
 @dataclass(frozen=True)
 class Aim:
-    """What is predicted: ``classes`` of whole numbers from 0, or a number within ``low`` and ``high``."""
+    """What is predicted: ``classes`` of whole numbers from 0 or of ``names``, or a number from ``low`` to ``high``."""
 
     column: str
     classes: int | None = None
+    names: Sequence[str] | None = None
     low: float = 0.0
     high: float = 0.0
 
@@ -59,13 +61,21 @@ def picture_column(schema: pa.Schema, where: Any, image: str | None) -> str:
 
 
 def aim_column(
-    schema: pa.Schema, where: Any, label: str | None, target: str | None, named: Mapping[str, int], repeats: Any
+    schema: pa.Schema,
+    where: Any,
+    label: str | None,
+    target: str | None,
+    named: Mapping[str, int],
+    repeats: Any,
+    *,
+    texts: bool,
 ) -> tuple[str, bool]:
     """The column to predict, and whether it is a number rather than a class.
 
     Args:
         named: columns whose classes have names, as :func:`class_labels` finds them.
         repeats: column -> whether its values occur often enough to be classes.
+        texts: classes may be texts, for all rows are looked at.
 
     Raises:
         UserError: it is not plain which, or the one named is no such column.
@@ -90,12 +100,30 @@ def aim_column(
         raise UserError(
             f"{where}: column {chosen!r} is of type {kind}: several labels a row; multi-label is no kind of task here"
         )
-    wanted = pa.types.is_integer(kind) or (target is not None and pa.types.is_floating(kind))
+    named_here = target is None and texts and is_text(kind)
+    wanted = named_here or pa.types.is_integer(kind) or (target is not None and pa.types.is_floating(kind))
     if not wanted:
         raise UserError(
             f"{where}: column {chosen!r} is of type {kind}; classes are whole numbers from 0, targets are numbers"
         )
     return chosen, target is not None
+
+
+def read_names(column: str, values: Sequence[str | None], where: Any) -> Aim:
+    """Classes that are texts, in the order of their names: of their numbers where all are numbers.
+
+    Raises:
+        UserError: a row without one, or one class alone.
+    """
+    missing = next((row for row, value in enumerate(values) if not value), None)
+    if missing is not None:
+        raise UserError(f"{where}: row {missing} has no label in column {column!r}; leave such rows out")
+    found = {str(value) for value in values}
+    if len(found) < 2:
+        raise UserError(f"{where}: every row has the label {found.pop()!r}; there is nothing to tell apart")
+    numbers = all(name.isdecimal() for name in found)
+    names = sorted(found, key=lambda name: (int(name) if numbers else 0, name))
+    return Aim(column, classes=len(names), names=names)
 
 
 def _named(names: Sequence[str], usual: Sequence[str]) -> str | None:

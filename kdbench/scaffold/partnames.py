@@ -11,6 +11,8 @@ TEST = (
     "test", "testing", "testset", "tst", "val", "valid", "validate", "validation", "valset", "eval", "dev", "holdout",
 )  # fmt: skip
 """Words for the parts, the best first: a test part is taken before a validation part."""
+VALIDATION = {"val", "valid", "validate", "validation", "valset", "dev"}
+"""Those of them that say validation rows, where there is a test part as well."""
 FILLERS = {
     "set", "data", "dataset", "split", "part", "folder", "image", "images", "img", "imgs", "picture", "pictures",
     "photos", "labeled", "labelled", "files",
@@ -39,6 +41,12 @@ def pair(names: Collection[str]) -> tuple[str, list[str]] | None:
         if tests:
             return part.name, tests
     return None
+
+
+def validation(tests: Collection[str], taken: str) -> str | None:
+    """The part of validation rows among the parts that are not trained on, None without one beside the test part."""
+    ranks = {part.name: part.rank for part in _parts(tests, TEST)}
+    return next((name for name in tests if name != taken and TEST[ranks[name]] in VALIDATION), None)
 
 
 def partners(name: str, names: Collection[str]) -> list[str]:

@@ -13,16 +13,18 @@ import pyarrow.parquet as pq
 from kdbench.base import hub
 from kdbench.base.errors import UserError
 from kdbench.data.decode.classfolders import class_folders, differing, inner, subfolders
+from kdbench.data.decode.classfolders import some as first_names
 from kdbench.data.decode.columns import file_content
 from kdbench.data.decode.folders import METADATA, PICTURES
 from kdbench.data.decode.partfiles import shard_of, tables_of
-from kdbench.data.decode.table import held_back, lone_class, one_row
+from kdbench.data.decode.table import held_back, is_text, lone_class, one_row
 from kdbench.scaffold import aims, partnames
 from kdbench.scaffold.aims import Aim
 from kdbench.scaffold.sample import Look, look
 
 TEST_EVERY = 5
 """One row in so many becomes a test row where there is no test part."""
+VALIDATION = "{} holds validation rows, neither trained on nor tested on; `data.options.score=val` scores on them"
 SAMPLE = 256
 """Pictures looked at."""
 
@@ -32,7 +34,7 @@ class Found:
     """What a data set file says, as far as the data tell.
 
     Attributes:
-        parts: name of the training and of the test part.
+        parts: name of the training and of the test part, and of the validation part where there is one.
         test_every: where no test part was found.
         rows: training rows, about.
         column: of the pictures.
@@ -72,23 +74,22 @@ def in_folder(folder: Path) -> tuple[Path, Found]:
                 f"{folder / part / METADATA}: describe a listed folder by hand: copy a file of kdbench/data/sets"
             )
     found = {part: class_folders(folder / name, PICTURES) for part, name in parts.items()}
-    train, test = found["train"], found["test"]
+    train = found["train"]
+    for one in found.values():
+        if train.folder != one.folder and (
+            wrong := differing({each.folder: list(each.files) for each in (train, one)})
+        ):
+            raise UserError(wrong)
     if len(train.files) < 2 or not any(train.files.values()):
         what = "no picture in the class folders" if len(train.files) > 1 else f"{len(train.files)} class folders"
         raise UserError(
             f"{train.folder}: {what}; a folder a class with pictures in it is expected, beneath a folder a part where "
             f"the data are split already ({partnames.KNOWN}); pictures are {', '.join(sorted(PICTURES))}"
         )
-    if (
-        wrong := differing({one.folder: list(one.files) for one in (train, test)})
-        if train.folder != test.folder
-        else None
-    ):
-        raise UserError(wrong)
-    for one in (train, test):
+    for one in found.values():
         if one.empty:
             raise UserError(one.empty)
-    notes += list(dict.fromkeys(str(one.passed) for one in (train, test) if one.passed.counts))
+    notes += list(dict.fromkeys(str(one.passed) for one in found.values() if one.passed.counts))
     files = [path for paths in train.files.values() for path in paths]
     labels = [label for label, paths in enumerate(train.files.values()) for _ in paths]
     if every and (lone := lone_class(labels)) is not None:
@@ -108,7 +109,11 @@ def _folder_parts(folder: Path) -> tuple[dict[str, str], int | None, list[str]]:
         train, tests = found
         unlabelled = [name for name in partnames.partners(train, names) if name not in split]
         notes = [f"{folder / name}: without class folders, so {tests[0]}/ is the test part" for name in unlabelled[:1]]
-        return {"train": train, "test": tests[0]}, None, notes
+        parts = {"train": train, "test": tests[0]}
+        if (val := partnames.validation(tests, tests[0])) is not None:
+            parts["val"] = val
+            notes.append(VALIDATION.format(f"{val}/"))
+        return parts, None, notes
     if called is not None and called[0] not in split:
         raise UserError(
             f"{folder}: {called[0]}/ and {called[1][0]}/ are called like parts and hold no class folders; a folder a "
@@ -145,31 +150,39 @@ def in_parquet(given: Path, label: str | None, target: str | None, image: str | 
     column = aims.picture_column(schema, files[0], image)
     named = aims.class_labels(schema)
     chosen, number = aims.aim_column(
-        schema, files[0], label, target, named, lambda name: aims.repeats(_values(files, name, {}))
+        schema, files[0], label, target, named, lambda name: aims.repeats(_values(files, name, {})), texts=True
     )
+    texts = is_text(schema.field(chosen).type)
     notes: list[str] = []
     known: dict[Path, list[Any]] = {}
-    test = next((part for part in others if _labelled(folder, part, chosen, known, notes)), None)
+    test = next((part for part in others if _labelled(folder, part, chosen, known, notes, texts)), None)
     parts, every = {"train": train, "test": test or train}, None
     if test is None:
         parts, every, note = _whole(train)
         notes.append(note)
+    elif (val := partnames.validation(others, test)) and _labelled(folder, val, chosen, known, notes, texts):
+        parts["val"] = val
+        notes.append(VALIDATION.format(val))
     read = dict.fromkeys(path for part in parts.values() for path in tables_of(folder, part))
-    values = [value for path in read for value in _values([path], chosen, known)]
-    own = _values(files, chosen, known)
-    aims.read_aim(chosen, number, own, files[0], named.get(chosen))
-    aim = aims.read_aim(chosen, number, values, folder, named.get(chosen))
+    values = [value for path in read for value in _values([path], chosen, known, texts)]
+    own = _values(files, chosen, known, texts)
+    if texts:
+        aim = aims.read_names(chosen, values, folder)
+        notes.append(f"classes are numbered in the order of their names: {first_names(aim.names or [])} (`names`)")
+    else:
+        aims.read_aim(chosen, number, own, files[0], named.get(chosen))
+        aim = aims.read_aim(chosen, number, values, folder, named.get(chosen))
     if aim.classes is not None and (lacking := aim.classes - len(set(values))):
         notes.append(f"{aim.classes - lacking} of {aim.classes} classes (0 to {aim.classes - 1}) occur")
     if test is None and not number and (lone := lone_class(own)) is not None:
         raise UserError(f"{files[0]}: {one_row(lone)}")
-    if (
-        test is not None
-        and not number
-        and (odd := sorted(set(own) ^ set(_values(tables_of(folder, test), chosen, known))))
-    ):
-        part = test if odd[0] in own else train
-        raise UserError(f"{folder}: no row of class {odd[0]} in the part {part!r}; give both parts rows of every class")
+    for part in dict.fromkeys(parts.values()) if not number else ():
+        odd = sorted(set(own) ^ set(_values(tables_of(folder, part), chosen, known, texts)))
+        if odd:
+            lacks = part if odd[0] in own else train
+            raise UserError(
+                f"{folder}: no row of class {odd[0]} in the part {lacks!r}; give all parts rows of every class"
+            )
     notes.insert(0, f"read: {', '.join(path.name for path in list(read)[:4])}{', ...' if len(read) > 4 else ''}")
     held = sum(held_back([0] * len(own) if number else own, every)) if every else 0
     first = next(_opened(files[0]).iter_batches(SAMPLE, columns=[column])).to_pylist()
@@ -213,7 +226,7 @@ def _opened(path: Path) -> pq.ParquetFile:
         raise UserError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
 
 
-def _values(files: Sequence[Path], column: str, known: dict[Path, list[Any]]) -> list[Any]:
+def _values(files: Sequence[Path], column: str, known: dict[Path, list[Any]], texts: bool = False) -> list[Any]:
     """All values of a column; of a file in ``known`` they are not read again."""
     for path in files:
         if path not in known:
@@ -221,9 +234,11 @@ def _values(files: Sequence[Path], column: str, known: dict[Path, list[Any]]) ->
             if column not in file.schema_arrow.names:
                 raise UserError(f"{path}: column {column!r} is missing; {', '.join(file.schema_arrow.names)} are there")
             kind = file.schema_arrow.field(column).type
-            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+            of = is_text if texts else _is_number
+            if not (of(kind) or pa.types.is_null(kind)):
+                what = "texts" if texts else "numbers"
                 raise UserError(
-                    f"{path}: column {column!r} is of type {kind}, numbers are expected as in the first file"
+                    f"{path}: column {column!r} is of type {kind}, {what} are expected as in the first file"
                 )
             try:
                 known[path] = [value for batch in file.iter_batches(columns=[column]) for value in batch[0].to_pylist()]
@@ -232,11 +247,17 @@ def _values(files: Sequence[Path], column: str, known: dict[Path, list[Any]]) ->
     return [value for path in files for value in known[path]]
 
 
-def _labelled(folder: Path, part: str, column: str, known: dict[Path, list[Any]], notes: list[str]) -> bool:
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _labelled(
+    folder: Path, part: str, column: str, known: dict[Path, list[Any]], notes: list[str], texts: bool
+) -> bool:
     """Whether the rows of a part have labels; hidden test parts have -1 or nothing there."""
     files = tables_of(folder, part)
     there = all(column in _opened(path).schema_arrow.names for path in files)
-    hidden = not there or all(value in (None, -1) for value in _values(files, column, known))
+    hidden = not there or all(value in (None, -1, "") for value in _values(files, column, known, texts))
     if hidden:
         notes.append(f"{files[0].name}: its rows have no labels in {column!r}, so it is not the test part")
     return not hidden
@@ -278,7 +299,13 @@ def on_hub(
     counts = {key: getattr(feature, "num_classes", None) for key, feature in features.items()}
     named = {key: count for key, count in counts.items() if count and key in seen.schema.names}
     chosen, number = aims.aim_column(
-        seen.schema, name, label, target, named, lambda column: aims.repeats(seen[column].to_pylist())
+        seen.schema,
+        name,
+        label,
+        target,
+        named,
+        lambda column: aims.repeats(seen[column].to_pylist()),
+        texts=False,
     )
     values = [row[chosen] for row in rows]
     if (missing := next((n for n, value in enumerate(values) if value in (None, -1)), None)) is not None and not number:

@@ -14,7 +14,7 @@ from kdbench import __version__
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.yamlfile import read_as
 from kdbench.data import sources
-from kdbench.data.decode.specification import SetSpec, set_names
+from kdbench.data.decode.specification import SetSpec, set_names, shared_name
 from kdbench.records.provenance import ROOT
 from kdbench.scaffold.files import Made, write
 from kdbench.specs import registry
@@ -117,6 +117,8 @@ def _checked(name: str) -> str:
     if name in registry.methods():
         raise UserError(f"there is a method {name!r}; `kdbench check {name}` would not know which, choose another name")
     data_set = parts[0]
+    if (shared := shared_name(data_set)) is not None:
+        raise UserError(shared)
     if data_set in set_names() or data_set.replace("_", "-") in sources.names():
         like = next((task for task in registry.task_files() if task.partition("/")[0] == data_set), None)
         model = f"; for another task on it copy the file of {like!r}" if like else ""
@@ -147,15 +149,16 @@ def _look(
             path, found = pictures.in_parquet(given, label, target, image)
         if not _is_text(str(path.absolute())):
             raise UserError(f"{path}: a folder whose name is not UTF-8 cannot stand in a file; rename it")
-    size, short = sample.square(found.look.size)
+    height, width = found.look.size or (sample.SHRUNK, sample.SHRUNK)
     return {
         **asdict(found.look),
         **asdict(found),
         "dense": found.look.size is not None,
-        "size": size,
-        "resize": short,
-        "crop": max(1, size // 8),
+        "size": height if height == width else [height, width],
+        "resize": sample.shrunk()[1],
+        "crop": max(1, min(height, width) // 8),
         "classes": found.aim.classes,
+        "names": found.aim.names,
         "low": found.aim.low,
         "high": found.aim.high,
         "aim_column": found.aim.column,

@@ -55,7 +55,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
             cli.main()
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
-        lines = [line for line in captured.err.strip().splitlines() if "not known as toy" not in line]
+        lines = [line for line in captured.err.strip().splitlines() if "your own data" not in line]
         assert len(lines) == 1, captured.err
         return int(stop.value.code or 0), captured.out, lines[0]
 

@@ -139,7 +139,7 @@ def test_where_nothing_is_known_nothing_is_official(place: Place) -> None:
     write(place.folder, image_rows(3), image_rows(3))
     found = described.load(spec(), {}, place)
     assert not found.official
-    assert found.name.startswith("toy-other-")
+    assert found.name.startswith("toy-yours-")
 
 
 def test_a_ranked_task_has_data_that_can_be_recognised() -> None:

@@ -136,13 +136,42 @@ def test_what_is_passed_over_and_cut_off_is_said(samples: Any, tmp_path: Path) -
     fill(samples, tmp_path / "d", 5)
     (tmp_path / "d" / "ant" / "x.heic").write_bytes(b"x")
     for path in (tmp_path / "d").rglob("*.png"):
-        Image.new("RGB", (48, 16)).save(path)
+        Image.new("RGB", (96, 32)).save(path)
     found = Tried("folder", tmp_path / "d", tmp_path)
     assert "1 file passed over: 1 .heic (ant/x.heic)" in found.notes
     assert (
-        "pictures of 48x16 pixels: the short side is brought to 72, then the centre 64x64 is cut out, 26%"
+        "pictures of 96x32 pixels: the short side is brought to 72, then the centre 64x64 is cut out, 26%"
         in found.notes
     )
+    assert "`size: [64, 192]` with `resize: 64` keeps them whole" in found.notes
+    assert "networks see RGB, 3 channels" in found.notes
+
+
+def test_grey_pictures_that_are_no_squares_are_kept_as_they_are(samples: Any, tmp_path: Path) -> None:
+    fill(samples, tmp_path / "d", 5)
+    for number, path in enumerate(sorted((tmp_path / "d").rglob("*.png"))):
+        Image.new("L" if number else "1", (14, 10), number and 20 * number).save(path)
+    found = Tried("folder", tmp_path / "d", tmp_path)
+    given = found.spec.inputs["image"]
+    assert (given.kind, given.size, given.channels, given.convert) == ("image", (10, 14), 1, True)
+    assert "pictures of 14x10 pixels are kept as they are, neither resized nor cropped" in found.notes
+    assert "networks see grey, 1 channel (`channels`); of 10 looked at, 1 black and white are converted" in found.notes
+
+
+def test_a_validation_part_beside_a_test_part_is_kept_apart(samples: Any, tmp_path: Path) -> None:
+    for part, count in (("train", 4), ("valid", 3), ("test", 2)):
+        fill(samples, tmp_path / "d" / part, count)
+    found = Tried("folder", tmp_path / "d", tmp_path)
+    assert found.spec.parts == {"train": ["train"], "test": ["test"], "val": ["valid"]}
+    assert found.counts == [[4, 4], [2, 2]]
+    assert "valid/ holds validation rows, neither trained on nor tested on" in found.notes
+
+
+def test_a_class_that_only_the_test_part_has_is_named(samples: Any, tmp_path: Path) -> None:
+    fill(samples, tmp_path / "d" / "train", 3, ("ant",))
+    fill(samples, tmp_path / "d" / "test", 3)
+    with pytest.raises(UserError, match=r"are not those of .*/train: only test/ has bee; give both parts"):
+        Tried("folder", tmp_path / "d", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -271,8 +300,10 @@ def test_columns_are_chosen_by_known_names(samples: Any, tmp_path: Path) -> None
         found("ids", table(samples, image_id=whole, who=["x"] * 20))
     assert found("digits", table(samples, image_id=whole, category=classes)).label.column == "category"
     assert found("lone", table(samples, kind=classes)).label.column == "kind"
-    with pytest.raises(UserError, match=r"column 'label' is of type string; classes are whole numbers from 0"):
-        found("words", table(samples, label=["a", "b"] * 10))
+    assert found("words", table(samples, label=["cow", "ant"] * 10)).label.names == ["ant", "cow"]
+    assert found("counts", table(samples, label=["10", "9"] * 10)).label.names == ["9", "10"]
+    with pytest.raises(UserError, match=r"row 1 has no label in column 'label'"):
+        found("gaps", table(samples, label=["cow", None, "ant", "ant"] * 5))
     with pytest.raises(UserError, match=r"column 'label' is of type list<.*several labels a row; multi-label"):
         found("multi", table(samples, label=[[0, 1]] * 20))
 

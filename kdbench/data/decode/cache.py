@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.base.files import canonical_json, sha256, sha256_file, write_atomic
 from kdbench.data.decode.partfiles import part_files
-from kdbench.data.decode.specification import PART_NAMES, Part, SetSpec
+from kdbench.data.decode.specification import Part, SetSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ def peek(spec: SetSpec, folder: Path, cache: Path) -> Decoded | None:
     Raises:
         UserError: a part is not there.
     """
-    there = {part: part_files(spec, folder, part) for part in PART_NAMES}
+    there = {part: part_files(spec, folder, part) for part in spec.part_names}
     if not any(cache.glob(f"{spec.name}-*/{FACTS}")):  # before a folder of a million pictures is listed
         return None
     parts = {part: found.files for part, found in there.items()}
@@ -107,8 +107,10 @@ def decoding(spec: SetSpec) -> dict[str, Any]:
     """What decides the arrays beside the files; normalisation does not."""
     body = spec.model_dump(mode="json", include={"inputs", "label", "target", "id", "parts"})
     for given in body["inputs"].values():
-        for key in ("mean", "std", "frame", "resize"):
+        for key in ("mean", "std", "frame", "resize", *(["channels"] if given["kind"] == "picture" else [])):
             given.pop(key, None)
+    if body["label"] is not None and body["label"]["names"] is None:
+        del body["label"]["names"]
     split = {"test_every": spec.test_every} if spec.test_every is not None else {}
     return {**body, **split, "decoder": DECODER}
 

@@ -18,7 +18,15 @@ from kdbench.base.errors import UserError
 from kdbench.data.decode import video
 from kdbench.data.decode.picture import UNREADABLE, damaged, eight_bit, opened, upright, whole
 from kdbench.data.decode.sound import log_mel
-from kdbench.data.decode.specification import ClipInput, ImageInput, Input, PictureInput, SoundInput, VectorInput
+from kdbench.data.decode.specification import (
+    ClipInput,
+    ImageInput,
+    Input,
+    PictureInput,
+    SoundInput,
+    VectorInput,
+    height_width,
+)
 
 MODES = {1: "L", 3: "RGB"}
 BLOCK = 1000
@@ -109,7 +117,7 @@ class Writer:
         return wave.tobytes()
 
     def _image(self, file: bytes, given: ImageInput, where: str) -> tuple[NDArray[np.uint8], bool]:
-        """(channels, size, size) pixels, and whether the file is a JPEG file."""
+        """(channels, height, width) pixels, and whether the file is a JPEG file."""
         picture, jpeg = opened(file, where)
         mode = MODES[given.channels]
         try:
@@ -123,9 +131,12 @@ class Writer:
             raise UserError(
                 f"{where}: a {channels}-channel picture ({picture.mode}), {given.channels} channels expected"
             )
-        if picture.size != (given.size, given.size):
-            width, height = picture.size
-            raise UserError(f"{where}: a picture of {width}x{height} pixels, {given.size}x{given.size} expected")
+        height, width = height_width(given.size)
+        if picture.size != (width, height):
+            found = "x".join(map(str, picture.size))
+            raise UserError(
+                f"{where}: a picture of {found} pixels, {width}x{height} expected; `kind: picture` reads any size"
+            )
         try:
             pixels = np.asarray(picture.convert(mode))
         except UNREADABLE as error:
@@ -187,7 +198,7 @@ class Writer:
 def _layout(given: Input) -> tuple[tuple[int, ...], type]:
     """Shape and type of one row."""
     if isinstance(given, ImageInput):
-        return (given.channels, given.size, given.size), np.uint8
+        return (given.channels, *height_width(given.size)), np.uint8
     if isinstance(given, VectorInput):
         return (given.size,), np.float32
     assert isinstance(given, SoundInput)

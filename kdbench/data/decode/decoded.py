@@ -22,8 +22,9 @@ from kdbench.data.decode.classfolders import differing, some
 from kdbench.data.decode.columns import Writer
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import PART_NAMES, Part, SetSpec, SoundInput
-from kdbench.data.decode.table import Table, share
+from kdbench.data.decode.table import Table, is_text, share
 
+WHOLE = "whole numbers"
 MULTI_LABEL = " (several labels a row, multi-label, is no kind of task here)"
 
 
@@ -35,7 +36,7 @@ def decode(spec: SetSpec, copy: str | None, place: Place) -> Decoded:
     """
     local = spec.find(place.folder, copy)
     if local is not None:
-        parts = {part: tables.open_part(spec, local, part) for part in PART_NAMES}
+        parts = {part: tables.open_part(spec, local, part) for part in spec.part_names}
         return _made(spec, parts, place, str(local))
     if copy is not None or spec.hub is None:
         raise absent_copy(spec, copy, place.folder)
@@ -86,18 +87,28 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str)
             left.unlink()
         rows_of = {part: _decode_part(spec, part, table, path, place) for part, table in parts.items()}
         _distinct(spec, rows_of)
-        _every_class(spec, parts, {part: np.load(path / f"{part}.y.npy") for part in PART_NAMES}, place)
+        _every_class(spec, parts, {part: np.load(path / f"{part}.y.npy") for part in parts}, place)
         own = ("digests", "ids", "inputs")
         facts = {part: {k: v for k, v in found.items() if k not in own} for part, found in rows_of.items()}
-        seen = set(rows_of["train"]["inputs"])
-        repeated = [row for row, digest in enumerate(rows_of["test"]["inputs"]) if digest in seen]
-        both = [digest for found in rows_of.values() for digest in found["digests"]]
+        both = [digest for part in PART_NAMES for digest in rows_of[part]["digests"]]
         sizes = {file.name: file.stat().st_size for file in path.iterdir()}
-        body = {"parts": facts, "pool": _together(both), "files": sizes, "set": spec.name, "repeated": repeated}
+        repeated = {_repeated_key(part): _repeated(rows_of, part) for part in parts if part != "train"}
+        body = {"parts": facts, "pool": _together(both), "files": sizes, "set": spec.name, **repeated}
         write_atomic(path / FACTS, json.dumps(body, indent=1))
 
     build_once(folder, _check, build, place.progress.say)
     return Decoded.read(folder, origin)
+
+
+def _repeated_key(part: Part) -> str:
+    return "repeated" if part == "test" else f"repeated_{part}"
+
+
+def _repeated(rows_of: Mapping[Part, Mapping[str, Any]], part: Part) -> list[int]:
+    """Rows of a part, by number, whose inputs stand in the training part, of validation rows in the test part too."""
+    others = ("train",) if part == "test" else PART_NAMES
+    seen = {digest for other in others for digest in rows_of[other]["inputs"]}
+    return [row for row, digest in enumerate(rows_of[part]["inputs"]) if digest in seen]
 
 
 def _check(folder: Path) -> None:
@@ -192,18 +203,22 @@ def _columns(spec: SetSpec, table: Table) -> list[str]:
 
 def _same_classes(parts: Mapping[Part, Table]) -> None:
     """Refuses parts whose class folders differ: classes are numbered by the order of their names."""
-    names = {Path(table.name): table.classes for table in parts.values() if table.classes is not None}
-    if len(names) == len(PART_NAMES) and (wrong := differing({k: v for k, v in names.items() if v is not None})):
-        raise UserError(wrong)
+    first = parts["train"]
+    for other in parts.values():
+        if first.classes is None or other.classes is None or first.name == other.name:
+            continue
+        if wrong := differing({Path(first.name): first.classes, Path(other.name): other.classes}):
+            raise UserError(wrong)
 
 
 def _every_class(spec: SetSpec, parts: Mapping[Part, Table], y: Mapping[Part, NDArray[Any]], place: Place) -> None:
-    """Refuses a class that one part alone has; says how many have no row at all."""
+    """Refuses a class that one part has and another has not; says how many have no row at all."""
     if spec.label is None:
         return
-    names = parts["train"].classes or [str(label) for label in range(spec.label.classes)]
-    rows = {part: np.bincount(y[part], minlength=spec.label.classes) for part in PART_NAMES}
-    for part, other in (PART_NAMES, PART_NAMES[::-1]):
+    names = parts["train"].classes or spec.label.names or [str(label) for label in range(spec.label.classes)]
+    rows = {part: np.bincount(y[part], minlength=spec.label.classes) for part in parts}
+    pairs: list[tuple[Part, Part]] = [(part, "train") for part in parts] + [("train", part) for part in parts]
+    for part, other in pairs:
         lacking = [names[int(label)] for label in np.flatnonzero((rows[part] == 0) & (rows[other] > 0))]
         if lacking:
             raise UserError(
@@ -223,7 +238,8 @@ def _typed(spec: SetSpec) -> list[tuple[str, Any, str]]:
 
     found: list[tuple[str, Any, str]] = []
     if spec.label is not None:
-        found.append((spec.label.column, pa.types.is_integer, "whole numbers"))
+        named = spec.label.names is not None
+        found.append((spec.label.column, is_text if named else pa.types.is_integer, "texts" if named else WHOLE))
     if spec.target is not None:
         found.append((spec.target.column, number, "numbers"))
     found += [(g.rate_column, number, "numbers") for g in spec.inputs.values() if isinstance(g, SoundInput)]
@@ -234,6 +250,11 @@ def _aim(spec: SetSpec, row: dict[str, Any], at: str) -> int | float | None:
     """The row's label or target; None for a row that is left out."""
     if spec.label is not None:
         label = row[spec.label.column]
+        if spec.label.names is not None and isinstance(label, str):
+            if label not in spec.label.names:
+                hint = nearest(label, spec.label.names)
+                raise UserError(f"{at}, column {spec.label.column!r}: {label!r} is no class of {spec.name}{hint}")
+            return spec.label.names.index(label)
         if label is None:
             raise UserError(f"{at}, column {spec.label.column!r}: label None is none; leave rows without a label out")
         if not isinstance(label, int) or not 0 <= label < spec.label.classes:
@@ -260,10 +281,12 @@ def _seen_once(column: str, value: Any, at: str, ids: dict[Any, str]) -> None:
 
 
 def _distinct(spec: SetSpec, parts: Mapping[Part, dict[str, Any]]) -> None:
-    """No id stands in both parts."""
-    train, test = parts["train"]["ids"], parts["test"]["ids"]
-    both = next((value for value in test if value in train), None)
-    if both is not None:
-        raise UserError(
-            f"{test[both]}, column {spec.id!r}: {both!r} stands at {train[both]} too; the parts must not share rows"
-        )
+    """No id stands in two parts."""
+    seen: dict[Any, str] = {}
+    for found in parts.values():
+        for value, at in found["ids"].items():
+            if value in seen:
+                raise UserError(
+                    f"{at}, column {spec.id!r}: {value!r} stands at {seen[value]} too; the parts must not share rows"
+                )
+        seen |= found["ids"]

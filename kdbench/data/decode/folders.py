@@ -108,10 +108,11 @@ def _by_class(spec: SetSpec, folder: Path) -> _Found:
 
 
 def _listed(spec: SetSpec, folder: Path) -> _Found:
+    named = spec.label is not None and spec.label.names is not None
     number = int if spec.label is not None else float
     aim = spec.label.column if spec.label is not None else spec.target.column  # type: ignore[union-attr]
     found: list[tuple[str, Row]] = []
-    root, seen = folder.resolve(), dict[Path, tuple[int, float]]()
+    root, seen = folder.resolve(), dict[Path, tuple[int, float | str]]()
     # Spreadsheets begin a file with a mark; names of another encoding are found by their bytes.
     with (folder / METADATA).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
@@ -122,7 +123,7 @@ def _listed(spec: SetSpec, folder: Path) -> _Found:
             if not row[aim].strip():
                 raise UserError(f"{at}: {aim} is empty; every row needs one, leave rows without it out")
             try:
-                value = number(row[aim])
+                value = row[aim] if named else number(row[aim])
             except ValueError as error:
                 raise UserError(f"{at}: {aim} is {row[aim]!r}, a number is expected") from error
             path = folder / row["file_name"]
@@ -131,7 +132,7 @@ def _listed(spec: SetSpec, folder: Path) -> _Found:
                 raise UserError(f"{at}: no file {row['file_name']!r} in {folder}")
             first, other = seen.setdefault(real, (line, value))
             if other != value:
-                what = f"{row['file_name']!r} has {aim} {other:g} in line {first} and {value:g} here"
+                what = f"{row['file_name']!r} has {aim} {other} in line {first} and {value} here"
                 raise UserError(f"{at}: {what}; a row has one (multi-label is no kind of task here)")
             found.append((str(path), {**row, aim: value}))
     return _Found(found, passed=unlisted(folder, PICTURES | VIDEOS, {str(path) for path in seen}))

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError
-from kdbench.base.fields import OTHER
+from kdbench.base.fields import OTHER, YOURS
 from kdbench.data.decode.specification import PART_NAMES, Identity, SetSpec
 
 if TYPE_CHECKING:
     from kdbench.data.decode.cache import Decoded
+
+
+MINE = "they are yours: nothing is known elsewhere that they could be compared with"
+"""Why data of one's own are not vouched for."""
 
 
 def identify(spec: SetSpec, copy: str | None, decoded: Decoded) -> tuple[str, str | None]:
@@ -32,6 +36,8 @@ def identify(spec: SetSpec, copy: str | None, decoded: Decoded) -> tuple[str, st
             raise UserError(
                 f"{decoded.origin} holds {name}{about}, not {spec.copy_name(copy)}; run the tasks {name}/... instead"
             )
+    if copy is None and spec.own:
+        return f"{spec.name}{YOURS}{decoded.facts['pool'][:8]}", MINE
     why = doubt(wanted, decoded.facts)
     # A pinned revision of the hub is named by the hash of what it holds.
     pinned = spec.hub is not None and spec.hub.revision is not None and decoded.origin == f"hub:{spec.hub.id}"
@@ -50,8 +56,8 @@ def doubt(known: Identity, facts: Mapping[str, Any]) -> str | None:
         return "it has pictures that are JPEG files, the original has none"
     for key, words in WORDS.items():
         for part, value in getattr(known, key).items():
-            if parts[part][key] != value:
-                found = f": {parts[part][key]}, not {value}" if key == "rows" else ""
+            if (there := parts.get(part, {}).get(key)) != value:
+                found = f": {there}, not {value}" if key == "rows" else ""
                 return f"its {part} part has other {words}{found}"
     if known.pool is not None and known.pool != facts["pool"]:
         return "its rows are others"

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from kdbench.base import plugins
 from kdbench.base.errors import UserError, nearest
@@ -23,9 +23,28 @@ Column = Annotated[str, StringConstraints(min_length=1, max_length=80)]
 PartName = Annotated[str, StringConstraints(pattern=r"^(\.|[^./\\\x00-\x1f][^/\\\x00-\x1f]*)$", max_length=100)]
 """A part's file without its suffix or shard, or its folder's name; ``.`` is the data set's own folder."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Part = Literal["train", "test"]
+Part = Literal["train", "test", "val"]
 PART_NAMES: tuple[Part, ...] = ("train", "test")
+"""The parts that every data set has; ``val``, validation rows, is in some."""
 SETS = Path(__file__).parents[1] / "sets"
+
+
+def _pixels(given: Any) -> Any:
+    """A size as it is kept: a square's side, or (height, width)."""
+    sides = given if isinstance(given, list | tuple) else [given, given]
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides)
+    if len(sides) != 2 or not whole:
+        raise ValueError("a number of pixels, or [height, width], each at least 1, is expected")
+    return sides[0] if sides[0] == sides[1] else tuple(sides)
+
+
+Size = Annotated[int | tuple[int, int], BeforeValidator(_pixels)]
+"""Pixels of a side of a square, or (height, width)."""
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """A size as (height, width)."""
+    return (size, size) if isinstance(size, int) else size
 
 
 class _Model(BaseModel):
@@ -41,37 +60,57 @@ class _Input(_Model):
         return self.model_dump(mode="json", include={*self.made_by}, exclude_defaults=True)
 
 
-class ImageInput(_Input):
-    """Pictures of one size, decoded once to (N, channels, size, size) uint8.
+def _one_a_channel(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Refuses a normalisation that is neither of all channels alike nor of each."""
+    if {len(mean), len(std)} - {1, channels}:
+        raise ValueError(f"mean and std have {len(mean)} and {len(std)} numbers for {channels} channels; give one each")
 
-    ``convert`` allows pictures of another mode, which are brought to this one; otherwise they are an error.
-    ``white`` is the value of white in grey pictures of more than 8 bits, 65535 where it is not given.
+
+class ImageInput(_Input):
+    """Pictures of one size, decoded once to (N, channels, height, width) uint8.
+
+    ``channels``: 1 for grey, 3 for RGB, which is what is taken where nothing is said. ``convert`` allows pictures of
+    another mode, which are brought to this one; otherwise they are an error. ``white`` is the value of white in grey
+    pictures of more than 8 bits, 65535 where it is not given.
     """
 
     kind: Literal["image"]
     column: Column
-    size: int = Field(ge=1)
+    size: Size
     channels: Literal[1, 3] = 3
     convert: bool = False
     white: float | None = Field(default=None, gt=0)
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @model_validator(mode="after")
+    def _normalised(self) -> ImageInput:
+        _one_a_channel(self.channels, self.mean, self.std)
+        return self
+
 
 class PictureInput(_Input):
-    """Pictures of any size, kept compressed and decoded when drawn: (N, 3, size, size) uint8.
+    """Pictures of any size, kept compressed and decoded when drawn: (N, channels, height, width) uint8.
 
-    ``resize`` is what the short side is brought to before the centre is cut out. ``white`` as of an image.
+    ``resize`` is what the short side is brought to before the centre is cut out; where ``size`` is no square, pictures
+    are scaled to cover one of its shape whose short side is ``resize``. All are brought to ``channels``, 1 for grey or
+    3 for RGB. ``white`` as of an image.
     """
 
-    made_by = ("white",)
+    made_by = ("white", "channels")
     kind: Literal["picture"]
     column: Column
-    size: int = Field(ge=1)
+    size: Size
     resize: int = Field(ge=1)
+    channels: Literal[1, 3] = 3
     white: float | None = Field(default=None, gt=0)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _normalised(self) -> PictureInput:
+        _one_a_channel(self.channels, self.mean, self.std)
+        return self
 
 
 class ClipInput(_Input):
@@ -86,7 +125,7 @@ class ClipInput(_Input):
     kind: Literal["clip"]
     column: Column
     frames: int = Field(ge=1)
-    size: int = Field(ge=1)
+    size: Size
     resize: int = Field(ge=1)
     keep: int = Field(default=256, ge=1)
     loop: bool = False
@@ -129,10 +168,17 @@ Input = Annotated[ImageInput | PictureInput | ClipInput | VectorInput | SoundInp
 
 
 class Label(_Model):
-    """Classes: whole numbers 0 to ``classes`` - 1."""
+    """Classes: whole numbers 0 to ``classes`` - 1, or, with ``names``, texts, numbered by their place in ``names``."""
 
     column: Column
     classes: int = Field(ge=2)
+    names: list[Column] | None = None
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Label:
+        if self.names is not None and not len(set(self.names)) == len(self.names) == self.classes:
+            raise ValueError(f"names are {len(set(self.names))} different ones for {self.classes} classes")
+        return self
 
 
 class Target(_Model):
@@ -185,7 +231,7 @@ class Identity(_Model):
     @property
     def proves(self) -> bool:
         """Whether rows that agree with all of it are the data, and no copy of theirs."""
-        return any(set(known) == set(PART_NAMES) for known in (self.content, self.sums))
+        return any(set(PART_NAMES) <= set(known) for known in (self.content, self.sums))
 
 
 class Copy(_Model):
@@ -203,7 +249,8 @@ class SetSpec(_Model):
         folders: folder names below the user's data folder, the first that exists is read.
         path: a folder of this machine, read where the data folder has none of ``folders``; never in a set that is
             shared.
-        parts: names that the training and the test part have on the hub and on disk.
+        parts: names that the training and the test part have on the hub and on disk, and the part of validation rows
+            where there is one: neither trained on nor tested on.
         test_every: where both parts have one name, so that it holds all rows: one in so many of each class, or of a
             regression's rows, is a test row, drawn with a fixed seed.
         inputs: input name to column.
@@ -237,12 +284,25 @@ class SetSpec(_Model):
     def _one_aim(self) -> SetSpec:
         if (self.label is None) == (self.target is None):
             raise ValueError("a data set has either label or target")
-        if set(self.parts) != set(PART_NAMES):
-            raise ValueError("parts are train and test")
+        if set(self.parts) - {"val"} != set(PART_NAMES):
+            raise ValueError("parts are train and test, and val where there are validation rows")
+        taken = {*self.parts["train"], *self.parts["test"]}
+        if not self.parts.get("val", ["val"]) or taken & set(self.parts.get("val", [])):
+            raise ValueError("val is a part of its own: name one that is neither train nor test")
         shared = set(self.parts["train"]) & set(self.parts["test"])
         if bool(shared) != (self.test_every is not None):
             raise ValueError("give test_every exactly where train and test are parts of one name")
         return self
+
+    @property
+    def part_names(self) -> tuple[Part, ...]:
+        """Its parts."""
+        return (*PART_NAMES, "val") if "val" in self.parts else PART_NAMES
+
+    @property
+    def own(self) -> bool:
+        """Whether these are someone's own data: nothing is known elsewhere that rows could be compared with."""
+        return self.hub is None and not self.copies and self.identity == Identity()
 
     @property
     def columns(self) -> dict[str, str]:
@@ -254,7 +314,8 @@ class SetSpec(_Model):
         found = {given.column: words[given.kind] for given in self.inputs.values()}
         found |= {given.rate_column: "hertz" for given in self.inputs.values() if isinstance(given, SoundInput)}
         if self.label is not None:
-            found[self.label.column] = f"0 to {self.label.classes - 1}"
+            named = self.label.names is not None
+            found[self.label.column] = "names of classes" if named else f"0 to {self.label.classes - 1}"
         if self.target is not None:
             found[self.target.column] = f"{self.target.range[0]:g} to {self.target.range[1]:g}"
         if self.id is not None:
@@ -294,17 +355,23 @@ class SetSpec(_Model):
 
 
 def set_files() -> dict[str, Path]:
-    """Data set name to file: those described here, then those of plugins.
+    """Data set name to file: those described here, then those of plugins; without names that two files have."""
+    return {name: paths[0] for name, paths in _files().items() if len(paths) == 1}
 
-    Raises:
-        UserError: a plugin's data set has a name that is taken.
-    """
-    found = {path.stem: path for path in sorted(SETS.glob("*.yaml"))}
-    for folder in plugins.folders(plugins.SETS):
+
+def shared_name(name: str) -> str | None:
+    """What to do about a name that several files of data sets have; None where one alone or none has it."""
+    paths = _files().get(name, [])
+    if len(paths) < 2:
+        return None
+    return f"two data sets are called {name!r}, {paths[0]} and {paths[1]}; rename one of the files"
+
+
+def _files() -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for folder in (SETS, *plugins.folders(plugins.SETS)):
         for path in sorted(folder.glob("*.yaml")):
-            if path.stem in found:
-                raise UserError(f"{path}: the data set {path.stem!r} is there already ({found[path.stem]}); rename it")
-            found[path.stem] = path
+            found.setdefault(path.stem, []).append(path)
     return found
 
 

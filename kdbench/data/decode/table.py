@@ -42,6 +42,15 @@ class Table:
     passed: str = ""
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts, each by itself or by its place in a dictionary."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
 def share(table: Table, part: str, aim: str, every: int, *, by_class: bool) -> Table:
     """The rows of one part where a table holds both.
 

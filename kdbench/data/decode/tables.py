@@ -14,7 +14,7 @@ from kdbench.base import hub
 from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.folders import open_folder
 from kdbench.data.decode.partfiles import part_files
-from kdbench.data.decode.specification import PART_NAMES, ClipInput, Part, SetSpec
+from kdbench.data.decode.specification import ClipInput, Part, SetSpec
 from kdbench.data.decode.table import Row, Table
 
 BLOCK, CLIP_BLOCK = 256, 4
@@ -36,7 +36,7 @@ def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
 
 def passed_over(spec: SetSpec, folder: Path | None) -> list[str]:
     """A line on the files of each part's folder that are no rows; none where there are no such files or folders."""
-    found = [part_files(spec, folder, part).folder for part in PART_NAMES] if folder is not None else []
+    found = [part_files(spec, folder, part).folder for part in spec.part_names] if folder is not None else []
     lines = [open_folder(spec, part).passed for part in found if part is not None]
     return list(dict.fromkeys(line for line in lines if line))
 

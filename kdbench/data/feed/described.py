@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,11 +15,10 @@ from kdbench.base.errors import UserError
 from kdbench.contract import Rows
 from kdbench.data.decode.cache import Decoded, names_of
 from kdbench.data.decode.decoded import decode
-from kdbench.data.decode.identity import identify
+from kdbench.data.decode.identity import MINE, identify
 from kdbench.data.decode.options import parse
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import (
-    PART_NAMES,
     ClipInput,
     ImageInput,
     Input,
@@ -43,11 +42,14 @@ class First(BaseModel):
 
 
 class SetOptions(BaseModel):
-    """``copy``: a known copy instead of the official data. ``first``: fewer rows, for teachers too."""
+    """``copy``: a known copy instead of the official data. ``first``: fewer rows, for teachers too. ``score``: ``val``
+    scores on the validation rows instead of the test rows, to choose settings by; such runs are never ranked.
+    """
 
     model_config = ConfigDict(extra="forbid")
     known_copy: str | None = Field(default=None, alias="copy")
     first: First | None = None
+    score: Literal["test", "val"] = "test"
 
 
 def of_source(given: Data, place: Place) -> tuple[SetSpec, Path | None] | None:
@@ -77,10 +79,18 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
     spec.check_copy(copy)
     decoded = decode(spec, copy, place)
     name, why_not = identify(spec, copy, decoded)
-    if why_not is not None:
+    if why_not is MINE:
+        place.progress.say(f"{decoded.origin}: your own data, recorded as {name}; not ranked")
+    elif why_not is not None:
         place.progress.say(
             f"{decoded.origin}: not known as {spec.copy_name(copy)} ({why_not}); recorded as {name}, and not ranked"
         )
+    if given.score not in spec.part_names:
+        raise UserError(
+            f"data.options.score: {spec.name} has no validation part; name one in its file, parts: {{..., val: [...]}}"
+        )
+    if given.score != "test":
+        name, why_not = f"{name}-{given.score}", "it is scored on other rows than the test rows"
     transforms, derived, shows = {}, {}, {}
     for input_name, column in spec.inputs.items():
         transforms[input_name] = transform(column)
@@ -92,7 +102,7 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
     whole = Dataset(
         name=name,
         train=_rows(spec, decoded, "train"),
-        test=_rows(spec, decoded, "test"),
+        test=_rows(spec, decoded, given.score),
         classes=spec.label.classes if spec.label is not None else 1,
         transforms=transforms,
         derived=derived,
@@ -103,7 +113,10 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
         properties=frozenset(spec.properties),
         source=decoded.origin if decoded.origin.startswith("hub:") else f"folder:{spec.places(copy)[0]}",
         official=why_not is None,
-        digests={part: decoded.facts["parts"][part]["ordered"] for part in PART_NAMES},
+        digests={
+            "train": decoded.facts["parts"]["train"]["ordered"],
+            "test": decoded.facts["parts"][given.score]["ordered"],
+        },
     )
     return whole if given.first is None else _first(whole, given.first)
 
@@ -159,6 +172,7 @@ def _rows(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
                 name=f"{decoded.origin} {part}",
                 names=decoded.folder / names_of(part),
                 white=given.white if isinstance(given, PictureInput) else None,
+                channels=given.channels if isinstance(given, PictureInput) else 3,
             )
         else:
             columns[name] = torch.from_numpy(decoded.array(part, name))

@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from kdbench.base.errors import UserError
+from kdbench.data.decode.columns import MODES
 from kdbench.data.decode.picture import UNREADABLE, eight_bit, upright
+from kdbench.data.decode.specification import height_width
 
 RATIO = (3 / 4, 4 / 3)
 """Width over height of a random crop (Szegedy et al. 2015, as in torchvision's RandomResizedCrop)."""
@@ -24,46 +26,65 @@ TRIES = 10
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture of any size becomes a square one.
+    """How a picture of any size becomes one of a given size.
 
     Attributes:
-        size: pixels of each side of the result.
-        resize: the short side is brought to this before the centre is cut out (test rows).
+        size: pixels of each side of the result, or (height, width).
+        resize: the short side is brought to this before the centre is cut out (test rows); where the result is no
+            square, the picture is scaled to cover one of its shape whose short side is this.
     """
 
-    size: int
+    size: int | tuple[int, int]
     resize: int
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(height, width) of the result."""
+        return height_width(self.size)
+
+    @property
+    def aspect(self) -> float:
+        """Width over height of the result."""
+        height, width = self.sides
+        return width / height
 
     def centre(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The box, in source pixels, that ends up in the picture: resize the short side, cut out the centre."""
-        scale = self.resize / min(width, height)
-        w, h = max(self.size, int(width * scale)), max(self.size, int(height * scale))
-        left, top = round((w - self.size) / 2), round((h - self.size) / 2)
+        high, wide = self.sides
+        short = min(high, wide)
+        scale = max(self.resize * wide / short / width, self.resize * high / short / height)
+        w, h = max(wide, int(width * scale)), max(high, int(height * scale))
+        left, top = round((w - wide) / 2), round((h - high) / 2)
         return (
             left * width / w,
             top * height / h,
-            (left + self.size) * width / w,
-            (top + self.size) * height / h,
+            (left + wide) * width / w,
+            (top + high) * height / h,
         )
 
 
-def random_box(width: int, height: int, least: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A box of at least ``least`` of the area and of a width-to-height ratio in ``RATIO``, as torchvision draws it.
+def random_box(
+    width: int, height: int, least: float, rng: np.random.Generator, aspect: float = 1.0
+) -> tuple[int, int, int, int]:
+    """A box of at least ``least`` of the area, of a width-to-height ratio in ``RATIO``, as torchvision draws it.
+
+    Args:
+        aspect: width over height of what the box becomes; ratios are multiples of it.
 
     Returns:
         left, top, right, bottom.
     """
     for _ in range(TRIES):
         area = width * height * rng.uniform(least, 1.0)
-        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        ratio = aspect * math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
             return left, top, left + w, top + h
-    if width / height < RATIO[0]:
-        w, h = width, round(width / RATIO[0])
-    elif width / height > RATIO[1]:
-        w, h = round(height * RATIO[1]), height
+    if width / height < aspect * RATIO[0]:
+        w, h = width, round(width / (aspect * RATIO[0]))
+    elif width / height > aspect * RATIO[1]:
+        w, h = round(height * aspect * RATIO[1]), height
     else:
         w, h = width, height
     left, top = (width - w) // 2, (height - h) // 2
@@ -72,7 +93,7 @@ def random_box(width: int, height: int, least: float, rng: np.random.Generator) 
 
 @dataclass(frozen=True)
 class Stored:
-    """Compressed pictures, one or ``frames`` of them a row; (N, 3, S, S) or (N, 3, T, S, S) uint8 when read.
+    """Compressed pictures, one or ``frames`` of them a row; (N, C, H, W) or (N, 3, T, H, W) uint8 when read.
 
     Rows made in training may stand behind those of the file; they are held in memory, of their final size already.
 
@@ -86,7 +107,8 @@ class Stored:
         name: of the data set and part, for errors.
         names: a file with a line on where each row came from, for errors; None where it is not known.
         white: value of white in pictures of more than 8 bits, None for the full scale of 16.
-        behind: (M, 3, S, S) or (M, 3, T, S, S) uint8 rows behind the file's, None without any.
+        channels: C, 1 for grey or 3 for RGB.
+        behind: (M, C, H, W) or (M, 3, T, H, W) uint8 rows behind the file's, None without any.
     """
 
     blob: NDArray[np.uint8]
@@ -100,13 +122,14 @@ class Stored:
     behind: NDArray[np.uint8] | None = None
     names: Path | None = None
     white: float | None = None
+    channels: int = 3
     dtype: torch.dtype = torch.uint8
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, 3, S, S) or (N, 3, T, S, S)."""
-        size = (self.geometry.size, self.geometry.size)
-        return (len(self.rows), 3, *size) if self.frames is None else (len(self.rows), 3, self.frames, *size)
+        """(N, C, H, W) or (N, 3, T, H, W)."""
+        frames = () if self.frames is None else (self.frames,)
+        return (len(self.rows), self.channels, *frames, *self.geometry.sides)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,7 +139,7 @@ class Stored:
         return replace(self, rows=self.rows[index.cpu().numpy()])
 
     def append(self, pixels: Tensor) -> Stored:
-        """The column with more rows behind it: (M, 3, S, S) or (M, 3, T, S, S) uint8 pixels."""
+        """The column with more rows behind it: (M, C, H, W) or (M, 3, T, H, W) uint8 pixels."""
         more = pixels.to("cpu", torch.uint8).numpy()
         behind = more if self.behind is None else np.concatenate([self.behind, more])
         begin = len(self.first) - 1 + len(behind) - len(more)
@@ -153,7 +176,8 @@ class Stored:
             files = self._window(files, rng, like)
         pictures = [self._open(int(file), row) for file in files]
         width, height = pictures[0].size
-        box = self.geometry.centre(width, height) if rng is None else random_box(width, height, least, rng)
+        aspect = like.geometry.aspect
+        box = self.geometry.centre(width, height) if rng is None else random_box(width, height, least, rng, aspect)
         try:
             pixels = [self._resized(picture, box) for picture in pictures]
         except UNREADABLE as error:
@@ -167,17 +191,20 @@ class Stored:
         pixels = self.behind[row]
         if rng is None:
             return pixels
-        scale = self.geometry.size / like.geometry.size
-        left, top, right, bottom = random_box(like.geometry.size, like.geometry.size, least, rng)
-        box = (left * scale, top * scale, right * scale, bottom * scale)
+        (high, wide), (base_high, base_wide) = self.geometry.sides, like.geometry.sides
+        left, top, right, bottom = random_box(base_wide, base_high, least, rng, like.geometry.aspect)
+        across, down = wide / base_wide, high / base_high
+        box = (left * across, top * down, right * across, bottom * down)
         clip = pixels[:, None] if self.frames is None else pixels
-        frames = [self._resized(Image.fromarray(frame), box) for frame in clip.transpose(1, 2, 3, 0)]
+        images = (frame if self.channels > 1 else frame[..., 0] for frame in clip.transpose(1, 2, 3, 0))
+        frames = [self._resized(Image.fromarray(image), box) for image in images]
         resized = np.stack(frames).transpose(3, 0, 1, 2)
         return resized[:, 0] if self.frames is None else resized
 
     def _resized(self, picture: Image.Image, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
-        size = (self.geometry.size, self.geometry.size)
-        return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box))
+        height, width = self.geometry.sides
+        pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
+        return pixels if pixels.ndim == 3 else pixels[..., None]
 
     def _window(self, files: NDArray[np.int64], rng: np.random.Generator | None, like: Stored) -> NDArray[np.int64]:
         """``frames`` consecutive files, about the middle of the window that ``like`` draws; a short video is looped."""
@@ -193,7 +220,7 @@ class Stored:
     def _open(self, file: int, row: int) -> Image.Image:
         content = self.blob[self.bounds[file] : self.bounds[file + 1]].tobytes()
         try:
-            return eight_bit(upright(Image.open(io.BytesIO(content))), self.white).convert("RGB")
+            return eight_bit(upright(Image.open(io.BytesIO(content))), self.white).convert(MODES[self.channels])
         except (*UNREADABLE, UserError) as error:
             raise self._unreadable(row, error) from error
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from kdbench.base.fields import (
     OTHER,
+    YOURS,
     Above0,
     Amount,
     Count,
@@ -89,7 +90,7 @@ class TaskUsed(Part):
     @property
     def other_data(self) -> str | None:
         """The name that rows went by which are not known as the task's, None for the task's own."""
-        return next((used.name for used in self.data if OTHER in used.name), None)
+        return next((used.name for used in self.data if OTHER in used.name or YOURS in used.name), None)
 
     @property
     def label(self) -> str:
