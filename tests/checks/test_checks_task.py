@@ -49,7 +49,6 @@ def test_a_task_of_the_tree_passes(checked) -> None:
         ("baseline", {"baseline": "kdd"}, "did you mean 'kd'"),
         ("nets", {"pair__student__net": "resnet21"}, "no net is called 'resnet21' (did you mean"),
         ("augmentation", {"data__augment": ["flop"]}, "unknown augmentation 'flop' (did you mean 'flip'"),
-        ("score", {"score__unit": "points"}, "top1 is in %"),
         ("schedule", {"train__schedule": {"milestones": [40]}}, "epoch 40 is not reached in 30 epochs"),
         ("data", {"data__options": {"input": ["image"]}}, "did you mean 'inputs'"),
         ("data", {"data__source": "digit"}, "did you mean 'digits'"),
