@@ -1,4 +1,4 @@
-"""A table that fits any terminal: columns that find no room stand in a further part below, never cut.
+"""A table that fits any terminal: columns that find no room stand in a further part below, or are left out; never cut.
 
 Numbers stay whole in every part; the first column, which names the row, is repeated.
 """
@@ -41,20 +41,39 @@ class _Measured:
     least: int
     natural: int
 
+    @property
+    def empty(self) -> bool:
+        """Whether no row has a value."""
+        return EMPTY.issuperset(self.column.cells)
+
     def at_most(self, width: int) -> _Measured:
         return dataclasses.replace(self, least=min(self.least, width))
 
 
 class Sheet(Table):
-    """A table whose first column names the rows; right-aligned columns are numbers, left-aligned ones are wrapped."""
+    """A table whose first column names the rows; right-aligned columns are numbers, left-aligned ones are wrapped.
+
+    Args:
+        title: above it.
+        weight: of each column but the first, in order: where there is no room for all, the heaviest alone are shown and
+            the others named below. None has all shown, in parts.
+    """
+
+    def __init__(self, title: str, weight: Sequence[int] | None = None) -> None:
+        super().__init__(title=title)
+        self._weight = weight
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.title:
             yield console.render_str(str(self.title), style="table.title")
         measured = [self._measured(console, options, place) for place in range(len(self.columns))]
         room = options.max_width - EDGES
-        for part in _parts(measured, room):
+        shown = measured if self._weight is None else _heaviest(measured, self._weight, room)
+        for part in _parts(shown, room):
             yield self._made(part, room)
+        left = [" ".join(str(one.column.header).split()) for one in measured if one not in shown and not one.empty]
+        if left:
+            yield console.render_str(f"no room for: {', '.join(left)}; a wider terminal or --json shows all")
 
     def _measured(self, console: Console, options: ConsoleOptions, place: int) -> _Measured:
         column = self.columns[place]
@@ -83,6 +102,18 @@ class Sheet(Table):
         return made
 
 
+def _heaviest(columns: Sequence[_Measured], weight: Sequence[int], room: int) -> list[_Measured]:
+    """The first column and the heaviest of the others that have room beside it, in their order; one at least."""
+    if _width(columns) <= room:
+        return list(columns)
+    key, *others = columns
+    found = [key]
+    for one, _ in sorted(zip(others, weight, strict=True), key=lambda pair: -pair[1]):
+        if not one.empty and (len(found) == 1 or _width([*found, one]) <= room):
+            found.append(one)
+    return [one for one in columns if one in found]
+
+
 def _parts(columns: Sequence[_Measured], room: int) -> Iterator[list[_Measured]]:
     """The columns in as few parts as have room, in their order; where one part is not enough, empty ones are left out.
 
@@ -92,7 +123,7 @@ def _parts(columns: Sequence[_Measured], room: int) -> Iterator[list[_Measured]]
         yield list(columns)
         return
     key, *others = columns
-    needed = [one for one in others if not EMPTY.issuperset(one.column.cells)]
+    needed = [one for one in others if not one.empty]
     widest = max((one.least for one in needed), default=0)
     key = key.at_most(max(room - GAP - widest, room // 2))
     left = max(1, room - GAP - key.least)

@@ -29,6 +29,13 @@ if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch n
 PIPE_WIDTH = 200
 """Columns of a table that goes into a pipe, where no terminal says how wide it is."""
 
+RESULTS = {
+    ">score\n(95 % t)": 12, ">\nn": 8, ">test\nnoise": 3, ">its\nteacher": 4, ">Δ baseline\n(95 % t)": 6,
+    ">Δ plain\n(95 % t)": 11, ">step time\n× plain (95 %)": 7, ">recipe\n× plain": 10, ">with\nteacher": 5,
+    ">peak\nmemory": 2, ">train-only\nparameters": 1, "remarks": 9,
+}  # fmt: skip
+"""Columns of a table of results with their weights where there is no room for all: what it gains, what it costs."""
+
 
 def console() -> Console:
     """Standard output: as wide as the terminal, or wide enough in a pipe."""
@@ -36,9 +43,13 @@ def console() -> Console:
     return found if found.is_terminal else Screen(highlight=False, width=PIPE_WIDTH)
 
 
-def table(title: str, *columns: str) -> Table:
-    """An empty table; a column whose heading starts with ``>`` is right-aligned, and of numbers that stay whole."""
-    made = Sheet(title=title)
+def table(title: str, *columns: str, weight: Sequence[int] | None = None) -> Table:
+    """An empty table; a column whose heading starts with ``>`` is right-aligned, and of numbers that stay whole.
+
+    Args:
+        weight: of each column but the first, see :class:`kdbench.terminal.sheet.Sheet`.
+    """
+    made = Sheet(title, weight)
     for column in columns:
         justify: Literal["right", "left"] = "right" if column.startswith(">") else "left"
         made.add_column(escape(column.lstrip(">")), justify=justify)
@@ -72,11 +83,7 @@ def results(rows: Sequence[ResultRow]) -> list[Table]:
     for row in rows:
         key = (row.task, row.version, row.device_class)
         if key not in tables:
-            tables[key] = table(
-                _heading(row, rows), "method", ">score\n(95 % t)", ">\nn", ">test\nnoise", ">its\nteacher",
-                ">Δ baseline\n(95 % t)", ">Δ plain\n(95 % t)", ">step time\n× plain (95 %)",
-                ">recipe\n× plain", ">with\nteacher", ">peak\nmemory", ">train-only\nparameters", "remarks",
-            )  # fmt: skip
+            tables[key] = table(_heading(row, rows), "method", *RESULTS, weight=list(RESULTS.values()))
         cost = row.cost or {}
         ratio = "–"
         if cost:

@@ -84,3 +84,52 @@ def test_signs_the_terminal_lacks_are_spelt_and_the_columns_stay_aligned(encodin
     assert "delta plain" in shown if encoding == "ascii" else "plain" in shown
     first, second = (line for line in shown.splitlines() if "0.83" in line or "3.03" in line)
     assert first.index("5") == second.index("5") or first.find(" 5 ") == second.find(" 5 ")
+
+
+RESULTS = [
+    (
+        "energykd-heda", "92.60 ± 0.83", "5", "± 1.42", "99.12", "-7.33 ± 4.33", "+14.58 ± 3.67",
+        "21.34 [20.36, 22.36] quick", "1.69", "25.43", "5.3 MiB", "1,017,664", "",
+    ),
+    (
+        "kd", "26.47 ± 12.56", "5", "± 1.56", "99.12", "-60.83 ± 13.71", "-51.54 ± 12.80", "2.64 [2.60, 2.68]", "2.65",
+        "24.21", "3.2 MiB", "0", "2 of 5 seeds at chance",
+    ),
+]  # fmt: skip
+
+
+def results(width: int) -> str:
+    made = tables.table("digits: top1, %", "method", *tables.RESULTS, weight=list(tables.RESULTS.values()))
+    for row in RESULTS:
+        made.add_row(*row)
+    screen = Screen(file=io.StringIO(), width=width, highlight=False)
+    screen.print(made)
+    return screen.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "left"),
+    [
+        (80, (1, 6, 8), "no room for: n, test noise, its teacher, Δ baseline (95 % t), step time"),
+        (120, (1, 2, 6, 7, 8, 9), "no room for: test noise, its teacher, Δ baseline (95 % t), peak memory"),
+        (240, range(13), ""),
+    ],
+)
+def test_results_are_one_table_of_the_most_telling_columns(width: int, shown: tuple[int, ...], left: str) -> None:
+    text = results(width)
+    assert max(map(len, text.splitlines())) <= width
+    for row in RESULTS:
+        line = next(line for line in text.splitlines() if line.split()[:1] == [row[0]])
+        whole = " ".join(line.split())
+        for place in shown:
+            assert all(word in whole for word in row[place].split()[:3]), row[place]
+        assert text.count(f" {row[0]} ") == 1
+    assert "…" not in text
+    assert (left in " ".join(text.split())) if left else "no room" not in text
+
+
+@pytest.mark.parametrize("width", [30, 40])
+def test_a_very_narrow_terminal_still_shows_the_score(width: int) -> None:
+    text = results(width)
+    assert "92.60 ± 0.83" in " ".join(text.split())
+    assert "…" not in text
