@@ -21,9 +21,9 @@ from bench_kd import BATCH, Engine, Pair, engine, networks, pixels, random_rows
 from torch.profiler import ProfilerActivity, profile
 
 from kdbench.data.feed.dataset import Dataset
+from kdbench.engine.curve import CURVE_POINTS
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
-from kdbench.engine.trainer import CURVE_POINTS
 
 EXACT = ("engine.channels_last=true", "engine.fold_teacher=true", "engine.fused=true")
 OPTIONS: dict[str, Sequence[str]] = {

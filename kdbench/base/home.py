@@ -99,6 +99,16 @@ class Home:
         return self.root / "runs"
 
     @property
+    def logs(self) -> Path:
+        """One folder a run, by its id, with ``log.txt`` and ``curves.csv``; kept when it has ended."""
+        return self.root / "logs"
+
+    @property
+    def tracked(self) -> Path:
+        """What trackers keep on disk, one folder a tracker."""
+        return self.root / "tracked"
+
+    @property
     def site(self) -> Path:
         """The rendered board."""
         return self.root / "site"

@@ -46,6 +46,13 @@ DataFolder = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:<i>, or another backend that is installed.")
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="A line an epoch on stderr, with each term of the loss.")
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", help="tensorboard, wandb or mlflow: is told of each run; may be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -59,6 +66,14 @@ def home_of(out: Path | None, *, needed: bool = True) -> Any:
         if needed or out is not None:
             raise
         return Home.nowhere()
+
+
+def progress(label: str = "", *, verbose: bool = False) -> Any:
+    """Shows on stderr how far long work is; of torchrun's processes the first does."""
+    from kdbench.base.progress import Progress
+    from kdbench.watch.screen import terminal
+
+    return terminal(label, verbose=verbose) if speaks() else Progress.silent()
 
 
 def show(*things: Any) -> None:

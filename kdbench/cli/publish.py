@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kdbench.base.errors import UserError
-from kdbench.cli.common import EXIT_FAILED, Out, app, home_of, warn
+from kdbench.cli.common import EXIT_FAILED, Out, app, home_of, progress, warn
 from kdbench.records.files import SIDE_FOLDER
 
 records_app = typer.Typer(help="Check, index and export result records.", rich_markup_mode=None)
@@ -87,12 +87,11 @@ def records_accept(
     by: Annotated[str, typer.Option("--by", help="Who accepts, for the side files.")],
 ) -> None:
     """Give level 1, validated, to every record that passes the validator and was made from a clean commit."""
-    from kdbench.base.progress import Progress
     from kdbench.runs.verify import accept
 
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name a folder of records")
-    accepted, refused = accept(folder, by, Progress.terminal())
+    accepted, refused = accept(folder, by, progress())
     errors = _tell(refused)
     print(f"{accepted} records accepted, {errors} problems")
     if errors:

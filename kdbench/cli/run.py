@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kdbench.base.errors import UserError
-from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Device, Json, Out, app, home_of, show, warn
+from kdbench.cli.common import (
+    EXIT_FAILED,
+    EXIT_NOTHING_RAN,
+    DataFolder,
+    Device,
+    Json,
+    Out,
+    Track,
+    Verbose,
+    app,
+    home_of,
+    progress,
+    show,
+    warn,
+)
 
 if TYPE_CHECKING:
     from kdbench.specs.order import ConfigOrder
@@ -37,23 +51,30 @@ def evaluate(
         Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")
     ] = "full",
     force: Annotated[bool, typer.Option("--force", help="Run again although a record is there.")] = False,
+    track: Track = None,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Train, score and measure one method on one task; write records."""
-    from kdbench.index import home as index
-    from kdbench.index.store import Store
-    from kdbench.results import cells, taught
-    from kdbench.runs.evaluate import Command, evaluate_seeds, parse_seeds
-    from kdbench.terminal import tables
+    from kdbench.watch.trackers import require
 
-    if seed is not None and seeds is not None:
-        raise UserError("give --seed or --seeds, not both")
-    wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
-    done = evaluate_seeds(
-        Command(_order(method, task, overrides, smoke), device, out, data),
-        seeds=wanted, overhead=overhead, force=force,
-        announce=lambda record: print(tables.run_line(record), file=sys.stderr, flush=True),
-    )  # fmt: skip
+    trackers = require(track or ())
+    screen = progress(verbose=verbose)
+    with screen.bar("loading and scoring", None):  # stands there at once: torch takes seconds to load
+        from kdbench.index import home as index
+        from kdbench.index.store import Store
+        from kdbench.results import cells, taught
+        from kdbench.runs.evaluate import Command, evaluate_seeds, parse_seeds
+        from kdbench.terminal import tables
+
+        if seed is not None and seeds is not None:
+            raise UserError("give --seed or --seeds, not both")
+        wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
+        done = evaluate_seeds(
+            Command(_order(method, task, overrides, smoke), device, out, data),
+            seeds=wanted, overhead=overhead, force=force, progress=screen, track=trackers,
+            announce=lambda record: print(tables.run_line(record), file=sys.stderr, flush=True),
+        )  # fmt: skip
     if done is None:
         return
     if done.warning:
@@ -101,7 +122,9 @@ def overhead(
     from kdbench.terminal import tables
 
     command = Command(_order(method, task, overrides), device, out, data)
-    block = measure_only(command, mode)
+    screen = progress(f"{command.said}:")
+    with screen.bar("loading and scoring", None):
+        block = measure_only(command, mode, screen)
     if as_json:
         print(json.dumps(block, indent=1))
     else:
@@ -134,7 +157,6 @@ def verify(
 ) -> None:
     """Is a record what it says? Findings go into a side file; the record stays as it is."""
     from kdbench.base.home import data_folder
-    from kdbench.base.progress import Progress
     from kdbench.records.files import load
     from kdbench.runs import verify as checks
 
@@ -148,7 +170,7 @@ def verify(
     home.require_writable()
     findings = [checks.validate(record)]
     if findings[0].passed:
-        what, place = load(record), (home, folder, Progress.terminal("verify:"))
+        what, place = load(record), (home, folder, progress("verify:"))
         if replay or rerun:
             from kdbench import identity
             from kdbench.devices.machine import environment
@@ -194,16 +216,16 @@ def check(
         raise UserError(f"no method or task is called {name!r}{nearest(name, known)}; `kdbench list` shows all")
     look_up = registry.task if of_tasks else registry.method
     names = [look_up(one).name for one in names]  # a malformed file is said before torch is loaded
-    home, folder, progress = home_of(out), data_folder(data), Progress.terminal()
+    home, folder, screen = home_of(out), data_folder(data), progress()
     if of_tasks:
         home.require_writable()
     from kdbench.checks import check_method, check_task
 
     failed = False
-    bars = Progress.silent() if of_tasks else progress  # a task draws its own
+    bars = Progress.silent() if of_tasks else screen  # a task draws its own
     with bars.bar("checking", len(names)) as advance:
         for one in names:
-            found = check_task(one, home, folder, progress) if of_tasks else check_method(one)
+            found = check_task(one, home, folder, screen) if of_tasks else check_method(one)
             failed |= any(result.outcome == "failed" for result in found)
             show(*tables.checks(one, found))
             advance()

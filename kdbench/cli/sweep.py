@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Out, app, home_of, show, warn
+from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Out, Track, app, home_of, show, warn
 
 
 @app.command()
@@ -40,6 +40,7 @@ def sweep(
     ] = "full",
     smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
+    track: Track = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
     out: Out = None,
     data: DataFolder = None,
@@ -53,8 +54,10 @@ def sweep(
     from kdbench.sweep.plan import Asked
     from kdbench.sweep.progress import SweepProgress
     from kdbench.sweep.rounds import Sweep
+    from kdbench.watch.trackers import require
 
     launch.require(launcher)
+    trackers = require(track or ())
     checkpoint_seconds()
     home = home_of(out)
     asked = Asked(
@@ -67,6 +70,7 @@ def sweep(
         overhead=overhead,
         retry=retry_failed,
         data=data_folder(data),
+        track=trackers,
     )
     place = where.find(launcher, device, jobs, jobs_per_device, engine_options(asked.overrides))
     launch.check(launcher, launch.options(launcher, place.jobs, timeout, launcher_arg or []))

@@ -172,7 +172,7 @@ def _first_there() -> str:
             return backend.name
     for backend in others:
         if backend.noticed():
-            Progress.terminal().say(f"--device auto takes the CPU, not {backend.title}: {backend.absent()}")
+            Progress.silent().say(f"--device auto takes the CPU, not {backend.title}: {backend.absent()}")
     return backends.HOST
 
 

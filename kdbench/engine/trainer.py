@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from kdbench.base import home
 from kdbench.base.files import canonical_json, sha256
-from kdbench.base.progress import Progress
+from kdbench.base.progress import Point, Progress, Work
 from kdbench.base.seeds import derive
 from kdbench.contract import Method, Stage
 from kdbench.engine import checkpoint, leftover
+from kdbench.engine.curve import StageCurve, thinned
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Task
 
-CURVE_POINTS = 60
 DIGEST_STEPS = 20
+TELL_SECONDS = 1.0
+"""Ends of epochs that follow faster are told together: telling waits for the device."""
 
 
 class Diverged(Exception):
@@ -47,11 +49,12 @@ class StageReport:
 
 @dataclass
 class Trained:
-    """What training leaves beside the method's weights."""
+    """What training leaves beside the method's weights; ``told`` counts the points that were told."""
 
     stages: list[StageReport] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     digest: list[float] = field(default_factory=list)
+    told: int = 0
 
 
 def digest_sha256(losses: Sequence[float]) -> str:
@@ -67,6 +70,7 @@ class Trainer:
         folder: where checkpoints go; None trains without. Of several processes the first alone writes them.
         score: test metrics of a network, for the curve; None leaves them out.
         progress: told of every step.
+        tell: told of every point with its number; after a resumption with numbers it may have heard before.
         checkpoint_seconds: time between checkpoints within a stage; 0 means after every step, None as the user says.
     """
 
@@ -78,10 +82,12 @@ class Trainer:
         score: Callable[[nn.Module], dict[str, float]] | None = None,
         progress: Progress | None = None,
         checkpoint_seconds: float | None = None,
+        tell: Callable[[int, Point], None] | None = None,
     ) -> None:
         self.method, self.task, self.folder, self.score = method, task, folder, score
         self.progress = progress or Progress.silent()
         self.checkpoint_seconds = home.checkpoint_seconds() if checkpoint_seconds is None else checkpoint_seconds
+        self.tell = tell
         self.done = Trained()
         self.ranks = task.ranks
         task.watch_stages(lambda: self.done.stages)
@@ -112,64 +118,65 @@ class Trainer:
             self._restore(finished)
             return
         self.method.train()
-        sums = _Sums()
+        curve = StageCurve(run, stage)
         seconds, begin_step = 0.0, 0
         state = self._load("current")
         if state is not None and state["number"] == number:
             run.load(state)
             self._restore(state)
             seconds, begin_step = state["seconds"], run.step_number
-            sums = _Sums(state["sums"], state["count"])
+            curve.load(state)
         else:
             leftover.require_trainable(run)
-        points = _points(run.total, stage.epochs)
         evaluates = _trains(stage, self.method.deployed) and self.score is not None and self.ranks.first
         digest: list[Tensor] = []
         wanted = DIGEST_STEPS if number == 0 else 0
-        clock = saved = time.perf_counter()
-        with self.progress.bar(stage.name, run.total, begin_step) as advance:
+        with self.progress.stage(stage.name, run.total, begin_step, stage.epochs, run.loader.steps) as work:
+            work.read = curve.loss
+            clock = saved = told = time.perf_counter()
             while run.step_number < run.total:
                 terms = run.step()
-                sums.add(terms)
+                curve.add(terms)
                 if len(self.done.digest) + len(digest) < wanted and "total" in terms:
                     digest.append(terms["total"])
-                advance()
-                at_point = run.step_number in points
-                if at_point or time.perf_counter() - saved >= self.checkpoint_seconds:
-                    self.done.digest += [float(value) for value in digest]  # waits for the device
-                    digest = []
-                    seconds += time.perf_counter() - clock
-                    if bool(run.bad):
-                        raise Diverged(f"a loss of stage {stage.name!r} was not finite by step {run.step_number}")
-                    if at_point:
-                        self._point(run, stage, sums, seconds, evaluates)
-                        sums = _Sums()
-                    if time.perf_counter() - saved >= self.checkpoint_seconds:
-                        self._save("current", number, run.state(), seconds, sums)
-                        saved = time.perf_counter()
-                    clock = time.perf_counter()
+                self.progress.step(work)
+                now = time.perf_counter()
+                at_point, to_save = curve.at_point, now - saved >= self.checkpoint_seconds
+                to_tell = curve.at_epoch and now - told >= TELL_SECONDS
+                if curve.at_epoch and not at_point:
+                    curve.mark(seconds + now - clock)
+                if not (at_point or to_save or to_tell):
+                    continue
+                self.done.digest += [float(value) for value in digest]  # waits for the device
+                digest = []
+                seconds += time.perf_counter() - clock
+                if (at_point or to_save) and bool(run.bad):
+                    raise Diverged(f"a loss of stage {stage.name!r} was not finite by step {run.step_number}")
+                if at_point:
+                    self._point(curve, seconds, evaluates)
+                self._tell(work, curve)
+                told = time.perf_counter()
+                if to_save:
+                    self._save("current", number, run.state(), seconds, curve)
+                    saved = time.perf_counter()
+                clock = time.perf_counter()
         batch = run.loader.batch if stage.epochs is None else 0
         rows = run.draws * batch if batch else (stage.epochs or 0) * len(run.loader.rows.y)
         self.done.stages.append(StageReport(stage.name, stage.ledger, run.total, rows, seconds, stage.once))
-        self._save(f"stage-{number}", number, run.state(), seconds, sums)
+        self._save(f"stage-{number}", number, run.state(), seconds, curve)
 
-    def _point(self, run: StageRun, stage: Stage, sums: _Sums, seconds: float, evaluates: bool) -> None:
-        losses = sums.means()
-        total = losses.pop("total", None)
-        self.done.curve.append(
-            {
-                "stage": stage.name,
-                "epoch": run.step_number // run.loader.steps if stage.epochs else 0,
-                "step": run.step_number,
-                "train_loss": sum(losses.values()) if total is None else total,
-                "losses": losses,
-                "val": self.score(self.method.deployed) if evaluates and self.score is not None else {},
-                "lr": run.learning_rate(),
-                "elapsed_s": seconds,
-            }
-        )
-        if len(self.done.curve) > CURVE_POINTS:  # keep every second one, the last among them
-            self.done.curve = self.done.curve[::-1][::2][::-1]
+    def _point(self, curve: StageCurve, seconds: float, evaluates: bool) -> None:
+        scores = self.score(self.method.deployed) if evaluates and self.score is not None else {}
+        self.done.curve = thinned([*self.done.curve, curve.point(seconds, scores)])
+
+    def _tell(self, work: Work, curve: StageCurve) -> None:
+        """Tells the points that nobody was told of yet."""
+        before = sum(report.steps for report in self.done.stages)
+        for point in curve.points(before):
+            if self.tell is not None:
+                self.tell(self.done.told, point)
+            self.done.told += 1
+            self.progress.point(work, point)
 
     def _load(self, name: str) -> dict[str, Any] | None:
         """A checkpoint, None without one; of several processes the first looks and the others read what it found."""
@@ -180,38 +187,15 @@ class Trainer:
         there = self.ranks.tell(state is not None)
         return checkpoint.load(path, self.task.device) if there and not self.ranks.first else state
 
-    def _save(self, name: str, number: int, state: dict[str, Any], seconds: float, sums: _Sums) -> None:
+    def _save(self, name: str, number: int, state: dict[str, Any], seconds: float, curve: StageCurve) -> None:
         if self.folder is None or not self.ranks.first:
             return
-        done = asdict(self.done)
-        facts = {"number": number, "seconds": seconds, "done": done, "sums": sums.sums, "count": sums.count}
+        facts = {"number": number, "seconds": seconds, "done": asdict(self.done), **curve.state()}
         checkpoint.save(self.folder / f"{name}.pt", {**state, **facts})
 
     def _restore(self, state: dict[str, Any]) -> None:
-        done = state["done"]
-        self.done = Trained([StageReport(**s) for s in done["stages"]], done["curve"], done["digest"])
-
-
-class _Sums:
-    """Running sums of the loss terms, on the device."""
-
-    def __init__(self, sums: dict[str, Tensor] | None = None, count: int = 0) -> None:
-        self.sums, self.count = dict(sums or {}), count
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        self.count += 1
-        for name, term in terms.items():
-            self.sums[name] = self.sums[name] + term if name in self.sums else term
-
-    def means(self) -> dict[str, float]:
-        return {name: float(value) / max(1, self.count) for name, value in self.sums.items()}
-
-
-def _points(total: int, epochs: int | None) -> set[int]:
-    """Steps after which a curve point is taken: ends of epochs, evenly spread, the last step always among them."""
-    units = epochs or min(total, CURVE_POINTS // 3)
-    count = min(units, CURVE_POINTS * 2 // 3)
-    return {round(total * (round(units * (i + 1) / count) / units)) for i in range(count)} if total else set()
+        self.done = Trained(**state["done"])
+        self.done.stages = [StageReport(**report) for report in state["done"]["stages"]]
 
 
 def _trains(stage: Stage, net: nn.Module) -> bool:

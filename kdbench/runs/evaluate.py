@@ -20,6 +20,7 @@ from kdbench.records.provenance import PUBLISHED
 from kdbench.results.matched import match_of
 from kdbench.specs.config import RunConfig
 from kdbench.specs.order import ConfigOrder, Mode
+from kdbench.watch.trackers import require
 
 if TYPE_CHECKING:
     from kdbench.parallel.ranks import Ranks
@@ -86,13 +87,22 @@ class Command:
 
 
 def evaluate_seeds(
-    command: Command, *, seeds: Sequence[int] | None, overhead: Mode, force: bool, announce: Callable[[Record], None]
+    command: Command,
+    *,
+    seeds: Sequence[int] | None,
+    overhead: Mode,
+    force: bool,
+    announce: Callable[[Record], None],
+    progress: Progress | None = None,
+    track: Sequence[str] = (),
 ) -> Evaluation | None:
     """Runs a method on a task with each seed; where torchrun started several processes, together with the others.
 
     Args:
         seeds: the task's own when None.
         announce: told of each finished run.
+        progress: shows how far they are; nothing does when None.
+        track: names of trackers that are told of them (:mod:`kdbench.watch.trackers`).
 
     Returns:
         None in a process that is not torchrun's first.
@@ -101,6 +111,7 @@ def evaluate_seeds(
         UserError: something the user gave is wrong. Finished runs are recorded.
     """
     shared = launch()
+    track = require(track)
     config = command.config.config()
     home = Home.find(command.out)
     home.require_writable()
@@ -124,19 +135,21 @@ def evaluate_seeds(
         require_shared(config, shared.size)
         ranks = Ranks.join(backends.of(place).collective)
     records: list[Record] = []
+    progress = progress if progress is not None and ranks.first else Progress.silent()
 
-    def request(seed: int, progress: Progress) -> Request:
-        return Request(config, seed, place, home, folder, overhead, force, progress=progress, ranks=ranks)
+    def request(seed: int) -> Request:
+        return Request(config, seed, place, home, folder, overhead, force, progress=progress, ranks=ranks, track=track)
 
     wanted = config.task.seeds if seeds is None else seeds
     if not ranks.first:
-        _follow([request(seed, Progress.silent()) for seed in wanted], ranks)
+        _follow(list(map(request, wanted)), ranks)
         return None
     if ranks.several and overhead != "off":
-        Progress.terminal().say("step times are measured in runs of one process; this one is recorded without them")
+        progress.say("step times are measured in runs of one process; this one is recorded without them")
     try:
         for seed in wanted:
-            record = run.run_seed(request(seed, Progress.terminal(f"{command.said}, seed {seed}:")))
+            progress.runs.begin(f"{command.said}, seed {seed}", len(wanted))
+            record = run.run_seed(request(seed))
             records.append(record)
             announce(record)
             if record.status == "not_applicable":
@@ -173,7 +186,7 @@ def ingest(home: Home) -> str | None:
     return None
 
 
-def measure_only(command: Command, mode: Literal["quick", "full"]) -> dict[str, Any]:
+def measure_only(command: Command, mode: Literal["quick", "full"], progress: Progress | None = None) -> dict[str, Any]:
     """The overhead block of a method, measured without training the student (its teacher is trained if need be).
 
     Raises:
@@ -190,11 +203,13 @@ def measure_only(command: Command, mode: Literal["quick", "full"]) -> dict[str, 
     from kdbench.engine.place import RunPlace
     from kdbench.overhead.measure import measure
 
+    progress = progress or Progress.silent()
     with scratch(home) as own:
-        place = RunPlace(take_device(command.device), home, folder, own, Progress.terminal(f"{command.said}:"))
+        place = RunPlace(take_device(command.device), home, folder, own, progress)
         try:
             with threads(config.task, place.device):
                 prepare(config, config.task.seeds[0], place)  # trains or loads the teachers, with a progress bar
         except NotApplicable as reason:
             raise UserError(f"{command.config.method} does not apply to {command.config.task}: {reason}") from reason
+        progress.pause()  # nothing is drawn beside a measurement
         return measure(config, config.task.seeds[0], place, mode, 1).block

@@ -29,6 +29,7 @@ class Request:
         force: run again although a record is there.
         retry: run again what failed before.
         ranks: the processes that share the run.
+        track: names of trackers that are told of the run.
     """
 
     config: RunConfig
@@ -42,6 +43,7 @@ class Request:
     progress: Progress = field(default_factory=Progress.silent)
     checkpoint_seconds: float | None = None
     ranks: Ranks = field(default_factory=Ranks)
+    track: tuple[str, ...] = ()
 
     @property
     def device_class(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kdbench.base.cache import clear
 from kdbench.base.errors import UserError, described
 from kdbench.base.files import no_room, sha256_file
 from kdbench.contract import Needs, NotApplicable
+from kdbench.data.feed.dataset import Dataset
 from kdbench.engine import accelerate
 from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, threads
 from kdbench.engine.checkpoint import save_tensors
@@ -28,6 +30,7 @@ from kdbench.records import files as records
 from kdbench.records.files import Record
 from kdbench.runs import as_record, earlier
 from kdbench.runs.earlier import Begun
+from kdbench.runs.kept import Kept
 from kdbench.runs.request import Request
 from kdbench.specs.config import RunConfig
 
@@ -130,17 +133,26 @@ def _once(request: Request, make: Callable[[Begun], Record]) -> Record:
 
 
 def _train_and_score(request: Request, begun: Begun) -> Record:
-    place = request.place
     everything = request.ranks.first_then_all(request.load)
     begun = begun.on(request, everything)
+    with Kept(request, begun) as kept:
+        record = _recorded(replace(request, progress=kept.progress), begun, everything, kept)
+        kept.ended(record)
+    return record
+
+
+def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -> Record:
+    place = request.place
     facts = _facts(request, begun)
     try:
         prepared = prepare(request.config, request.seed, place, everything)
         scorer = Scorer(prepared.task, prepared.scored_against)
         trained = Trainer(
-            prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds
-        ).run()
+            prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds,
+            kept.point,
+        ).run()  # fmt: skip
         metrics = scorer.all(prepared.method.deployed)
+        kept.scored(metrics, sum(stage.steps for stage in trained.stages))
         deploy = _export(prepared, request.home.students / f"{begun.run_id}.safetensors")
     except UserError:
         raise
@@ -217,6 +229,7 @@ def _overhead(request: Request, place: RunPlace, stages: int) -> as_record.CellO
     if (record := earlier.measured(request, better)) is not None:
         return as_record.CellOverhead.of(record)
     request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
+    request.progress.pause()  # nothing is drawn beside a measurement
     try:
         found: Overhead = measure(effective_task(request.config), request.seed, place, request.overhead, stages)
     except MeasurementFailed as error:

@@ -33,7 +33,7 @@ def order_file(folder: Path, number: int) -> Path:
 
 
 def state_file(folder: Path, number: int | str) -> Path:
-    """What a job writes when its run begins: the run's key, the device, the time."""
+    """What a job writes when its run begins and as it goes on (:class:`kdbench.sweep.state.State`)."""
     return folder / f"{number}.state.json"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.specs.order import ConfigOrder, Mode, Order
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ class RunOrder(Order):
 
     Attributes:
         retry: run again what failed before.
+        track: names of the trackers that are told of it.
         home: root of the home folder; ``data`` is the user's data folder, None for the hub.
     """
 
@@ -26,9 +28,13 @@ class RunOrder(Order):
     retry: bool
     home: Path
     data: Path | None
+    track: tuple[str, ...] = ()
 
-    def request(self, device: str) -> Request:
+    def request(self, device: str, progress: Progress | None = None) -> Request:
         """The run on a device. Imports torch.
+
+        Args:
+            progress: shows how far it is; nothing does when None.
 
         Raises:
             UserError: a name is not known here, or there is no such device.
@@ -38,8 +44,9 @@ class RunOrder(Order):
 
         place = take_device(device)
         return Request(
-            self.config.config(), self.seed, place, Home(self.home), self.data, self.overhead, retry=self.retry
-        )
+            self.config.config(), self.seed, place, Home(self.home), self.data, self.overhead, retry=self.retry,
+            progress=progress or Progress.silent(), track=self.track,
+        )  # fmt: skip
 
 
 class JobOrder(Order):

@@ -29,6 +29,7 @@ class Asked:
     Attributes:
         seeds: the task's own when None.
         retry: run again what failed before.
+        track: names of the trackers that are told of each run.
     """
 
     methods: tuple[str, ...]
@@ -40,6 +41,7 @@ class Asked:
     overhead: Mode = "off"
     retry: bool = False
     data: Path | None = None
+    track: tuple[str, ...] = ()
 
     @functools.cached_property
     def stale(self) -> Stale:

@@ -5,18 +5,17 @@ Started as ``python -m kdbench.sweep.process WORKER``, the number of the process
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import time
 import traceback
 
 from kdbench.base.errors import UserError
-from kdbench.base.files import write_atomic
 from kdbench.base.parent import follow
+from kdbench.base.progress import Progress
 from kdbench.sweep.order import Answer, TrainOrder
 from kdbench.sweep.runner import READY
+from kdbench.sweep.state import State
 
 
 def main() -> None:
@@ -36,9 +35,9 @@ def _answer(order: TrainOrder) -> Answer:
     from kdbench.terminal import tables
 
     try:
-        request = order.run.request(order.device)
-        state = {"key": request.key, "device": str(request.device), "since": time.time()}
-        write_atomic(order.state, json.dumps(state))
+        state = State(order.state)
+        request = order.run.request(order.device, Progress([state]))
+        state.begin(request.key, str(request.device))
         if (end := order.given_up) is not None:
             record = run.give_up(request, end.status, end.kind, end.message)
         else:

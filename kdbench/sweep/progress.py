@@ -1,13 +1,14 @@
-"""Shows how far a sweep is: a live table on a terminal, a line a finished run in a pipe."""
+"""Shows how far a sweep is: a live table on a terminal; in a pipe a line a finished run, and one a minute."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,8 @@ from rich.table import Table
 
 from kdbench.sweep import job
 from kdbench.sweep.plan import Run
+from kdbench.watch import words
+from kdbench.watch.lines import EVERY_S
 
 LOOK_S = 0.5
 
@@ -25,10 +28,14 @@ class SweepProgress:
 
     Args:
         screen: draws the table when it is a terminal; None shows nothing at all.
+        every: seconds between two lines in a pipe; clock: what they are counted on.
     """
 
-    def __init__(self, screen: Console | None) -> None:
-        self._screen = screen
+    def __init__(
+        self, screen: Console | None, every: float = EVERY_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._screen, self._every, self._clock = screen, every, clock
+        self._next = clock() + every
         self._total = 0
         self._told: set[Run] = set()
         self._began = time.time()
@@ -53,6 +60,15 @@ class SweepProgress:
             self._screen.print(escape(line))
         else:
             print(line, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def planning(self) -> Iterator[None]:
+        """Shows that it is found out what is to run."""
+        if self._screen is None or not self._screen.is_terminal:
+            yield
+            return
+        with self._screen.status("looking up what is recorded and what is to run"):
+            yield
 
     @contextmanager
     def following(self, folder: Path, jobs: dict[int, Run]) -> Iterator[None]:
@@ -85,20 +101,47 @@ class SweepProgress:
                         self.ended(run, end.line if end.outcome == "recorded" else f"{run.label}: {end.line}")
                 if live is not None:
                     live.update(self._table(folder, open_jobs), refresh=True)
+                elif self._screen is not None and self._clock() >= self._next:
+                    print(self.line(_running(folder, open_jobs)), file=sys.stderr, flush=True)
+                    self._next = self._clock() + self._every
         finally:
             if live is not None:
                 live.stop()
 
+    def line(self, running: Mapping[Run, Mapping[str, Any]]) -> str:
+        """How far all is, and the run that has been under way for longest, by the states of those under way."""
+        line = self._sum(running)
+        if not running:
+            return line
+        run, state = min(running.items(), key=lambda item: item[1]["since"])
+        left = f"ETA {words.clock(state.get('left'))}"
+        parts = [state.get("stage", ""), state.get("place", ""), *words.values(state.get("loss"), state.get("score"))]
+        return f"{line}; {run.label}: {', '.join([*filter(None, parts), left])}"
+
+    def _sum(self, running: Mapping[Run, Mapping[str, Any]]) -> str:
+        done, seconds = len(self._told), time.time() - self._began
+        left = seconds * (self._total - done) / done if done else None
+        return (
+            f"{done}/{self._total} runs done, {len(running)} running, {words.clock(seconds)}, ETA {words.clock(left)}"
+        )
+
     def _table(self, folder: Path, jobs: dict[int, Run]) -> Group:
-        running = {run: state for n, run in jobs.items() if (state := job.read(job.state_file(folder, n))) is not None}
+        running = _running(folder, jobs)
         made = Table(box=None, pad_edge=False)
-        for column in ("method", "task", "seed", "device", "seconds"):
-            made.add_column(column, justify="right" if column in ("seed", "seconds") else "left")
+        several = len({state["device"] for state in running.values()}) > 1
+        for column in ("method", "task", "seed", *["device"] * several, "stage", "epoch", "loss", "score", "ETA"):
+            words_of = column in ("method", "task", "stage")
+            made.add_column(column, justify="left" if words_of else "right", no_wrap=not words_of, overflow="fold")
         for run, state in running.items():
-            seconds = f"{time.time() - state['since']:.0f}"
-            made.add_row(escape(run.cell.method), escape(run.cell.task), str(run.seed), state["device"], seconds)
-        done, minutes = len(self._told), (time.time() - self._began) / 60
-        line = f"{done} of {self._total} runs done, {len(running)} running, {minutes:.1f} min"
-        if done:
-            line += f", about {minutes * (self._total - done) / done:.1f} min to go"
-        return Group(line, made)
+            loss, score = state.get("loss"), state.get("score")
+            made.add_row(
+                escape(run.cell.method), escape(run.cell.task), str(run.seed), *[state["device"]] * several,
+                escape(state.get("stage", "")), state.get("place", ""), "" if loss is None else f"{loss:.4g}",
+                "" if score is None else f"{score[1]:.2f}", words.clock(state.get("left")),
+            )  # fmt: skip
+        return Group(self._sum(running), made)
+
+
+def _running(folder: Path, jobs: Mapping[int, Run]) -> dict[Run, dict[str, Any]]:
+    """The runs under way, each with its state."""
+    return {run: state for n, run in jobs.items() if (state := job.read(job.state_file(folder, n))) is not None}

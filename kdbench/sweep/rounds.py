@@ -130,8 +130,10 @@ class Sweep:
         """
         self.folder.mkdir(parents=True)
         try:
-            self._cells(self.first())
-            self._cells(self.matched())
+            for planned in (self.first, self.matched):
+                with self.progress.planning():
+                    cells = planned()
+                self._cells(cells)
         finally:
             job.close()
         tidy(self.asked.home)
@@ -215,7 +217,7 @@ class Sweep:
         order = JobOrder(
             run=RunOrder(
                 config=run.cell.order, seed=run.seed, overhead=wave.overhead[run], retry=asked.retry,
-                home=asked.home.root, data=asked.data,
+                home=asked.home.root, data=asked.data, track=asked.track,
             ),
             devices=self.where.devices,
             slots=wave.jobs if here else 0,

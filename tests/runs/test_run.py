@@ -21,6 +21,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.files import sha256_file
 from kdbench.base.home import Home
 from kdbench.base.leftovers import tidy
+from kdbench.base.progress import Progress
 from kdbench.engine import teachers
 from kdbench.overhead import measure, worker
 from kdbench.overhead.timing import QUICK
@@ -31,6 +32,7 @@ from kdbench.runs.evaluate import Command
 from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
 from kdbench.specs.order import ConfigOrder
+from kdbench.watch.lines import Silence
 
 CPU = torch.device("cpu")
 TASK = "digits/few-shot"
@@ -345,9 +347,14 @@ def test_a_command_becomes_a_request_a_seed(tmp_path, monkeypatch):
 
     monkeypatch.setattr("kdbench.runs.run.run_seed", stop)
     command = Command(ConfigOrder(method="kd", task=TASK, smoke=True), "cpu", tmp_path)
+    monkeypatch.setattr(command_line, "require", tuple)  # whether it is installed here or not
+    progress = Progress([Silence()])
+    told = {"announce": print, "progress": progress, "track": ["wandb"]}
     with pytest.raises(UserError, match="stop"):
-        command_line.evaluate_seeds(command, seeds=[3], overhead="quick", force=True, announce=print)
+        command_line.evaluate_seeds(command, seeds=[3], overhead="quick", force=True, **told)
     (request,) = asked
+    assert request.track == ("wandb",)
     assert (request.config, request.seed) == (run_config("kd", TASK, smoke=True), 3)
     assert (request.overhead, request.force, request.retry) == ("quick", True, True)
-    assert request.progress.label == f"kd on {TASK}, seed 3:"  # its bars are drawn
+    assert request.progress is progress  # its bars are drawn
+    assert (progress.runs.label, progress.runs.number, progress.runs.total) == (f"kd on {TASK}, seed 3", 1, 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from kdbench.base.progress import Progress
+from kdbench.base.progress import Progress, View
 
 
 class Said(Progress):
     """Keeps what is said, in ``lines``."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__()
         self.lines: list[str] = []
 
     def labelled(self, label: str) -> Progress:
+        return self
+
+    def with_view(self, view: View) -> Progress:
         return self
 
     def say(self, line: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from rich.console import Console
 from kdbench import cli
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.records.files import load
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
@@ -23,6 +26,7 @@ from kdbench.sweep.known import Known
 from kdbench.sweep.plan import Asked, PlannedCell, Run, inapplicable, plan, waves
 from kdbench.sweep.progress import SweepProgress
 from kdbench.sweep.rounds import Outcome, Sweep
+from kdbench.sweep.state import State
 
 CPU = "cpu/fp32/x1"
 TASK = "digits/few-shot"
@@ -378,18 +382,54 @@ def test_a_launcher_that_cannot_start_is_said_once(home, monkeypatch):
 
 def test_the_table_shows_what_runs_and_the_pipe_gets_lines(tmp_path, capsys):
     runs = [Run(PlannedCell("kd", TASK), seed) for seed in (0, 1)]
-    job.state_file(tmp_path, 5).write_text(json.dumps({"key": "0", "device": "cuda:1", "since": 0}))
-    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    tell(job.state_file(tmp_path, 5))
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80)
     progress = SweepProgress(screen)
     progress.expect(2)
     shown = printed(progress._table(tmp_path, dict(zip((5, 6), runs, strict=True))))
-    assert "0 of 2 runs done, 1 running" in shown
-    assert "cuda:1" in shown
+    assert "0/2 runs done, 1 running" in shown
+    assert "cuda:1" not in shown  # the only one
+    for part in ("kd", TASK, "distill", "3/30", "0.5", "83.10", "0:01:"):
+        assert part in shown
+    assert "…" not in shown
     with SweepProgress(Console(file=io.StringIO())).following(tmp_path, dict(zip((5, 6), runs, strict=True))):
         end = {"outcome": "recorded", "line": f"kd on {TASK}, seed 0: top1 90"}
         job.end_file(tmp_path, 5).write_text(json.dumps(end))
     err = capsys.readouterr().err
     assert err == f"kd on {TASK}, seed 0: top1 90\n"
+
+
+def tell(path: Path) -> None:
+    """A run's state in the middle of its training."""
+    state = State(path)
+    state.begin("0", "cuda:1")
+    progress = Progress([state])
+    with progress.stage("distill", 600, 0, epochs=30, epoch_steps=20) as work:
+        work.done, work.began, work.score, work.read = 48, work.began - 6, ("top1", 83.1), lambda: 0.5
+        progress.step(work)
+
+
+def test_a_sweep_in_a_pipe_gets_a_line_at_the_interval(tmp_path, capsys):
+    (run,) = [Run(PlannedCell("kd", TASK), 0)]
+    tell(job.state_file(tmp_path, 5))
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 25.0  # each look is so much later
+        return now[0]
+
+    progress = SweepProgress(Console(file=io.StringIO()), every=60.0, clock=clock)
+    progress.expect(3)
+    with progress.following(tmp_path, {5: run}):
+        while now[0] < 175.0:
+            time.sleep(0.05)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 + (now[0] >= 200.0)
+    assert re.fullmatch(
+        rf"0/3 runs done, 1 running, 0:00:\d\d, ETA -:--:--; kd on {TASK}, seed 0: "
+        r"distill, 3/30, loss 0.5, top1 83.10, ETA 0:01:\d\d",
+        lines[0],
+    )
 
 
 def test_seeds_are_shown_as_people_type_them():
