@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from kdbench.api.names import tasks as tasks
     from kdbench.api.results import results as results
     from kdbench.base.errors import UserError as UserError
+    from kdbench.deploy.load import load_student as load_student
+    from kdbench.deploy.load import load_teacher as load_teacher
 
-_OFFERED = {"Distiller": "kdbench.api.distiller", "UserError": "kdbench.base.errors"}
+_OFFERED = {
+    "Distiller": "kdbench.api.distiller",
+    "UserError": "kdbench.base.errors",
+    "load_student": "kdbench.deploy.load",
+    "load_teacher": "kdbench.deploy.load",
+}
 """Name to the module that has it. Names that are packages too are called by them, see :mod:`kdbench.base.verbs`."""
 _MODULES = ("losses", "methods", "results", "tasks")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from kdbench.base.errors import UserError, nearest
+from kdbench.data.decode.classnames import label_names
 from kdbench.data.decode.table import is_text
 
 PICTURES = ("image", "img", "picture", "photo", "pixels", "images", "imgs", "jpg", "png", "jpeg", "file")
@@ -134,12 +134,7 @@ def _named(names: Sequence[str], usual: Sequence[str]) -> str | None:
 
 def class_labels(schema: pa.Schema) -> dict[str, int]:
     """Columns that `datasets` wrote as ClassLabel, and how many classes each has."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        named = {name: of["names"] for name, of in features.items() if of.get("_type") == "ClassLabel"}
-        return {name: len(names) for name, names in named.items() if name in schema.names}
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return {}
+    return {name: len(names) for name, names in label_names(schema).items()}
 
 
 def repeats(values: Sequence[Any]) -> bool:

@@ -38,7 +38,7 @@ def test_a_second_start_reads_the_cache_and_not_the_files(place: Place, monkeypa
     assert place.folder is not None
     write(place.folder, image_rows(6), image_rows(3))
     first = described.load(spec(), {}, place)
-    for name in ("cache.sha256_file", "decoded._decode_part"):
+    for name in ("cache.sha256_file", "decoded.decode_part"):
         monkeypatch.setattr(f"kdbench.data.decode.{name}", lambda *_: pytest.fail("read the files again"))
     second = described.load(spec(), {}, place)
     assert torch.equal(first.train.x["image"], second.train.x["image"])

@@ -32,7 +32,8 @@ class Decoded:
     Attributes:
         folder: where its arrays lie.
         facts: ``parts`` (of each: rows, content, labels, sums, squares, jpeg), ``pool``,
-            ``repeated`` (test rows, by number, whose inputs stand in the training part too).
+            ``repeated`` (test rows, by number, whose inputs stand in the training part too), ``classes`` (their names,
+            None where numbers are all there is).
         origin: the folder or hub id it came from.
     """
 

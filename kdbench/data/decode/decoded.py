@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kdbench.base.files import sha256, write_atomic
 from kdbench.data.decode import cache, tables
 from kdbench.data.decode.cache import FACTS, Decoded
 from kdbench.data.decode.classfolders import differing, some
+from kdbench.data.decode.classnames import class_names
 from kdbench.data.decode.columns import Writer
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import PART_NAMES, Part, SetSpec, SoundInput
@@ -77,6 +79,7 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str)
             part: share(table, part, spec.aim, spec.test_every, by_class=spec.label is not None)
             for part, table in parts.items()
         }
+    names = class_names(parts["train"], spec.aim)
     content = cache.content_key({part: table.files for part, table in parts.items()}, place.cache)
     folder = cache.place_of(spec, content, place.cache)
 
@@ -85,7 +88,7 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str)
             place.progress.say(line)
         for left in path.iterdir():  # of a decoder that was killed
             left.unlink()
-        rows_of = {part: _decode_part(spec, part, table, path, place) for part, table in parts.items()}
+        rows_of = {part: decode_part(spec, part, table, path, place) for part, table in parts.items()}
         _distinct(spec, rows_of)
         _every_class(spec, parts, {part: np.load(path / f"{part}.y.npy") for part in parts}, place)
         own = ("digests", "ids", "inputs")
@@ -93,11 +96,13 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str)
         both = [digest for part in PART_NAMES for digest in rows_of[part]["digests"]]
         sizes = {file.name: file.stat().st_size for file in path.iterdir()}
         repeated = {_repeated_key(part): _repeated(rows_of, part) for part in parts if part != "train"}
-        body = {"parts": facts, "pool": _together(both), "files": sizes, "set": spec.name, **repeated}
+        known = {"set": spec.name, "classes": names, **repeated}
+        body = {"parts": facts, "pool": _together(both), "files": sizes, **known}
         write_atomic(path / FACTS, json.dumps(body, indent=1))
 
     build_once(folder, _check, build, place.progress.say)
-    return Decoded.read(folder, origin)
+    made = Decoded.read(folder, origin)
+    return replace(made, facts={"classes": names, **made.facts})  # kdbench did not always keep names
 
 
 def _repeated_key(part: Part) -> str:
@@ -126,7 +131,15 @@ def _together(digests: list[bytes]) -> str:
     return sha256(b"".join(sorted(digests)))
 
 
-def _decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Place) -> dict[str, Any]:
+def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Place) -> dict[str, Any]:
+    """Writes the arrays of a part into a folder.
+
+    Returns:
+        What is known of its rows: the ``parts`` of a data set's facts, and ``digests``, ``inputs`` and ``ids`` a row.
+
+    Raises:
+        UserError: a row that is not as described, or none at all; names file and row.
+    """
     if table.count == 0:
         raise UserError(f"{table.name}: the {part} part is empty")
     columns = _columns(spec, table)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError, nearest, printable
-from kdbench.data.decode.classfolders import Passed, class_folders, unlisted
+from kdbench.data.decode.classfolders import Passed, class_folders, some, unlisted
 from kdbench.data.decode.specification import ClipInput, ImageInput, PictureInput, SetSpec, VectorInput
 from kdbench.data.decode.table import Row, Table
 
@@ -24,6 +24,8 @@ PICTURES = {
 VIDEOS = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
 METADATA = "metadata.csv"
 FEATURES = ".npy"
+SHOWN = 20
+"""Classes that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +37,27 @@ class _Found:
     passed: Passed | None = None
 
 
-def open_folder(spec: SetSpec, folder: Path) -> Table:
+def open_folder(spec: SetSpec, folder: Path, classes: Sequence[str] | None = None) -> Table:
     """The pictures or videos of a part.
+
+    Args:
+        classes: names in the order of their numbers, of which the folder may lack some; None numbers its own.
 
     Raises:
         UserError: the set has other inputs too, the classes are not its own, or a listed file is missing.
     """
     shown, stored = _inputs(spec, folder)
-    found = _found(spec, folder)
+    found = _found(spec, folder, classes)
 
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         for file, values in found.rows:
             path, row = Path(file), dict(values)
             if shown in columns:
-                row[shown] = {"bytes": _content(path)}
+                row[shown] = {"bytes": content(path)}
             if spec.id is not None:
                 row.setdefault(spec.id, path.stem)
             if stored is not None and stored.column in columns:
-                row[stored.column] = _features(path.with_suffix(FEATURES), stored)
+                row[stored.column] = features(path.with_suffix(FEATURES), stored)
             yield printable(path.relative_to(folder.parent)), row
 
     passed = str(found.passed) if found.passed is not None else ""
@@ -87,24 +92,36 @@ def _inputs(spec: SetSpec, folder: Path) -> tuple[str, VectorInput | None]:
     return shown[0].column, stored[0] if stored else None
 
 
-def _found(spec: SetSpec, folder: Path) -> _Found:
-    return _listed(spec, folder) if (folder / METADATA).is_file() else _by_class(spec, folder)
+def _found(spec: SetSpec, folder: Path, classes: Sequence[str] | None = None) -> _Found:
+    return _listed(spec, folder) if (folder / METADATA).is_file() else _by_class(spec, folder, classes)
 
 
-def _by_class(spec: SetSpec, folder: Path) -> _Found:
+def _by_class(spec: SetSpec, folder: Path, classes: Sequence[str] | None) -> _Found:
     if spec.label is None:
         raise UserError(f"{folder}: {METADATA} with columns file_name and {', '.join(spec.columns)} is missing")
     video = any(isinstance(given, ClipInput) for given in spec.inputs.values())
     beside = {FEATURES} if any(isinstance(given, VectorInput) for given in spec.inputs.values()) else set()
     found = class_folders(folder, VIDEOS if video else PICTURES, beside)
+    column = spec.label.column
+    if classes is not None:
+        if unknown := [name for name in found.files if name not in classes]:
+            raise UserError(f"{found.folder}: {unknown_classes(unknown, classes)}")
+        known = [(path, {column: classes.index(name)}) for name, paths in found.files.items() for path in paths]
+        return _Found(known, classes, found.passed)
     if len(found.files) != spec.label.classes:
         count = f"{found.folder}: {len(found.files)} class folders, {spec.name} has {spec.label.classes} classes"
         raise UserError(f"{count}; {found.empty}" if found.empty else count)
     if found.empty:
         raise UserError(found.empty)
-    column = spec.label.column
     rows = [(path, {column: label}) for label, paths in enumerate(found.files.values()) for path in paths]
     return _Found(rows, list(found.files), found.passed)
+
+
+def unknown_classes(names: Sequence[str], classes: Sequence[str]) -> str:
+    """The line on classes that are none of those known."""
+    known = ", ".join(classes[:SHOWN]) + (f", ... ({len(classes)})" if len(classes) > SHOWN else "")
+    what = f"{some(names)} {'are no classes' if len(names) > 1 else 'is no class'}"
+    return f"{what} of the network's{nearest(names[0], classes)}; it knows {known}: rename or leave out the others"
 
 
 def _listed(spec: SetSpec, folder: Path) -> _Found:
@@ -138,14 +155,19 @@ def _listed(spec: SetSpec, folder: Path) -> _Found:
     return _Found(found, passed=unlisted(folder, PICTURES | VIDEOS, {str(path) for path in seen}))
 
 
-def _content(path: Path) -> bytes:
+def content(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _features(path: Path, given: VectorInput) -> Any:
+def features(path: Path, given: VectorInput) -> Any:
     """A row's stored features; None where an optional one is not there."""
     if not path.is_file():
         if given.optional:

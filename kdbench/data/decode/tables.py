@@ -21,15 +21,18 @@ BLOCK, CLIP_BLOCK = 256, 4
 """Rows read at a time, and rows with videos."""
 
 
-def open_part(spec: SetSpec, folder: Path, part: Part) -> Table:
+def open_part(spec: SetSpec, folder: Path, part: Part, classes: Sequence[str] | None = None) -> Table:
     """A part of a data set on disk.
+
+    Args:
+        classes: as of :func:`kdbench.data.decode.folders.open_folder`.
 
     Raises:
         UserError: nothing there, a file that cannot be read, or a shard that is missing.
     """
     found = part_files(spec, folder, part)
     if found.folder is not None:
-        return open_folder(spec, found.folder)
+        return open_folder(spec, found.folder, classes)
     form = _parquet if found.tables[0].suffix == ".parquet" else _arrow
     return form(found.tables, _block(spec))
 

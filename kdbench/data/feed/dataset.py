@@ -70,6 +70,7 @@ class Dataset:
         source: where the rows came from, for the record.
         official: False for rows that are not those the name stands for; never ranked beside them.
         drawn: sha256 of the training rows a subset drew, None without one.
+        class_names: in the order of their numbers; None where numbers are all there is.
         digests: part to content digest where it is known already.
     """
 
@@ -87,6 +88,7 @@ class Dataset:
     source: str = ""
     official: bool = True
     drawn: str | None = None
+    class_names: tuple[str, ...] | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def shape(self, input_name: str) -> tuple[int, ...]:

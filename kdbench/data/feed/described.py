@@ -101,8 +101,8 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
             derived[column.frame] = Derived(input_name, one_frame)
     whole = Dataset(
         name=name,
-        train=_rows(spec, decoded, "train"),
-        test=_rows(spec, decoded, given.score),
+        train=rows_of(spec, decoded, "train"),
+        test=rows_of(spec, decoded, given.score),
         classes=spec.label.classes if spec.label is not None else 1,
         transforms=transforms,
         derived=derived,
@@ -113,6 +113,7 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
         properties=frozenset(spec.properties),
         source=decoded.origin if decoded.origin.startswith("hub:") else f"folder:{spec.places(copy)[0]}",
         official=why_not is None,
+        class_names=_class_names(spec, decoded),
         digests={
             "train": decoded.facts["parts"]["train"]["ordered"],
             "test": decoded.facts["parts"][given.score]["ordered"],
@@ -156,24 +157,36 @@ def one_frame(clip: Tensor, rng: torch.Generator | None) -> Tensor:
     return clip[torch.arange(n, device=clip.device), :, torch.randint(frames, (n,), generator=rng, device=clip.device)]
 
 
-def _rows(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
-    y = torch.from_numpy(np.array(decoded.array(part, "y")))
-    columns: dict[str, Any] = {}
-    for name, given in spec.inputs.items():
-        if isinstance(given, PictureInput | ClipInput):
-            columns[name] = Stored(
-                blob=decoded.blob(part, name),
-                bounds=decoded.array(part, f"{name}.bounds"),
-                first=decoded.array(part, f"{name}.first"),
-                rows=np.arange(len(y)),
-                geometry=Geometry(given.size, given.resize),
-                frames=given.frames if isinstance(given, ClipInput) else None,
-                digest=decoded.facts["parts"][part]["ordered"],
-                name=f"{decoded.origin} {part}",
-                names=decoded.folder / names_of(part),
-                white=given.white if isinstance(given, PictureInput) else None,
-                channels=given.channels if isinstance(given, PictureInput) else 3,
-            )
-        else:
-            columns[name] = torch.from_numpy(decoded.array(part, name))
-    return Rows(columns, y)
+def _class_names(spec: SetSpec, decoded: Decoded) -> tuple[str, ...] | None:
+    """Those that the data tell, if each class has one of its own."""
+    if spec.label is None:
+        return None
+    names = spec.label.names or decoded.facts.get("classes")
+    return tuple(names) if names is not None and len(set(names)) == len(names) == spec.label.classes else None
+
+
+def rows_of(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
+    """The rows of a decoded part."""
+    digest = decoded.facts["parts"][part]["ordered"]
+    columns: dict[str, Any] = {name: column(given, decoded, part, name, digest) for name, given in spec.inputs.items()}
+    return Rows(columns, torch.from_numpy(np.array(decoded.array(part, "y"))))
+
+
+def column(given: Input, decoded: Decoded, part: str, name: str, digest: str) -> Tensor | Stored:
+    """A decoded column; ``digest`` identifies the content of a stored one."""
+    if not isinstance(given, PictureInput | ClipInput):
+        return torch.from_numpy(decoded.array(part, name))
+    first = decoded.array(part, f"{name}.first")
+    return Stored(
+        blob=decoded.blob(part, name),
+        bounds=decoded.array(part, f"{name}.bounds"),
+        first=first,
+        rows=np.arange(len(first) - 1),
+        geometry=Geometry(given.size, given.resize),
+        frames=given.frames if isinstance(given, ClipInput) else None,
+        digest=digest,
+        name=f"{decoded.origin} {part}",
+        names=decoded.folder / names_of(part),
+        white=given.white if isinstance(given, PictureInput) else None,
+        channels=given.channels if isinstance(given, PictureInput) else 3,
+    )

@@ -17,7 +17,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.seeds import generator
 from kdbench.contract import Batch, Rows, Views
 from kdbench.data.feed.augment import augmentation
-from kdbench.data.feed.dataset import Alike, Dataset, device_of, take
+from kdbench.data.feed.dataset import Alike, Dataset, device_of
 from kdbench.data.feed.stored import Stored
 from kdbench.data.feed.stream import HostDraw, Order, Stream, default_workers
 from kdbench.devices import backends
@@ -153,6 +153,34 @@ def _repeat(rows: Tensor, times: int) -> Tensor:
     return rows if times == 1 else rows.repeat(times, *[1] * (rows.ndim - 1))
 
 
+class RawInOrder:
+    """Raw rows in order, as (row numbers, rows), in batches of at most 64 where they are stored.
+
+    Attributes:
+        stored: inputs that are read from disk.
+    """
+
+    def __init__(self, rows: Rows, batch: int = 1000, workers: int | None = None) -> None:
+        self._rows = rows
+        self.stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
+        self._workers = default_workers() if workers is None else workers
+        size = min(batch, 64) if self.stored else batch
+        self._parts = torch.arange(len(rows.y), device=device_of(rows.y)).split(size)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:
+        rows = self._rows
+        order = Order(len(rows.y), len(self._parts[0]), len(self), None, "")
+        workers, pins = self._workers if self.stored else 0, backends.of(device_of(rows.y)).pins
+        stream = Stream(HostDraw(self.stored, order, None, None), workers, pins)
+        for number, index in enumerate(self._parts):
+            raw = {name: x[index] for name, x in rows.x.items() if name not in self.stored}
+            raw |= {name: x.to(device_of(rows.y)) for name, x in stream.get(number).items()}
+            yield index, Rows(raw, rows.y[index])
+
+
 class InOrder:
     """Rows in order, normalised, not augmented. Iterating again reads again; rows on the device are made ready once.
 
@@ -162,23 +190,11 @@ class InOrder:
 
     def __init__(self, data: Dataset, rows: Rows, batch: int = 1000, workers: int | None = None) -> None:
         self.y = rows.y
-        self._data, self._rows = data, rows
-        stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
-        self._workers = default_workers() if workers is None else workers
-        self._batch = min(batch, 64) if stored else batch
-        self._stored = stored
-        self._ready = None if stored else [data.batch(take(rows, index), index) for index in self._parts()]
+        self._data, self._raw = data, RawInOrder(rows, batch, workers)
+        self._ready = None if self._raw.stored else list(self._made())
 
-    def _parts(self) -> tuple[Tensor, ...]:
-        return torch.arange(len(self.y), device=device_of(self.y)).split(self._batch)
+    def _made(self) -> Iterator[Batch]:
+        return (self._data.batch(rows, index) for index, rows in self._raw)
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._ready is not None:
-            yield from self._ready
-            return
-        order = Order(len(self.y), self._batch, len(self._parts()), None, "")
-        stream = Stream(HostDraw(self._stored, order, None, None), self._workers, backends.of(device_of(self.y)).pins)
-        for number, index in enumerate(self._parts()):
-            raw = {name: x[index] for name, x in self._rows.x.items() if name not in self._stored}
-            raw |= {name: x.to(device_of(self.y)) for name, x in stream.get(number).items()}
-            yield self._data.batch(Rows(raw, self.y[index]), index)
+        yield from self._made() if self._ready is None else self._ready

@@ -1,0 +1,64 @@
+"""What a user means by a run. Needs no torch, so that a wrong word is answered at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.records import files as records
+from kdbench.records.files import Record
+
+TENSORS = ".safetensors"
+
+
+def source(run: str | os.PathLike[str], home: Home) -> Record | Path:
+    """The record of a run, or a safetensors file that `kdbench export` wrote.
+
+    Raises:
+        UserError: as :func:`find`.
+    """
+    path = Path(run).expanduser()
+    return path if path.suffix == TENSORS and path.is_file() else find(run, home)
+
+
+def find(run: str | os.PathLike[str], home: Home) -> Record:
+    """A record by its file, or by its run id or enough of the beginning of it, among those of the home folder.
+
+    Raises:
+        UserError: there is none or are several, or the run left no network.
+    """
+    text = os.fspath(run)
+    path = Path(text).expanduser()
+    if not path.is_file():
+        if not text or os.sep in text or path.suffix:
+            raise UserError(f"{text!r}: no such file; give a run id, the beginning of one, or a record's file")
+        found = [
+            file for file in sorted(home.records.rglob("*.json")) if _is_record(file) and file.stem.startswith(text)
+        ]
+        if len(found) != 1:
+            ids = (
+                f" ({', '.join(file.stem[:12] for file in found[:3])}{', ...' if len(found) > 3 else ''})"
+                if found
+                else ""
+            )
+            raise UserError(
+                f"{len(found) or 'no'} runs in {home.records} begin with {text!r}{ids}; `kdbench results --json` lists "
+                "the run ids, --out names another home folder"
+            )
+        path = found[0]
+    record = records.load(path)
+    if record.status != "ok":
+        why = f": {record.error.message}" if record.error is not None else ""
+        raise UserError(f"{record.run_id[:12]} ended as {record.status}{why[:200]}; it left no network")
+    return record
+
+
+def _is_record(file: Path) -> bool:
+    return file.parent.name != records.SIDE_FOLDER and not file.name.startswith(".")
+
+
+def again(record: Record) -> str:
+    """The command that makes a run's student once more, under a run id of its own."""
+    return f"{record.provenance.command} --force --overhead off"

@@ -1,0 +1,342 @@
+"""From a run to its networks: what its record says, the weights that the home folder keeps, the rows of its task."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kdbench import data as data_sources
+from kdbench import identity, kinds
+from kdbench.base.errors import UserError
+from kdbench.base.files import sha256_file
+from kdbench.base.home import Home, data_folder
+from kdbench.base.progress import Progress
+from kdbench.contract import NotApplicable, Rows
+from kdbench.data.decode.place import Place
+from kdbench.data.decode.specification import ImageInput, Input
+from kdbench.data.feed import described
+from kdbench.data.feed.dataset import Dataset
+from kdbench.data.feed.stored import Stored
+from kdbench.deploy.about import About, Answer, Normalised, Origin, Raw, Scored
+from kdbench.deploy.find import again, source
+from kdbench.deploy.formats import of_file
+from kdbench.deploy.module import Deployed
+from kdbench.engine.assemble import prepare
+from kdbench.engine.place import RunPlace
+from kdbench.engine.task import build_network
+from kdbench.engine.teachers import FACTS, WEIGHTS
+from kdbench.models.weights import load_weights
+from kdbench.records.files import Record
+from kdbench.records.schema import Teacher
+from kdbench.runs.verify import config_of
+from kdbench.specs.task import AUTO, TaskSpec
+from kdbench.watch.screen import terminal
+
+STUDENT, TEACHER = "student", "teacher"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network of a run and the test rows that it was scored on."""
+
+    module: Deployed
+    test: Rows
+
+
+def load_student(run: str | Path, *, out: str | Path | None = None, data: str | Path | None = None) -> Deployed:
+    """The deployed student of a run, in eval mode on the CPU, with its preprocessing and its classes.
+
+    Args:
+        run: run id or the beginning of one, a record's file, or a safetensors file of `kdbench export`.
+        out: home folder; ``KDBENCH_HOME`` or ``~/.cache/kdbench`` when None.
+        data: folder with data sets; ``KDBENCH_DATA`` or the hub when None.
+
+    Raises:
+        kdbench.base.errors.UserError: no such run, its student was not kept, or its data are not at hand.
+    """
+    return _network(run, STUDENT, out, data)
+
+
+def load_teacher(
+    run: str | Path, role: str | None = None, *, out: str | Path | None = None, data: str | Path | None = None
+) -> Deployed:
+    """The teacher that a run's method read; ``role`` names one of several. All else as of :func:`load_student`."""
+    net = TEACHER if role is None else f"{TEACHER}:{role}"
+    return _network(run, net, out, data)
+
+
+def network(found: Record | Path, net: str, home: Home, data: Path | None, progress: Progress) -> Deployed:
+    """A network of a run, or that of a safetensors file which `kdbench export` wrote: that needs no run and no data.
+
+    Raises:
+        UserError: as :func:`load` and :func:`kdbench.deploy.formats.of_file`.
+    """
+    return of_file(found) if isinstance(found, Path) else load(found, net, home, data, progress).module
+
+
+def _network(run: str | Path, net: str, out: str | Path | None, data: str | Path | None) -> Deployed:
+    home = Home.find(Path(out) if out is not None else None)
+    folder = data_folder(Path(data) if data is not None else None)
+    return network(source(run, home), net, home, folder, terminal("load:"))
+
+
+def load(record: Record, net: str, home: Home, data: Path | None, progress: Progress) -> Loaded:
+    """A network of a run.
+
+    Args:
+        net: ``student``, ``teacher``, or ``teacher:<role>``.
+
+    Raises:
+        UserError: as :func:`load_student`; or there is no such teacher, several or one that only lends features.
+    """
+    spec = _task_of(record)
+    if net == STUDENT:
+        weights = _students_weights(record, home)  # said before the rows are read
+        rows = _rows_of(record, spec, home, data, progress)
+        network, by_name = _student(record, spec, rows, weights, home, data, progress)
+        given, score = spec.pair.student, _score(record)
+        return _deployed(record, spec, rows, network, STUDENT, given.input, given.net, by_name, score)
+    chosen = _teacher_of(record, net)
+    rows = _rows_of(record, spec, home, data, progress)
+    taught = spec.pair.teachers[chosen.role]
+    network = build_network(taught.net, taught.input, rows)
+    _load_teacher(network, record, chosen, taught.weights, home)
+    name = f"{TEACHER}:{chosen.role}"
+    assert chosen.val_metric is not None
+    return _deployed(record, spec, rows, network, name, taught.input, taught.net, True, chosen.val_metric)
+
+
+def _task_of(record: Record) -> TaskSpec:
+    """The task as it was, from the record alone, so that neither name nor file of the task need be here."""
+    known: dict[str, Any] = dict(record.provenance.config_resolved)
+    used = record.task
+    body: dict[str, Any] = {
+        "name": used.name, "title": used.name, "version": used.version, "kind": used.kind, "suite": used.suite,
+        "baseline": used.baseline, "seeds": [record.seed], **known.get("protocol", {}),
+        **({"smoke": known.get("smoke")} if record.smoke else {}),
+    }  # fmt: skip
+    try:
+        return TaskSpec.model_validate(body)
+    except ValidationError as error:
+        raise UserError(
+            f"{record.run_id[:12]}: this kdbench does not read its task ({error.errors()[0]['msg']}); check out commit "
+            f"{record.provenance.git_commit or 'of kdbench ' + record.provenance.kdbench_version}"
+        ) from error
+
+
+def _rows_of(record: Record, spec: TaskSpec, home: Home, data: Path | None, progress: Progress) -> Dataset:
+    """All rows of the run's task; the student's subset is not drawn.
+
+    Raises:
+        UserError: they are not at hand, or not those of the record.
+    """
+    everything = data_sources.load(spec.data, Place(data, home.data, progress))
+    rows = everything.head(spec.smoke.rows) if record.smoke else everything
+    drawn = rows if record.smoke else rows.subset(spec.data.subset, record.seed)
+    read = identity.RowsRead(
+        rows.identity(), {"train": drawn.drawn or drawn.digest("train"), "test": rows.digest("test")}
+    )
+    if identity.other_rows(record, read):
+        raise UserError(
+            f"{record.run_id[:12]}: the data here ({everything.name}) are not the run's: their rows, normalisation or "
+            "size differ; name the folder of its data with --data"
+        )
+    return rows
+
+
+def _score(record: Record) -> float:
+    assert record.metrics is not None
+    return record.metrics.last[record.task.metric_primary]
+
+
+def _students_weights(record: Record, home: Home) -> Path:
+    """The file that keeps a run's student.
+
+    Raises:
+        UserError: it is not there, or not the one that was written.
+    """
+    assert record.deploy is not None
+    path = home.students / f"{record.run_id}.safetensors"
+    if not path.is_file():
+        raise UserError(f"{record.run_id[:12]}: its student is not kept in {home.students}; again: {again(record)}")
+    if record.deploy.export_sha256 is not None and sha256_file(path) != record.deploy.export_sha256:
+        raise UserError(f"{path}: not the weights that the record names; again: {again(record)}")
+    return path
+
+
+def _student(
+    record: Record, spec: TaskSpec, rows: Dataset, weights: Path, home: Home, data: Path | None, progress: Progress
+) -> tuple[nn.Module, bool]:
+    """The deployed student, and whether its net's name and the weights are all of it."""
+    assert record.deploy is not None
+    by_name = record.deploy.equals_plain
+    if by_name:
+        net: nn.Module = build_network(spec.pair.student.net, spec.pair.student.input, rows)
+    else:
+        net = _made_by_its_method(record, rows, home, data, progress)
+    try:
+        net.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        why = "the code of its net has changed" if by_name else f"{record.method_name} makes it while it trains"
+        raise UserError(f"{record.run_id[:12]}: its student cannot be put together again: {why}") from error
+    return net, by_name
+
+
+def _made_by_its_method(record: Record, rows: Dataset, home: Home, data: Path | None, progress: Progress) -> nn.Module:
+    """The network that a method deploys which changes the student, untrained."""
+    progress.say(f"{record.method_name} changes the student: putting it together from the task's teacher")
+    home.runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="load-", dir=home.runs) as scratch:
+        place = RunPlace(torch.device("cpu"), home, data, Path(scratch), progress)
+        try:
+            return prepare(config_of(record), record.seed, place, rows).method.deployed
+        except NotApplicable as reason:
+            raise UserError(f"{record.run_id[:12]}: {reason}") from reason
+
+
+def _teacher_of(record: Record, net: str) -> Teacher:
+    """The teacher that a user means.
+
+    Raises:
+        UserError: the method reads none, several or no such one, or one without scores.
+    """
+    head, colon, role = net.partition(":")
+    there = {teacher.role: teacher for teacher in record.models.teachers}
+    named = " or ".join(f"{TEACHER}:{one}" for one in there)
+    if head != TEACHER or (colon and role not in there and there):
+        raise UserError(f"net {net!r}: name {STUDENT} or {named or TEACHER}")
+    if not there:
+        raise UserError(f"{record.method_name} read no teacher; name a run of a method that does, such as kd")
+    if not colon and len(there) > 1:
+        whole = (
+            "their ensemble is no one network: take each and the mean of their scores" if record.models.ensemble else ""
+        )
+        raise UserError(f"the run read {len(there)} teachers; name {named}{'; ' + whole if whole else ''}")
+    chosen = there[role] if colon else next(iter(there.values()))
+    if chosen.val_metric is None:
+        raise UserError(
+            f"teacher {chosen.role!r} ({chosen.arch}) only lends features; it has no scores of these classes"
+        )
+    return chosen
+
+
+def _load_teacher(net: Any, record: Record, teacher: Teacher, weights: str, home: Home) -> None:
+    """Loads what the run's teacher was: from the home folder, or from where its weights came."""
+    if weights == AUTO:
+        for path in _kept_teachers(home):
+            known = json.loads((path / FACTS).read_text()).get("weights_sha256")
+            if known == teacher.weights_sha256 == sha256_file(path / WEIGHTS):
+                net.load_state_dict(load_file(path / WEIGHTS))
+                return
+        raise UserError(
+            f"{record.run_id[:12]}: its teacher {teacher.role!r} is not kept in {home.teachers}; again: {again(record)}"
+        )
+    try:
+        digest = load_weights(net, weights).sha256
+    except UserError as error:
+        raise UserError(
+            f"teacher {teacher.role!r}: {error} (records keep the names of files, not their folders)"
+        ) from error
+    if teacher.weights_sha256 not in (None, digest):
+        raise UserError(f"teacher {teacher.role!r}: {weights!r} holds other weights than the run read")
+
+
+def _kept_teachers(home: Home) -> Iterator[Path]:
+    return (facts.parent for facts in sorted(home.teachers.glob(f"*/{FACTS}")))
+
+
+def _deployed(
+    record: Record,
+    spec: TaskSpec,
+    rows: Dataset,
+    network: nn.Module,
+    net: str,
+    input_name: str,
+    arch: str,
+    built_by_name: bool,
+    score: float,
+) -> Loaded:
+    """The network with all that is around it."""
+    derived = rows.derived.get(input_name)
+    raw = derived.base if derived is not None else input_name
+    seen = rows.transforms[input_name]
+    scaling = kinds.kind(spec.kind).scaling(rows.train, rows.label_range)
+    about = About(
+        origin=Origin(
+            run_id=record.run_id, net=net, method=record.method_name, task=record.task.label, seed=record.seed,
+            kdbench=record.provenance.kdbench_version,
+        ),
+        kind=spec.kind,
+        arch=arch,
+        built_by_name=built_by_name and derived is None,
+        raw=Raw(
+            name=raw, shape=rows.shape(raw), form=_form(spec, rows, raw, seen),
+            dtype="uint8" if rows.train.x[raw].dtype is torch.uint8 else "float32",
+        ),
+        normalised=Normalised(
+            name=input_name, mean=seen.mean, std=seen.std, derived=derived is not None, gaps=input_name in rows.optional
+        ),
+        answer=Answer(
+            outputs=rows.classes, classes=_classes(rows), column=_column(spec, rows), texts=_texts(spec),
+            range=rows.label_range, offset=scaling.offset, scale=scaling.scale,
+            unit=spec.score.unit if rows.label_range is not None else "",
+        ),
+        scored=Scored(
+            primary=spec.score.primary, value=score, rows=len(rows.test.y), unit=record.task.unit,
+            also=tuple(spec.score.also), bf16=record.protocol.amp == "bf16",
+        ),
+    )  # fmt: skip
+    return Loaded(Deployed(network, about, derived), Rows({raw: rows.test.x[raw]}, rows.test.y))
+
+
+def _classes(rows: Dataset) -> tuple[str, ...]:
+    """Names of the classes, their numbers where they have none; empty for numbers to predict."""
+    if rows.label_range is not None:
+        return ()
+    return rows.class_names or tuple(map(str, range(rows.classes)))
+
+
+def _column(spec: TaskSpec, rows: Dataset) -> str | None:
+    """What labels or numbers are called in tables."""
+    found = described.of_source(spec.data, Place(None, Path()))
+    if found is not None:
+        return found[0].aim
+    if not isinstance(rows.train.y, Tensor):
+        return None
+    return "label" if rows.label_range is None else "target"
+
+
+def _texts(spec: TaskSpec) -> bool:
+    """Whether labels in tables are names of classes."""
+    found = described.of_source(spec.data, Place(None, Path()))
+    return found is not None and found[0].label is not None and found[0].label.names is not None
+
+
+def _form(spec: TaskSpec, rows: Dataset, name: str, seen: Any) -> Input | None:
+    """How a file becomes a row: as the data set's file says; of a source that is a module where rows are pictures."""
+    found = described.of_source(spec.data, Place(None, Path()))
+    if found is not None:
+        return found[0].inputs.get(name)
+    column, shape = rows.train.x[name], rows.shape(name)
+    pictures = len(shape) == 3 and shape[0] in (1, 3)
+    if isinstance(column, Stored) or column.dtype is not torch.uint8 or not pictures:
+        return None
+    mean, std = rows.transforms[name].mean, rows.transforms[name].std
+    return ImageInput(
+        kind="image",
+        column=name,
+        size=(shape[1], shape[2]),
+        channels=3 if shape[0] == 3 else 1,
+        convert=True,
+        mean=mean,
+        std=std,
+    )

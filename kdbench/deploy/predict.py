@@ -1,0 +1,52 @@
+"""``kdbench predict``: what a network says of files that nobody has labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kdbench.base.errors import UserError
+from kdbench.base.progress import Progress
+from kdbench.deploy.module import Deployed
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of a file.
+
+    Attributes:
+        probabilities: of each class, in the order of the network's; empty for a regression.
+        value: in the task's unit, None for classes.
+    """
+
+    file: str
+    probabilities: tuple[float, ...] = ()
+    value: float | None = None
+
+
+def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list[Prediction]:
+    """A prediction a file, in order.
+
+    Raises:
+        UserError: a file that is not what the network reads, or a task of neither classes nor numbers.
+    """
+    about = module.about
+    if about.answer.column is None:
+        raise UserError(f"{about.words}: scores of a {about.kind} task are no probabilities; take them from Python")
+    found: list[Prediction] = []
+    with torch.no_grad(), progress.bar("predicting", len(files)) as advance:
+        for begin in range(0, len(files), BATCH):
+            some = files[begin : begin + BATCH]
+            answers = module(module.read(some)).double()
+            for file, row in zip(some, answers, strict=True):
+                if about.answer.range is None:
+                    found.append(Prediction(str(file), tuple(row.softmax(0).tolist())))
+                else:
+                    found.append(Prediction(str(file), value=float(row)))
+                advance()
+    return found

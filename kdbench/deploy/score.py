@@ -1,0 +1,110 @@
+"""Scores of a network's answers: by the metrics of the task's kind, on raw rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench import kinds
+from kdbench.base.progress import Progress
+from kdbench.contract import Batch, Out, Rows
+from kdbench.data.feed.loader import RawInOrder
+from kdbench.deploy import rows
+from kdbench.deploy.about import About
+from kdbench.deploy.module import Deployed
+from kdbench.kinds.base import Evidence, Scaling
+
+Answers = Callable[[Tensor], Tensor]
+
+
+class Sheet:
+    """Collects answers batch by batch and scores them.
+
+    Args:
+        about: of the network that answers.
+        y: (N,) targets of all rows, in the task's own unit.
+    """
+
+    def __init__(self, about: About, y: Any) -> None:
+        self._kind = kinds.kind(about.kind)
+        answer = about.answer
+        self._scaling, self._scaled = Scaling(answer.offset, answer.scale), answer.range is not None
+        self._about, self._y = about, y
+        self._answers: list[Any] = []
+
+    def add(self, index: Tensor, answers: Tensor) -> None:
+        """Answers for some rows, in the task's unit."""
+        scores = (answers - self._scaling.offset) / self._scaling.scale if self._scaled else answers
+        batch = Batch({}, self._kind.scaled(self._y[index], self._scaling), index)
+        self._answers.append(self._kind.answer(Out(scores), batch, self._scaling))
+
+    def metrics(self) -> dict[str, float]:
+        """The task's metrics, primary first; those that compare with a teacher or with training rows are left out."""
+        scored = self._about.scored
+        return self._kind.score([scored.primary, *scored.also], Evidence(self._kind.joined(self._answers), self._y))
+
+
+def score(
+    about: About, answers: Sequence[Answers], given: Rows, progress: Progress, doing: str
+) -> tuple[list[dict[str, float]], float]:
+    """Metrics of several that answer for the same rows, and the largest difference between the first and the others.
+
+    Args:
+        answers: from raw rows (N, ...) to answers, as of :class:`kdbench.deploy.module.Deployed`.
+        given: raw rows, with the one input that is asked for.
+        doing: what the bar says.
+
+    Returns:
+        Metrics of each; and the largest of |a - b| / (1 + |b|) over all answers a of others and b of the first.
+    """
+    sheets, worst = [Sheet(about, given.y) for _ in answers], 0.0
+    batches = RawInOrder(given)
+    with torch.no_grad(), progress.bar(doing, len(batches)) as advance:
+        for index, raw in batches:
+            said = [answer(raw.x[about.raw.name]) for answer in answers]
+            for sheet, one in zip(sheets, said, strict=True):
+                sheet.add(index, one)
+            worst = max([worst, *(_apart(one, said[0]) for one in said[1:])])
+            advance()
+    return [sheet.metrics() for sheet in sheets], worst
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """Infinite where shapes differ or something is not a number."""
+    if a.shape != b.shape:
+        return float("inf")
+    apart = ((a - b).abs() / (1 + b.abs())).max().item() if len(b) else 0.0
+    return apart if apart == apart else float("inf")
+
+
+@dataclass(frozen=True)
+class OnFolder:
+    """How a network does on a labelled folder.
+
+    Attributes:
+        metrics: by name, primary first.
+        rows: of each class, in the order of the network's; of a regression all in one.
+    """
+
+    metrics: Mapping[str, float]
+    rows: tuple[int, ...]
+
+
+def score_folder(module: Deployed, folder: Path, progress: Progress) -> OnFolder:
+    """Scores a network on a labelled folder of the form that its task's own data have.
+
+    Raises:
+        UserError: as :func:`kdbench.deploy.rows.labelled`.
+    """
+    about = module.about
+    with tempfile.TemporaryDirectory(prefix="kdbench-") as scratch:
+        given = rows.labelled(about, folder, Path(scratch), progress)
+        (metrics,), _ = score(about, [module], given, progress, f"scoring {folder.name}")
+    counts = torch.bincount(given.y, minlength=about.answer.outputs) if about.answer.range is None else None
+    return OnFolder(metrics, tuple(counts.tolist()) if counts is not None else (len(given.y),))
