@@ -13,7 +13,8 @@ from kdbench.records.files import Record
 from kdbench.runs.earlier import Begun
 from kdbench.runs.request import Request
 from kdbench.watch.files import Curves, Log
-from kdbench.watch.trackers import About, Tracking, told
+from kdbench.watch.libraries import About
+from kdbench.watch.trackers import Tracking, told
 
 LOG, CURVES = "log.txt", "curves.csv"
 

@@ -1,4 +1,4 @@
-"""TensorBoard, Weights & Biases and MLflow, each through its own library.
+"""One small protocol, and TensorBoard, Weights & Biases and MLflow behind it, each through its own library.
 
 Where they write and to whom is theirs to say, by their own environment variables (``WANDB_MODE``,
 ``MLFLOW_TRACKING_URI`` and so on); without any they write into the home folder, and Weights & Biases sends.
@@ -9,11 +9,39 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
-
-from kdbench.watch.trackers import About
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 PROJECT = "kdbench"
+
+
+@dataclass(frozen=True)
+class About:
+    """The run that is tracked.
+
+    Attributes:
+        name: for people; ``key`` is its run id, the same when a killed run goes on.
+        facts: method, task, seed, hyper-parameters and the like, by dotted names.
+        folder: of the home, for what trackers keep on disk.
+    """
+
+    name: str
+    key: str
+    facts: Mapping[str, str | int | float | bool | None]
+    folder: Path
+
+
+class Tracker(Protocol):
+    """What a library is told of one run; made with its :class:`About`."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Values by name, after so many optimiser steps of the run."""
+        ...
+
+    def close(self, ok: bool) -> None:
+        """The run has ended, well or not."""
+        ...
 
 
 class TensorBoard:

@@ -1,68 +1,33 @@
-"""Other people's trackers behind one small protocol. They never change a run, and none of their failures ends one."""
+"""The trackers of a run: they never change it, and none of their failures ends it."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kdbench.base.errors import UserError, described, nearest
 from kdbench.base.progress import Point
+from kdbench.watch.libraries import About, MLflow, TensorBoard, Tracker, Wandb
 
 EXTRA = "track"
 
 
 @dataclass(frozen=True)
-class About:
-    """The run that is tracked.
-
-    Attributes:
-        name: for people; ``key`` is its run id, the same when a killed run goes on.
-        facts: method, task, seed, hyper-parameters and the like, by dotted names.
-        folder: of the home, for what trackers keep on disk.
-    """
-
-    name: str
-    key: str
-    facts: Mapping[str, str | int | float | bool | None]
-    folder: Path
-
-
-class Tracker(Protocol):
-    """What a library is told of one run; made with its :class:`About`."""
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Values by name, after so many optimiser steps of the run."""
-        ...
-
-    def close(self, ok: bool) -> None:
-        """The run has ended, well or not."""
-        ...
-
-
-@dataclass(frozen=True)
 class Library:
-    """Where a tracker is: its class, and the modules it cannot do without."""
+    """A tracker, which imports its library when it is made, and the modules it cannot do without."""
 
-    tracker: str
+    make: Callable[[About], Tracker]
     modules: tuple[str, ...]
-
-    def make(self, about: About) -> Tracker:
-        """Imports the library and begins a run, or goes on with it."""
-        module, _, name = self.tracker.partition(":")
-        made: Tracker = getattr(importlib.import_module(module), name)(about)
-        return made
 
 
 TRACKERS = {
-    "tensorboard": Library("kdbench.watch.libraries:TensorBoard", ("tensorboard",)),
-    "wandb": Library("kdbench.watch.libraries:Wandb", ("wandb",)),
-    "mlflow": Library("kdbench.watch.libraries:MLflow", ("mlflow", "sqlalchemy", "alembic")),
+    "tensorboard": Library(TensorBoard, ("tensorboard",)),
+    "wandb": Library(Wandb, ("wandb",)),
+    "mlflow": Library(MLflow, ("mlflow", "sqlalchemy", "alembic")),
 }
 
 

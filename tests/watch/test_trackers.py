@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,8 @@ from kdbench.runs import run
 from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
 from kdbench.watch import trackers
-from kdbench.watch.trackers import TRACKERS, About, Library, Tracking, require
+from kdbench.watch.libraries import About
+from kdbench.watch.trackers import TRACKERS, Library, Tracking, require
 
 TOLD: list[tuple[str, int, dict[str, float]]] = []
 
@@ -56,9 +56,8 @@ class Broken(Nosy):
 @pytest.fixture(autouse=True)
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     TOLD.clear()
-    monkeypatch.setitem(sys.modules, "ours", SimpleNamespace(Nosy=Nosy, Broken=Broken))
-    monkeypatch.setitem(TRACKERS, "nosy", Library("ours:Nosy", ()))
-    monkeypatch.setitem(TRACKERS, "broken", Library("ours:Broken", ()))
+    monkeypatch.setitem(TRACKERS, "nosy", Library(Nosy, ()))
+    monkeypatch.setitem(TRACKERS, "broken", Library(Broken, ()))
 
 
 def about(folder: Path, key: str = "abc123") -> About:
