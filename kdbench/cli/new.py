@@ -53,7 +53,11 @@ def new_task(
     standalone: Standalone = False,
     to: To = None,
 ) -> None:
-    """Write a task on your own pictures that runs as it stands: its file, and one that describes the data."""
+    """Write a task on your own pictures that runs as it stands: its file, and one that describes the data.
+
+    Both are written into this folder; within a checkout of kdbench, into tasks/ and kdbench/data/sets/.
+    """
+    from kdbench.records.provenance import ROOT
     from kdbench.scaffold import new_task as write
 
     _require_standalone(to, standalone, "a task lies in tasks/")
@@ -62,8 +66,9 @@ def new_task(
     if len(named) != 1:
         raise UserError("name the data with one of --folder, --parquet and --hub")
     source, where = named[0]
+    here = None if Path.cwd().is_relative_to(ROOT) else Path.cwd()
     columns = {"label": label, "target": target, "image": image}
-    _tell(write(name, source, where, config=config, **columns, standalone=standalone, to=to))  # type: ignore[arg-type]
+    _tell(write(name, source, where, config=config, **columns, standalone=standalone, to=to, here=here))  # type: ignore[arg-type]
 
 
 def _tell(made: Made) -> None:

@@ -22,6 +22,8 @@ from kdbench.specs.task import TaskSpec
 
 BESIDE = {"tasks/{name}.yaml": "task.yaml", "kdbench/data/sets/{set}.yaml": "set.yaml"}
 """Files of a task in a checkout, and their templates."""
+HERE = {"{name}.yaml": "task.yaml", "sets/{set}.yaml": "set.yaml"}
+"""Files of a task in a folder of one's own."""
 STANDALONE = {
     "pyproject.toml": "task_pyproject.toml",
     "README.md": "task_README.md",
@@ -45,6 +47,7 @@ def new_task(
     image: str | None = None,
     standalone: bool = False,
     to: Path | None = None,
+    here: Path | None = None,
 ) -> Made:
     """Looks at the data and writes a task that runs as it stands: two small nets, 30 epochs, not ranked.
 
@@ -56,13 +59,16 @@ def new_task(
         image: column of the pictures.
         standalone: a package with entry points instead of files in this checkout.
         to: folder of the standalone package; ``kdbench-<data set>`` here when None.
+        here: a folder of one's own, for a task that is named by its path; None for this checkout.
 
     Raises:
         UserError: the name is taken or malformed, the data are not as expected, a file is there already, or this is no
             checkout.
     """
     data_set = _checked(name)
-    if not standalone and not (ROOT / "tasks").is_dir():
+    if here is not None and not standalone and "/" in name:
+        raise UserError(f"{name!r}: a task in a folder of yours is named by its file, in one part without '/'")
+    if not standalone and here is None and not (ROOT / "tasks").is_dir():
         raise UserError("kdbench runs outside a checkout; give --standalone for a package of your own")
     if label is not None and target is not None:
         raise UserError("give --label for classes or --target for a number, not both")
@@ -73,32 +79,37 @@ def new_task(
     if source != "hub" and config is not None:
         raise UserError("--config belongs to --hub")
     found = _look(source, where, config, label, target, image)
-    facts = {"name": name, "set": data_set, **found}
+    facts, typed = {"name": name, "set": data_set, **found}, name
     if standalone:
         package = re.sub(r"\W", "_", f"kdbench_{data_set}")
         folder, plan = (to or Path(f"kdbench-{data_set}")).absolute(), STANDALONE
         facts |= {"package": package, "version": __version__, "nested": "/" in name}
         first: tuple[str, ...] = (f"pip install -e {shlex.quote(str(folder))}",)
+    elif here is not None:
+        folder, plan, first, typed = here, HERE, (), f"./{name}.yaml"
     else:
         folder, plan, first = ROOT, BESIDE, ()
-    then = (f"kdbench check {name}", f"kdbench evaluate --method plain --task {name} --smoke")
+    then: tuple[str, ...] = (
+        f"kdbench check {typed}", f"kdbench evaluate --method plain --task {typed} --smoke",
+    )  # fmt: skip
+    if here is not None:
+        then += (f"kdbench distill --task {typed}",)
     judge = functools.partial(_sound, name, data_set)
     return Made(folder, write(folder, plan, facts, judge), (*first, *then), tuple(found["notes"]))
 
 
 def _sound(name: str, data_set: str, path: Path, text: str) -> None:
     """Refuses a file that could not be read back, for a name in the data that no file can state."""
-    kind = next((kind for kind in ("tasks", "sets") if kind in path.parts and path.suffix == ".yaml"), None)
-    if kind is None:
+    if path.suffix != ".yaml":
         return
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / path.name
         written.write_text(text, encoding="utf-8")
         try:
-            if kind == "tasks":
-                read_as(TaskSpec, written, name=name)
-            else:
+            if path.parent.name == "sets":
                 read_as(SetSpec, written, name=data_set)
+            else:
+                read_as(TaskSpec, written, name=name)
         except UserError as error:
             why = re.sub(rf"{re.escape(str(written))}(:\d+)?: ", "", str(error))
             raise UserError(f"these data cannot be described: {why}; rename the file, folder or column") from error

@@ -20,6 +20,8 @@ from kdbench.specs.registry import CARD, SLUG
 
 ADAPTER = "adapter.py"
 TASK = ".yaml"
+SETS = "sets"
+"""Folder beside a task's file with its data sets."""
 PACKAGE = "kdbench_local_"
 """What the name of a local folder's package begins with."""
 
@@ -90,6 +92,11 @@ def task(text: str) -> str:
         UserError: there is no such file, or its name is taken.
     """
     return _take("task", _absolute(text), text) if is_path(text) else text
+
+
+def set_folders() -> list[Path]:
+    """Where tasks of one's own keep what their data are: ``sets/`` beside the file."""
+    return [one.path.parent / SETS for (kind, _), one in _given.items() if kind == "task"]
 
 
 def used(config: RunConfig) -> tuple[Local, ...]:
@@ -176,7 +183,8 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _parts(kind: str, path: Path) -> Iterator[tuple[str, str]]:
-    for file in _files(path) if kind == "method" else [path]:
+    beside = sorted((path.parent / SETS).glob(f"*{TASK}")) if kind == "task" else []
+    for file in _files(path) if kind == "method" else [path, *beside]:
         yield file.relative_to(path.parent).as_posix(), sha256_file(file)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from kdbench.checks import check_task
 from kdbench.data import Place, status
 from kdbench.data.decode import specification
 from kdbench.data.feed import described
-from kdbench.specs import registry
+from kdbench.specs import local, registry
 
 
 @pytest.fixture
@@ -164,6 +165,40 @@ def test_in_a_checkout_both_files_go_where_those_of_the_tree_are(
     assert [path.as_posix() for path in made.files] == ["tasks/scans/all.yaml", "kdbench/data/sets/scans.yaml"]
     with pytest.raises(UserError, match="is there already"):
         scaffold.new_task("scans/all", "folder", str(folder))
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Forgets what was named by its path."""
+
+    def forget() -> None:
+        monkeypatch.setattr(local, "_given", {})
+        monkeypatch.setattr(registry, "_added_tasks", {})
+        registry._forget()
+
+    forget()
+    yield forget
+    monkeypatch.undo()
+    registry._forget()
+
+
+def test_in_a_folder_of_ones_own_both_files_lie_there_and_run_by_path(folder: Path, tmp_path: Path, forgotten) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with pytest.raises(UserError, match="named by its file, in one part without '/'"):
+        scaffold.new_task("scans/all", "folder", str(folder), here=mine)
+    made = scaffold.new_task("scans", "folder", str(folder), here=mine)
+    assert [path.as_posix() for path in made.files] == ["scans.yaml", "sets/scans.yaml"]
+    assert made.next[-1] == "kdbench distill --task ./scans.yaml"
+    assert "scans" not in specification.set_names()
+    name = local.task(str(mine / "scans.yaml"))
+    assert specification.set_files()["scans"] == mine / "sets" / "scans.yaml"
+    before = local._given["task", name].digest
+    assert status.status(registry.task(name), None, tmp_path / "cache").state == "found"
+    (mine / "sets" / "scans.yaml").write_text((mine / "sets" / "scans.yaml").read_text() + "# changed\n")
+    forgotten()
+    local.task(str(mine / "scans.yaml"))
+    assert local._given["task", name].digest != before  # the data's file decides a run too
 
 
 @pytest.mark.parametrize(

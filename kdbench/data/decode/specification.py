@@ -16,6 +16,7 @@ from kdbench.base import plugins
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.yamlfile import read_as
 from kdbench.data.decode.place import find_folder
+from kdbench.specs import local
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
@@ -355,7 +356,7 @@ class SetSpec(_Model):
 
 
 def set_files() -> dict[str, Path]:
-    """Data set name to file: those described here, then those of plugins; without names that two files have."""
+    """Data set name to file: of this package, plugins and tasks named by path; without names that two files have."""
     return {name: paths[0] for name, paths in _files().items() if len(paths) == 1}
 
 
@@ -369,7 +370,7 @@ def shared_name(name: str) -> str | None:
 
 def _files() -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for folder in (SETS, *plugins.folders(plugins.SETS)):
+    for folder in dict.fromkeys((SETS, *plugins.folders(plugins.SETS), *local.set_folders())):
         for path in sorted(folder.glob("*.yaml")):
             found.setdefault(path.stem, []).append(path)
     return found
