@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from kdbench.api.names import tasks as tasks
     from kdbench.api.results import results as results
     from kdbench.base.errors import UserError as UserError
+    from kdbench.contract import Method as Method
     from kdbench.deploy.load import load_student as load_student
     from kdbench.deploy.load import load_teacher as load_teacher
+    from kdbench.specs.nets import net as net
 
 _OFFERED = {
     "Distiller": "kdbench.api.distiller",
+    "Method": "kdbench.contract",
     "UserError": "kdbench.base.errors",
     "load_student": "kdbench.deploy.load",
     "load_teacher": "kdbench.deploy.load",
+    "net": "kdbench.specs.nets",
 }
 """Name to the module that has it. Names that are packages too are called by them, see :mod:`kdbench.base.verbs`."""
 _MODULES = ("losses", "methods", "results", "tasks")

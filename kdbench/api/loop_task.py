@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench import kinds
+from kdbench import kinds, models
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import generator
 from kdbench.contract import At, Batch, Network, NotApplicable, Out, Rows, TaskInfo
@@ -135,6 +135,10 @@ class LoopTask:
     def build_student(self) -> Network:
         """Refused: what makes the loop's networks is not known here."""
         raise NotApplicable("it makes students of its own; give Distiller a list of students")
+
+    def build_net(self, net: str, input: str = "image") -> Network:
+        """A network by name, for an input of the example."""
+        return models.build(net, self.raw_shape[input], self.classes, input_name=input).to(self.device)
 
 
 class _At(At):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 LONGEST = 2000
 """Characters of a message; a longer one loses its middle."""
+_KDBENCH = Path(__file__).parents[1]
 
 
 class UserError(Exception):
@@ -46,10 +47,14 @@ def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
     return f" (did you mean {' or '.join(repr(name) for name in close)}?)"
 
 
-def described(error: BaseException) -> str:
+def described(error: BaseException, *, ours: bool = True) -> str:
     """An exception in one line with the place it came from: ``too wide (my_method/adapter.py, line 12, in losses)``.
 
-    The place is the innermost line of a method's own code, a folder with a card; without one, of kdbench; else of all.
+    The place is the innermost line of a method's own code, a folder with a card; without one, of the user's, which is
+    in no library; else of kdbench; else of all.
+
+    Args:
+        ours: whether a place in kdbench or a library is named, too.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     if len(text) > LONGEST // 2:
@@ -58,11 +63,18 @@ def described(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{error.msg} ({_short(Path(error.filename))}, line {error.lineno})"
     own = [(path, frame) for path, frame in frames if _method_folder(path) is not None]
-    ours = [(path, frame) for path, frame in frames if path.is_relative_to(Path(__file__).parents[1])]
-    if not (chosen := own or ours or frames):
+    mine = [(path, frame) for path, frame in frames if path.is_relative_to(_KDBENCH)]
+    users = [(path, frame) for path, frame in frames if path not in dict(mine) and not _is_library(path)]
+    if not (chosen := own or users or (ours and (mine or frames))):
         return text
     path, frame = chosen[-1]
     return f"{text} ({_short(path)}, line {frame.lineno}, in {frame.name})"
+
+
+def _is_library(path: Path) -> bool:
+    return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(
+        Path(traceback.__file__).parent
+    )
 
 
 def _method_folder(path: Path) -> Path | None:

@@ -89,6 +89,11 @@ class Home:
         return self.root / "data"
 
     @property
+    def objects(self) -> Path:
+        """What was made of Python objects, by content."""
+        return self.root / "objects"
+
+    @property
     def gates(self) -> Path:
         """Plain measured against plain, by task and device."""
         return self.root / "gates"

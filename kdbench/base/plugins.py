@@ -1,4 +1,4 @@
-"""Plugins: packages that installed distributions name as entry points, and folders that are made packages.
+"""Plugins: packages that installed distributions name as entry points, and folders and files that are made modules.
 
 None of them is imported to be found.
 """
@@ -31,6 +31,8 @@ KINDS = "kdbench.kinds"
 """Entry points that name a module with a kind of task."""
 DEVICES = "kdbench.devices"
 """Entry points that name a module with a backend of a kind of device."""
+NETS = "kdbench.nets"
+"""Entry points that name a module which declares the net of the entry point's name."""
 
 
 def packages(group: str) -> dict[str, str]:
@@ -40,11 +42,8 @@ def packages(group: str) -> dict[str, str]:
 
 def distributions() -> set[str]:
     """Names of the installed distributions that bring a plugin, normalised."""
-    entries = [
-        entry
-        for group in (METHODS, TASKS, SETS, SOURCES, KINDS, DEVICES)
-        for entry in metadata.entry_points(group=group)
-    ]
+    groups = (METHODS, TASKS, SETS, SOURCES, KINDS, DEVICES, NETS)
+    entries = [entry for group in groups for entry in metadata.entry_points(group=group)]
     return {re.sub(r"[-_.]+", "-", entry.dist.name).lower() for entry in entries if entry.dist is not None}
 
 
@@ -68,6 +67,18 @@ def package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def module_folder(module: str) -> Path:
+    """Folder of a package, or of the file of a module. Only its parents are imported.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or not (spec.submodule_search_locations or spec.origin):
+        raise UserError(f"module {module!r} is not installed; install its package again")
+    return Path(next(iter(spec.submodule_search_locations or [str(Path(str(spec.origin)).parent)])))
+
+
 class _Folders(MetaPathFinder):
     """Finds the packages that :func:`add_package` has named."""
 
@@ -75,10 +86,12 @@ class _Folders(MetaPathFinder):
         self.of: dict[str, Path] = {}
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
-        """The package of that name; with or without ``__init__.py``, as any folder on Python's path."""
+        """The module of a file, or the package of a folder, with or without ``__init__.py`` as on Python's path."""
         folder = self.of.get(name)
         if folder is None:
             return None
+        if folder.is_file():
+            return importlib.util.spec_from_file_location(name, folder)
         file = folder / "__init__.py"
         if file.is_file():
             return importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(folder)])
@@ -91,7 +104,7 @@ _folders = _Folders()
 
 
 def add_package(name: str, folder: Path) -> None:
-    """Makes a folder a package of this process, wherever it lies."""
+    """Makes a folder a package of this process, or a Python file a module, wherever it lies."""
     _folders.of[name] = folder
     if _folders not in sys.meta_path:
         sys.meta_path.append(_folders)

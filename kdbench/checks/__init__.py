@@ -13,6 +13,7 @@ from pathlib import Path
 from kdbench import kinds
 from kdbench.base.errors import UserError, nearest
 from kdbench.checks import golden, rules
+from kdbench.checks.nets import check_net
 from kdbench.checks.result import CheckResult, Skipped, Verdict
 from kdbench.checks.tasks import check_task
 from kdbench.checks.tiny import TWO_INPUTS, method_config, scenes, tiny
@@ -21,7 +22,7 @@ from kdbench.engine.assemble import needs_of
 from kdbench.specs import registry
 from kdbench.specs.registry import MethodRef
 
-__all__ = ["CheckResult", "check_method", "check_task"]
+__all__ = ["CheckResult", "check_method", "check_net", "check_task"]
 
 
 def check_method(name: str, *, tasks: Collection[str] | None = None) -> list[CheckResult]:

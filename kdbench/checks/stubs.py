@@ -131,6 +131,9 @@ class StubTask:
     def build_student(self) -> Network:
         return Stub(Out(torch.zeros(self.n_train, self.classes)))
 
+    def build_net(self, net: str, input: str = INPUT) -> Network:
+        return self.build_student()
+
     def gather(self, rows: Tensor) -> Tensor:
         return rows
 

@@ -53,6 +53,12 @@ Track = Annotated[
     list[str] | None,
     typer.Option("--track", help="tensorboard, wandb or mlflow: is told of each run; may be repeated."),
 ]
+Local = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--local", help="A Python file with nets, a method's folder or a task file of yours; may be repeated."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -74,6 +80,18 @@ def progress(label: str = "", *, verbose: bool = False) -> Any:
     from kdbench.watch.screen import terminal
 
     return terminal(label, verbose=verbose) if speaks() else Progress.silent()
+
+
+def take_local(paths: list[str] | None) -> None:
+    """Makes what lies at paths of one's own known by its name.
+
+    Raises:
+        UserError: nothing of the kind lies there, or its name is taken.
+    """
+    from kdbench.specs import local
+
+    for path in paths or ():
+        local.add(path)
 
 
 def show(*things: Any) -> None:

@@ -18,7 +18,7 @@ Standalone = Annotated[
 ]
 To = Annotated[Path | None, typer.Option("--to", help="With --standalone: its folder [default: kdbench-NAME].")]
 
-new_app = typer.Typer(help="Start a method or a task of your own.", rich_markup_mode=None)
+new_app = typer.Typer(help="Start a method, a task or a net of your own.", rich_markup_mode=None)
 app.add_typer(new_app, name="new")
 
 
@@ -33,6 +33,17 @@ def new_method(
 
     _require_standalone(to, standalone, "a method lies in methods/")
     _tell(write(name, standalone=standalone, to=to))
+
+
+@new_app.command("net")
+def new_net(
+    name: Annotated[str, typer.Argument(help="Small letters, digits and '_'.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Folder of the file [default: this one].")] = None,
+) -> None:
+    """Write a Python file with a net that runs as it stands, to be named with --local."""
+    from kdbench.scaffold import new_net as write
+
+    _tell(write(name, to=to))
 
 
 @new_app.command("task")

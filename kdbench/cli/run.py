@@ -16,6 +16,7 @@ from kdbench.cli.common import (
     DataFolder,
     Device,
     Json,
+    Local,
     Out,
     Track,
     Verbose,
@@ -23,6 +24,7 @@ from kdbench.cli.common import (
     home_of,
     progress,
     show,
+    take_local,
     warn,
 )
 
@@ -45,6 +47,7 @@ def evaluate(
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
     device: Device = "auto",
     smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
+    local: Local = None,
     out: Out = None,
     data: DataFolder = None,
     overhead: Annotated[
@@ -71,7 +74,7 @@ def evaluate(
             raise UserError("give --seed or --seeds, not both")
         wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
         done = evaluate_seeds(
-            Command(_order(method, task, overrides, smoke), device, out, data),
+            Command(_order(method, task, overrides, local, smoke), device, out, data),
             seeds=wanted, overhead=overhead, force=force, progress=screen, track=trackers,
             announce=lambda record: print(tables.run_line(record), file=sys.stderr, flush=True),
         )  # fmt: skip
@@ -113,6 +116,7 @@ def overhead(
     task: Annotated[str, typer.Option("--task", "-t", help="Task, or a .yaml of yours.")],
     device: Device = "auto",
     mode: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How closely.")] = "full",
+    local: Local = None,
     out: Out = None,
     data: DataFolder = None,
     as_json: Json = False,
@@ -121,7 +125,7 @@ def overhead(
     from kdbench.runs.evaluate import Command, measure_only
     from kdbench.terminal import tables
 
-    command = Command(_order(method, task, overrides), device, out, data)
+    command = Command(_order(method, task, overrides, local), device, out, data)
     screen = progress(f"{command.said}:")
     with screen.bar("loading and scoring", None):
         block = measure_only(command, mode, screen)
@@ -131,11 +135,14 @@ def overhead(
         show(tables.overhead(block, f"{command.said} ({mode})"))
 
 
-def _order(method: str, task: str, overrides: list[str] | None, smoke: bool = False) -> ConfigOrder:
+def _order(
+    method: str, task: str, overrides: list[str] | None, own: list[str] | None, smoke: bool = False
+) -> ConfigOrder:
     """The configuration that was typed, with names for paths."""
     from kdbench.specs import local
     from kdbench.specs.order import ConfigOrder
 
+    take_local(own)
     return ConfigOrder(
         method=local.method(method), task=local.task(task), overrides=tuple(overrides or ()), smoke=smoke
     )
@@ -152,6 +159,7 @@ def verify(
         str, typer.Option("--device", help="With --rerun: where, as for evaluate [default: its own kind].")
     ] = "auto",
     by: Annotated[str, typer.Option("--by", help="Who verifies, for the side file.")] = "local",
+    local: Local = None,
     out: Out = None,
     data: DataFolder = None,
 ) -> None:
@@ -164,6 +172,7 @@ def verify(
         raise UserError("--seed belongs to --rerun")
     if device != "auto" and not rerun:
         raise UserError("--device belongs to --rerun; the other checks take the record's own")
+    take_local(local)
     if not record.is_file():
         raise UserError(f"{record} is no file; name a record, e.g. one below the home folder's records")
     home, folder = home_of(out), data_folder(data)
@@ -175,7 +184,7 @@ def verify(
             from kdbench import identity
             from kdbench.devices.machine import environment
 
-            for line in identity.differences(what, environment()):
+            for line in (*identity.differences(what, environment()), *checks.changes(what)):
                 warn(line)
         if replay:
             findings.append(checks.replay(what, *place))
@@ -191,29 +200,56 @@ def verify(
         raise typer.Exit(EXIT_FAILED)
 
 
+def _is_net(name: str) -> bool:
+    """Whether a word names a net, and neither a method nor a task."""
+    from kdbench import models
+    from kdbench.specs import registry
+
+    if name in registry.methods() or name in registry.task_files() or name.startswith((".", "/", "~")):
+        return False
+    try:
+        models.recipe(name)
+    except UserError:
+        return False
+    return True
+
+
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="Method, variant or task, or the path of one of yours.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Method, variant, task or net, or the path of a method or task of yours.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every registered method and variant.")] = False,
+    shape: Annotated[
+        str, typer.Option("--shape", help="Of a net: the shape of its inputs, channels first.")
+    ] = "3,32,32",
+    classes: Annotated[int, typer.Option("--classes", min=1, help="Of a net: how many classes it is asked for.")] = 10,
+    own: Local = None,
     out: Out = None,
     data: DataFolder = None,
 ) -> None:
-    """Run the contract tests on a method, or a task's own checks, and say what failed and what to do."""
+    """Run the contract tests on a method, a task's own checks, or say what a net offers to which methods."""
     from kdbench.base.errors import nearest
     from kdbench.base.home import data_folder
     from kdbench.base.progress import Progress
     from kdbench.specs import local, registry
-    from kdbench.terminal import tables
+    from kdbench.terminal import nets, tables
 
     if (name is None) != everything:
-        raise UserError("name one method or task, or give --all")
+        raise UserError("name one method, task or net, or give --all")
+    take_local(own)
+    if name is not None and _is_net(name):
+        from kdbench.checks.nets import check_net, parse_shape
+
+        show(*nets.checked(check_net(name, parse_shape(shape), classes)))
+        return
     of_tasks = name is not None and (name.endswith(local.TASK) or name in registry.task_files())
     if name is not None:
         name = local.task(name) if of_tasks else local.method(name)
     names = [name] if name is not None else sorted(registry.methods())
     if not of_tasks and name is not None and name not in registry.methods() and "@" not in name:
         known = [*registry.methods(), *registry.task_files()]
-        raise UserError(f"no method or task is called {name!r}{nearest(name, known)}; `kdbench list` shows all")
+        raise UserError(f"no method, task or net is called {name!r}{nearest(name, known)}; `kdbench list` shows all")
     look_up = registry.task if of_tasks else registry.method
     names = [look_up(one).name for one in names]  # a malformed file is said before torch is loaded
     home, folder, screen = home_of(out), data_folder(data), progress()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from kdbench.base.errors import UserError
-from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Out, app, home_of, rows_of, show, warn
+from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Local, Out, app, home_of, rows_of, show, take_local, warn
 
 list_app = typer.Typer(help="List methods or tasks.", rich_markup_mode=None)
 show_app = typer.Typer(help="Show one method or task whole.", rich_markup_mode=None)
@@ -142,6 +142,7 @@ def compare(
     first: Annotated[str, typer.Argument(help="A method, 'METHOD KEY=VALUE ...', or a run id for its seeds.")],
     second: Annotated[str, typer.Argument(help="What to compare with it, likewise.")],
     task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
+    own: Local = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -150,6 +151,8 @@ def compare(
     from kdbench.specs import local, registry
     from kdbench.terminal import tables
 
+    take_local(own)
+    first, second = (local.first_word(text) for text in (first, second))
     for text in (first, second):
         side(text)  # said before the index is read
     where = {"task": registry.task(local.task(task)).name} if task is not None else {}

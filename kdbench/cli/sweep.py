@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdbench.cli.common import EXIT_FAILED, EXIT_NOTHING_RAN, DataFolder, Out, Track, app, home_of, show, warn
+from kdbench.cli.common import (
+    EXIT_FAILED,
+    EXIT_NOTHING_RAN,
+    DataFolder,
+    Local,
+    Out,
+    Track,
+    app,
+    home_of,
+    show,
+    take_local,
+    warn,
+)
 
 
 @app.command()
@@ -43,6 +55,7 @@ def sweep(
     track: Track = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
     out: Out = None,
+    local: Local = None,
     data: DataFolder = None,
 ) -> None:
     """Run methods x tasks x seeds; what has a record is not run again."""
@@ -56,6 +69,7 @@ def sweep(
     from kdbench.sweep.rounds import Sweep
     from kdbench.watch.trackers import require
 
+    take_local(local)
     launch.require(launcher)
     trackers = require(track or ())
     checkpoint_seconds()

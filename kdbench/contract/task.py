@@ -88,3 +88,8 @@ class TaskInfo(Protocol):
 
     def build_student(self) -> Network:
         """One more network of the student's architecture, freshly initialised."""
+
+    def build_net(self, net: str, input: str = "image") -> Network:
+        """A network by name, freshly initialised, such as a teacher assistant between teacher and student: any that a
+        task can name. The name is a hyper-parameter of type ``net``, so that the net's code is part of the run's
+        identity."""

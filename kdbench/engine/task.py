@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -187,6 +188,7 @@ class Task:
         self.optimizer: Mapping[str, Any] = spec.train.optimizer.model_dump()
         self._keeper = keeper
         self._peers = 0
+        self._built: Counter[str] = Counter()
         self.started_from: str | None = None
         self.scaling = self._kind.scaling(data.train, data.label_range)  # scores are computed after its inverse
         self.label_range = self.scaling.label_range
@@ -294,6 +296,14 @@ class Task:
                     if loaded.said:
                         self._keeper.announce(loaded.said)
         return arrange.student(net.to(self.device), self.options)
+
+    def build_net(self, net: str, input: str = "image") -> Network:
+        """A network by name from stream ``net-<name>-k``, k counting those of this name."""
+        number = self._built[net]
+        self._built[net] += 1
+        with seeded(self.seed, "net", net, number):
+            made = build_network(net, input, self.data)
+        return arrange.student(made.to(self.device), self.options)
 
     def loader(self, stage: Stage, drop_below: int) -> Loader:
         """The batches of a stage."""

@@ -48,7 +48,7 @@ def of(config: RunConfig, data: str | None = None) -> Identity:
     """
     taught = reads_teachers(config)
     pair = config.task.pair
-    nets = [pair.student.net, *(teacher.net for teacher in pair.teachers.values() if taught)]
+    nets = [pair.student.net, *(teacher.net for teacher in pair.teachers.values() if taught), *config.method.nets()]
     return Identity(
         code=sourcecode.of_method(config.method), nets=sourcecode.of_nets(nets), data=data,
         weights=of_weights(config.task, taught),
@@ -59,7 +59,7 @@ def of_artefacts(config: RunConfig, data: str) -> Identity:
     """The identity of what a method keeps for all students of a task: nothing of student or inner method is in it."""
     own = of(config, data)
     student = config.task.pair.student.net
-    taught = {teacher.net for teacher in config.task.pair.teachers.values()}
+    taught = {*config.method.nets(), *(teacher.net for teacher in config.task.pair.teachers.values())}
     name = config.method.ref.card.name
     return Identity(
         code={name: own.code[name]},
@@ -95,7 +95,7 @@ def _hashed(path: Path, key: str) -> str:
         return sha256_file(path)
     except OSError as error:
         what = "no weights at" if isinstance(error, FileNotFoundError) else f"{error.strerror or error}:"
-        raise UserError(f"{key}: {what} {str(path)!r}; name a file, 'hub:<id>' or 'timm'") from error
+        raise UserError(f"{key}: {what} {str(path)!r}; name a file, 'hub:<id>' or 'own'") from error
 
 
 def changes(record: Record, now: Identity, version: str, rows: RowsRead | None = None) -> list[str]:

@@ -21,7 +21,7 @@ def table() -> dict[str, Any]:
         if package.startswith(OWN):
             versions = found["methods"].setdefault(name, {})
             _add(versions.setdefault(registry.card(name).version, []), sourcecode.method_digest(name))
-    for family in models.known():
+    for family in models.own():
         digest = sourcecode.net_digest(re.sub(r"<\w+>", "8", family))  # of a pattern any net
         _add(found["nets"].setdefault(family, {}).setdefault(str(ENGINE_VERSION), []), digest)
     return found

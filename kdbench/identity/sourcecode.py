@@ -18,8 +18,10 @@ from typing import Any
 
 from kdbench import ENGINE_VERSION, models
 from kdbench.base import plugins
+from kdbench.base.content import of
 from kdbench.base.files import canonical_json, sha256, sha256_file
-from kdbench.specs import registry
+from kdbench.base.meaning import meaning
+from kdbench.specs import nets, registry
 from kdbench.specs.card import Card
 from kdbench.specs.config import MethodConfig
 
@@ -49,10 +51,10 @@ def of_card(card: Card) -> dict[str, str]:
     return {card.name: label(method_digest(card.name), card.version, released()["methods"].get(card.name, {}))}
 
 
-def of_nets(nets: Sequence[str]) -> dict[str, str]:
+def of_nets(names: Sequence[str]) -> dict[str, str]:
     """Net to code of its module, as for a method; the version is the engine's."""
     version, known = str(ENGINE_VERSION), released()["nets"]
-    return {net: label(net_digest(net), version, known.get(models.family(net), {})) for net in sorted({*nets})}
+    return {net: label(net_digest(net), version, known.get(models.family(net), {})) for net in sorted({*names})}
 
 
 def label(digest: str, version: str, released: dict[str, list[str]]) -> str:
@@ -71,10 +73,13 @@ def settled(code: Mapping[str, str], nets: bool = False) -> dict[str, str]:
     return found
 
 
-@functools.cache
 def method_digest(name: str) -> str:
     """sha256 over an adapter's package and all it imports of kdbench's methods, or of its own plugin."""
-    package = registry.method_packages()[name]
+    return _package_digest(registry.method_packages()[name])
+
+
+@functools.cache
+def _package_digest(package: str) -> str:
     folder = plugins.package_folder(package)
     every = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name not in _NO_CODE]
     folders = ((path, path.parts[:-1]) for path in every)
@@ -86,12 +91,30 @@ def method_digest(name: str) -> str:
     return _digest({**_modules(names), **{path.as_posix(): sha256_file(folder / path) for path in beside}})
 
 
-@functools.cache
 def net_digest(net: str) -> str:
-    """sha256 over a net's settings, its module of :mod:`kdbench.models` and all that imports of that package."""
+    """sha256 over a net's settings, its module of :mod:`kdbench.models` and all that imports of that package.
+
+    Of a declared net also over what is read of it and the module that declares it, with what that imports of its own.
+    """
     found = models.recipe(net)
     settings = {} if models.family(net) != net else dict(found.settings)  # a pattern's settings stand in the name
-    return _digest({**_modules([f"kdbench.models.{found.module}"]), "settings": repr(sorted(settings.items()))})
+    own, parts = f"kdbench.models.{found.module}", {"settings": repr(sorted(settings.items()))}
+    if (declared := nets.find(net)) is not None:
+        parts["taps"] = repr(declared.taps)
+        return _digest({**_code(own, declared.module), **parts, "content": content(declared)})
+    if (where := models.folder(net)) is not None and where.is_file():
+        parts["config"] = sha256_file(where)
+    return _digest({**_code(own), **parts})
+
+
+def content(declared: nets.Declared) -> str:
+    """What a net is that was declared in this session and has no file; empty for one of a file."""
+    return of(declared.factory, f"net {declared.name!r}").digest if declared.module == nets.MAIN else ""
+
+
+@functools.cache
+def _code(*modules: str) -> dict[str, str]:
+    return _modules(modules)
 
 
 @functools.cache
@@ -117,7 +140,7 @@ def _modules(names: Sequence[str]) -> dict[str, str]:
         if name in found or (path := _file(name, tops)) is None:
             continue
         tree = _parsed(path)
-        found[name] = sha256_file(path) if tree is None else sha256(repr(_meaning(tree)))
+        found[name] = sha256_file(path) if tree is None else sha256(repr(meaning(tree)))
         if tree is not None:
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
             todo += [part for one in _imports(tree, package) for part in _chain(one)]
@@ -189,26 +212,3 @@ def _top(name: str, own: bool) -> Path | None:
         return None
     path = Path(places[0]).resolve()
     return None if not own and _LIBRARIES & set(path.parts) else path
-
-
-def _meaning(node: Any) -> Any:
-    """A syntax tree as plain values, without what changes no result and what differs between Python's versions."""
-    if isinstance(node, ast.AST):
-        fields = {name: _meaning(value) for name, value in ast.iter_fields(node) if name not in _silent(node)}
-        return (type(node).__name__, {name: value for name, value in fields.items() if value not in (None, [])})
-    if isinstance(node, list):
-        return [_meaning(item) for item in node if not _is_text(item)]
-    return repr(node) if node is not None else None
-
-
-def _is_text(node: Any) -> bool:
-    """Whether a statement is a string and nothing else: a docstring."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _silent(node: ast.AST) -> set[str]:
-    """Fields that change no result: annotations of functions, type comments, kinds of string."""
-    common = {"type_comment", "type_params", "kind", "ctx", "type_ignores"}
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return common | {"returns"}
-    return common | {"annotation"} if isinstance(node, ast.arg) else common

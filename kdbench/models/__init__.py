@@ -1,4 +1,5 @@
-"""Networks by name: the CIFAR zoo of the distillation literature, tiny nets, and anything of timm as ``timm:<name>``.
+"""Networks by name: the CIFAR zoo of the distillation literature, tiny nets, those of timm, torchvision and
+transformers as ``timm:<name>``, ``torchvision:<name>`` and ``hf:<id>``, and declared ones (:mod:`kdbench.specs.nets`).
 
 Importing this module imports no torch; the module of a net is imported when the net is built.
 """
@@ -9,10 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.models.work import Work, convolutions, dense, on, timm
+from kdbench.specs import nets
 
 if TYPE_CHECKING:
     from kdbench.contract import Network
@@ -29,13 +32,13 @@ class Recipe:
 
     Attributes:
         module: module of this package whose ``build(input_shape, outputs, **settings)`` makes it.
-        axes: names of the axes of one input, without the batch.
+        axes: names of the axes of one input, without the batch; None for a net that says itself what it cannot read.
         settings: what tells the net from others of its module.
         work: million multiply-adds of a forward pass; nothing is said of how long a task takes without it.
     """
 
     module: str
-    axes: tuple[str, ...] = IMAGE
+    axes: tuple[str, ...] | None = IMAGE
     settings: Mapping[str, Any] = field(default_factory=dict)
     work: Work | None = None
 
@@ -92,34 +95,61 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9][0-9]*)", Recipe("convnet1d", SERIES, work=convolutions(1))),
     "mlp_w<width>": (r"mlp_w(?P<width>[1-9][0-9]*)", Recipe("mlp", VECTOR, work=dense)),
     "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net", work=timm)),
+    "torchvision:<name>": (r"torchvision:(?P<name>.+)", Recipe("torchvision_net")),
+    "hf:<id>": (r"hf:(?P<id>.+)", Recipe("hf_net")),
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
 
 
-def known() -> list[str]:
-    """Names :func:`build` accepts; ``<...>`` stands for a setting."""
+def own() -> list[str]:
+    """Names of kdbench's own nets; ``<...>`` stands for a setting."""
     return [*ZOO, *PATTERNS]
+
+
+def known() -> list[str]:
+    """Names :func:`build` accepts, declared ones among them."""
+    return [*own(), *nets.names()]
 
 
 def recipe(net: str) -> Recipe:
     """The recipe of a net.
 
     Raises:
-        UserError: no net has this name; the message suggests the nearest.
+        UserError: no net has this name, with the nearest; or two have it.
     """
+    found = _own_recipe(net)
+    if net in nets.names():
+        declared = nets.find(net)
+        if declared is not None and found is not None:
+            raise UserError(f"two nets are called {net!r}, kdbench's own and that of {declared.where}; rename yours")
+        return Recipe("hooked", axes=None, settings={"name": net})
+    if found is None:
+        raise UserError(
+            f"no net is called {net!r}{nearest(net.lower(), known())}; nets are {', '.join(known())}, and those of a "
+            "Python file named with --local"
+        )
+    return found
+
+
+def _own_recipe(net: str) -> Recipe | None:
     if net in ZOO:
         return ZOO[net]
     for expression, found in PATTERNS.values():
         if match := re.fullmatch(expression, net):
             settings = {key: int(value) if value.isdecimal() else value for key, value in match.groupdict().items()}
             return replace(found, settings={**found.settings, **settings})
-    hint = nearest(net.lower(), known())
-    raise UserError(f"no net is called {net!r}{hint}; nets are {', '.join(known())}")
+    return None
 
 
 def family(net: str) -> str:
     """The name a net is listed under in :func:`known`: the pattern it matches, or its own."""
     return next((name for name, (e, _) in PATTERNS.items() if re.fullmatch(e, net)), net)
+
+
+def folder(net: str) -> Path | None:
+    """The configuration of a net that lies in a folder of one's own (``hf:./NAME``); None of any other net."""
+    path = net.removeprefix("hf:")
+    return Path(path).expanduser() / "config.json" if path != net and path[:1] in ("/", ".", "~") else None
 
 
 def work(net: str, shape: tuple[int, ...]) -> float | None:
@@ -145,7 +175,7 @@ def build(net: str, input_shape: tuple[int, ...], outputs: int, *, input_name: s
         UserError: no such net, or an input of the wrong number of axes.
     """
     found = recipe(net)
-    if len(input_shape) != len(found.axes):
+    if found.axes is not None and len(input_shape) != len(found.axes):
         raise UserError(
             f"net {net!r} reads inputs of ({', '.join(found.axes)}), but input {input_name!r} has shape "
             f"{tuple(input_shape)}; choose another net or another input"

@@ -1,4 +1,4 @@
-"""Where weights come from, as a task names it: a file, the model hub, or timm. Needs no torch."""
+"""Where weights come from, as a task names it: a file, the model hub, or the net itself. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from kdbench.specs.task import AUTO, FEATURES, PART, TaskSpec
 
-TIMM, HUB = "timm", "hub:"
+TIMM, OWN, HUB = "timm", "own", "hub:"
+SHIPPED = (OWN, TIMM)
+"""Weights that come with the net: of a module that was given, or those that a library ships; ``timm`` for its nets."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Origin:
     @property
     def path(self) -> Path | None:
         """The file, ``~`` resolved; None for weights of the hub or of timm, and for ``auto``."""
-        named = self.source in (TIMM, AUTO) or self.source.startswith(HUB)
+        named = self.source in (*SHIPPED, AUTO) or self.source.startswith(HUB)
         return None if named else Path(self.source).expanduser()
 
 

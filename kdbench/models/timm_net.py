@@ -5,7 +5,6 @@ timm takes seconds to import, so this module is imported for a ``timm:`` net onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -15,29 +14,9 @@ from torch import Tensor, nn
 from kdbench.base.errors import UserError, nearest
 from kdbench.contract import Network, Out
 from kdbench.models.base import scores
-
-STEM_REDUCTION = 4
-"""Feature points at a lower reduction than this belong to the stem."""
-
-QUARTERS = 4
-
-
-def stage_points(reductions: Sequence[int]) -> tuple[int | None, list[int]]:
-    """Which of a net's feature points are its stem and its stages.
-
-    Stages are the deepest points of each reduction from 4 on; a net of one reduction throughout (ViT, Mixer) is cut
-    into quarters of its depth. The stem is the deepest point before the first stage, None where there is none.
-
-    Args:
-        reductions: input size over map size of each feature point, shallow to deep.
-    """
-    count = len(reductions)
-    deepest = [i for i in range(count) if i + 1 == count or reductions[i + 1] != reductions[i]]
-    stages = [i for i in deepest if reductions[i] >= STEM_REDUCTION]
-    if len(set(reductions)) == 1:
-        return None, sorted({-(-count * part // QUARTERS) - 1 for part in range(1, QUARTERS + 1)})
-    before = [i for i in deepest if reductions[i] < STEM_REDUCTION]
-    return (before[-1] if before else None), stages
+from kdbench.models.plan import undivided
+from kdbench.models.stages import stage_points
+from kdbench.models.trace import trace
 
 
 class TimmNetwork(Network):
@@ -78,6 +57,7 @@ class TimmNetwork(Network):
         x = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
         self.eval()
         try:
+            cut = undivided(trace(self.body, input_shape), input_shape)
             own = self.body(x)
             ours = self.encode(x).logits
         except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -85,6 +65,8 @@ class TimmNetwork(Network):
                 f"timm net {self.name!r} cannot read inputs {input_shape}: {_line(error)}; choose another net or size"
             ) from error
         self.train()
+        if cut is not None:
+            raise UserError(f"timm net {self.name!r} cannot read inputs {input_shape}: {cut}")
         same = isinstance(own, Tensor) and own.numel() == ours.numel()
         if not (same and torch.allclose(own.flatten(), ours.flatten(), rtol=1e-3, atol=1e-4)):
             raise UserError(

@@ -15,7 +15,7 @@ from kdbench.base import hub
 from kdbench.base.errors import UserError
 from kdbench.base.files import sha256
 from kdbench.contract import Network
-from kdbench.models.origin import TIMM, Origin
+from kdbench.models.origin import SHIPPED, Origin
 from kdbench.models.states import find
 
 HUB = re.compile(r"hub:(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -48,7 +48,8 @@ def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> L
         spec: a ``.safetensors`` file or a torch file of tensors only, with the keys of ``net``, of the net inside it,
             or of the same net in another library (:mod:`kdbench.models.libraries`, :mod:`kdbench.models.published`),
             wherever in the file and behind whatever common prefix; ``hub:<owner>/<name>`` or
-            ``hub:<owner>/<name>@<revision>``; ``timm``, for the weights timm ships with a ``timm:`` net. With
+            ``hub:<owner>/<name>@<revision>``; ``own``, for the weights that come with the net (``timm`` says the
+            same of a ``timm:`` net). With
             ``#part=<name>`` only that part of the file is looked at; with ``#features`` the classifier stays as it is:
             for a teacher that only lends its features, or to start training from weights for other classes.
         features: as if ``#features`` stood there.
@@ -72,20 +73,23 @@ def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> L
 
 
 def _read(net: Network, origin: Origin) -> Any:
-    if origin.source == TIMM:
-        return _from_timm(net)
+    if origin.source in SHIPPED:
+        return _from_net(net, origin.source)
     return _from_file(origin.path or _from_hub(origin.source), origin.source)
 
 
-def _from_timm(net: Network) -> Any:
+def _from_net(net: Network, source: str) -> Any:
     pretrained = getattr(net, "pretrained", None)
     if pretrained is None:
-        raise UserError(f"weights 'timm' need a 'timm:' net, not {type(net).__name__}; name a file or 'hub:<id>'")
+        raise UserError(
+            f"weights {source!r} come with nets of libraries and with modules that were given, not with a "
+            f"{type(net).__name__}; name a file or 'hub:<id>'"
+        )
     try:
         return dict(pretrained())
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"timm has no weights at hand for this net: {_line(error)}; check its tag and the network"
+            f"there are no weights at hand for this net: {_line(error)}; check its name and the network"
         ) from error
 
 
@@ -110,7 +114,7 @@ def _from_file(path: Path, spec: str) -> Any:
             warnings.simplefilter("ignore")  # torch's own, of files that are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"no weights at {spec!r}; name a file, 'hub:<id>' or 'timm'") from error
+        raise UserError(f"no weights at {spec!r}; name a file, 'hub:<id>' or 'own'") from error
     except IsADirectoryError as error:
         raise UserError(f"cannot read weights {spec!r}: a folder; name the file in it") from error
     except Exception as error:  # of a damaged file anything, from EOFError to UnicodeDecodeError

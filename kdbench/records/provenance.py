@@ -47,11 +47,12 @@ def code() -> Code:
 
 
 def used(config: RunConfig) -> list[Plugin]:
-    """The distributions and local folders behind a configuration's method, the one inside it, its task and data set."""
+    """The distributions and local folders behind a configuration's method, inner method, task, data set and nets."""
     wanted = [
         *((plugins.METHODS, name) for name in _methods(config.method)),
         (plugins.TASKS, config.task.name),
         (plugins.SETS, config.task.data.source),
+        *((plugins.NETS, net) for net in config.nets()),
     ]
     found = {}
     for group, name in wanted:
@@ -64,9 +65,10 @@ def used(config: RunConfig) -> list[Plugin]:
 
 def _local(one: Local, config: RunConfig) -> Plugin:
     """Dirty unless a commit holds every file of it, which git does not say of files that it ignores."""
-    folder = one.path if one.kind == "method" else one.path.parent
-    version = registry.card(one.name).version if one.kind == "method" else str(config.task.version)
-    state = _state(folder, (".",) if one.kind == "method" else (one.path.name,))
+    folder, within = (one.path, ".") if one.path.is_dir() else (one.path.parent, one.path.name)
+    versions = {"method": lambda: registry.card(one.name).version, "task": lambda: str(config.task.version)}
+    version = versions.get(one.kind, lambda: one.digest[:16])()
+    state = _state(folder, (within,))
     if not state.dirty:
         files = [file.relative_to(folder).as_posix() for file in one.files()]
         try:
@@ -83,14 +85,14 @@ def _methods(config: MethodConfig) -> Iterator[str]:
 
 
 def _brings(entry: metadata.EntryPoint, group: str, name: str) -> bool:
-    """A method's entry point has its name; one of tasks or data sets names a folder of their files."""
-    if group == plugins.METHODS:
+    """A method's or net's entry point has its name; one of tasks or data sets names a folder of their files."""
+    if group in (plugins.METHODS, plugins.NETS):
         return entry.name == name
     return (plugins.package_folder(entry.value.partition(":")[0]) / f"{name}.yaml").is_file()
 
 
 def _plugin(dist: metadata.Distribution, package: str) -> Plugin:
-    folder = plugins.package_folder(package)
+    folder = plugins.module_folder(package)
     state = Code(None, False) if _LIBRARIES & set(folder.parts) else _state(folder, (".",))
     return Plugin(dist.name, dist.version, state)
 

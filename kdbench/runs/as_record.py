@@ -302,7 +302,8 @@ def _provenance(facts: Facts) -> dict[str, Any]:
     words = ["torchrun", "--nproc-per-node", str(ranks), "-m"] if ranks > 1 else []
     method, task = local.typed(config)
     words += ["kdbench", "evaluate", "--method", method, "--task", task]
-    words += ["--seed", str(facts.seed), *(["--smoke"] if config.smoke else []), *config.overrides]
+    words += ["--seed", str(facts.seed), *(["--smoke"] if config.smoke else []), *local.words(config)]
+    words += config.overrides
     return {
         "kdbench_version": kdbench.__version__,
         "git_commit": made_by.commit,

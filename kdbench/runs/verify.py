@@ -20,6 +20,7 @@ from kdbench.records import files as records
 from kdbench.records.files import SIDE_FOLDER, Problem, Record, SideFile
 from kdbench.records.schema import Verification
 from kdbench.records.validate import check_file, check_folder
+from kdbench.specs import local
 from kdbench.specs.config import Match, RunConfig, run_config
 from kdbench.specs.options import PREFIX
 from kdbench.stats.cell import summarise, t_quantile
@@ -58,6 +59,7 @@ def config_of(record: Record) -> RunConfig:
     """
     match = record.compute_match
     given = Match(match.method, match.ratio, match.spec_hash) if match else None
+    _require_known(record)
     name = record.method_name
     overrides = [word for word in _overrides(record.provenance.command) if record.custom or word.startswith(PREFIX)]
     config = run_config(name, record.task.name, overrides, smoke=record.smoke, match=given)
@@ -67,6 +69,24 @@ def config_of(record: Record) -> RunConfig:
             f"check out commit {record.provenance.git_commit or 'of kdbench ' + record.provenance.kdbench_version}"
         )
     return config
+
+
+def changes(record: Record) -> list[str]:
+    """What decides the record's result and is otherwise here, a line each."""
+    config = config_of(record)
+    found = identity.changes(record, identity.of(config), config.method.ref.card.version)
+    return [f"{line} changed since" for line in found]
+
+
+def _require_known(record: Record) -> None:
+    """Raises UserError where a record is of something local that was not named."""
+    known = {one.said for one in local.known()}
+    for used in record.provenance.plugins:
+        if used.name.startswith(local.SAID) and used.name not in known:
+            raise UserError(
+                f"{record.run_id} is of {used.name}, which is not registered here; give its path with --local (of an "
+                "object its folder or file below objects/ of the home)"
+            )
 
 
 def _overrides(command: str) -> list[str]:

@@ -48,13 +48,13 @@ class _Model(BaseModel):
 class HyperParameter(_Model):
     """One hyper-parameter: its default, bounds and meaning. Its type is the default's unless ``type`` says more.
 
-    ``type: method`` is an inner method, given by name.
+    ``type: method`` is an inner method, ``type: net`` a net that the method builds, each given by name.
     """
 
     default: Any
     doc: Text
     source: Text | None = None
-    type: Literal["float", "int", "bool", "str", "floats", "ints", "strs", "method"] | None = None
+    type: Literal["float", "int", "bool", "str", "floats", "ints", "strs", "method", "net"] | None = None
     optional: bool = False
     min: float | None = None
     above: float | None = None
@@ -93,7 +93,7 @@ class HyperParameter(_Model):
         return self._one(value, self.kind)
 
     def _one(self, value: Any, kind: str) -> Any:
-        types = {"float": float, "int": int, "bool": bool, "str": str, "method": str}
+        types = {"float": float, "int": int, "bool": bool, "str": str, "method": str, "net": str}
         if kind not in types:
             raise ValueError(f"a {kind} is no hyper-parameter; use {', '.join(types)} or a list of one of these")
         expected: Any = types[kind]

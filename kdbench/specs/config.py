@@ -37,6 +37,8 @@ LONGEST = 2000
 """Characters of an override."""
 INNER = "inner"
 """The hyper-parameter of type ``method``: an inner method, whose own parameters stand below it."""
+NET = "net"
+"""The type of a hyper-parameter that names a net which the method builds, see ``TaskInfo.build_net``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,12 @@ class MethodConfig:
         if self.inner is not None:
             values[INNER] = {"name": self.inner.ref.name, **self.inner.plain_params()}
         return values
+
+    def nets(self) -> list[str]:
+        """The nets that its hyper-parameters name, those of an inner method too."""
+        kinds = {key: hp.kind for key, hp in self.ref.card.hyper_parameters.items()}
+        own = [str(value) for key, value in self.params.items() if kinds.get(key) == NET and value is not None]
+        return own + (self.inner.nets() if self.inner is not None else [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +107,12 @@ class RunConfig:
             "engine_version": ENGINE_VERSION,
             **({"engine": changed} if (changed := self.engine.changed()) else {}),
         }
+
+    def nets(self) -> list[str]:
+        """The nets that its task and its hyper-parameters name."""
+        pair = self.task.pair
+        found = [pair.student.net, *(teacher.net for teacher in pair.teachers.values()), *self.method.nets()]
+        return list(dict.fromkeys(found))
 
     def smoke_budget(self) -> dict[str, int] | None:
         """The smoke budget in force."""

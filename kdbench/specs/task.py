@@ -25,6 +25,8 @@ from kdbench.base.yamlfile import describe
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)]
+Net = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/~-]*$", max_length=200)]
+"""A net's name; ids of the hub and paths hold capitals."""
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 AUTO = "auto"
 """Teacher's weights: trained here."""
@@ -168,7 +170,7 @@ class Student(_Grown):
     """The student of the pair. ``weights``: what its training starts from, random weights if unset."""
 
     LATER = ("weights",)
-    net: Word
+    net: Net
     input: Word = "image"
     weights: Weights | None = None
 
@@ -181,7 +183,7 @@ class Teacher(_Grown):
     """
 
     LATER = ("init",)
-    net: Word
+    net: Net
     input: Word = "image"
     weights: Weights = AUTO
     init: Weights | None = None

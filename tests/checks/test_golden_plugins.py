@@ -128,5 +128,5 @@ def test_vectors_are_no_code_of_the_method(package):
     with plugged(package):
         before = sourcecode.method_digest("my_own")
         store(package)
-        sourcecode.method_digest.cache_clear()
+        sourcecode._package_digest.cache_clear()
         assert sourcecode.method_digest("my_own") == before

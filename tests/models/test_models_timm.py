@@ -9,7 +9,7 @@ import torch
 from kdbench import models
 from kdbench.base.errors import UserError
 from kdbench.contract import NotApplicable
-from kdbench.models.timm_net import stage_points
+from kdbench.models.stages import stage_points
 
 torch.set_num_threads(1)
 

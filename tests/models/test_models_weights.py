@@ -164,7 +164,7 @@ class Marked:
         ("sparse.pth", "is sparse_coo; only plain floating-point"),
         ("", "cannot read"),
         ("hub:lonely", "should read 'hub:<owner>/<name>'"),
-        ("timm", "need a 'timm:' net, not ConvNet"),
+        ("timm", "come with nets of libraries and with modules that were given, not with a ConvNet"),
     ],
 )
 def test_what_is_no_weights_is_one_line(

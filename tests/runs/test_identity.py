@@ -86,12 +86,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
         importlib.invalidate_caches()
         for name in ("lab", "labtools"):
             sys.modules.pop(name, None)
-        for cached in (sourcecode.method_digest, sourcecode._top):
+        for cached in (sourcecode._package_digest, sourcecode._top):
             cached.cache_clear()
         try:
             return sourcecode.method_digest("mine")
         finally:
-            sourcecode.method_digest.cache_clear()
+            sourcecode._package_digest.cache_clear()
 
     return digest
 

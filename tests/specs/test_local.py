@@ -19,7 +19,7 @@ from kdbench.base.home import Home
 from kdbench.records import provenance
 from kdbench.records.submit import bundle
 from kdbench.scaffold.method import new_method
-from kdbench.specs import local, registry
+from kdbench.specs import local, nets, registry
 from kdbench.specs.config import run_config
 from kdbench.specs.order import ConfigOrder
 from kdbench.sweep import names
@@ -31,6 +31,8 @@ TASK = plugins.package_folder("kdbench.tasks") / "digits" / "few-shot.yaml"
 def forget() -> None:
     """As a process that was told of no path yet."""
     local._given.clear()
+    local._modules.clear()
+    nets._declared.clear()
     registry._added_methods.clear()
     registry._added_tasks.clear()
     plugins._folders.of.clear()

@@ -18,12 +18,12 @@ from kdbench.data import sources
 from kdbench.data.decode import specification
 from kdbench.devices import backends
 from kdbench.identity import sourcecode
-from kdbench.specs import registry
+from kdbench.specs import nets, registry
 
 CACHES = (
     registry.method_packages, registry.card, registry.methods, registry.patterns, registry.task_files, registry.task,
-    plugins.folders, specification.set_spec, sourcecode.method_digest, sourcecode._top, kinds._modules, kinds.kind,
-    kinds.metrics, sources._modules, backends._installed,
+    plugins.folders, specification.set_spec, sourcecode._package_digest, sourcecode._code, sourcecode._top,
+    nets._plugins, kinds._modules, kinds.kind, kinds.metrics, sources._modules, backends._installed,
 )  # fmt: skip
 
 

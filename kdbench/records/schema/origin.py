@@ -61,5 +61,5 @@ class Provenance(Part):
         loose = [used.name for used in self.plugins if used.dirty]
         if not loose:
             return None
-        whose = loose[0] if loose[0].startswith("./") else f"the plug-in {loose[0]}"
+        whose = loose[0] if loose[0].startswith(("./", "object:")) else f"the plug-in {loose[0]}"
         return f"made with code of {whose} that was not committed"

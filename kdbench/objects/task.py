@@ -1,0 +1,131 @@
+"""Two datasets and networks in memory as a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor, nn
+
+from kdbench.base.errors import UserError
+from kdbench.base.files import sha256
+from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.data.sources import tensors
+from kdbench.models.origin import OWN
+from kdbench.objects.net import net
+from kdbench.objects.pickled import folder
+from kdbench.objects.rows import rows
+from kdbench.specs import local, nets
+from kdbench.specs.registry import SLUG
+from kdbench.specs.task import AUTO, TaskSpec
+
+Net = str | nn.Module | Callable[[tuple[int, ...], int], nn.Module]
+"""A network: a net's name, a module with its weights, or a factory of (input_shape, classes)."""
+TEACHER = "teacher"
+ADAM = {"name": "adam", "lr": 1e-3}
+
+
+def task(
+    name: str,
+    home: Home,
+    *,
+    train: Any,
+    test: Any,
+    student: Net,
+    teacher: Net | Mapping[str, Net] | None = None,
+    epochs: int = 30,
+    batch: int = 64,
+    optimizer: Mapping[str, Any] | None = None,
+    schedule: Mapping[str, Any] | None = None,
+    augment: Sequence[str] = (),
+    mean: Mapping[str, Sequence[float]] | None = None,
+    std: Mapping[str, Sequence[float]] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    progress: Progress | None = None,
+) -> str:
+    """Makes data and networks known as a task; its name. Labels that are whole numbers are classes, others numbers.
+
+    Args:
+        home: keeps rows and networks for other processes.
+        train, test: Datasets of (input, target), or pairs of tensors; see :func:`kdbench.objects.rows.rows`. Networks
+            see the values as they are, bytes divided by 255, unless ``mean`` and ``std`` are given by input.
+        student: a module starts every run from its weights, a factory or a net's name from fresh ones.
+        teacher: one, or several by role; a module is used with its weights, any other is trained here.
+        optimizer, schedule: as in a task file.
+
+    Raises:
+        UserError: something does not fit, or cannot be carried to another process.
+    """
+    if not SLUG.fullmatch(name) or "__" in name:
+        raise UserError(f"a task's name is of [a-z0-9_.-] without '__' here, not {name!r}")
+    told = progress or Progress.silent()
+    parts = {"train": rows(train, "train", told), "test": rows(test, "test", told)}
+    _require_alike(parts)
+    y = parts["train"][tensors.TARGET]
+    numbers = y.is_floating_point()
+    classes = 1 if numbers else int(max(y.max(), parts["test"][tensors.TARGET].max())) + 1
+    digest = tensors.keep(home.data, parts, classes, name)
+    options: dict[str, Any] = {"content": digest}
+    options |= {key: {k: list(v) for k, v in given.items()} for key, given in (("mean", mean), ("std", std)) if given}
+    inputs = [key.removeprefix(tensors.INPUT) for key in parts["train"] if key.startswith(tensors.INPUT)]
+    roles: Mapping[str, Net] = (
+        {} if teacher is None else teacher if isinstance(teacher, Mapping) else {TEACHER: teacher}
+    )
+    own = _net(student, home, f"{name}-student", inputs[0])
+    body: dict[str, Any] = {
+        "title": name,
+        "version": 1,
+        "kind": "regression" if numbers else "classification",
+        "suite": name,
+        "ranked": False,
+        "unranked_because": "of Python objects",
+        "baseline": "plain",
+        "data": {"source": "tensors", "options": options, "augment": list(augment)},
+        "pair": {
+            "student": {key: value for key, value in own.items() if value != AUTO},
+            "teachers": {
+                role: _net(given, home, f"{name}-{role}", role if role in inputs else inputs[0])
+                for role, given in roles.items()
+            },
+        },
+        "train": {
+            "epochs": epochs, "batch": batch, "optimizer": dict(optimizer or ADAM), "schedule": dict(schedule or {}),
+        },
+        "score": {"primary": "mae", "unit": "of target"} if numbers else {"primary": "top1"},
+        "seeds": list(seeds),
+    }  # fmt: skip
+    try:
+        TaskSpec.model_validate({"name": name, **body})
+    except ValueError as error:
+        raise UserError(f"the task {name!r}: {' '.join(str(error).split())}") from error
+    text = yaml.safe_dump(body, sort_keys=False)
+    made = folder(home, sha256(f"task/{name}/{text}"), lambda path: _write(path / f"{name}{local.TASK}", text))
+    return local.task(str(made / f"{name}{local.TASK}"))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _net(given: Net, home: Home, name: str, input_name: str) -> dict[str, Any]:
+    """What a task says of a network."""
+    if isinstance(given, str):
+        return {"net": given, "input": input_name, "weights": AUTO}
+    declared = any(one.factory is given for one in nets.declared().values())
+    made = net(given, home, None if declared else name)
+    return {"net": made, "input": input_name, "weights": OWN if isinstance(given, nn.Module) else AUTO}
+
+
+def _require_alike(parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    train, test = parts["train"], parts["test"]
+    if train.keys() != test.keys():
+        raise UserError(f"train has {', '.join(train)}, test has {', '.join(test)}; give both the same inputs")
+    for key in train:
+        if train[key].shape[1:] != test[key].shape[1:] or train[key].dtype != test[key].dtype:
+            raise UserError(
+                f"{key}: train has {tuple(train[key].shape[1:])} of {train[key].dtype}, test "
+                f"{tuple(test[key].shape[1:])} of {test[key].dtype}; give both one form"
+            )
