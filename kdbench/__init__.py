@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from kdbench.api.names import methods as methods
     from kdbench.api.names import tasks as tasks
     from kdbench.api.results import results as results
+    from kdbench.api.runs import distill as distill
+    from kdbench.api.runs import evaluate as evaluate
+    from kdbench.api.runs import sweep as sweep
+    from kdbench.api.runs import task as task
+    from kdbench.api.taps import tap as tap
     from kdbench.base.errors import UserError as UserError
     from kdbench.contract import Method as Method
     from kdbench.deploy.load import load_student as load_student
@@ -32,10 +37,13 @@ _OFFERED = {
     "UserError": "kdbench.base.errors",
     "load_student": "kdbench.deploy.load",
     "load_teacher": "kdbench.deploy.load",
+    "evaluate": "kdbench.api.runs",
+    "tap": "kdbench.api.taps",
+    "task": "kdbench.api.runs",
     "net": "kdbench.specs.nets",
 }
 """Name to the module that has it. Names that are packages too are called by them, see :mod:`kdbench.base.verbs`."""
-_MODULES = ("losses", "methods", "results", "tasks")
+_MODULES = ("distill", "losses", "methods", "results", "sweep", "tasks")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from kdbench import kinds
 from kdbench.api.loop_task import LoopTask
+from kdbench.api.taps import AnyNet, Tapped, network
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive, generator
-from kdbench.contract import Batch, Method, Network, NotApplicable, Stage, TaskInfo, Terms
+from kdbench.contract import Batch, Method, NotApplicable, Stage, TaskInfo, Terms
 from kdbench.engine import accelerate, applicability
 from kdbench.engine.assemble import hyper_parameters
 from kdbench.engine.task import seeded
@@ -48,7 +49,8 @@ class Distiller(nn.Module):
 
     Args:
         method: a method or variant by name.
-        student: the network; where a method trains several, a list of as many of one architecture.
+        student: the network: any module, one with :func:`kdbench.tap` where the method reads maps, or one of kdbench;
+            where a method trains several, a list of as many of one architecture.
         teacher: the trained network, or role to network; None for a method without.
         example: a batch ``(x, y)`` as the loop draws them, for shapes: ``x`` a tensor (N, ...) of normalised inputs, or
             input name to tensor, ``y`` (N,) labels or targets.
@@ -69,10 +71,10 @@ class Distiller(nn.Module):
         self,
         method: str,
         *,
-        student: Network | Sequence[Network],
+        student: AnyNet | Sequence[AnyNet],
         example: tuple[Tensor | Mapping[str, Tensor], Tensor],
         classes: int,
-        teacher: Network | Mapping[str, Network] | None = None,
+        teacher: AnyNet | Mapping[str, AnyNet] | None = None,
         labels: Tensor | None = None,
         epochs: int | None = None,
         steps: int | None = None,
@@ -88,9 +90,13 @@ class Distiller(nn.Module):
         typed = hyper_parameters(config)
         adapter = ref.adapter()
         self._needs = needs = adapter.needs(typed)
-        students = [student] if isinstance(student, nn.Module) else list(student)
-        roles = dict(teacher) if isinstance(teacher, Mapping) else {} if teacher is None else {TEACHER: teacher}
         batch = _batch(*example)
+        students = [
+            network(net, "the student", batch.x, classes)
+            for net in ([student] if isinstance(student, nn.Module | Tapped) else student)
+        ]
+        given = teacher if isinstance(teacher, Mapping) else {} if teacher is None else {TEACHER: teacher}
+        roles = {role: network(net, f"the {role}", batch.x, classes) for role, net in given.items()}
         device = batch.y.device
         self.name, self.seed, self.step = method, seed, 0
         self.task = LoopTask(

@@ -90,6 +90,31 @@ def results(
     return index.use(home, read)
 
 
+def of_runs(home: Home, run_ids: Sequence[str]) -> Results:
+    """The results of some runs, and the configurations that hold them."""
+    wanted = set(run_ids)
+
+    def read(store: Store) -> Results:
+        rows = [_run(row) for row in store.query(_RUNS, [None] * 4) if row["run_id"] in wanted]
+        found = cells.rows(store, **({"task": rows[0]["task"]} if rows else {}))
+        return Results(rows, [as_json(row) for row in found if wanted & set(row.run_ids)])
+
+    return index.use(home, read)
+
+
+def of_cells(home: Home, methods: Sequence[str], tasks: Sequence[str]) -> Results:
+    """The results of some methods on some tasks."""
+
+    def read(store: Store) -> Results:
+        runs = [_run(row) for row in store.query(_RUNS, [None] * 4) if row["task"] in tasks]
+        found = [row for task in tasks for row in cells.rows(store, task=task)]
+        return Results(
+            [row for row in runs if row["method"] in methods], [as_json(row) for row in found if row.method in methods]
+        )
+
+    return index.use(home, read)
+
+
 def _run(row: dict[str, Any]) -> dict[str, Any]:
     params = json.loads(row.pop("params") or "{}")
     return row | {f"{HP}{name}": value for name, value in _flat(params).items()}

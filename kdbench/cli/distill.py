@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Out, app, home_of, show, warn
+from kdbench.cli.common import EXIT_FAILED, DataFolder, Device, Json, Local, Out, app, home_of, show, take_local, warn
 
 RECOMMENDED = "recommended"
 
@@ -23,8 +23,9 @@ def distill(
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
     overhead: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How cost is measured.")] = "quick",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, or a device such as cuda:0.")] = "auto",
+    device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the plan and the hours, and run nothing.")] = False,
+    local: Local = None,
     out: Out = None,
     data: DataFolder = None,
     as_json: Json = False,
@@ -37,7 +38,8 @@ def distill(
     from kdbench.distill.study import Study, parse_budget
     from kdbench.index import home as index
     from kdbench.runs.evaluate import ingest, parse_seeds
-    from kdbench.specs import local, registry
+    from kdbench.specs import local as paths
+    from kdbench.specs import registry
     from kdbench.sweep import devices as where
     from kdbench.sweep import names
     from kdbench.sweep.plan import Asked
@@ -45,7 +47,8 @@ def distill(
     hours = parse_budget(budget) if budget is not None else None
     checkpoint_seconds()
     home = home_of(out)
-    spec = registry.task(local.task(task))
+    take_local(local)
+    spec = registry.task(paths.task(task))
     chosen: Any
     if methods == RECOMMENDED:
         chosen = shortlist.recommended(spec)

@@ -5,3 +5,7 @@
 and ``process`` are the two ends of the process that trains, ``progress`` and ``report`` show it all. Workers write
 records; the parent alone opens the index.
 """
+
+from kdbench.base.verbs import is_verb
+
+is_verb(__name__, "kdbench.api.runs:sweep")

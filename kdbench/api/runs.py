@@ -1,0 +1,233 @@
+"""Runs from a script or a notebook: by name, by path, or of Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kdbench.api.results import Results, of_cells, of_runs
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home, checkpoint_seconds, data_folder
+from kdbench.records import settings
+from kdbench.runs.evaluate import Command, evaluate_seeds, ingest
+from kdbench.specs import local, nets, registry
+from kdbench.specs.config import run_config
+from kdbench.specs.options import EngineOptions
+from kdbench.specs.order import ConfigOrder, Mode
+from kdbench.watch.screen import terminal
+
+if TYPE_CHECKING:
+    from kdbench.contract import Method
+
+Overrides = Mapping[str, Any]
+"""Settings by the keys of the command line: ``{"train.epochs": 5, "method.temperature": 2.0}``."""
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    """Data and networks in memory; made a task of the home in which it is first run."""
+
+    name: str
+    given: Mapping[str, Any]
+
+
+AnyTask = str | Path | OwnTask
+
+
+def task(name: str, *, train: Any, test: Any, student: Any, teacher: Any = None, **more: Any) -> OwnTask:
+    """A task of Python objects: two data sets and networks.
+
+    Args:
+        name: small letters, digits, ``-``, ``_`` and ``.``.
+        train, test: ``torch.utils.data.Dataset`` of (input, target), or a pair of tensors.
+        student: a module (every run starts from its weights), a factory of (input_shape, classes), or a net's name.
+        teacher: the same, or role to network; a module teaches with its weights, any other is trained first.
+        more: ``epochs``, ``batch``, ``optimizer``, ``schedule``, ``augment``, ``mean``, ``std``, ``seeds``, as of
+            :func:`kdbench.objects.task`.
+    """
+    return OwnTask(name, {"train": train, "test": test, "student": student, "teacher": teacher, **more})
+
+
+def evaluate(
+    method: str | Path | type[Method],
+    task: AnyTask,
+    *,
+    seeds: Sequence[int] | None = None,
+    overrides: Overrides | None = None,
+    overhead: Mode = "full",
+    smoke: bool = False,
+    force: bool = False,
+    device: str = "auto",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    track: Sequence[str] = (),
+    verbose: bool = False,
+) -> Results:
+    """Trains, scores and measures one method on one task, as ``kdbench evaluate`` does; what has a record is not run
+    again.
+
+    Args:
+        method: a name, the path of a method's folder, or a class derived from :class:`kdbench.Method`.
+        task: a name, the path of a task file, or a :func:`kdbench.task`.
+        seeds: the task's own when None.
+        overrides: see :data:`Overrides`.
+        overhead: how training cost is measured: ``quick``, ``full`` or ``off``.
+        out: home folder, the user's when None; ``data``: the folder with data sets.
+        track: names of trackers.
+        verbose: a line an epoch.
+
+    Returns:
+        The results of these runs.
+
+    Raises:
+        UserError: something given is wrong, in one line. Finished runs are recorded.
+    """
+    home = _home(out)
+    order = _order(_method(method, home), _task(task, home), overrides, smoke)
+    command = Command(order, device, home.root, _path(data))
+    done = evaluate_seeds(
+        command, seeds=seeds, overhead=overhead, force=force, announce=lambda record: None,
+        progress=terminal(verbose=verbose), track=track,
+    )  # fmt: skip
+    if done is None:
+        raise UserError("kdbench.evaluate is for one process; under torchrun use the command line")
+    return of_runs(home, [record.run_id for record in done.records])
+
+
+def sweep(
+    methods: Sequence[str | Path | type[Method]],
+    tasks: Sequence[AnyTask],
+    *,
+    seeds: Sequence[int] | None = None,
+    overrides: Overrides | None = None,
+    overhead: Mode = "full",
+    smoke: bool = False,
+    jobs: int = 1,
+    device: str = "auto",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+) -> Results:
+    """Methods x tasks x seeds, as ``kdbench sweep`` runs them; what has a record is not run again.
+
+    Args:
+        methods, tasks: as of :func:`evaluate`; names may be patterns such as ``digits/*``.
+        jobs: runs at once.
+
+    Returns:
+        All results of these methods on these tasks.
+
+    Raises:
+        UserError: something given is wrong.
+    """
+    from kdbench.sweep import devices, names
+    from kdbench.sweep.plan import Asked
+    from kdbench.sweep.progress import SweepProgress
+    from kdbench.sweep.rounds import Sweep
+
+    checkpoint_seconds()
+    home = _home(out)
+    chosen = names.method_names(",".join(_method(method, home) for method in methods))
+    on = names.task_names(",".join(_task(one, home) for one in tasks))
+    asked = Asked(
+        methods=tuple(chosen), tasks=tuple(on), home=home, overrides=_words(overrides), smoke=smoke, overhead=overhead,
+        seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)),
+    )  # fmt: skip
+    launcher = "basic" if jobs == 1 else "joblib"
+    place = devices.find(launcher, device, jobs, None, _options(chosen[0], on[0], overrides))
+    home.require_writable()
+    Sweep(asked, place, launcher, [], None, SweepProgress.stderr()).run()
+    ingest(home)
+    return of_cells(home, chosen, on)
+
+
+def distill(
+    task: AnyTask,
+    methods: Literal["recommended"] | Sequence[str | Path | type[Method]] = "recommended",
+    *,
+    budget: str | None = None,
+    seeds: Sequence[int] | None = None,
+    overhead: Literal["quick", "full"] = "quick",
+    device: str = "auto",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Tries a short list of methods on a task, as ``kdbench distill`` does, and says which is worth its cost.
+
+    Args:
+        methods: what the published runs speak for, or methods as of :func:`evaluate`.
+        budget: time on this machine, such as ``30m``; five methods when None.
+        say: told what is left out and why.
+
+    Returns:
+        ``methods``, each with score, gains, cost and a verdict in words, the best first; ``left``, ``conclusion`` in
+        words, and ``page``, the path of the chart.
+    """
+    from kdbench.distill import report, shortlist
+    from kdbench.distill.study import Study, parse_budget
+    from kdbench.index import home as index
+    from kdbench.sweep import devices
+    from kdbench.sweep.plan import Asked
+
+    hours = None if budget is None else parse_budget(budget)
+    home = _home(out)
+    spec = registry.task(_task(task, home))
+    few = methods == "recommended"
+    named = [] if few else [_method(one, home) for one in methods]
+    asked = Asked(
+        methods=(), tasks=(spec.name,), home=home, overhead=overhead,
+        seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)),
+    )  # fmt: skip
+    chosen = shortlist.recommended(spec) if few else shortlist.named(named, spec)
+    study = Study(asked, chosen, devices.find("basic", device, None, None), hours, few=few, say=say)
+    home.require_writable()
+    study.run()
+    ingest(home)
+    found = index.use(home, lambda store: report.found(store, study))
+    return {**report.as_json(found, study), "page": str(report.page(study))}
+
+
+def _home(out: str | Path | None) -> Home:
+    """The home folder, told of the nets that this session has declared."""
+    home = Home.find(None if out is None else Path(out))
+    if nets.declared():
+        from kdbench import objects
+
+        objects.session_nets(home)
+    return home
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _method(given: str | Path | type[Method], home: Home) -> str:
+    """The name of a method."""
+    if isinstance(given, str | Path):
+        return local.method(str(given))
+    from kdbench import objects
+
+    return objects.method(given, home)
+
+
+def _task(given: AnyTask, home: Home) -> str:
+    """The name of a task."""
+    if isinstance(given, OwnTask):
+        from kdbench import objects
+
+        return objects.task(given.name, home, **given.given)
+    return local.task(str(given))
+
+
+def _words(overrides: Overrides | None) -> tuple[str, ...]:
+    return tuple(settings.as_words(overrides or {}))
+
+
+def _order(method: str, task: str, overrides: Overrides | None, smoke: bool) -> ConfigOrder:
+    return ConfigOrder.of(run_config(method, task, _words(overrides), smoke=smoke))
+
+
+def _options(method: str, task: str, overrides: Overrides | None) -> EngineOptions:
+    return run_config(method, task, _words(overrides)).engine
