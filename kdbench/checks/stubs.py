@@ -51,12 +51,12 @@ class Stub(Network):
 
     def forward(self, batch: Batch) -> Out:
         rows = batch.x[self.input]
-        logits, maps, preact, stem, emb = self.out
+        logits, maps, preact, stem, emb, code = self.out[:]
 
         def of(x: Tensor | None) -> Any:
             return None if x is None else x[rows]
 
-        return Out(of(logits), tuple(map(of, maps)), tuple(map(of, preact)), of(stem), of(emb))
+        return Out(of(logits), tuple(map(of, maps)), tuple(map(of, preact)), of(stem), of(emb), of(code))
 
     @property
     def classifier(self) -> Any:

@@ -149,11 +149,12 @@ def schedule(spec: TaskSpec) -> Verdict:
 
 def aim(spec: TaskSpec, rows: Dataset) -> Verdict:
     """Rule ``kind``."""
-    wrong = kinds.kind(spec.kind).refusal(rows.train, rows.label_range)
+    kind = kinds.kind(spec.kind)
+    wrong = kind.refusal(rows.train, rows.label_range)
     return (
         f"the task is of kind {spec.kind}, but {rows.name} has {wrong}; change kind, or the data's targets"
         if wrong
-        else None
+        else kind.unscorable(rows.train, rows.test, spec.score.k)
     )
 
 

@@ -138,7 +138,8 @@ def task_spec(of: Setting) -> TaskSpec:
     """The specification of a tiny task."""
     nets = dict.fromkeys(of.roles, of.teacher) | ({of.roles[-1]: VECTOR_NET} if of.gaps else {})
     own = of.cross or of.gaps
-    score = kinds.kind(of.kind).tiny.score
+    made = kinds.kind(of.kind).tiny
+    score = made.score
     body: dict[str, Any] = {
         "name": f"checks/{of.kind}",
         "title": f"A tiny {of.kind} task",
@@ -150,8 +151,10 @@ def task_spec(of: Setting) -> TaskSpec:
         "baseline": "plain",
         "data": {"source": "digits", "augment": ["flip"]},
         "pair": {
-            "student": {"net": of.student, "input": of.input},
-            "teachers": {role: {"net": net, "input": role if own else "image"} for role, net in nets.items()},
+            "student": {"net": made.wraps + of.student, "input": of.input},
+            "teachers": {
+                role: {"net": made.wraps + net, "input": role if own else "image"} for role, net in nets.items()
+            },
         },
         "train": {"epochs": EPOCHS, "batch": BATCH, "optimizer": {"name": "adam", "lr": 0.01}},
         "score": {"primary": score} | ({} if kinds.metrics()[score].unit else {"unit": "digits"}),

@@ -11,7 +11,7 @@ from kdbench.contract.errors import NotApplicable
 from kdbench.contract.method import Inner, Method
 from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, UNSHOWN, Needs
 from kdbench.contract.network import Network
-from kdbench.contract.out import Out
+from kdbench.contract.out import Out, bits
 from kdbench.contract.stage import Group, Losses, Stage, Step, Terms, Update, Views
 from kdbench.contract.targets import Ragged, Targets
 from kdbench.contract.task import TaskInfo
@@ -39,4 +39,5 @@ __all__ = [
     "Terms",
     "Update",
     "Views",
+    "bits",
 ]  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,13 +19,14 @@ class _Fields(NamedTuple):
     preact: tuple[Tensor, ...] = ()
     stem: Tensor | None = None
     emb: Tensor | None = None
+    code: Tensor | None = None
 
 
 class Out(_Fields):
     """What every network returns.
 
-    A field is given, or absent: None, and ``()`` of maps. Reading ``logits``, ``stem`` or ``emb`` where it is absent
-    raises :class:`NotApplicable`, so a method reads without asking; what may do without a field asks :meth:`has`.
+    A field is given, or absent: None, and ``()`` of maps. Reading ``logits``, ``stem``, ``emb`` or ``code`` where it is
+    absent raises :class:`NotApplicable`, so a method reads without asking; what may do without one asks :meth:`has`.
 
     Attributes:
         logits: (N, C) scores of a classifier, (N,) prediction of a regression in scaled units; absent of a teacher that
@@ -32,7 +34,8 @@ class Out(_Fields):
         maps: stage outputs after the activation, shallow to deep, each (N, C, H, W) or (N, C, L).
         preact: the same stages before the activation.
         stem: output of the stem after the activation.
-        emb: (N, D) pooled penultimate features, the input of the classifier.
+        emb: (N, D) pooled penultimate features, the input of the classifier; of a hashing net its bits.
+        code: (N, L) scores of a hashing net, whose signs are the bits; its ``logits`` are the same.
     """
 
     __slots__ = ()
@@ -49,6 +52,17 @@ class Out(_Fields):
     def emb(self) -> Tensor:
         return _given(self, "emb", self[4])
 
+    @property
+    def code(self) -> Tensor:
+        return _given(self, "code", self[5])
+
+    def __iter__(self) -> Iterator[Any]:
+        """Five fields, as before there were codes; six where there is a code."""
+        return iter(self[:5] if self[5] is None else self[:])
+
+    def _replace(self, **changed: Any) -> Out:
+        return Out(**{**dict(zip(self._fields, self[:], strict=True)), **changed})
+
     def has(self, field: str) -> bool:
         """Whether the network gave a field."""
         value = self[self._fields.index(field)]
@@ -56,9 +70,18 @@ class Out(_Fields):
 
     def float(self) -> Out:
         """The same as float32."""
-        logits, maps, preact, stem, emb = self
-        logits, stem, emb = (t if t is None else t.float() for t in (logits, stem, emb))
-        return Out(logits, tuple(t.float() for t in maps), tuple(t.float() for t in preact), stem, emb)
+        logits, stem, emb, code = (t if t is None else t.float() for t in (self[0], self[3], self[4], self[5]))
+        maps, preact = self.maps, self.preact
+        return Out(logits, tuple(t.float() for t in maps), tuple(t.float() for t in preact), stem, emb, code)
+
+
+def bits(code: Tensor) -> Tensor:
+    """(N, L) bits -1 and 1 of scores, by CIBHash (Qiu et al., IJCAI 2021): the signs of ``sigmoid(code) - 1/2``.
+
+    The slope of the sign is taken as 1, so that the sigmoid's is what stays. A score of exactly 0 gives 0, as there.
+    """
+    share = code.sigmoid()
+    return (share - 0.5).sign().detach() + (share - share.detach())
 
 
 def _given(out: Out, name: str, value: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
-from kdbench import ENGINE_VERSION, data, identity
+from kdbench import ENGINE_VERSION, data, identity, kinds
 from kdbench.base.errors import UserError, described
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
@@ -25,6 +25,7 @@ from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
 from kdbench.engine.task import Keeper, Task, seeded
+from kdbench.kinds.base import TEACHER_DATABASE
 from kdbench.models.ensemble import Mean
 from kdbench.specs.config import INNER, MethodConfig, RunConfig
 from kdbench.specs.task import TaskSpec
@@ -101,10 +102,13 @@ def load_data(config: RunConfig, folder: Path | None, home: Home, progress: Prog
         folder: the user's data folder, None for the hub.
 
     Raises:
-        UserError: the data are absent or damaged.
+        UserError: the data are absent or damaged, or the task's metrics mean nothing on them.
     """
     rows = data.load(config.task.data, data.Place(folder, home.data, progress))
-    return rows.head(config.task.smoke.rows) if config.smoke else rows
+    task = config.task
+    if (wrong := kinds.kind(task.kind).unscorable(rows.train, rows.test, task.score.k)) is not None:
+        raise UserError(f"{task.name}: {wrong}")
+    return rows.head(task.smoke.rows) if config.smoke else rows
 
 
 def students_rows(config: RunConfig, seed: int, everything: Dataset) -> Dataset:
@@ -135,7 +139,7 @@ def require_shared(config: RunConfig, processes: int) -> None:
     Raises:
         UserError: naming it and the reason.
     """
-    reason = needs_of(config.method).one_process
+    reason = needs_of(config.method).one_process or kinds.kind(config.task.kind).one_process
     if processes > 1 and reason is not None:
         raise UserError(f"{config.method.ref.name} runs in one process: {reason}; start it without torchrun")
     for option in ("compile", "cuda_graphs"):
@@ -254,6 +258,19 @@ def prepare(
     if ranks.several:
         _refuse_dropout(config.method.ref.name, method)
     return Prepared(method.to(place.device), needs, task, rows, trained, nets, ensemble)
+
+
+def scored_against(
+    prepared: Prepared, config: RunConfig, place: RunPlace, everything: Dataset
+) -> Mapping[str, Network]:
+    """What a run's student is compared with; a teacher whose answers are searched also where the method reads none."""
+    if prepared.read:
+        return prepared.scored_against
+    config = effective_task(config)
+    score, pair = config.task.score, config.task.pair
+    searched = any(TEACHER_DATABASE in kinds.metrics()[name].reads for name in (score.primary, *score.also))
+    first = list(pair.teachers)[:1] if searched else []
+    return {role: teachers.get(config, role, everything, place).net for role in first}
 
 
 def _read_as(together: bool, nets: dict[str, Network]) -> dict[str, Network]:

@@ -12,7 +12,7 @@ from kdbench import kinds
 from kdbench.contract import Network
 from kdbench.data.feed.loader import InOrder
 from kdbench.engine.task import Task, evaluating
-from kdbench.kinds.base import RETRIEVAL, Evidence
+from kdbench.kinds.base import DATABASE, RETRIEVAL, TEACHER_DATABASE, Evidence
 
 
 class Scorer:
@@ -29,6 +29,7 @@ class Scorer:
         self.y = self.batches.y
         self._teacher = next(iter((teachers or {}).values()), None)
         self._taught: Any = None
+        self._taught_database: tuple[Any, Any] | None = None
 
     def primary(self, net: nn.Module) -> dict[str, float]:
         """The primary metric alone, for the curve."""
@@ -40,7 +41,7 @@ class Scorer:
 
     def _score(self, net: nn.Module, names: Sequence[str]) -> dict[str, float]:
         reads = frozenset().union(*(kinds.metrics()[name].reads for name in names))
-        evidence = Evidence(self.task.answers(net, self.batches), self.y)
+        evidence = Evidence(self.task.answers(net, self.batches), self.y, k=self.task.spec.score.k)
         if "teacher" in reads and self._teacher is not None:
             if self._taught is None:
                 self._taught = self.task.answers(self._teacher, self.batches)
@@ -50,7 +51,18 @@ class Scorer:
             emb, gallery = self._embed(net, self.batches), self._embed(net, train)
             if emb is not None and gallery is not None:
                 evidence.emb, evidence.gallery = emb, (gallery, train.y)
+        if DATABASE in reads:
+            evidence.database = self._database(net)
+        if TEACHER_DATABASE in reads and self._teacher is not None:
+            if self._taught_database is None:
+                self._taught_database = self._database(self._teacher)
+            evidence.teacher_database = self._taught_database
         return self.task.score(names, evidence)
+
+    def _database(self, net: nn.Module) -> tuple[Any, Any]:
+        """What a network answers for all training rows, and their targets."""
+        batches = self.task.database_batches()
+        return self.task.answers(net, batches), batches.y
 
     def _embed(self, net: nn.Module, batches: InOrder) -> Tensor | None:
         """(N, D) embeddings, None for a network without them."""

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -192,6 +192,9 @@ class Task:
         self.started_from: str | None = None
         self.scaling = self._kind.scaling(data.train, data.label_range)  # scores are computed after its inverse
         self.label_range = self.scaling.label_range
+        self._views = self._kind.views
+        if self._views is not None:
+            self._views = replace(self._views, input=spec.pair.student.input)
         self._set_rows(self._to_device(data.train))
         self.raw_shape: Mapping[str, tuple[int, ...]] = {name: tuple(x.shape[1:]) for name, x in self._rows.x.items()}
 
@@ -310,12 +313,18 @@ class Task:
         rows = self._rows if stage.extra is None else _join(self._rows, stage.extra)
         return Loader(
             self.data, rows, self.spec.data.augment, stage.batch or self.batch, self.seed, stage.name,
-            stage.views, drop_below,
+            stage.views or self._views, drop_below,
         )  # fmt: skip
 
     def test_batches(self) -> InOrder:
         """Test rows in order; targets in the task's own unit."""
-        raw = self.data.test
+        return self._in_order(self.data.test)
+
+    def database_batches(self) -> InOrder:
+        """All training rows in order, not augmented, whatever subset the student trains on; targets as of test rows."""
+        return self._in_order(self.data.whole or self.data.train)
+
+    def _in_order(self, raw: Rows) -> InOrder:
         on_device = Rows({name: x.to(self.device) for name, x in raw.x.items()}, raw.y.to(self.device))
         return InOrder(self.data, on_device)
 

@@ -12,6 +12,8 @@ from kdbench.identity import sourcecode
 from kdbench.specs import registry
 
 OWN = "kdbench.methods."
+SOME = {"<net>": "convnet_w8", "<head>": "linear"}
+"""What may stand in a pattern's place where a number may not."""
 
 
 def table() -> dict[str, Any]:
@@ -22,7 +24,8 @@ def table() -> dict[str, Any]:
             versions = found["methods"].setdefault(name, {})
             _add(versions.setdefault(registry.card(name).version, []), sourcecode.method_digest(name))
     for family in models.own():
-        digest = sourcecode.net_digest(re.sub(r"<\w+>", "8", family))  # of a pattern any net
+        some = re.sub(r"<\w+>", lambda place: SOME.get(place[0], "8"), family)  # of a pattern any net
+        digest = sourcecode.net_digest(some)
         _add(found["nets"].setdefault(family, {}).setdefault(str(ENGINE_VERSION), []), digest)
     return found
 

@@ -52,9 +52,11 @@ def of_card(card: Card) -> dict[str, str]:
 
 
 def of_nets(names: Sequence[str]) -> dict[str, str]:
-    """Net to code of its module, as for a method; the version is the engine's."""
+    """Net to code of its module, as for a method, and so for a net within; the version is the engine's."""
     version, known = str(ENGINE_VERSION), released()["nets"]
-    return {net: label(net_digest(net), version, known.get(models.family(net), {})) for net in sorted({*names})}
+    inner = [body for net in names if (body := models.recipe(net).within) is not None]
+    every = sorted({*names, *inner})
+    return {net: label(net_digest(net), version, known.get(models.family(net), {})) for net in every}
 
 
 def label(digest: str, version: str, released: dict[str, list[str]]) -> str:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from kdbench.contract import Batch, Out, Rows, Targets, Views
 
 RETRIEVAL = frozenset({"emb", "gallery"})
-"""Evidence of metrics that search the training rows."""
+"""Evidence of metrics that search the training rows by embeddings."""
+DATABASE, TEACHER_DATABASE = "database", "teacher_database"
+"""Evidence of metrics that search what a network answers for the training rows."""
+DATABASES = frozenset({DATABASE, TEACHER_DATABASE})
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Metric:
     Attributes:
         unit: None means the task's own unit.
         reads: evidence it reads beside ``output`` and ``y``: ``teacher`` (the first teacher's output), ``emb`` and
-            ``gallery`` (embeddings of test and training rows).
+            ``gallery`` (embeddings of test and training rows), ``database`` and ``teacher_database`` (what the network
+            and the first teacher answer for all training rows).
         high: the largest value there is, None without one; the smallest is 0.
         share: a share of the test items in percent, so that their number alone tells its noise.
         chance: of the test rows' targets the value of the best answer that ignores the input; None where that has no
@@ -67,6 +71,9 @@ class Evidence:
         teacher: the first teacher's output, None without one.
         emb: (N, D) embeddings, None where no metric asks for them or the network has none.
         gallery: (M, D) embeddings of the training rows and their (M,) targets, the set that retrieval searches.
+        database: what the network answers for all M training rows, whatever subset it trained on, and their targets.
+        teacher_database: the same of the first teacher.
+        k: how many of the first found count; None for all.
     """
 
     output: Any
@@ -74,6 +81,9 @@ class Evidence:
     teacher: Any = None
     emb: Tensor | None = None
     gallery: tuple[Tensor, Tensor] | None = None
+    database: tuple[Any, Any] | None = None
+    teacher_database: tuple[Any, Any] | None = None
+    k: int | None = None
 
     def has(self, what: str) -> bool:
         """Whether a piece is there."""
@@ -102,12 +112,14 @@ class Tiny:
         rows: (pixels (N, 1, 8, 8) uint8, digits (N,)) of a part -> the targets of these rows.
         classes: outputs of a network.
         label_range: as of a data set.
+        wraps: what stands before the name of a network.
     """
 
     score: str
     rows: Callable[[Tensor, Tensor], Targets | Tensor]
     classes: int = 10
     label_range: tuple[float, float] | None = None
+    wraps: str = ""
 
 
 class Kind:
@@ -119,7 +131,7 @@ class Kind:
         metrics: name to metric; of a metric in the targets' own unit the task names the unit.
         also: kinds whose methods run here unchanged, for batches and networks hold what theirs do.
         tiny: its smallest task.
-        views: the task's own views of each row, None for one as it is.
+        one_process: why runs cannot be shared by several processes, None where they can.
     """
 
     name: ClassVar[str]
@@ -127,7 +139,21 @@ class Kind:
     metrics: ClassVar[Mapping[str, Metric]]
     tiny: ClassVar[Tiny]
     also: ClassVar[frozenset[str]] = frozenset()
-    views: ClassVar[Views | None] = None
+    one_process: ClassVar[str | None] = None
+
+    @property
+    def views(self) -> Views | None:
+        """The task's own views of each row, None for one as it is; a stage's own views take their place."""
+        return None
+
+    def unscorable(self, train: Rows, test: Rows, k: int | None) -> str | None:
+        """Why metrics would mean nothing on these rows, in a line with what to do; None where they mean something.
+
+        Args:
+            train: all training rows.
+            k: as a task's ``score.k``.
+        """
+        return None
 
     def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
         """What training rows have instead of this kind's targets, in a few words; None where they fit."""

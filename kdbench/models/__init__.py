@@ -42,6 +42,11 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     work: Work | None = None
 
+    @property
+    def within(self) -> str | None:
+        """The net that the net is built around, None without one."""
+        return self.settings.get("net")
+
 
 def _image(module: str, work: float, **settings: Any) -> Recipe:
     """A net of pictures; ``work`` is counted on 3x32x32."""
@@ -55,6 +60,11 @@ def _resnet(depths: tuple[int, ...], widths: tuple[int, ...], work: float, block
 def _clips(work: float, depths: tuple[int, ...], width: int) -> Recipe:
     """A net of clips; ``work`` is counted on 3x16x112x112."""
     return Recipe("video", CLIP, {"depths": depths, "width": width}, on(work, 16, 112, 112))
+
+
+def _within(shape: tuple[int, ...], settings: Mapping[str, Any]) -> float | None:
+    """Work of a net around another: the other's."""
+    return work(settings["net"], shape)
 
 
 THIN = (16, 16, 32, 64)
@@ -97,6 +107,11 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net", work=timm)),
     "torchvision:<name>": (r"torchvision:(?P<name>.+)", Recipe("torchvision_net")),
     "hf:<id>": (r"hf:(?P<id>.+)", Recipe("hf_net")),
+    "hash<bits>:<net>": (r"hash(?P<bits>[0-9]+):(?P<net>.+)", Recipe("hashing", work=_within)),
+    "hash<bits>_<head>:<net>": (
+        r"hash(?P<bits>[0-9]+)_(?P<form>linear|mlp):(?P<net>.+)",
+        Recipe("hashing", work=_within),
+    ),
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
 
@@ -137,7 +152,8 @@ def _own_recipe(net: str) -> Recipe | None:
     for expression, found in PATTERNS.values():
         if match := re.fullmatch(expression, net):
             settings = {key: int(value) if value.isdecimal() else value for key, value in match.groupdict().items()}
-            return replace(found, settings={**found.settings, **settings})
+            made = replace(found, settings={**found.settings, **settings})
+            return made if made.within is None else replace(made, axes=recipe(made.within).axes)
     return None
 
 

@@ -18,7 +18,7 @@ from kdbench.base.files import no_room, sha256_file
 from kdbench.contract import Needs, NotApplicable
 from kdbench.data.feed.dataset import Dataset
 from kdbench.engine import accelerate
-from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, threads
+from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, scored_against, threads
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
@@ -146,7 +146,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
     facts = _facts(request, begun)
     try:
         prepared = prepare(request.config, request.seed, place, everything)
-        scorer = Scorer(prepared.task, prepared.scored_against)
+        scorer = Scorer(prepared.task, scored_against(prepared, request.config, place, everything))
         trained = Trainer(
             prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds,
             kept.point,

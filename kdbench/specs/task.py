@@ -22,6 +22,7 @@ from kdbench import kinds
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.fields import tame
 from kdbench.base.yamlfile import describe
+from kdbench.kinds.base import DATABASES
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)]
@@ -220,16 +221,20 @@ class Pair(_Grown):
         return self
 
 
-class Score(_Model):
+class Score(_Grown):
     """What is reported. ``primary`` ranks.
 
     ``unit``: that of the targets, for metrics in the targets' own unit; the others have theirs and need none.
+    ``k``: of metrics that search training rows, how many of the first found count; unset, all do.
     """
+
+    LATER = ("k",)
 
     primary: str
     unit: Annotated[str, StringConstraints(max_length=12)] = ""
     report: Literal["last"] = "last"
     also: list[str] = []
+    k: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -309,6 +314,9 @@ class TaskSpec(_Model):
         for name in (self.score.primary, *self.score.also):
             if name not in known:
                 raise ValueError(f"metric {name!r} is not one of a {self.kind} task{nearest(name, known)}")
+        searching = any(DATABASES & known[name].reads for name in (self.score.primary, *self.score.also))
+        if self.score.k is not None and not searching:
+            raise ValueError("score.k belongs to metrics that search training rows, such as map; leave it out")
         return self
 
     @property

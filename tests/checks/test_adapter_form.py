@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ def test_an_absent_field_raises_with_what_is_there():
     with pytest.warns(FutureWarning, match=r"ask out\.has\('emb'\) first"), pytest.raises(NotApplicable) as raised:
         _ = out.emb
     assert str(raised.value) == "a network that it reads gives no emb, but logits, maps"
-    assert [out.has(field) for field in out._fields] == [True, True, False, False, False]
+    assert [out.has(field) for field in out._fields] == [True, True, False, False, False, False]
 
 
 def test_an_output_is_the_tuple_it_was():
@@ -34,6 +35,11 @@ def test_an_output_is_the_tuple_it_was():
     assert torch.equal(copy.copy(out).emb, emb)
     assert type(out._replace(logits=emb)) is Out
     assert out._replace(logits=emb).float().logits.dtype is torch.float32
+    assert len(pickle.loads(pickle.dumps(out))) == len(Out(*out)) == len(out)
+    coded = out._replace(code=emb)
+    assert list(coded._asdict())[-1] == "code"
+    assert torch.equal(copy.copy(coded).float().code, emb)
+    assert torch.equal(pickle.loads(pickle.dumps(coded)).code, emb)
 
 
 def test_compiled_networks_return_it():

@@ -32,8 +32,8 @@ class Augment(Protocol):
     def __call__(self, pixels: Tensor, rng: torch.Generator, *, base: Size | None = None) -> Tensor: ...
 
 
-NAMES = ("crop<pixels>", "flip", "resized_crop<percent>")
-_FORM = re.compile(r"(?P<name>crop|flip|resized_crop)(?P<amount>[1-9][0-9]?)?")
+NAMES = ("crop<pixels>", "flip", "affine<degrees>", "resized_crop<percent>")
+_FORM = re.compile(r"(?P<name>crop|flip|affine|resized_crop)(?P<amount>[1-9][0-9]?)?")
 
 
 def crop(pixels: Tensor, rng: torch.Generator, pad: int, *, base: Size | None = None) -> Tensor:
@@ -64,6 +64,22 @@ def flip(pixels: Tensor, rng: torch.Generator, *, base: Size | None = None) -> T
     """Horizontal mirror with probability one half, at every size alike; (N, ..., W)."""
     mirrored = torch.rand(len(pixels), generator=rng, device=pixels.device) < 0.5
     return torch.where(mirrored.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)
+
+
+MOVED, GROWN = 0.15, 0.1
+"""Largest move of an affine map, as a share of half the picture, and largest change of its size."""
+
+
+def affine(pixels: Tensor, rng: torch.Generator, degrees: int, *, base: Size | None = None) -> Tensor:
+    """Turned by up to ``degrees`` each way, moved and resized a little, bilinear, 0 outside; (N, C, H, W)."""
+    n = len(pixels)
+    draws = torch.rand(4, n, generator=rng, device=pixels.device) * 2 - 1
+    angle, size, across, down = draws[0] * math.radians(degrees), 1 + draws[1] * GROWN, *(draws[2:] * MOVED)
+    cos, sin = angle.cos() / size, angle.sin() / size
+    maps = torch.stack([torch.stack([cos, -sin, across], 1), torch.stack([sin, cos, down], 1)], 1)
+    grid = F.affine_grid(maps, list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels.float(), grid, align_corners=False)
+    return moved if pixels.is_floating_point() else moved.round().to(pixels.dtype)
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,8 @@ def augmentation(names: Sequence[str]) -> Augmentation:
             ops.append((name, flip))
         elif form["name"] == "crop":
             ops.append((name, partial(crop, pad=int(form["amount"]))))
+        elif form["name"] == "affine":
+            ops.append((name, partial(affine, degrees=int(form["amount"]))))
         else:
             least = int(form["amount"]) / 100
     return Augmentation(tuple(ops), least)

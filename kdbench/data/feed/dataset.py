@@ -71,6 +71,7 @@ class Dataset:
         official: False for rows that are not those the name stands for; never ranked beside them.
         drawn: sha256 of the training rows a subset drew, None without one.
         class_names: in the order of their numbers; None where numbers are all there is.
+        whole: all training rows, where ``train`` is a subset of them; None where it is all.
         digests: part to content digest where it is known already.
     """
 
@@ -89,6 +90,7 @@ class Dataset:
     official: bool = True
     drawn: str | None = None
     class_names: tuple[str, ...] | None = None
+    whole: Rows | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def shape(self, input_name: str) -> tuple[int, ...]:
@@ -120,8 +122,13 @@ class Dataset:
         raw = dict.fromkeys(derived[name].base if name in derived else name for name in wanted)
         pictures = Counter(self.shows[name] for name in raw if name in self.shows)
         shows = {name: picture for name in raw if pictures[picture := self.shows.get(name, "")] > 1}
-        train, test = (Rows({n: x for n, x in r.x.items() if n in kept}, r.y) for r in (self.train, self.test))
-        return replace(self, train=train, test=test, derived=derived, shows=shows)
+        train, test, whole = (
+            None if rows is None else Rows({n: x for n, x in rows.x.items() if n in kept}, rows.y)
+            for rows in (self.train, self.test, self.whole)
+        )
+        assert train is not None
+        assert test is not None
+        return replace(self, train=train, test=test, whole=whole, derived=derived, shows=shows)
 
     def leader(self, name: str) -> str:
         """The first input of the picture that an input shows: the others take its draws; itself where it is alone."""
@@ -224,6 +231,7 @@ class Dataset:
             self,
             train=select(self.train, torch.from_numpy(index)),
             drawn=hashlib.sha256(index.astype("<i8").tobytes()).hexdigest(),
+            whole=self.train,
             digests={part: digest for part, digest in self.digests.items() if part != "train"},
         )
 

@@ -1,0 +1,136 @@
+"""Hashing retrieval: networks give bits, training sees no label, rows are searched by Hamming distance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdbench.kinds.base import DATABASE, TEACHER_DATABASE, Evidence, Kind, Metric, Scaling, Tiny
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdbench.contract import Batch, Out, Rows, Views
+
+TEMPERATURE, KL_WEIGHT = 0.3, 0.001
+"""Of CIBHash's loss, as its code sets them."""
+EPS = 1e-8
+
+
+def contrast(one: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """NT-Xent of two views' bits, 0-d, mean over both views' rows: a row's other view is told from all other rows.
+
+    Args:
+        one, other: (N, L) bits of the same rows.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    rows = F.normalize(torch.cat([one, other]), dim=1, eps=EPS)
+    scores = (rows @ rows.T / temperature).fill_diagonal_(-torch.inf)
+    return F.cross_entropy(scores, torch.arange(len(rows), device=rows.device).roll(len(one)))
+
+
+def divergence(one: Tensor, other: Tensor) -> Tensor:
+    """Half of KL(p || q) + KL(q || p) of two views' bits as chances p, q to be 1, the second argument constant, 0-d.
+
+    Args:
+        one, other: (N, L) scores of the same rows; a KL sums over bits and is a mean over rows.
+    """
+
+    def directed(p: Tensor, q: Tensor) -> Tensor:
+        up, down = ((p + EPS) / (q + EPS)).log(), ((1 - p + EPS) / (1 - q + EPS)).log()
+        return (p * up + (1 - p) * down).sum(dim=1).mean()
+
+    p, q = one.sigmoid(), other.sigmoid()
+    return (directed(p, q.detach()) + directed(q, p.detach())) / 2
+
+
+def _twice(pixels: Tensor, rng: Any) -> Tensor:
+    return pixels.expand(2, *pixels.shape)
+
+
+def _searched(p: Evidence, database: tuple[Any, Any] | None) -> Tensor:
+    import torch
+
+    from kdbench.stats.retrieval import mean_average_precision
+
+    assert database is not None
+    queries, rows, of_queries, of_rows = (one.cpu().numpy() for one in (p.output, database[0], p.y, database[1]))
+    score = mean_average_precision(queries, rows, of_queries, of_rows, p.k)
+    return torch.tensor(100 * score, dtype=torch.float64)
+
+
+def _blind(y: Sequence[float]) -> float:
+    """Of one and the same code for all rows, in classes without an order."""
+    return 100 * sum((count / len(y)) ** 2 for count in Counter(y).values())
+
+
+def _map(about: str, searched: str, word: str) -> Metric:
+    return Metric(
+        True, "%", about, lambda p: _searched(p, getattr(p, searched)), frozenset({searched}), 100.0, chance=_blind,
+        word=word,
+    )  # fmt: skip
+
+
+class Hashing(Kind):
+    """Targets are classes and decide in scoring alone what is relevant; training sees the rows' own numbers instead.
+
+    The loss is CIBHash's (Qiu et al., IJCAI 2021) on two views of each row, each augmented by itself. The database is
+    all training rows, the queries are the test rows.
+    """
+
+    name = "hashing"
+    about = "bits that find rows of a query's class"
+    metrics: ClassVar = {
+        "map": _map("mean average precision, the network's own codes searched", DATABASE, "mAP"),
+        "map_teacher_database": _map(
+            "mean average precision, the teacher's codes searched with the network's", TEACHER_DATABASE, "mAP (teacher)"
+        ),
+    }
+    tiny = Tiny("map", lambda pixels, digits: digits, wraps="hash8:")
+    one_process = "its task's loss compares the rows of a batch with one another"
+
+    @property
+    def views(self) -> Views | None:
+        from kdbench.contract import Views
+
+        return Views(2, _twice, "raw")
+
+    def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
+        return "a number to predict" if label_range is not None else None
+
+    def unscorable(self, train: Rows, test: Rows, k: int | None) -> str | None:
+        if k is not None and k > len(train.y):
+            return f"score.k={k} is more than the {len(train.y)} rows of the database; lower score.k"
+        if missing := sorted({*test.y.tolist()} - {*train.y.tolist()}):
+            names = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            return f"the database (the training rows) has no row of the queries' class {names}; change the data"
+        return None
+
+    def scaled(self, y: Any, scaling: Scaling) -> Any:
+        import torch
+
+        return torch.arange(len(y), device=y.device)
+
+    def loss(self, out: Out, batch: Batch) -> Tensor:
+        """Mean over all pairs of views; a batch of one view is compared with itself."""
+        import torch
+
+        from kdbench.contract import bits
+
+        codes = [batch.unview(out.code)[view] for view in range(batch.views)]
+        pairs = list(combinations(codes, 2)) or [(codes[0], codes[0])]
+        terms = [contrast(bits(a), bits(b), TEMPERATURE) + KL_WEIGHT * divergence(a, b) for a, b in pairs]
+        return torch.stack(terms).mean()
+
+    def answer(self, out: Out, batch: Batch, scaling: Scaling) -> Any:
+        """(N, L) int8 bits; a score of exactly 0 counts as 1."""
+        import torch
+
+        return torch.where(out.logits >= 0, 1, -1).to(torch.int8)
+
+
+KIND = Hashing()
