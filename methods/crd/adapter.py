@@ -78,7 +78,8 @@ class CRD(Method):
     def needs(cls, hp: Any) -> Needs:
         student = frozenset({"logits", "emb"})
         teacher = student if hp.kd_weight else frozenset({"emb"})
-        return Needs(student=student, teacher=teacher, batch=frozenset({"index"}), one_process=None)
+        kinds = frozenset({"classification"} if hp.kd_weight else {"classification", "hashing"})
+        return Needs(kinds=kinds, student=student, teacher=teacher, batch=frozenset({"index"}), one_process=None)
 
     def setup(self) -> None:
         task, hp = self.task, self.hp
