@@ -216,6 +216,8 @@ def _only_stage(method: Method) -> Stage:
         raise NotApplicable(f"its stage {stage.name!r} makes updates of its own; `kdbench evaluate` runs it")
     if stage.views is not None and stage.views.where == "raw":
         raise NotApplicable("it makes views of pixels before they are augmented; `kdbench evaluate` runs it")
+    if stage.partners is not None:
+        raise NotApplicable("it draws a second row for each of a batch; `kdbench evaluate` runs it")
     if next(stages, None) is not None:
         raise NotApplicable("it trains in several stages; `kdbench evaluate` runs it")
     return stage

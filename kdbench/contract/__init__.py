@@ -12,7 +12,7 @@ from kdbench.contract.method import Inner, Method
 from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, UNSHOWN, Needs
 from kdbench.contract.network import Network
 from kdbench.contract.out import Out, bits
-from kdbench.contract.stage import Group, Losses, Stage, Step, Terms, Update, Views
+from kdbench.contract.stage import Group, Losses, Partners, Stage, Step, Terms, Update, Views
 from kdbench.contract.targets import Ragged, Targets
 from kdbench.contract.task import TaskInfo
 
@@ -30,6 +30,7 @@ __all__ = [
     "Network",
     "NotApplicable",
     "Out",
+    "Partners",
     "Ragged",
     "Rows",
     "Stage",

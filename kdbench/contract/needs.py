@@ -27,7 +27,7 @@ class Needs:
         student, teacher: what it reads of networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``.
         batch: what it reads of a batch beyond ``x`` and ``y``: ``index``, ``present``.
         data: properties the task's data must have, e.g. ``rotation_safe``, ``rgb``.
-        views: views of each row a batch must hold.
+        views: views that a batch must hold, of each row or of its partner.
         min_batch: smallest number of rows (before views) a step is defined for.
         teacher_batchnorm: ``batch`` if the teacher normalises with the statistics of the batch.
         trains_teacher: the method itself updates the teacher.

@@ -70,6 +70,8 @@ class Terms(dict[str, Tensor]):
         self.handed = handed
 
 
+Partners = Callable[[Tensor, torch.Generator], Tensor]
+"""``partners(rows, rng)``: to (N,) numbers of training rows as many others, each a partner's; all on the CPU."""
 Losses = Callable[[Batch, At], "dict[str, Tensor]"]
 Update = Callable[..., None]
 """``update(loss, group=None)``: zero-grad, backward and step of one named group, or of all groups of the stage."""
@@ -89,7 +91,8 @@ class Stage:
         epochs, steps: its length; exactly one of the two.
         batch: rows of a batch, the task's when None.
         extra: raw rows trained on beside the task's own, e.g. generated ones.
-        views: several views of each row.
+        views: several views of each row; or
+        partners: draws a second row for each row of a batch, which is the batch's second view, augmented by itself.
         ledger: line of the cost ledger it belongs to (``distill``, ``generator_train``, ``generate``, ``bank_init``,
             ``warmup_phase``, ``peer_students``, ``finetune``, ``teacher_train``, ``teacher_cache``).
         once: what it makes can be reused by other students of the task.
@@ -104,6 +107,7 @@ class Stage:
     batch: int | None = None
     extra: Rows | None = None
     views: Views | None = None
+    partners: Partners | None = None
     ledger: str = "distill"
     once: bool = False
 
@@ -112,3 +116,5 @@ class Stage:
             raise ValueError(f"stage {self.name!r}: give exactly one of losses and step")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"stage {self.name!r}: give exactly one of epochs and steps")
+        if self.views is not None and self.partners is not None:
+            raise ValueError(f"stage {self.name!r}: give views or partners, not both")

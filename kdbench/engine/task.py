@@ -313,7 +313,7 @@ class Task:
         rows = self._rows if stage.extra is None else _join(self._rows, stage.extra)
         return Loader(
             self.data, rows, self.spec.data.augment, stage.batch or self.batch, self.seed, stage.name,
-            stage.views or self._views, drop_below,
+            stage.views or self._views, drop_below, stage.partners,
         )  # fmt: skip
 
     def test_batches(self) -> InOrder:

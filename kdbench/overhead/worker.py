@@ -80,7 +80,7 @@ def _described(phase: PhaseArm, order: MeasureOrder) -> dict[str, Any]:
         "name": phase.stage.name,
         "steps": phase.steps,
         "rows": phase.rows,
-        "views": views.n if (views := phase.run.loader.views) else 1,
+        "views": phase.run.loader.n_views,
         "flops": counted.flops,
         "flops_fwd": forward.flops if forward else None,
         "uncounted_ops": list(counted.uncounted_ops),

@@ -188,6 +188,30 @@ def test_other_inputs_are_repeated_for_each_view() -> None:
 # ---- inputs of one picture ------------------------------------------------------------------------------------------
 
 
+def next_row(rows: Tensor, rng: torch.Generator) -> Tensor:
+    """The row behind each, or the one behind that."""
+    return (rows + 1 + torch.randint(2, rows.shape, generator=rng)) % 20
+
+
+@pytest.mark.parametrize("batch", [8, 20])
+def test_partners_are_the_second_view(batch: int) -> None:
+    """Every batch holds its rows and behind them their partners, whose targets, numbers and pixels are their own."""
+    data = toy()
+    loader = Loader(data, data.train, [], batch, 0, "s", partners=next_row, workers=0)
+    alone = Loader(data, data.train, [], batch, 0, "s", workers=0)
+    for number in range(2 * loader.steps):
+        drawn, rows = loader.draw(number), alone.draw(number)
+        own, partner = drawn.view(0), drawn.view(1)
+        assert drawn.views == 2
+        assert equal(own, rows), "partners leave the order alone"
+        assert set(((partner.index - own.index) % 20).tolist()) <= {1, 2}
+        assert torch.equal(partner.y, data.train.y[partner.index])
+        assert torch.equal(partner.x["image"], data.finish({"image": data.train.x["image"][partner.index]})[0]["image"])
+    assert not torch.equal(loader.draw(0).view(1).index, loader.draw(loader.steps).view(1).index)
+    again = Loader(data, data.train, [], batch, 0, "s", partners=next_row, workers=0)
+    assert equal(again.draw(1), loader.draw(1)), "a batch depends on its number alone"
+
+
 def twins(n: int = 64, sizes: tuple[int, int] = (8, 8), **more: object) -> Dataset:
     """Two inputs of one column of pictures, in pixels, the second at a multiple of the first's size."""
     first = numbered(n, sizes[0])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import generator
-from kdbench.contract import Batch, Rows, Views
+from kdbench.contract import Batch, Partners, Rows, Views
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Alike, Dataset, device_of
 from kdbench.data.feed.stored import Stored
@@ -38,11 +38,13 @@ class Loader:
         stage: name of the stage, part of the stream's name.
         views: several views of each row, or None.
         drop_below: a last partial batch of fewer rows is left out.
+        partners: draws a second row for each, which becomes the second view.
         workers: processes that read stored pictures and make host views; 0 does so in this one.
 
     Attributes:
         steps: batches of an epoch.
         smallest: rows of its smallest batch.
+        n_views: views that a batch holds, those of partners among them.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Loader:
         stage: str,
         views: Views | None = None,
         drop_below: int = 1,
+        partners: Partners | None = None,
         workers: int | None = None,
     ) -> None:
         self.data, self.rows, self.views = data, rows, views
@@ -69,7 +72,8 @@ class Loader:
         partial = rest if rest >= max(1, drop_below) else 0
         self.steps = len(rows.y) // self.batch + bool(partial)
         self.smallest = partial or self.batch
-        self._order = Order(len(rows.y), self.batch, self.steps, seed, stage)
+        self._order = Order(len(rows.y), self.batch, self.steps, seed, stage, partners)
+        self.n_views = (views.n if views is not None else 1) * (1 if partners is None else 2)
         self._placed: tuple[int, Tensor] | None = None
         self._host = self._on_host()
         if chosen.least is not None and any(_is_pixels(x) for x in rows.x.values()):
@@ -103,7 +107,7 @@ class Loader:
         epoch, place = divmod(number, self.steps)
         if self._placed is None or self._placed[0] != epoch:
             self._placed = (epoch, self._order.epoch(epoch).to(self.device))
-        return self._placed[1][place * self.batch : (place + 1) * self.batch]
+        return self._order.held(self._placed[1], place)
 
     def draw(self, number: int) -> Batch:
         """Batch ``number`` of the stage, counted from 0 over all epochs."""
@@ -126,7 +130,7 @@ class Loader:
             present[name] = mask[index]
         present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
         x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}
-        return Batch(x, self.rows.y[index].repeat(n_views), index.repeat(n_views), n_views, present)
+        return Batch(x, self.rows.y[index].repeat(n_views), index.repeat(n_views), self.n_views, present)
 
     def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
         """Raw rows after views of raw pixels and augmentation; inputs of different pictures get draws of their own."""

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive, generator
-from kdbench.contract import Views
+from kdbench.contract import Partners, Views
 from kdbench.data.feed.stored import Stored
 
 MOST_WORKERS = 8
@@ -36,6 +36,7 @@ class Order:
 
     Attributes:
         seed: of the shuffle; None keeps the rows in order.
+        partners: draws a partner for each row; a batch then holds its rows and, behind them, theirs.
     """
 
     rows: int
@@ -43,12 +44,20 @@ class Order:
     steps: int
     seed: int | None
     stage: str
+    partners: Partners | None = None
 
     def epoch(self, epoch: int) -> Tensor:
-        """(rows,) row numbers in the order of an epoch, on the CPU."""
+        """(1, rows) row numbers in the order of an epoch, on the CPU; (2, rows) with those of their partners."""
         if self.seed is None:
-            return torch.arange(self.rows)
-        return torch.randperm(self.rows, generator=generator("cpu", self.seed, "order", self.stage, epoch))
+            return torch.arange(self.rows)[None]
+        rows = torch.randperm(self.rows, generator=generator("cpu", self.seed, "order", self.stage, epoch))
+        if self.partners is None:
+            return rows[None]
+        return torch.stack([rows, self.partners(rows, generator("cpu", self.seed, "partners", self.stage, epoch))])
+
+    def held(self, epoch: Tensor, place: int) -> Tensor:
+        """The row numbers in a batch of an epoch, given all of it and the batch's place."""
+        return epoch[:, place * self.batch : (place + 1) * self.batch].flatten()
 
 
 class HostDraw(TorchDataset[dict[str, Tensor]]):
@@ -80,7 +89,7 @@ class HostDraw(TorchDataset[dict[str, Tensor]]):
         epoch, place = divmod(number, order.steps)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, order.epoch(epoch))
-        index = self._epoch[1][place * order.batch : (place + 1) * order.batch]
+        index = order.held(self._epoch[1], place)
         found = {}
         for name, column in self.columns.items():
             first = self._leaders.get(name, name)
