@@ -170,6 +170,24 @@ class Claim(_Model):
     verified: bool = True
 
 
+class Point(_Model):
+    """A statement of what is public of a method, in our words, and how the adapter follows it."""
+
+    says: Text
+    done: Text
+
+
+class Reconstruction(_Model):
+    """Of a method of which neither code nor equations are public: what is known of it, and what kdbench chose.
+
+    ``known`` names what is public; ``points`` are all its statements; ``choices`` are what no source says.
+    """
+
+    known: Text
+    points: list[Point] = Field(min_length=1)
+    choices: list[Text] = Field(min_length=1)
+
+
 class Link(_Model):
     paper: Https | None = None
     code: Https | None = None
@@ -195,7 +213,8 @@ class Card(_Model):
     version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
     kinds: Kinds | None = None
     needs: list[Text] = []
-    parity: Literal["verified", "unverified", "exact"] = "unverified"
+    parity: Literal["verified", "unverified", "exact", "reconstruction"] = "unverified"
+    reconstruction: Reconstruction | None = None
     hyper_parameters: dict[Slug, HyperParameter] = {}
     published: list[Published] = []
     variants: dict[VariantName, Variant] = {}
@@ -204,6 +223,12 @@ class Card(_Model):
     claimed_overhead: Text | None = None
     deviations: list[Text] = []
     quirks: list[Text] = []
+
+    @model_validator(mode="after")
+    def _reconstruction_is_told(self) -> Card:
+        if (self.parity == "reconstruction") != (self.reconstruction is not None):
+            raise ValueError("'reconstruction' (known, points, choices) is given exactly where parity says so")
+        return self
 
     @model_validator(mode="after")
     def _params_are_known(self) -> Card:

@@ -240,7 +240,18 @@ def method(ref: MethodRef) -> list[Any]:
         for name, variant in card.variants.items():
             made.add_row(name, escape(variant.about), escape(_assigned({**variant.params, **variant.own_protocol})))
         lines.append(made)
-    for heading, notes in (("deviations", card.deviations), ("quirks kept", card.quirks)):
+    chosen: list[str] = []
+    if card.reconstruction is not None:
+        made = table(f"reconstructed from {escape(card.reconstruction.known)}", "what it says", "what the adapter does")
+        for point in card.reconstruction.points:
+            made.add_row(escape(point.says), escape(point.done))
+        lines.append(made)
+        chosen = card.reconstruction.choices
+    for heading, notes in (
+        ("chosen by kdbench", chosen),
+        ("deviations", card.deviations),
+        ("quirks kept", card.quirks),
+    ):
         if notes:
             lines += [f"[bold]{heading}[/bold]", *(f"  - {escape(note)}" for note in notes)]
     return lines

@@ -25,7 +25,7 @@ from kdbench.stats import (
 )
 
 CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
-OTHER_DATA, NO_CARD, UNVERIFIED = "other data", "no card", "parity unverified"
+OTHER_DATA, NO_CARD, UNVERIFIED, RECONSTRUCTION = "other data", "no card", "parity unverified", "reconstruction"
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,7 @@ def _apart(cell: Cell, catalogue: Catalogue, verified: bool, ranked: bool) -> st
         (ranked and not cell["ranked"], OTHER_DATA),
         (parity == "unknown", NO_CARD),
         (parity == "unverified", UNVERIFIED),
+        (parity == "reconstruction", RECONSTRUCTION),
         (cell["verification_failed"], "failed verification"),
         (verified and cell["level"] == 0, "not validated"),
     ]

@@ -61,6 +61,7 @@ class MethodView:
     claims: tuple[ClaimLine, ...]
     runs: tuple[IndexRow, ...]
     variants: tuple[str, ...]
+    reconstructed: tuple[tuple[str, str], ...]
     bibtex: str
 
 
@@ -93,6 +94,7 @@ def method_view(board: Board, name: str) -> MethodView:
         claims=tuple(_claimed(claim, rows) for claim in (ref.card.claims if ref and ref.variant is None else ())),
         runs=tuple(runs),
         variants=tuple(siblings),
+        reconstructed=_reconstructed(card),
         bibtex=card.bibtex() if card else "",
     )
 
@@ -170,6 +172,12 @@ def _published(card: Card | None) -> list[tuple[str, str, str]]:
         )
         for entry in card.published
     ]
+
+
+def _reconstructed(card: Card | None) -> tuple[tuple[str, str], ...]:
+    if card is None or card.reconstruction is None:
+        return ()
+    return tuple((point.says, point.done) for point in card.reconstruction.points)
 
 
 def _results(board: Board, name: str) -> list[Result]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from kdbench import kinds
 from kdbench.leaderboard.draw.figures import Chart, key_of, suite_charts
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, range_of, signed, significant, times
-from kdbench.leaderboard.model.entries import NO_CARD, UNVERIFIED, TaskVersion
+from kdbench.leaderboard.model.entries import NO_CARD, RECONSTRUCTION, UNVERIFIED, TaskVersion
 from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word
 from kdbench.leaderboard.tables.cells import TableCell, context, verdict_word, with_half
 from kdbench.leaderboard.tables.columns import COLUMNS, Head, Line, Table, head
@@ -60,7 +60,7 @@ def _own(suite: SuiteBoard, key: str) -> Table | None:
         (board, row)
         for board in suite.boards
         for row in board.apart
-        if row.apart in (NO_CARD, UNVERIFIED) and board.task.newest
+        if row.apart in (NO_CARD, UNVERIFIED, RECONSTRUCTION) and board.task.newest
     ]
     if not rows:
         return None

@@ -183,8 +183,20 @@ def test_rows_that_stand_apart(tmp_path: Path, changes: dict[str, Any], reason: 
     assert 'data-method="alpha"' not in (tmp_path / "site" / "index.html").read_text()
 
 
+RECONSTRUCTED = {
+    "known": "the abstract",
+    "points": [{"says": "no teacher is needed", "done": "none is read"}],
+    "choices": ["weight 1"],
+}
+
+
 @pytest.mark.parametrize(
-    ("cards", "reason"), [({"alpha": card("alpha", parity="unverified")}, "parity unverified"), ({}, "no card")]
+    ("cards", "reason"),
+    [
+        ({"alpha": card("alpha", parity="unverified")}, "parity unverified"),
+        ({"alpha": card("alpha", parity="reconstruction", reconstruction=RECONSTRUCTED)}, "reconstruction"),
+        ({}, "no card"),
+    ],
 )
 def test_unverified_adapters_stand_apart(tmp_path: Path, cards: dict[str, Any], reason: str) -> None:
     site = make_site(
@@ -192,6 +204,18 @@ def test_unverified_adapters_stand_apart(tmp_path: Path, cards: dict[str, Any], 
     )
     page = site.page("tasks/golden__a@v1.html")
     assert cells(page, f"golden-a-v1-{DEVICE}-apart", "rank") == {"alpha": [f"– {reason}"]}
+    assert "alpha" not in cells(page, f"golden-a-v1-{DEVICE}-table", "rank")
+
+
+def test_the_page_of_a_reconstruction_says_what_it_follows(tmp_path: Path) -> None:
+    """Its statements, what was chosen, and that it is not the authors' method."""
+    alpha = card("alpha", parity="reconstruction", reconstruction=RECONSTRUCTED)
+    site = make_site(tmp_path, [*_three("kd"), *_three("alpha")], catalogue("plain", "kd", alpha=alpha))
+    text = (tmp_path / "site" / "methods" / "alpha.html").read_text()
+    assert site.page("methods/alpha.html").all("p", cls="banner")
+    for said in ("are not the authors’ method and are not ranked", "no teacher is needed", "none is read", "weight 1"):
+        assert said in text
+    assert "What it was reconstructed from" not in (tmp_path / "site" / "methods" / "kd.html").read_text()
 
 
 def test_levels_gate_a_verified_board(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from kdbench.specs.card import Card, Claim, HyperParameter, Link, Published, Variant, When
+from kdbench.specs.card import Card, Claim, HyperParameter, Link, Point, Published, Reconstruction, Variant, When
 
 TEXT = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 SECTION = TEXT.partition("## The card")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("model", [Card, HyperParameter, Published, When, Variant, Claim, Link])
+@pytest.mark.parametrize("model", [Card, HyperParameter, Published, When, Variant, Claim, Link, Reconstruction, Point])
 def test_every_key_of_a_card_is_documented(model: type[BaseModel]) -> None:
     named = set(re.findall(r"`([a-z_]+)(?::[^`]*)?`", SECTION))
     keys = set(model.model_fields) - {"name"}  # a card's name is its folder's
