@@ -23,6 +23,8 @@ from kdbench.specs import registry
 from kdbench.specs.config import method_config
 
 INPUT = "image"
+EPOCHS = 40
+"""Of a task and of a stage, unless a case says otherwise."""
 SIDE = 8
 """Pixels of a raw image, of three channels, where a method asks for its shape."""
 
@@ -98,7 +100,7 @@ class StubTask:
     kind: str = "classification"
     label_range: tuple[float, float] | None = None
     raw_shape: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {INPUT: (3, SIDE, SIDE)})
-    epochs: int = 40
+    epochs: int = EPOCHS
     steps: int = 5
     batch: int = 8
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "sgd", "lr": 0.05, "weight_decay": 5e-4})
@@ -164,28 +166,28 @@ class Assembled:
         """Its stages by name, all of them passed through."""
         return {stage.name: stage for stage in self.method.stages()}
 
-    def terms(self, stage: str = "distill", epoch: int = 0) -> dict[str, Tensor]:
-        """The weighted terms that a stage minimises, in an epoch counted from 0."""
+    def terms(self, stage: str = "distill", epoch: int = 0, epochs: int = EPOCHS) -> dict[str, Tensor]:
+        """The weighted terms that a stage minimises, in an epoch of ``epochs``, counted from 0."""
         losses = self.stages()[stage].losses
         assert losses is not None
-        terms = losses(self.batch, self.at(epoch))
+        terms = losses(self.batch, self.at(epoch, epochs))
         self.handed = terms.handed if isinstance(terms, Terms) else None
         return terms
 
-    def total(self, stage: str = "distill", epoch: int = 0) -> Tensor:
+    def total(self, stage: str = "distill", epoch: int = 0, epochs: int = EPOCHS) -> Tensor:
         """Their sum."""
-        return torch.stack(list(self.terms(stage, epoch).values())).sum()
+        return torch.stack(list(self.terms(stage, epoch, epochs).values())).sum()
 
-    def step(self) -> None:
+    def step(self, epoch: int = 0) -> None:
         """What the method does after an optimiser step, on copies: gradients of the step may be taken later."""
         for bank in getattr(self.method, "banks", ()):
             bank.rows = bank.rows.clone()
         with torch.no_grad():
-            self.method.after_step(replace(self.batch, handed=self.handed), self.at(0))
+            self.method.after_step(replace(self.batch, handed=self.handed), self.at(epoch))
 
     @staticmethod
-    def at(epoch: int) -> At:
-        return At(0, epoch, 40, 0.0, torch.Generator().manual_seed(0))
+    def at(epoch: int, epochs: int = EPOCHS) -> At:
+        return At(0, epoch, epochs, 0.0, torch.Generator().manual_seed(0))
 
 
 def hyper_parameters(name: str, values: Mapping[str, Any]) -> Any:

@@ -20,7 +20,8 @@ from kdbench.specs import registry
 STEPS = 3
 REFUSED = {
     **dict.fromkeys(("ab", "ban", "fsp", "ft", "hsakd", "tf_kd"), "it trains in several stages"),
-    **dict.fromkeys(("mlkd", "sskd"), "it makes views of pixels before they are augmented"),
+    **dict.fromkeys(("dlb", "mlkd", "sskd"), "it makes views of pixels before they are augmented"),
+    "cskd": "it draws a second row for each of a batch",
     "ccd": "its views are of 8-bit grey or RGB images",
     "cgan_kd": "it trains in several stages", "energykd": "it reads rows of the whole training set",
 }  # fmt: skip

@@ -202,7 +202,7 @@ def test_partners_are_the_second_view(batch: int) -> None:
     for number in range(2 * loader.steps):
         drawn, rows = loader.draw(number), alone.draw(number)
         own, partner = drawn.view(0), drawn.view(1)
-        assert drawn.views == 2
+        assert drawn.views == loader.n_views == 2
         assert equal(own, rows), "partners leave the order alone"
         assert set(((partner.index - own.index) % 20).tolist()) <= {1, 2}
         assert torch.equal(partner.y, data.train.y[partner.index])

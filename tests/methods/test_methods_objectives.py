@@ -70,6 +70,10 @@ WEIGHTS: dict[str, dict[str, set[str]]] = {
     "tf_kd": {"multiplier": {"self"}},
     "tf_kd-reg": {"multiplier": {"reg"}},
     "plain": {},
+    "pskd": {}, "lwr": {},
+    "cskd": {"class_weight": {"class"}},
+    "dlb": {"kd_weight": {"kd"}},
+    "introspective": {"explanation_weight": {"explanation"}},
 }  # fmt: skip
 """Method to its weights and the terms that each multiplies; all other terms are without it."""
 
@@ -414,6 +418,27 @@ def online(made: Assembled) -> dict[str, Tensor]:
     return found
 
 
+def cskd(made: Assembled) -> dict[str, Tensor]:
+    """The second view is of partners, which are constants."""
+    hp, n = made.method.hp, len(made.batch) // 2
+    own, partner = logits(made)[0].split(n)
+    alike = hp.temperature**2 * kl(own, partner, hp.temperature)
+    return {"task": ce(own, made.batch.y[:n]), "class": hp.class_weight * alike}
+
+
+def introspective(made: Assembled) -> dict[str, Tensor]:
+    """Explanations as they are: gradient times input of each class's score, compared by their cosine."""
+    hp, y, (own,), last = made.method.hp, made.batch.y, logits(made), maps(made, 0)[-1]
+    weight = made.method.student.classifier.weight.detach()
+    explained = (last[:, None] * weight[None, :, :, None, None]).flatten(2)  # (N, C, all positions)
+    alike = F.cosine_similarity(explained[torch.arange(len(y)), y][:, None], explained, dim=2)
+    rest = torch.ones_like(own, dtype=torch.bool)
+    rest[torch.arange(len(y)), y] = False
+    q, z = (x[rest].view(len(y), -1).double() for x in (alike / hp.temperature, own))
+    share = 4 / round(hp.ramp * 40)  # in epoch 3 of 40, counted from 0
+    return {"task": ce(own, y), "explanation": hp.explanation_weight * share * kl(z, q)}
+
+
 EQUATIONS: dict[str, tuple[str, dict[str, Any], Callable[[Assembled], dict[str, Tensor]]]] = {
     "dkd": ("dkd", {"warmup_epochs": 0}, split),
     "dkd+lskd": ("dkd+lskd", {"warmup_epochs": 0}, split),
@@ -431,6 +456,8 @@ EQUATIONS: dict[str, tuple[str, dict[str, Any], Callable[[Assembled], dict[str, 
     "mlkd": ("mlkd", {}, mlkd),
     "mlkd+lskd": ("mlkd+lskd", {}, mlkd),
     "hsakd-online": ("hsakd-online", {}, online),
+    "cskd": ("cskd", {}, cskd),
+    "introspective": ("introspective", {}, introspective),
 }
 
 
@@ -654,7 +681,107 @@ def test_ccd_without_an_inner_method():
     check_ccd_without_an_inner_method()
 
 
+def check_pskd() -> None:
+    """Targets move to what was said of the row before; a row that was never seen keeps its label."""
+    made = built("pskd")
+    (own,), y, alpha = logits(made), made.batch.y, made.method.hp.alpha
+    assert made.terms(epoch=3)["soft"].item() == pytest.approx(ce(own, y).item(), rel=1e-5)
+    made.step()
+    hard = F.one_hot(y, own.shape[1])
+    for epoch in (0, 3, 39):
+        share = alpha * (epoch + 1) / 40
+        wanted = -(((1 - share) * hard + share * own.softmax(1)) * own.log_softmax(1)).sum(1).mean()
+        assert made.terms(epoch=epoch)["soft"].item() == pytest.approx(wanted.item(), rel=1e-5)
+    stored = made.method.past.rows
+    assert torch.allclose(stored[made.batch.index].double(), own.softmax(1), rtol=1e-5)
+    assert int((stored.sum(1) > 0).sum()) == len(y)
+    made.method.task.gather = lambda rows: rows.flip(0)  # what is stored is what was gathered, row by row
+    again, before = made.terms(), stored.clone()
+    made.step()
+    assert again.keys() == {"soft"}
+    assert torch.equal(stored, before)
+
+
+def test_pskd():
+    check_pskd()
+
+
+def check_lwr() -> None:
+    """Labels alone through the first interval; then the logits of its last epoch, by a share that rises in steps."""
+    for span, length in ((None, 40), (7, 7)):
+        made = built("lwr", interval=2, span=span)
+        (own,), y, hp = logits(made), made.batch.y, made.method.hp
+        for epoch in (0, 1):
+            first = made.terms(epoch=epoch)
+            assert first["soft"].item() == 0
+            assert first["task"].item() == pytest.approx(ce(own, y).item(), rel=1e-5)
+            if epoch == 0:
+                made.step(epoch=0)
+                assert not made.method.old.rows.any()
+        made.step(epoch=1)
+        old = made.method.old.rows[made.batch.index].double()
+        assert torch.allclose(old, own, rtol=1e-5)
+        made.method.old.rows.copy_(made.method.old.rows.flip(1))
+        for epoch, ended in ((2, 2), (3, 4), (4, 4), (20, 20)):
+            share = (1 - hp.least) * min(1.0, ended / length)
+            soft = hp.temperature**2 * kl(own, old.flip(1), hp.temperature)
+            terms = made.terms(epoch=epoch)
+            assert terms["task"].item() == pytest.approx((1 - share) * ce(own, y).item(), rel=1e-5)
+            assert terms["soft"].item() == pytest.approx(share * soft.item(), rel=1e-4)
+
+
+def test_lwr():
+    check_lwr()
+
+
+def check_dlb() -> None:
+    """The batch before is seen again by its second view, beside what was said of its first; a small one as it is."""
+    made = built("dlb")
+    (every,), hp, n = logits(made), made.method.hp, IMAGES
+    y, now, later = made.batch.y[:n], every[:n], every[n:]
+    whole, views = made.batch, torch.arange(2 * n).view(2, n)
+    first = made.terms()
+    assert first["kd"].item() == 0
+    assert first["ce"].item() == pytest.approx(ce(now, y).item(), rel=1e-5)
+    made.step()
+    for size, following in ((n, 1), (1, 4), (4, 4)):
+        again = made.terms()
+        held = later[:size]
+        wanted = (n * ce(now, y) + size * ce(held, y[:size])) / (n + size)
+        soft = hp.kd_weight * hp.temperature**2 * kl(held, now[:size], hp.temperature)
+        assert again["ce"].item() == pytest.approx(wanted.item(), rel=1e-5)
+        assert again["kd"].item() == pytest.approx(soft.item(), rel=1e-4)
+        rows = views[:, :following].flatten()
+        made.batch = Batch({"image": rows}, whole.y[rows], rows, 2)
+        made.terms()
+        made.step()
+        made.batch = whole
+    assert made.method.last.x.tolist() == [6, 7, 8, 9, 6, 7]
+    assert int(made.method.last.held) == 4
+
+
+def test_dlb():
+    check_dlb()
+
+
+def check_introspective_ramp() -> None:
+    """Its weight rises over a share of training, from the first epoch on."""
+    made = built("introspective", ramp=0.1)
+    whole = made.terms(epoch=39)["explanation"].item()
+    for epoch, share in ((0, 0.25), (2, 0.75), (3, 1.0), (4, 1.0)):
+        assert made.terms(epoch=epoch)["explanation"].item() == pytest.approx(share * whole, rel=1e-5)
+    assert built("introspective", ramp=0.0).terms(epoch=0)["explanation"].item() == pytest.approx(whole, rel=1e-5)
+
+
+def test_introspective_ramp():
+    check_introspective_ramp()
+
+
 CHECKS: dict[str, list[Callable[[], None]]] = {
+    "pskd": [check_pskd],
+    "lwr": [check_lwr],
+    "dlb": [check_dlb],
+    "introspective": [check_introspective_ramp],
     "ban": [check_ban],
     "tf_kd": [check_tf_kd_copy],
     "ab": [partial(check_a_teacher_without_a_say_rests, "ab")],

@@ -154,11 +154,14 @@ TABLES: dict[tuple[str, tuple[tuple[str, Any], ...]], Table] = {
     ("ccd", ()): viewed,
     ("crd+jda", ()): lambda m: [one(m.inner, "", views=m.views)],
     ("mlkd", ()): viewed,
+    ("dlb", ()): viewed,
+    ("cskd", ()): lambda m: [one(m, "", partners=m.partners)],
     **{
         (name, ()): everything
         for name in (
             "at", "cc", "crd", "dist", "dkd", "energykd", "fitnet", "hkd", "kd", "lskd", "nkd", "nst", "ofd", "pkt",
             "reviewkd", "rkd", "sp", "vid", "byot",
+            "pskd", "lwr", "introspective",
         )
     },
 }  # fmt: skip
@@ -176,6 +179,7 @@ def described(stages: Iterable[Stage]) -> list[dict[str, Any]]:
             "steps": stage.steps,
             "batch": stage.batch,
             "extra": stage.extra,
+            "partners": stage.partners,
             "views": None if stage.views is None else (stage.views.n, stage.views.where, stage.views.replaces),
             "ledger": stage.ledger,
             "once": stage.once,
@@ -216,7 +220,13 @@ def test_every_method_is_in_a_table():
     assert {registry.method(name).card.name for name, _ in TABLES} | {"cgan_kd"} == set(registry.method_packages())
 
 
-VIEWS = {"sskd": (4, "raw", ("flip",)), "hsakd": (4, "final", ()), "mlkd": (2, "raw", ()), "ccd": (2, "raw", ())}
+VIEWS = {
+    "sskd": (4, "raw", ("flip",)),
+    "hsakd": (4, "final", ()),
+    "mlkd": (2, "raw", ()),
+    "ccd": (2, "raw", ()),
+    "dlb": (2, "raw", ()),
+}
 
 
 @pytest.mark.parametrize("name", VIEWS)

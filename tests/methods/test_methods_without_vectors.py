@@ -1,4 +1,4 @@
-"""Methods without golden vectors: dml, tf_kd, byot, ban against values worked out from the equations in float64."""
+"""Methods without golden vectors against values worked out from the equations in float64."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kdbench.contract import NotApplicable, Out
 from kdbench.methods.ban.adapter import born_again_loss
 from kdbench.methods.byot.adapter import BYOT, Exit, feature_loss, soft_loss
 from kdbench.methods.dml.adapter import mutual_loss
+from kdbench.methods.introspective.adapter import Introspective, explained_alike
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.tf_kd.adapter import self_loss, virtual_loss
 from kdbench.specs import registry
@@ -73,6 +74,41 @@ def test_byot_refuses_stages_that_cannot_be_strided_to_the_deepest():
     task = SimpleNamespace(classes=10, probe=lambda net: Out(None, maps))
     with pytest.raises(NotApplicable, match="9x9 cannot be strided to the deepest one's 4x4"):
         BYOT(task, [torch.nn.Identity()], {}, None)
+
+
+def test_introspective_explanations():
+    """Explanations by autograd, of a linear layer on the pooled map; a map of zeros makes all classes equal."""
+    rng = torch.Generator().manual_seed(0)
+    last, weight = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((2, 3, 2, 2), (4, 3)))
+    last.requires_grad_()
+    scores = last.mean((2, 3)) @ weight.T
+    explained = [torch.autograd.grad(scores[:, c].sum(), last, retain_graph=True)[0] * last for c in range(4)]
+    y = torch.tensor([3, 1])
+    own = torch.stack([explained[int(c)][row] for row, c in enumerate(y)]).flatten(1)
+    wanted = torch.stack([F.cosine_similarity(own, one.flatten(1)) for one in explained], dim=1)
+    found = explained_alike(last, weight, y)
+    assert torch.allclose(found, wanted, rtol=1e-9)
+    assert not found.requires_grad
+    assert torch.equal(explained_alike(torch.zeros_like(last), weight, y), torch.zeros(2, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [(10, "reads 12 numbers and not the 3 channels of the last map"), (2, "at least 3 classes, the task has 2")],
+)
+def test_introspective_refuses_what_it_cannot_explain(classes, reason):
+    net = torch.nn.Module()
+    net.classifier = torch.nn.Linear(12, classes)
+    task = SimpleNamespace(classes=classes, probe=lambda net: Out(None, (torch.zeros(2, 3, 2, 2),)))
+    with pytest.raises(NotApplicable, match=reason):
+        Introspective(task, [net], {}, None)
+
+
+def test_the_card_of_a_reconstruction_says_what_it_follows():
+    card = registry.card("introspective")
+    assert card.parity == "reconstruction"
+    assert len(card.reconstruction.points) == 7
+    assert len(card.reconstruction.choices) == 5
 
 
 @pytest.mark.parametrize("name", ["dml", "tf_kd", "byot", "ban"])

@@ -51,6 +51,8 @@ EQUIVALENT = {
     "gone": "the labels are of the default type",
     "crd.adapter:CRD.losses: v_s.detach(): detach gone": NO_GRADIENT,
     "crd.adapter:CRD.losses: v_t.detach(): detach gone": NO_GRADIENT,
+    "cskd.adapter:CSKD.losses: with torch.no_grad():: gradients flow": DETACHED,
+    "dlb.adapter:DLB.losses: out.detach(): detach gone": NO_GRADIENT,
     "energykd.adapter:EnergyKD._mixed: -2: USub gone": "pictures have four axes",
     "ffsd.adapter:FFSD._commons: guided(common.maps, guide.targets(push.map)): arguments 0 and 1 swapped": COMMUTES,
     "ffsd.adapter:FFSD._leader: fused.detach(): detach gone": DETACHED,
@@ -66,8 +68,10 @@ EQUIVALENT = {
     "hsakd.adapter:HSAKD.peer_losses: 0: 0 -> 1": ALIKE,
     "hsakd.adapter:HSAKD.stages: phase_epochs(self.hp.frozen_phase, self.task.epochs): arguments 0 and 1 swapped":
         COMMUTES,
+    "lwr.adapter:LWR.losses: out.logits.detach(): detach gone": NO_GRADIENT,
     "plain.adapter:Plain.stages: max(1, round(self.task.epochs * self.task.steps * self.hp.length)): arguments 0 and 1 "
     "swapped": COMMUTES,
+    "pskd.adapter:PSKD.losses: logits.detach(): detach gone": NO_GRADIENT,
     "reviewkd.adapter:ReviewKD.losses: hcl(o, t, hp.levels): arguments 0 and 1 swapped": COMMUTES,
     "reviewkd.adapter:ReviewKD.losses: zip(outputs, stages, strict=True): arguments 0 and 1 swapped": COMMUTES,
     "shared.objective:Initialisation.stages: phase_epochs(self.hp.first_phase, self.task.epochs): arguments 0 and 1 "
