@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from kdbench import kinds
 from kdbench.api.loop_task import LoopTask
-from kdbench.api.taps import AnyNet, Tapped, network
+from kdbench.api.taps import AnyNet, network
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import derive, generator
 from kdbench.contract import Batch, Method, NotApplicable, Stage, TaskInfo, Terms
 from kdbench.engine import accelerate, applicability
 from kdbench.engine.assemble import hyper_parameters
 from kdbench.engine.task import seeded
+from kdbench.objects.net import Tapped
 from kdbench.specs import registry
 from kdbench.specs.config import method_config
 from kdbench.specs.options import EAGER

@@ -43,7 +43,8 @@ def task(name: str, *, train: Any, test: Any, student: Any, teacher: Any = None,
         name: small letters, digits, ``-``, ``_`` and ``.``.
         train, test: ``torch.utils.data.Dataset`` of (input, target), or a pair of tensors.
         student: a module (every run starts from its weights), a factory of (input_shape, classes), or a net's name.
-        teacher: the same, or role to network; a module teaches with its weights, any other is trained first.
+        teacher: the same, or role to network; a module teaches with its weights, any other is trained first. Methods
+            that read maps ask for :func:`kdbench.tap` around a module.
         more: ``epochs``, ``batch``, ``optimizer``, ``schedule``, ``augment``, ``mean``, ``std``, ``seeds``, as of
             :func:`kdbench.objects.task`.
     """

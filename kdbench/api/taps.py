@@ -1,9 +1,8 @@
-"""A module in memory as a network for :class:`kdbench.Distiller`."""
+"""Modules in memory as networks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,17 +10,8 @@ from torch import Tensor, nn
 from kdbench.base.errors import UserError
 from kdbench.contract import Network
 from kdbench.models.hooked import Hooked
+from kdbench.objects.net import Tapped
 from kdbench.specs.nets import Taps
-
-
-@dataclass(frozen=True)
-class Tapped:
-    """A module and what is read of it; a network once shapes are known."""
-
-    module: nn.Module
-    taps: Taps
-    input: str | None = None
-
 
 AnyNet = nn.Module | Tapped
 """A network: of kdbench, any module, or a module with taps."""

@@ -31,6 +31,19 @@ add(Declared({name!r}, load(Path(__file__).with_name("{file}")), {taps!r}, __nam
 '''
 
 
+@dataclass(frozen=True)
+class Tapped:
+    """A module and what is read of it; see :func:`kdbench.tap`.
+
+    Attributes:
+        input: the input it reads, where a batch has several; None for the first.
+    """
+
+    module: nn.Module
+    taps: Taps
+    input: str | None = None
+
+
 @dataclass
 class Given:
     """A module as a factory: a copy whose layers are drawn anew; ``own`` weights are those that it came with."""
@@ -50,12 +63,15 @@ class Given:
 
 
 def net(
-    given: nn.Module | Callable[[tuple[int, ...], int], nn.Module], home: Home, name: str | None = None, **taps: Any
+    given: nn.Module | Tapped | Callable[[tuple[int, ...], int], nn.Module],
+    home: Home,
+    name: str | None = None,
+    **taps: Any,
 ) -> str:
     """Makes a factory or a module known as a net; its name.
 
     Args:
-        given: ``factory(input_shape, classes)``, perhaps one under ``@kdbench.net``, or a module.
+        given: ``factory(input_shape, classes)``, perhaps one under ``@kdbench.net``, or a module, perhaps with taps.
         home: keeps it for other processes.
         name: its own in small letters when None.
         taps: as of :func:`kdbench.specs.nets.net`; of a declared factory those that were declared.
@@ -63,6 +79,8 @@ def net(
     Raises:
         UserError: it is neither, its name is taken, or it cannot be carried to another process.
     """
+    if isinstance(given, Tapped):
+        return net(given.module, home, name, **{**vars(given.taps), **taps})
     declared = next((one for one in nets.declared().values() if one.factory is given), None)
     if declared is not None and not taps and name in (None, declared.name):
         return _kept(declared.name, given, declared.taps, home)

@@ -15,15 +15,15 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.data.sources import tensors
 from kdbench.models.origin import OWN
-from kdbench.objects.net import net
+from kdbench.objects.net import Tapped, net
 from kdbench.objects.pickled import folder
 from kdbench.objects.rows import rows
 from kdbench.specs import local, nets
 from kdbench.specs.registry import SLUG
 from kdbench.specs.task import AUTO, TaskSpec
 
-Net = str | nn.Module | Callable[[tuple[int, ...], int], nn.Module]
-"""A network: a net's name, a module with its weights, or a factory of (input_shape, classes)."""
+Net = str | nn.Module | Tapped | Callable[[tuple[int, ...], int], nn.Module]
+"""A network: a net's name, a module with its weights and perhaps taps, or a factory of (input_shape, classes)."""
 TEACHER = "teacher"
 ADAM = {"name": "adam", "lr": 1e-3}
 
@@ -116,7 +116,8 @@ def _net(given: Net, home: Home, name: str, input_name: str) -> dict[str, Any]:
         return {"net": given, "input": input_name, "weights": AUTO}
     declared = any(one.factory is given for one in nets.declared().values())
     made = net(given, home, None if declared else name)
-    return {"net": made, "input": input_name, "weights": OWN if isinstance(given, nn.Module) else AUTO}
+    reads = given.input if isinstance(given, Tapped) and given.input is not None else input_name
+    return {"net": made, "input": reads, "weights": OWN if isinstance(given, nn.Module | Tapped) else AUTO}
 
 
 def _require_alike(parts: Mapping[str, Mapping[str, Tensor]]) -> None:

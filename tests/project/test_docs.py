@@ -21,6 +21,8 @@ from kdbench.records.provenance import ROOT
 
 DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in documents()}
 RUNNABLE = ("sh", "python")
+FROM_NOTHING = ("own_pair.md",)
+"""Documents whose commands run in an empty folder instead of a checkout."""
 SHOWN = ("text",)
 LINKS = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:kdbench|methods|tasks|tests|leaderboard|docs|\.github)/[\w./-]+)`")
@@ -91,14 +93,16 @@ def checkout(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 def run(path: Path, checkout: tuple[Path, dict[str, str]], slow: bool) -> None:
     """Runs a document's blocks in order, in the copy of the tree."""
     tree, environment = checkout
+    where = tree.parent / "nothing" if path.name in FROM_NOTHING else tree
+    where.mkdir(exist_ok=True)
     for block in blocks(path):
         if block.file is not None:
-            (tree / block.file).write_text(block.text)
+            (where / block.file).write_text(block.text)
         if block.file or block.unrun or block.language != "sh" or (block.slow and not slow):
             continue
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block.text],
-            cwd=tree, env=environment, capture_output=True, text=True, check=False,
+            cwd=where, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{path.name}:{block.line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
