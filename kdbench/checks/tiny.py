@@ -102,7 +102,8 @@ def method_config(ref: MethodRef) -> MethodConfig:
 
 def scenes(needs: Needs) -> list[str]:
     """The tiny tasks that a method says it can run on: one a kind, and one on which teachers read other inputs."""
-    served = [name for name in kinds.names() if kinds.serves(needs.kinds, name)]
+    read = needs.student | needs.teacher
+    served = [name for name in kinds.names() if kinds.serves(needs.kinds, name) and not read & kinds.kind(name).lacks]
     return [*(served if needs.inputs != "other" else []), *([TWO_INPUTS] if needs.inputs != "same" else [])]
 
 

@@ -24,6 +24,8 @@ class Views:
         replaces: augmentations of the task that ``fn`` takes over, e.g. ``("flip",)``.
         input: the input it is applied to.
         host: ``fn`` works on CPU pixels and is run in worker processes ahead of time (PIL operations); ``raw`` only.
+        anew: the views differ by the task's augmentation alone, and a stored picture is cropped by itself for each of
+            them; ``fn`` repeats pixels that are no stored ones. ``raw`` only.
     """
 
     n: int
@@ -32,10 +34,13 @@ class Views:
     replaces: tuple[str, ...] = ()
     input: str = "image"
     host: bool = False
+    anew: bool = False
 
     def __post_init__(self) -> None:
         if self.host and self.where != "raw":
             raise ValueError("views made on the host are views of raw pixels; set where to 'raw'")
+        if self.anew and (self.host or self.where != "raw"):
+            raise ValueError("views that are drawn anew are views of raw pixels, not made on the host")
 
 
 @dataclass(frozen=True)

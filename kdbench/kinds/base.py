@@ -131,6 +131,7 @@ class Kind:
         metrics: name to metric; of a metric in the targets' own unit the task names the unit.
         also: kinds whose methods run here unchanged, for batches and networks hold what theirs do.
         tiny: its smallest task.
+        lacks: words of a method's needs that no network of this kind offers.
         one_process: why runs cannot be shared by several processes, None where they can.
     """
 
@@ -140,6 +141,7 @@ class Kind:
     tiny: ClassVar[Tiny]
     also: ClassVar[frozenset[str]] = frozenset()
     one_process: ClassVar[str | None] = None
+    lacks: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def views(self) -> Views | None:

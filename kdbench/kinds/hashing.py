@@ -91,13 +91,14 @@ class Hashing(Kind):
         ),
     }
     tiny = Tiny("map", lambda pixels, digits: digits, wraps="hash8:")
+    lacks = frozenset({"classifier", "tail"})
     one_process = "its task's loss compares the rows of a batch with one another"
 
     @property
     def views(self) -> Views | None:
         from kdbench.contract import Views
 
-        return Views(2, _twice, "raw")
+        return Views(2, _twice, "raw", anew=True)
 
     def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
         return "a number to predict" if label_range is not None else None

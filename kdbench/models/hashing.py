@@ -48,10 +48,10 @@ class HashNet(Network):
         return self.body.norm(stage)
 
     def pretrained(self) -> dict[str, Tensor]:
-        """The body's state as timm ships it; a classifier that is the head keeps its own."""
+        """The body's state as it comes with the net; a classifier that is the head keeps its own."""
         shipped = getattr(self.body, "pretrained", None)
         if shipped is None:
-            raise UserError(f"weights 'timm' need a 'timm:' net, not {type(self.body).__name__}")
+            raise UserError(f"no weights come with {type(self.body).__name__}; name a file or 'hub:<id>'")
         own = self.state_dict()
         given = {f"body.{key}": value for key, value in shipped().items()}
         return own | {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}

@@ -31,7 +31,17 @@ def nearest(queries: Array, database: Array, k: int | None = None) -> Iterator[N
     for begin in range(0, len(queries), block):
         products = queries[begin : begin + block].astype(np.float32) @ columns
         distances = ((bits - products) / 2).astype(small)
-        yield np.argsort(distances, axis=1, kind="stable")[:, :k]
+        if k is None or k >= rows:
+            yield np.argsort(distances, axis=1, kind="stable")
+        else:
+            yield np.stack([_first(row, k) for row in distances])
+
+
+def _first(distances: Array, k: int) -> NDArray[np.int64]:
+    """The k smallest of (M,) distances, equal ones in order: all up to the k-th smallest are sorted, the rest never."""
+    limit = np.searchsorted(np.bincount(distances).cumsum(), k)
+    near = np.flatnonzero(distances <= limit)
+    return near[np.argsort(distances[near], kind="stable")][:k]
 
 
 def mean_average_precision(

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdbench.checks.tiny import Tiny, method_config, tiny
-from kdbench.contract import Rows
+from kdbench.contract import Rows, Views
 from kdbench.data.feed.dataset import Dataset, Transform
 from kdbench.data.feed.loader import Loader
 from kdbench.data.feed.stored import Geometry, Stored
@@ -82,6 +82,23 @@ def test_batches_with_extra_rows_are_those_of_rows_on_the_device(workers: int) -
         ours, theirs = (loader.draw(number) for loader in loaders)
         assert torch.equal(ours.x["image"], theirs.x["image"])
         assert torch.equal(ours.y, theirs.y)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_views_that_are_drawn_anew_are_cropped_each_by_itself(workers: int) -> None:
+    def repeated(pixels: Tensor, rng: torch.Generator) -> Tensor:
+        raise AssertionError("stored pictures are read for each view")
+
+    data, views = toy(stored(colours(6))), Views(2, repeated, "raw", anew=True)
+    batches = [
+        Loader(data, data.train, some, 4, 0, "s", views, workers=workers).draw(0) for some in (["resized_crop20"], [])
+    ]
+    assert [len(batch.x["image"]) for batch in batches] == [8, 8]
+    cropped, still = ([batch.view(v).x["image"] for v in range(2)] for batch in batches)
+    assert not torch.equal(*cropped)
+    assert torch.equal(*still)
+    with pytest.raises(ValueError, match="drawn anew are views of raw pixels"):
+        Views(2, repeated, anew=True)
 
 
 def small(name: str, kind: str) -> Tiny:

@@ -9,6 +9,7 @@ from kdbench import models
 from kdbench.base.errors import UserError
 from kdbench.contract import NotApplicable, bits
 from kdbench.identity import sourcecode
+from kdbench.models.weights import load_weights
 
 
 @pytest.mark.parametrize("net", ["convnet_w4", "resnet8"])
@@ -40,6 +41,19 @@ def test_a_head_of_two_layers_reads_imagenets_scores() -> None:
     trained = {name.partition(".")[0] for name, p in made.named_parameters() if p.requires_grad}
     assert trained == {"head"}
     assert made.encode(torch.randn(2, 1, 8, 8)).code.shape == (2, 8)
+
+
+def test_weights_that_come_with_the_net_leave_the_head_as_it_is() -> None:
+    made = models.build("hash8_linear:convnet_w4", (1, 8, 8), 10)
+    with pytest.raises(UserError, match="no weights come with ConvNet"):
+        load_weights(made, "own")
+    shipped = {key: torch.ones_like(value) for key, value in made.body.state_dict().items()}
+    shipped |= {"fc.weight": torch.ones(1000, 16), "fc.bias": torch.ones(1000)}
+    made.body.pretrained = lambda: shipped
+    before = made.body.fc.weight.clone()
+    load_weights(made, "own")
+    assert torch.equal(made.body.fc.weight, before)
+    assert all((p == 1).all() for name, p in made.body.named_parameters() if not name.startswith("fc."))
 
 
 @pytest.mark.parametrize(

@@ -88,11 +88,11 @@ class Loader:
 
     @property
     def _host_views(self) -> Views | None:
-        return self.views if self.views is not None and self.views.host else None
+        return self.views if self.views is not None and (self.views.host or self.views.anew) else None
 
     def _on_host(self) -> list[str]:
         """Inputs that worker processes make."""
-        made = self._host_views is not None
+        made = self.views is not None and self.views.host
         return [name for name, x in self.rows.x.items() if isinstance(x, Stored) or (made and self._is_viewed(name))]
 
     def _is_viewed(self, name: str) -> bool:
@@ -135,7 +135,8 @@ class Loader:
     def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
         """Raw rows after views of raw pixels and augmentation; inputs of different pictures get draws of their own."""
         views, viewed = self.views, self._is_viewed(name)
-        if views is not None and not (viewed and views.where == "final"):
+        drawn = views is not None and views.anew and name in self._host  # a crop for each view
+        if views is not None and not drawn and not (viewed and views.where == "final"):
             if not viewed:
                 raw = _repeat(raw, views.n)
             elif not views.host:

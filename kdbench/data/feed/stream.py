@@ -67,7 +67,7 @@ class HostDraw(TorchDataset[dict[str, Tensor]]):
         columns: stored columns, and uint8 tensors that ``views`` reads.
         order: which rows a batch holds.
         least: smallest share of a picture that a random crop keeps, None for the centre.
-        views: views computed here from raw pixels, view-major rows.
+        views: views computed here from raw pixels, or crops drawn anew for each; view-major rows.
         leaders: input to the one whose draws it takes, where another shows the same picture.
     """
 
@@ -90,6 +90,8 @@ class HostDraw(TorchDataset[dict[str, Tensor]]):
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, order.epoch(epoch))
         index = order.held(self._epoch[1], place)
+        if self.views is not None and self.views.anew:
+            index = index.repeat(self.views.n)
         found = {}
         for name, column in self.columns.items():
             first = self._leaders.get(name, name)
@@ -101,7 +103,7 @@ class HostDraw(TorchDataset[dict[str, Tensor]]):
                 pixels = column.read(index, rng, self.least or 1.0, like if isinstance(like, Stored) else None)
             else:
                 pixels = column[index]
-            if self.views is not None and self._leaders.get(self.views.input) == first:
+            if self.views is not None and self.views.host and self._leaders.get(self.views.input) == first:
                 draws = generator("cpu", order.seed or 0, "views", order.stage, number)
                 pixels = self.views.fn(pixels, draws).flatten(0, 1)
             found[name] = pixels
