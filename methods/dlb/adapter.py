@@ -78,7 +78,7 @@ class DLB(ScoreMethod):
         task, name = self.task, self.student.input
         row = task.wrap(task.rows(torch.zeros(1, dtype=torch.long, device=task.device))).x[name]
         self.last = LastBatch(row, min(task.batch, task.n_train), task.classes)
-        self.views = Views(2, twice, where="raw", input=name)
+        self.views = Views(2, twice, where="raw", input=name, anew=True)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp, last, name = self.hp, self.last, self.student.input
