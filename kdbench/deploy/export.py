@@ -15,6 +15,7 @@ from kdbench.base.progress import Progress
 from kdbench.deploy.about import About, Scored
 from kdbench.deploy.find import find
 from kdbench.deploy.formats import FORMATS, Format
+from kdbench.kinds.base import DATABASES
 
 ANSWERS = 1e-3
 """Largest difference |a - b| / (1 + |b|) of an answer of the file from the network's own, over all test rows."""
@@ -67,6 +68,11 @@ def export(
     if to is not None:
         _require_free(to)
     record = find(run, home)
+    if kinds.metrics()[record.task.metric_primary].reads & DATABASES:
+        raise UserError(
+            f"{record.run_id[:12]}: a {record.task.kind} task's score searches the training rows, which no file "
+            f"holds: it is not exported; the student's weights are in {home.students}"
+        )
 
     from kdbench.deploy.load import load
     from kdbench.deploy.score import score

@@ -10,9 +10,11 @@ import torch
 from kdbench import kinds
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.checks.tiny import Setting, rows, task_spec
 from kdbench.contract import Batch, Out, Rows, bits
 from kdbench.data.feed.dataset import Dataset, Transform
+from kdbench.deploy.export import export
 from kdbench.engine.assemble import load_data, require_shared
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Keeper, Task
@@ -139,6 +141,8 @@ def test_plain_is_scored_against_the_teachers_database_too(tmp_path: Path) -> No
     record = run.run_seed(Request(config, 0, torch.device("cpu"), Home(tmp_path), overhead="off"))
     assert record.status == "ok", record.error
     assert record.metrics.last.keys() == {"map", "map_teacher_database"}
+    with pytest.raises(UserError, match="a hashing task's score searches the training rows"):
+        export(record.run_id, "safetensors", "student", None, Home(tmp_path), None, Progress.silent())
     for method, task in (("kd", "digits/hash"), ("brcd", "digits")):
         config = run_config(method, task, smoke=True)
         refused = run.run_seed(Request(config, 0, torch.device("cpu"), Home(tmp_path), overhead="off"))
