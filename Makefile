@@ -14,7 +14,7 @@ help: ## what each target does
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,sweep,track]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,sweep]'
 	@touch $@
 
 demo: $(VENV)/.ready ## environment, then plain, kd and reviewkd on the embedded digits, then the board

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError, nearest
-from kdbench.models.work import Work, convolutions, dense, on, timm
+from kdbench.models.work import Work, convolutions, dense, on, timm, torchvision, unknown
 from kdbench.specs import nets
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9][0-9]*)", Recipe("convnet1d", SERIES, work=convolutions(1))),
     "mlp_w<width>": (r"mlp_w(?P<width>[1-9][0-9]*)", Recipe("mlp", VECTOR, work=dense)),
     "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net", work=timm)),
-    "torchvision:<name>": (r"torchvision:(?P<name>.+)", Recipe("torchvision_net")),
-    "hf:<id>": (r"hf:(?P<id>.+)", Recipe("hf_net")),
+    "torchvision:<name>": (r"torchvision:(?P<name>.+)", Recipe("torchvision_net", work=torchvision)),
+    "hf:<id>": (r"hf:(?P<id>.+)", Recipe("hf_net", work=unknown)),
     "hash<bits>:<net>": (r"hash(?P<bits>[0-9]+):(?P<net>.+)", Recipe("hashing", work=_within)),
     "hash<bits>_<head>:<net>": (
         r"hash(?P<bits>[0-9]+)_(?P<form>linear|mlp):(?P<net>.+)",

@@ -22,6 +22,24 @@ def on(millions: float, *places: int) -> Work:
     return lambda shape, settings: millions * prod(shape[1:]) / prod(places)
 
 
+TORCHVISION = {
+    "vit_b_16": TIMM["vit_base_patch16_224"],
+    **{name: TIMM[name] for name in ("resnet18", "resnet34", "resnet50", "convnext_tiny", "efficientnet_b0")},
+}
+"""Of torchvision's nets on 3x224x224, those that are timm's too."""
+
+
+def torchvision(shape: Shape, settings: Mapping[str, Any]) -> float | None:
+    """Work of a net of torchvision, where it is known."""
+    name = settings["name"]
+    return on(TORCHVISION[name], 224, 224)(shape, settings) if name in TORCHVISION else None
+
+
+def unknown(shape: Shape, settings: Mapping[str, Any]) -> None:
+    """Of nets that nobody counted."""
+    return
+
+
 def timm(shape: Shape, settings: Mapping[str, Any]) -> float | None:
     """Work of a net of timm, where it is known."""
     name = settings["name"].split(".")[0]
