@@ -41,6 +41,7 @@ def test_what_is_not_offered_is_no_attribute():
     assert {"Distiller", "losses", "methods", "results"} <= set(dir(kdbench))
 
 
+@pytest.mark.slow
 def test_published_results_are_tables_with_hyper_parameters():
     found = kdbench.results(task="digits/angle", published=True)
     runs = found.to_pandas()

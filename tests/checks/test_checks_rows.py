@@ -60,8 +60,8 @@ def alpha(label: int, number: int) -> np.ndarray:
 
 def at_the_edge(label: int, number: int) -> np.ndarray:
     """What tells the classes lies outside the centre that is cut out."""
-    pixels = np.zeros((16, 64, 3), np.uint8)
-    pixels[:, :8] = np.random.default_rng([label, number]).integers(0, 256, (16, 8, 3))
+    pixels = np.zeros((80, 320, 3), np.uint8)
+    pixels[:, :40] = np.random.default_rng([label, number]).integers(0, 256, (80, 40, 3))
     return pixels
 
 

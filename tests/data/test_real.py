@@ -34,7 +34,7 @@ from kdbench.data.decode.specification import (
 )
 from kdbench.data.feed.dataset import Dataset
 from kdbench.records.files import Record
-from kdbench.runs.run import Request, evaluate
+from kdbench.runs.run import Request, run_seed
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
 
@@ -67,7 +67,7 @@ def load(task: str, folder: Path, home: Home) -> Dataset:
 def run(method: str, task: str, folder: Path, home: Home, *overrides: str, smoke: bool = False) -> Record:
     config = run_config(method, task, list(overrides), smoke=smoke)
     request = Request(config, 0, torch.device("cpu"), home, folder, overhead="off", progress=Progress.silent())
-    return evaluate(request)
+    return run_seed(request)
 
 
 def md5_of_idx(magic: int, values: np.ndarray) -> str:

@@ -114,7 +114,7 @@ def test_a_device_from_outside_is_named_in_classes_and_records(toy: Abacus) -> N
 def test_a_device_from_outside_trains_by_its_own_graphs_to_the_same_bits(toy: Abacus, tmp_path: Path) -> None:
     def evaluate(home: str, **engine: bool) -> Any:
         config = run_config("kd", "digits/few-shot", [f"engine.{name}=true" for name in engine], smoke=True)
-        return run.evaluate(Request(config, 0, CPU, Home(tmp_path / home), overhead="off"))
+        return run.run_seed(Request(config, 0, CPU, Home(tmp_path / home), overhead="off"))
 
     found = evaluate("toy")
     assert found.status == "ok", found.error

@@ -13,7 +13,7 @@ from kdbench.base.progress import Progress
 from kdbench.checks import check_task, tasks
 from kdbench.engine.leftover import _next_to, is_lone
 from kdbench.records.files import Record
-from kdbench.runs.run import Request, evaluate
+from kdbench.runs.run import Request, run_seed
 from kdbench.specs.config import run_config
 from kdbench.specs.task import TaskSpec
 
@@ -22,7 +22,7 @@ SMALL = "pair.student.net=timm:test_resnet"  # its last map of an 8 x 8 picture 
 
 def ran(home: Path, method: str, *overrides: str, task: str = "digits/few-shot") -> Record:
     config = run_config(method, task, ["train.epochs=1", "pair.teachers.image.train.epochs=1", *overrides])
-    return evaluate(Request(config, 0, torch.device("cpu"), Home(home), overhead="off"))
+    return run_seed(Request(config, 0, torch.device("cpu"), Home(home), overhead="off"))
 
 
 @pytest.mark.parametrize("method", ["plain", "kd"])

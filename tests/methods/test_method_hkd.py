@@ -143,7 +143,8 @@ def test_row_numbers_outside_the_training_set_are_an_error():
 
 def test_a_teacher_without_scores_is_refused():
     method, _ = make()
-    task = SimpleNamespace(probe=lambda net: Out(None, emb=torch.zeros(2, 7)))
+    pair = SimpleNamespace(student=SimpleNamespace(net="student"))
+    task = SimpleNamespace(probe=lambda net: Out(None, emb=torch.zeros(2, 7)), spec=SimpleNamespace(pair=pair))
     needs = dataclasses.replace(HKD.needs(None), student=frozenset())
     with pytest.raises(NotApplicable, match="image teacher offers no logits"):
         nets_and_data(needs, task, method.student, method.teachers)

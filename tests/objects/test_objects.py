@@ -154,6 +154,7 @@ def test_the_same_objects_are_the_same_and_changed_ones_are_others(home: Home) -
     assert known()[0] == first[0]
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_configuration_from_an_order(home: Home) -> None:
     config = run_config(objects.method(Mine, home), toy(home))
     text = ConfigOrder.of(config).text()

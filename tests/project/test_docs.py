@@ -145,7 +145,7 @@ def test_every_block_is_run_or_says_why_not(name: str) -> None:
 
 def test_few_blocks_stay_unrun() -> None:
     unrun = [block.unrun for path in DOCUMENTS.values() for block in blocks(path) if block.unrun]
-    assert len(unrun) <= 12, unrun
+    assert len(unrun) <= 13, unrun
 
 
 def kdbench_commands() -> Iterator[tuple[str, Block, list[str]]]:

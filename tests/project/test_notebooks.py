@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -24,7 +25,7 @@ def test_there_are_two_without_outputs():
     assert len(NOTEBOOKS) == 2
     for path in NOTEBOOKS:
         assert all(not cell["outputs"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code")
-        compile(code(path), path.name, "exec")
+        ast.parse(code(path), path.name)
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ def test_the_layout_is_that_of_the_package(tmp_path):
     assert (tmp_path / "built" / "kdbench" / "py.typed").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # seconds after `make lint`, half a minute where nothing is learnt yet
 def test_an_error_is_seen_wherever_it_is(checkout, capfd):
     for path in ("kdbench/base/seeds.py", "methods/kd/adapter.py", "leaderboard/draw/numbers.py"):

@@ -30,9 +30,10 @@ def test_board_and_terminal_say_the_same_of_every_cell(tmp_path: Path) -> None:
     made = entries(read, Catalogue(), tasks(read, Catalogue()))
     assert len(made) == len(rows) == 6
     for entry in made:
-        row = rows[tuple(entry.runs.values())]
+        row = rows[tuple(entry.result.runs.values())]
         ours = (row.score, row.to_baseline, row.to_plain, row.totals, row.cost, row.teacher)
-        theirs = (entry.stat, entry.vs_baseline, entry.vs_plain, entry.costs, entry.overhead, entry.teacher_score)
+        found, deltas = entry.result, entry.result.deltas
+        theirs = (found.stat, deltas[row.baseline], deltas["plain"], found.totals, found.cost, found.teacher)
         assert ours == theirs
         apart = [
             f"no Δ to {name}: {why}" for name, why in entry.result.unpaired.items() if why and name != entry.method

@@ -13,7 +13,7 @@ from kdbench import scaffold
 from kdbench.base.errors import UserError, described
 from kdbench.base.home import Home
 from kdbench.records.files import Record
-from kdbench.runs.run import Request, evaluate
+from kdbench.runs.run import Request, run_seed
 from kdbench.specs.config import run_config
 from kdbench.terminal.tables import run_line
 
@@ -45,7 +45,7 @@ def ran(package: Path, home: Path) -> Record:
         del sys.modules[name]
     with plugged(package):
         config = run_config("my_own", "digits/few-shot", smoke=True)
-        return evaluate(Request(config, 0, torch.device("cpu"), Home(home), overhead="off"))
+        return run_seed(Request(config, 0, torch.device("cpu"), Home(home), overhead="off"))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -234,6 +234,7 @@ def test_what_a_run_left_that_was_killed_after_its_record_is_tidied_up(home):
     assert unfinished.is_dir(), "it has no record yet"
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_teacher_once(tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = ["--out", str(tmp_path), "--overhead", "off", "--smoke", "-t", TASK, "--seed"]

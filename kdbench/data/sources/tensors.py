@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kdbench.data.feed.dataset import Dataset
 
-FACTS = Facts(0, 1, {}, about="given as Python objects, kept in the home folder")
+FACTS = Facts(0, 1, {}, about="given as Python objects, kept in the home folder", licence="yours")
 PARTS = ("train", "test")
 TARGET = "y"
 INPUT = "x."
