@@ -36,11 +36,14 @@ def keeps_the_contract(name: str, tasks: list[str]) -> None:
     assert {r.task for r in results} - {""} == set(tasks)
 
 
-LONG = ("mlkd+lskd", "mlkd+lskd@official", "mlkd@official", "hsakd-joint", "cgan_kd+reviewkd")
-"""Variants of methods that take long; the methods themselves are in the fast set."""
+EVERY = [
+    pytest.param(name, marks=[] if ref.variant is None else pytest.mark.slow)
+    for name, ref in registry.methods().items()
+]
+"""Methods; variants of the same code are left to the slow set."""
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in NAMES])
+@pytest.mark.parametrize("name", EVERY)
 def test_method_keeps_the_contract(name):
     keeps_the_contract(name, [own_scenes(name)[0]])
 
