@@ -113,7 +113,7 @@ class Study:
             if candidate.method in ALWAYS or len(others) < limit:
                 tried += [candidate.method] if self._try(candidate) else []
         for method in tried:
-            if method != PLAIN:
+            if method != PLAIN and not method.startswith(MATCHED):
                 self._try(Candidate(MATCHED + method, f"plain trained as long as {method}"))
 
     def _try(self, candidate: Candidate) -> bool:

@@ -131,6 +131,13 @@ def test_plain_and_kd_run_whatever_the_budget(a_study):
     assert fakes.ran == ["plain", "kd"]
 
 
+def test_longer_plain_may_be_named_and_is_matched_with_nothing_more(a_study):
+    fakes = Fakes({"plain": 0.1, "kd": 0.1, "plain@kd": 0.1})
+    made, _ = a_study(fakes, ["plain", "kd", "plain@kd"], budget=None)
+    made.run()
+    assert fakes.ran == ["plain", "kd", "plain@kd", "plain@kd"]  # the second finds its records and runs nothing
+
+
 def test_what_does_not_apply_makes_room_for_the_next(a_study):
     names = ["plain", "kd", "dkd", "crd", "at", "sp", "nkd"]
     fakes = Fakes(dict.fromkeys(names, 0.1), refuses=("crd",))
