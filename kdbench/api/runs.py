@@ -17,6 +17,7 @@ from kdbench.specs.config import run_config
 from kdbench.specs.options import EngineOptions
 from kdbench.specs.order import ConfigOrder, Mode
 from kdbench.watch.screen import terminal
+from kdbench.watch.trackers import require
 
 if TYPE_CHECKING:
     from kdbench.contract import Method
@@ -153,6 +154,7 @@ def distill(
     device: str = "auto",
     out: str | Path | None = None,
     data: str | Path | None = None,
+    track: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Tries a short list of methods on a task, as ``kdbench distill`` does, and says which is worth its cost.
@@ -160,33 +162,26 @@ def distill(
     Args:
         methods: what the published runs speak for, or methods as of :func:`evaluate`.
         budget: time on this machine, such as ``30m``; five methods when None.
+        track: names of trackers.
         say: told what is left out and why.
 
     Returns:
         ``methods``, each with score, gains, cost and a verdict in words, the best first; ``left``, ``conclusion`` in
         words, and ``page``, the path of the chart.
     """
-    from kdbench.distill import report, shortlist
-    from kdbench.distill.study import Study, parse_budget
-    from kdbench.index import home as index
+    from kdbench.distill import report
+    from kdbench.distill.study import Study
     from kdbench.sweep import devices
     from kdbench.sweep.plan import Asked
 
-    hours = None if budget is None else parse_budget(budget)
     home = _home(out)
-    spec = registry.task(_task(task, home))
-    few = methods == "recommended"
-    named = [] if few else [_method(one, home) for one in methods]
     asked = Asked(
-        methods=(), tasks=(spec.name,), home=home, overhead=overhead,
-        seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)),
+        methods=(), tasks=(registry.task(_task(task, home)).name,), home=home, overhead=overhead,
+        seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)), track=require(track),
     )  # fmt: skip
-    chosen = shortlist.recommended(spec) if few else shortlist.named(named, spec)
-    study = Study(asked, chosen, devices.find("basic", device, None, None), hours, few=few, say=say)
-    home.require_writable()
-    study.run()
-    ingest(home)
-    found = index.use(home, lambda store: report.found(store, study))
+    named = None if methods == "recommended" else [_method(one, home) for one in methods]
+    study = Study.of(asked, named, devices.find("basic", device, None, None), budget, say)
+    found = report.answered(study, say)
     return {**report.as_json(found, study), "page": str(report.page(study))}
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from kdbench.cli.common import EXIT_FAILED, DataFolder, Device, Json, Local, Out, app, home_of, show, take_local, warn
+from kdbench.cli.common import (
+    EXIT_FAILED,
+    DataFolder,
+    Device,
+    Json,
+    Local,
+    Out,
+    Track,
+    app,
+    home_of,
+    show,
+    take_local,
+    warn,
+)
 
 RECOMMENDED = "recommended"
 
@@ -24,6 +37,7 @@ def distill(
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
     overhead: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How cost is measured.")] = "quick",
     device: Device = "auto",
+    track: Track = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the plan and the hours, and run nothing.")] = False,
     local: Local = None,
     out: Out = None,
@@ -34,42 +48,31 @@ def distill(
     import json
 
     from kdbench.base.home import checkpoint_seconds, data_folder
-    from kdbench.distill import report, shortlist
-    from kdbench.distill.study import Study, parse_budget
-    from kdbench.index import home as index
-    from kdbench.runs.evaluate import ingest, parse_seeds
+    from kdbench.distill import report
+    from kdbench.distill.study import Study
+    from kdbench.runs.evaluate import parse_seeds
     from kdbench.specs import local as paths
     from kdbench.specs import registry
     from kdbench.sweep import devices as where
     from kdbench.sweep import names
     from kdbench.sweep.plan import Asked
+    from kdbench.watch.trackers import require
 
-    hours = parse_budget(budget) if budget is not None else None
+    trackers = require(track or ())
     checkpoint_seconds()
     home = home_of(out)
     take_local(local)
-    spec = registry.task(paths.task(task))
-    chosen: Any
-    if methods == RECOMMENDED:
-        chosen = shortlist.recommended(spec)
-    else:
-        chosen = shortlist.named(list(names.method_names(methods)), spec)
     asked = Asked(
-        methods=(), tasks=(spec.name,), home=home, overhead=overhead,
+        methods=(), tasks=(registry.task(paths.task(task)).name,), home=home, overhead=overhead, track=trackers,
         seeds=tuple(parse_seeds(seeds)) if seeds is not None else None, data=data_folder(data),
     )  # fmt: skip
-    place = where.find("basic", device, None, None)
-    study = Study(asked, chosen, place, hours, say=warn, few=methods == RECOMMENDED)
-    plan = study.plan()
+    named = None if methods == RECOMMENDED else list(names.method_names(methods))
+    study = Study.of(asked, named, where.find("basic", device, None, None), budget, warn)
     if dry_run or not as_json:
-        show(*report.plan(study, plan))
+        show(*report.plan(study, study.plan()))
     if dry_run:
         return
-    home.require_writable()
-    study.run()
-    if (warning := ingest(home)) is not None:
-        warn(warning)
-    found = index.use(home, lambda store: report.found(store, study))
+    found = report.answered(study, warn)
     if as_json:
         print(json.dumps(report.as_json(found, study), indent=1))
     else:

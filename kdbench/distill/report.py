@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.markup import escape
 
 from kdbench.distill.answer import Answer, answers, conclusion
 from kdbench.distill.study import MATCHED, Planned, Study, in_words
+from kdbench.index import home as index
 from kdbench.index.store import Store
+from kdbench.runs.evaluate import ingest
 from kdbench.specs.registry import PLAIN
 from kdbench.terminal import tables
 
@@ -38,6 +40,15 @@ def plan(study: Study, planned: Sequence[Planned]) -> Iterator[Any]:
         yield f"budget {in_words(study.budget)}: what does not fit is left out, and said"
     if more := [one.candidate.method for one in planned if one not in fits]:
         yield f"next in line: {', '.join(more)}"
+
+
+def answered(study: Study, say: Callable[[str], None]) -> list[Answer]:
+    """Runs a study and takes its records in; the answers of its methods."""
+    study.asked.home.require_writable()
+    study.run()
+    if (warning := ingest(study.asked.home)) is not None:
+        say(warning)
+    return index.use(study.asked.home, lambda store: found(store, study))
 
 
 def found(store: Store, study: Study) -> list[Answer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kdbench.distill.evidence import Evidence, evidence
@@ -54,7 +54,7 @@ def recommended(spec: TaskSpec) -> list[Candidate]:
     return found
 
 
-def named(methods: list[str], spec: TaskSpec) -> list[Candidate]:
+def named(methods: Sequence[str], spec: TaskSpec) -> list[Candidate]:
     """Methods that a person names, plain before them."""
     known = _of(spec)
     chosen = [PLAIN, *(name for name in methods if name != PLAIN)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from kdbench.base.errors import UserError
 from kdbench.data import status
+from kdbench.distill import shortlist
 from kdbench.distill.shortlist import KD, Candidate, recipe
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
@@ -63,7 +64,7 @@ class Study:
         candidates: in the order they are tried.
         where: the devices.
         budget: hours of this machine, None for no limit.
-        few: without a budget, plain, kd and :data:`SHORT` more are tried instead of all.
+        most: methods tried beside plain and kd, None for no limit.
         say: told of every decision.
 
     Attributes:
@@ -74,13 +75,38 @@ class Study:
     candidates: Sequence[Candidate]
     where: Where
     budget: float | None
-    few: bool = False
+    most: int | None = None
     say: Callable[[str], None] = print
     progress: SweepProgress = field(default_factory=SweepProgress.stderr)
     left: dict[str, str] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     _spent: float = 0.0
     _foreseen: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        asked: Asked,
+        methods: Sequence[str] | None,
+        where: Where,
+        budget: str | None,
+        say: Callable[[str], None] = print,
+    ) -> Study:
+        """A study as it is asked for in words.
+
+        Args:
+            methods: names; None for those that published runs speak for, :data:`SHORT` of them where no budget says how
+                many.
+            budget: as of :func:`parse_budget`.
+
+        Raises:
+            UserError: of the budget, or a name.
+        """
+        hours = None if budget is None else parse_budget(budget)
+        spec = registry.task(asked.tasks[0])
+        if methods is None:
+            return cls(asked, shortlist.recommended(spec), where, hours, SHORT if hours is None else None, say)
+        return cls(asked, shortlist.named(methods, spec), where, hours, None, say)
 
     @property
     def task(self) -> str:
@@ -93,28 +119,31 @@ class Study:
 
     def fits(self, planned: Sequence[Planned]) -> list[Planned]:
         """Those of a plan that there is room for, in order; what is of unknown length counts nothing."""
-        if self.budget is None:
-            first = [one for one in planned if one.candidate.method in ALWAYS]
-            rest = [one for one in planned if one.candidate.method not in ALWAYS]
-            return [*first, *(rest[:SHORT] if self.few else rest)]
-        found, sum_h = [], 0.0
+        found: list[Planned] = []
+        sum_h = 0.0
         for one in planned:
-            if one.candidate.method in ALWAYS or sum_h + (one.hours or 0.0) <= self.budget:
+            hours = one.hours or 0.0
+            room = math.inf if self.budget is None else self.budget - sum_h
+            wanted = self._wanted(one.candidate, [other.candidate.method for other in found])
+            if wanted and (one.candidate.method in ALWAYS or hours <= room):
                 found.append(one)
-                sum_h += one.hours or 0.0
+                sum_h += hours
         return found
 
     def run(self) -> None:
         """plain, kd, and then each candidate in turn that still fits; then plain trained as long as each."""
         tried: list[str] = []
-        limit = SHORT if self.few and self.budget is None else len(self.candidates)
         for candidate in self.candidates:
-            others = [name for name in tried if name not in ALWAYS]
-            if candidate.method in ALWAYS or len(others) < limit:
+            if self._wanted(candidate, tried):
                 tried += [candidate.method] if self._try(candidate) else []
         for method in tried:
             if method != PLAIN and not method.startswith(MATCHED):
                 self._try(Candidate(MATCHED + method, f"plain trained as long as {method}"))
+
+    def _wanted(self, candidate: Candidate, tried: Sequence[str]) -> bool:
+        """Whether a candidate is tried after others, time apart."""
+        others = sum(name not in ALWAYS for name in tried)
+        return candidate.method in ALWAYS or self.most is None or others < self.most
 
     def _try(self, candidate: Candidate) -> bool:
         """Runs a method if it fits; whether it has results."""

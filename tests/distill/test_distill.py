@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import kdbench
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.distill import shortlist, study
@@ -102,13 +103,13 @@ class Fakes:
 
 @pytest.fixture
 def a_study(tmp_path, monkeypatch):
-    def made(fakes, methods, budget, few=False):
+    def made(fakes, methods, budget, most=None):
         monkeypatch.setattr(Study, "_sweep", lambda self, method: FakeSweep(fakes, method))
         monkeypatch.setattr(study.time, "monotonic", lambda: fakes.clock)
         asked = Asked((), (TASK,), Home(tmp_path), overhead="off")
         place = Where(("cpu",), lambda found: True, 1)
         said = []
-        return Study(asked, [Candidate(m, "") for m in methods], place, budget, few, said.append), said
+        return Study(asked, [Candidate(m, "") for m in methods], place, budget, most, said.append), said
 
     return made
 
@@ -138,10 +139,27 @@ def test_longer_plain_may_be_named_and_is_matched_with_nothing_more(a_study):
     assert fakes.ran == ["plain", "kd", "plain@kd", "plain@kd"]  # the second finds its records and runs nothing
 
 
+def test_a_study_in_words_is_a_short_list_or_what_is_named(tmp_path):
+    asked = Asked((), (TASK,), Home(tmp_path), track=("tensorboard",))
+    place = Where(("cpu",), lambda found: True, 1)
+    assert Study.of(asked, None, place, None).most == study.SHORT
+    assert Study.of(asked, None, place, "2h").most is None
+    named = Study.of(asked, ["dkd"], place, None)
+    assert (named.most, [one.method for one in named.candidates]) == (None, ["plain", "dkd"])
+    assert named._sweep("dkd").asked.track == ("tensorboard",)
+    with pytest.raises(UserError, match="--budget 'soon'"):
+        Study.of(asked, None, place, "soon")
+
+
+def test_a_tracker_that_is_not_known_ends_a_study_before_it_begins(tmp_path):
+    with pytest.raises(UserError, match="--track 'tensorbord' is not known .did you mean 'tensorboard'"):
+        kdbench.distill(TASK, track=["tensorbord"], out=tmp_path, say=lambda words: None)
+
+
 def test_what_does_not_apply_makes_room_for_the_next(a_study):
     names = ["plain", "kd", "dkd", "crd", "at", "sp", "nkd"]
     fakes = Fakes(dict.fromkeys(names, 0.1), refuses=("crd",))
-    made, _ = a_study(fakes, names, budget=None, few=True)
+    made, _ = a_study(fakes, names, budget=None, most=3)
     made.run()
     tried = ["plain", "kd", "dkd", "crd", "at", "sp"]
     assert fakes.ran == [*tried, *(f"plain@{name}" for name in tried if name not in ("plain", "crd"))]

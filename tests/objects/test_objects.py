@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from own_nets import forget_nets
+from sweeps import ENV, check_equal
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -28,6 +30,7 @@ from kdbench.specs.config import run_config
 from kdbench.specs.order import ConfigOrder
 
 SCALE = 2.0
+FAULTS = Path(__file__).parents[1] / "support" / "faults"
 
 
 class Mine(Method):
@@ -273,7 +276,7 @@ def main():
     command = Command(order, "cpu", home.root)
     done = evaluate_seeds(command, seeds=[0], overhead="quick", force=False, announce=lambda record: None)
     (record,) = done.records
-    print(record.run_id, record.status, record.overhead.mode)
+    print(record.run_id, record.status, record.overhead.mode if record.overhead else "")
 
 if __name__ == "__main__":
     main()
@@ -306,6 +309,26 @@ def test_a_script_is_run_measured_answered_from_its_record_and_verified(tmp_path
     done = subprocess.run([*kdbench, *named], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "the first losses are the same bits" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_script_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.replace("WEIGHT", "0.5").replace('"quick"', '"off"').replace("epochs=1", "epochs=6"))
+    undisturbed, home = Home(tmp_path / "undisturbed"), Home(tmp_path / "home")
+    fault = {"do": "kill", "event": "os.rename", "path": r"/runs/.*/\.current\.pt", "nth": 3}
+    struck = {"PYTHONPATH": str(FAULTS), "KDBENCH_FAULT": json.dumps(fault | {"mark": str(tmp_path / "mark")})}
+
+    def python(home: Home, **env: str) -> int:
+        own = {**ENV, "KDBENCH_CHECKPOINT_SECONDS": "0", **env}
+        return subprocess.run([sys.executable, str(script), str(home.root)], env=own, check=False).returncode
+
+    assert python(undisturbed) == 0
+    assert python(home, **struck) == -9
+    assert list(home.records.glob("*.json")) == []
+    assert python(home) == 0
+    check_equal(home, undisturbed)
 
 
 def _card(folder: Path) -> str:
