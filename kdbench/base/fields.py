@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, create_model
 
 
 def _no_double_underscore(name: str) -> str:
@@ -87,3 +88,15 @@ class Part(BaseModel):
     """Base of every block: strict types, finite numbers, no unknown field, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def some_of(block: type[Part]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Validates a mapping of some fields of a block to values, each by the type that the block states for it."""
+    fields: dict[str, Any] = {name: (field.rebuild_annotation(), None) for name, field in block.model_fields.items()}
+    part = create_model(f"SomeOf{block.__name__}", __base__=Part, **fields)
+
+    def validated(found: dict[str, Any]) -> dict[str, Any]:
+        part.model_validate(found, strict=False)
+        return found
+
+    return validated

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from kdbench.base.files import write_atomic
 from kdbench.devices import backends
 from kdbench.devices.machine import contended, device_name
 from kdbench.engine.place import RunPlace
-from kdbench.overhead.order import MeasureOrder
+from kdbench.overhead.memory import PeakMemory
+from kdbench.overhead.order import MeasuredPhase, MeasureOrder, Peak, PhaseFacts, Times
+from kdbench.overhead.timing import AAGate
 from kdbench.specs.config import RunConfig
-from kdbench.specs.order import ConfigOrder
+from kdbench.specs.order import ConfigOrder, Order
 from kdbench.stats.step_ratio import RatioEstimate, estimate_ratio, weighted_ratio
 
 PROTOCOL_VERSION = 2
@@ -68,30 +70,15 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
         folder=place.folder, mode=mode, stages=stages, gate=mode == "full" and known is None,
     )  # fmt: skip
     backend.synchronize(device)  # this process holds the device from now on, as the other counts on
-    found = _ask(order)
-    if found["gate"] is not None:
-        gate.write(found["gate"])
-    if not backend.on_host:
-        peak = _ask(order.model_copy(update={"part": "memory-method"}))
-        plain_peak = _ask(order.model_copy(update={"part": "memory-plain"}))
-    else:
-        peak = max((phase["peak"] for phase in found["phases"]), key=lambda p: p["alloc_mib"])
-        plain_peak = found["plain_peak"]
-    measured = [phase for phase in found["phases"] if phase["steps"]]
+    found = _ask(order, Times)
+    if found.gate is not None:
+        gate.write(found.gate)
+    peak, plain_peak = _peaks(order, found)
+    measured = [phase for phase in found.phases if phase.facts.steps]
+    facts = [phase.facts for phase in measured]
     estimate, pairs = _ratio(measured)
-    steps = np.array([phase["steps"] for phase in measured], dtype=float)
-    weight = steps / steps.sum()
-    rows = measured[-1]["rows"]
-
-    def mean(key: str) -> float | None:
-        values = [phase.get(key) for phase in measured]
-        return None if any(v is None for v in values) else float(np.dot(weight, np.array(values, dtype=float)))
-
-    def per_row(key: str) -> float | None:
-        values = [None if phase[key] is None else phase[key] / phase["rows"] for phase in measured]
-        return None if any(v is None for v in values) else float(np.dot(weight, np.array(values, dtype=float)))
-
-    passed = found["gate"] or known
+    rows = facts[-1].rows
+    passed = found.gate or known
     block = {
         "mode": mode,
         "protocol_version": PROTOCOL_VERSION,
@@ -102,61 +89,74 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
         "ci95": [estimate.lo, estimate.hi],
         "step_ms": estimate.method_ms,
         "plain_step_ms": estimate.plain_ms,
-        "converged": all(phase["converged"] for phase in measured),
-        "aa_ratio": passed["ratio"] if passed else None,
-        "noise_flag": passed is not None and not passed["passed"],
+        "converged": all(phase.converged for phase in measured),
+        "aa_ratio": passed.ratio if passed else None,
+        "noise_flag": passed is not None and not passed.passed,
         "contended": contended(device),
-        "views_per_sample": max(phase["views"] for phase in measured),
-        "first_step_ms": measured[0]["first_step_ms"],
+        "views_per_sample": max(phase.views for phase in facts),
+        "first_step_ms": measured[0].first_step_ms,
         "throughput_samples_s": 1000 * rows / estimate.method_ms,
-        "end_to_end_samples_s": mean("end_to_end_samples_s"),
-        "data_wait_frac": mean("data_wait_frac"),
-        "peak_alloc_mib": peak["alloc_mib"],
-        "plain_peak_alloc_mib": plain_peak["alloc_mib"],
-        "peak_reserved_mib": peak["reserved_mib"],
-        "plain_peak_reserved_mib": plain_peak["reserved_mib"],
-        "rss_mib": found["rss_mib"],
-        "flops_fwd": per_row("flops_fwd"),
-        "flops_fwd_bwd": per_row("flops"),
-        "plain_flops_fwd": found["plain_flops_fwd"] / found["plain_rows"],
-        "plain_flops_fwd_bwd": found["plain_flops"] / found["plain_rows"],
-        "flop_counter": measured[0]["flop_counter"],
-        "uncounted_ops": sorted({op for phase in measured for op in phase["uncounted_ops"]}),
-        "train_only_params": found["train_only_params"],
-        "frozen_params_loaded": found["frozen_params_loaded"],
-        "extra_state_mib": found["extra_state_mib"],
-        "board": found["board"],
-        **_energy(measured),
+        "peak_alloc_mib": peak.alloc_mib,
+        "plain_peak_alloc_mib": plain_peak.alloc_mib,
+        "peak_reserved_mib": peak.reserved_mib,
+        "plain_peak_reserved_mib": plain_peak.reserved_mib,
+        "flop_counter": facts[0].flop_counter,
+        "uncounted_ops": sorted({op for phase in facts for op in phase.uncounted_ops}),
+        "board": [state.model_dump() for state in found.board],
+        **_averaged(facts),
+        **found.costs.quantities,
+        **_energy(facts),
     }
-    return Overhead(block, {phase["name"]: phase["flops"] for phase in found["phases"]}, found["deploy"])
+    return Overhead(block, {phase.facts.name: phase.facts.flops for phase in found.phases}, found.costs.deploy)
 
 
-def _ratio(measured: list[dict[str, Any]]) -> tuple[RatioEstimate, dict[str, Any]]:
+def _peaks(order: MeasureOrder, found: Times) -> tuple[PeakMemory, PeakMemory]:
+    """Peak memory of the method's and of plain's step; on a GPU each is measured in a process of its own."""
+    seen = [phase.facts.peak for phase in found.phases if phase.facts.peak is not None]
+    if found.costs.plain_peak is not None:
+        return max(seen, key=lambda peak: peak.alloc_mib), found.costs.plain_peak
+    method, plain = (
+        _ask(order.model_copy(update={"part": part}), Peak).peak for part in ("memory-method", "memory-plain")
+    )
+    return method, plain
+
+
+def _averaged(facts: list[PhaseFacts]) -> dict[str, float | None]:
+    """The quantities of a step, each phase weighing as many steps as it has; null where any phase has none."""
+    steps = np.array([phase.steps for phase in facts], dtype=float)
+    weight = steps / steps.sum()
+    found: dict[str, float | None] = {}
+    for name in dict.fromkeys(name for phase in facts for name in phase.quantities):
+        values = [phase.quantities.get(name) for phase in facts]
+        lacking = any(value is None for value in values)
+        found[name] = None if lacking else float(np.dot(weight, np.array(values, dtype=float)))
+    return found
+
+
+def _ratio(measured: list[MeasuredPhase]) -> tuple[RatioEstimate, dict[str, Any]]:
     """The step-time ratio, weighted over phases, and the pairs it follows from."""
     if len(measured) == 1:
-        builds = measured[0]["builds"]
+        builds = measured[0].builds
         return estimate_ratio(builds), {"builds": builds, "phases": []}
     parts = []
     for phase in measured:
-        own = estimate_ratio(phase["builds"])
-        parts.append(
-            {k: phase[k] for k in ("name", "steps", "builds")} | {"step_ratio": own.ratio, "ci95": [own.lo, own.hi]}
-        )
-    weighted = weighted_ratio([(part["steps"], part["builds"]) for part in parts])
+        own = estimate_ratio(phase.builds)
+        named = {"name": phase.facts.name, "steps": phase.facts.steps, "builds": phase.builds}
+        parts.append(named | {"step_ratio": own.ratio, "ci95": [own.lo, own.hi]})
+    weighted = weighted_ratio([(phase.facts.steps, phase.builds) for phase in measured])
     return weighted, {"builds": [], "phases": parts}
 
 
-def _energy(measured: list[dict[str, Any]]) -> dict[str, Any]:
+def _energy(facts: list[PhaseFacts]) -> dict[str, Any]:
     """The record's energy block of the longest phase, or why nothing trustworthy was read where that was tried."""
-    longest = max(measured, key=lambda phase: phase["steps"])
-    energy = longest.get("energy")
+    energy = max(facts, key=lambda phase: phase.steps).energy
     if energy is None:
         return {"energy": None}
-    if not energy["valid"]:
-        return {"energy": None, "no_energy": energy["reason"]}
-    windows = [[w[1], w[0]] for w in energy["windows"]]
-    block = {"j_per_step": energy["j_per_step"], "idle_w": energy["idle_w"], "windows": windows}
-    return {"energy": {**block, "source": energy["source"], "valid": True}}
+    if not energy.valid:
+        return {"energy": None, "no_energy": energy.reason}
+    windows = [[window.seconds, window.joules] for window in energy.windows]
+    block = {"j_per_step": energy.j_per_step, "idle_w": energy.idle_w, "windows": windows}
+    return {"energy": {**block, "source": energy.source, "valid": True}}
 
 
 class _Gate:
@@ -165,20 +165,23 @@ class _Gate:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self) -> AAGate | None:
         """What was found lately, None when it is too old or not there."""
         try:
             found = json.loads(self.path.read_text())
-            return found if 0 <= time.time() - found["at"] < GATE_HOURS * 3600 else None
-        except (OSError, ValueError, KeyError, TypeError):
+            return AAGate(**found) if 0 <= time.time() - found.pop("at") < GATE_HOURS * 3600 else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def write(self, found: dict[str, Any]) -> None:
+    def write(self, found: AAGate) -> None:
         """Keeps what was found now."""
-        write_atomic(self.path, json.dumps({**found, "at": time.time()}))
+        write_atomic(self.path, json.dumps({**asdict(found), "at": time.time()}))
 
 
-def _ask(order: MeasureOrder) -> dict[str, Any]:
+A = TypeVar("A", bound=Order)
+
+
+def _ask(order: MeasureOrder, answers: type[A]) -> A:
     """The answer of a fresh process to an order."""
     order.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="measure-", dir=order.folder) as folder:
@@ -192,5 +195,4 @@ def _ask(order: MeasureOrder) -> dict[str, Any]:
         if done.returncode or not answer.is_file():
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise MeasurementFailed(f"the overhead of {order.config.method} could not be measured: {last}")
-        found: dict[str, Any] = json.loads(answer.read_text())
-        return found
+        return answers.read(answer.read_text())

@@ -6,7 +6,6 @@ for times and counts, and on a GPU once more an arm for its memory.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -33,7 +32,7 @@ def main() -> None:
     from kdbench.overhead.worker import run
 
     try:
-        write_atomic(result, json.dumps(run(MeasureOrder.read(request.read_text()))))
+        write_atomic(result, run(MeasureOrder.read(request.read_text())).text())
     except UserError as error:
         sys.exit(str(error))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,21 +15,24 @@ from kdbench.devices.clock import Arm
 from kdbench.engine.assemble import Prepared, effective_task, prepare
 from kdbench.engine.task import evaluating
 from kdbench.overhead.arms import PhaseArm, phases, trained_parameters
-from kdbench.overhead.energy import measure_energy
+from kdbench.overhead.energy import MeasuredEnergy, measure_energy
 from kdbench.overhead.flops import count_flops
 from kdbench.overhead.latency import latency
 from kdbench.overhead.memory import peak_memory, rss_mib, tensor_mib
-from kdbench.overhead.order import MeasureOrder
+from kdbench.overhead.order import CellCosts, MeasuredPhase, MeasureOrder, Peak, PhaseFacts, Times
 from kdbench.overhead.timing import (
     FULL,
     QUICK,
+    AAGate,
     Budget,
+    DataWait,
     aa_gate,
     converged,
     data_wait,
     measure_pairs,
     plain_first,
 )
+from kdbench.records.schema.overhead import BoardState
 from kdbench.specs import registry
 from kdbench.specs.config import MethodConfig, RunConfig
 from kdbench.stats.step_ratio import estimate_ratio
@@ -70,38 +74,47 @@ def _arms(config: RunConfig, order: MeasureOrder, build: int) -> tuple[PhaseArm,
     return _first_phase(plain_of(config), order), prepared
 
 
-def _described(phase: PhaseArm, order: MeasureOrder) -> dict[str, Any]:
+def _facts(phase: PhaseArm, order: MeasureOrder) -> PhaseFacts:
     """What one look at a phase gives: counts, memory, and in full mode the loader and energy."""
     device = order.place.device
+    backend = backends.of(device)
     compiled = phase.run.task.options.compile
     counted = count_flops(phase.counted, compiled)
     forward = count_flops(phase.forward, compiled) if phase.forward is not None else None
-    found: dict[str, Any] = {
-        "name": phase.stage.name,
-        "steps": phase.steps,
-        "rows": phase.rows,
-        "views": phase.run.loader.n_views,
-        "flops": counted.flops,
-        "flops_fwd": forward.flops if forward else None,
-        "uncounted_ops": list(counted.uncounted_ops),
-        "flop_counter": counted.counter,
-    }
+    peak = peak_memory(phase.counted, device) if backend.on_host else None
+    waited = _waited(phase, device) if order.mode == "full" else None
+    return PhaseFacts(
+        name=phase.stage.name,
+        steps=phase.steps,
+        rows=phase.rows,
+        views=phase.run.loader.n_views,
+        flops=counted.flops,
+        flop_counter=counted.counter,
+        uncounted_ops=counted.uncounted_ops,
+        peak=peak,
+        energy=_energy(phase, device) if order.mode == "full" else None,
+        quantities={
+            "flops_fwd": forward.flops / phase.rows if forward else None,
+            "flops_fwd_bwd": counted.flops / phase.rows,
+            "end_to_end_samples_s": waited.samples_s if waited else None,
+            "data_wait_frac": waited.fraction if waited else None,
+        },
+    )
+
+
+def _waited(phase: PhaseArm, device: torch.device) -> DataWait:
+    numbers = itertools.count()
+    return data_wait(lambda: phase.run.loader.draw(next(numbers)), phase.fed, lambda b: len(b) // b.views, device)
+
+
+def _energy(phase: PhaseArm, device: torch.device) -> MeasuredEnergy | None:
+    """None where there is no board to be expected."""
     backend = backends.of(device)
-    if backend.on_host:
-        found["peak"] = asdict(peak_memory(phase.counted, device))
-    if order.mode == "full":
-        numbers = iter(range(10**9))
-        waited = data_wait(
-            lambda: phase.run.loader.draw(next(numbers)), phase.fed, lambda b: len(b) // b.views, device
-        )  # fmt: skip
-        found["data_wait_frac"], found["end_to_end_samples_s"] = waited.fraction, waited.samples_s
-        board = backend.board(device)
-        if board is not None or not backend.on_host:
-            none = backend.no_board() if board is None else ""
-            found["energy"] = asdict(
-                measure_energy(phase.step, board or none, lambda: backend.synchronize(device), own=OWN_PROCESSES)
-            )
-    return found
+    board = backend.board(device)
+    if board is None and backend.on_host:
+        return None
+    none = backend.no_board() if board is None else ""
+    return measure_energy(phase.step, board or none, lambda: backend.synchronize(device), own=OWN_PROCESSES)
 
 
 def _deployed(prepared: Prepared, order: MeasureOrder) -> dict[str, Any]:
@@ -124,34 +137,43 @@ def _deployed(prepared: Prepared, order: MeasureOrder) -> dict[str, Any]:
     }
 
 
-def times(config: RunConfig, order: MeasureOrder) -> dict[str, Any]:
+def times(config: RunConfig, order: MeasureOrder) -> Times:
     """Pairs, FLOPs and sizes of every phase, and the deployed network's own cost."""
     device = order.place.device
     budget = _budget(order.mode, device, 1.0 / max(1, order.stages))
     sensors = backends.of(device).board(device)
-    measured: list[dict[str, Any]] = []
-    board: list[dict[str, int | None]] = []
-    found: dict[str, Any] = {}
+    seen: list[tuple[PhaseFacts, float]] = []
+    builds: list[list[tuple[tuple[float, float], ...]]] = []
+    board: list[BoardState] = []
+    costs: CellCosts | None = None
     for build in range(budget.builds):
         plain, prepared = _arms(config, order, build)
         updated: dict[int, nn.Parameter] = {}
         for number, phase in enumerate(phases(prepared)):
             timing = measure_pairs(plain.step, phase.step, device, budget=budget, build=build)
             if sensors is not None:
-                board.append({"sm_clock_mhz": sensors.sm_clock_mhz(), "temperature_c": sensors.temperature_c()})
+                board.append(BoardState(sm_clock_mhz=sensors.sm_clock_mhz(), temperature_c=sensors.temperature_c()))
             updated |= trained_parameters(phase.stage)
             if build == 0:
-                own = {"first_step_ms": timing.first_step_ms.method, "builds": []}
-                measured.append(_described(phase, order) | own)
-            measured[number]["builds"].append([list(pair) for pair in timing.pairs])
+                seen.append((_facts(phase, order), timing.first_step_ms.method))
+                builds.append([])
+            builds[number].append(timing.pairs)
         if build == 0:
-            found = _sizes(plain, prepared, updated, order)
-    for phase_found in measured:
-        phase_found["converged"] = converged(estimate_ratio(phase_found["builds"]), device, budget)
-    return {"phases": measured, "board": board, "gate": _gate(config, order), **found}
+            costs = _costs(plain, prepared, updated, order)
+    measured = tuple(
+        MeasuredPhase(
+            facts=facts,
+            first_step_ms=first_step_ms,
+            builds=tuple(own),
+            converged=converged(estimate_ratio(own), device, budget),
+        )
+        for (facts, first_step_ms), own in zip(seen, builds, strict=True)
+    )
+    assert costs is not None
+    return Times(phases=measured, board=tuple(board), gate=_gate(config, order), costs=costs)
 
 
-def _gate(config: RunConfig, order: MeasureOrder) -> dict[str, Any] | None:
+def _gate(config: RunConfig, order: MeasureOrder) -> AAGate | None:
     """Plain against plain, where it was asked for."""
     if not order.gate:
         return None
@@ -159,44 +181,44 @@ def _gate(config: RunConfig, order: MeasureOrder) -> dict[str, Any] | None:
     def plain() -> Arm:
         return _first_phase(plain_of(config), order).step
 
-    return asdict(aa_gate(plain, order.place.device))
+    return aa_gate(plain, order.place.device)
 
 
-def _sizes(
-    plain: PhaseArm, prepared: Prepared, updated: dict[int, nn.Parameter], order: MeasureOrder
-) -> dict[str, Any]:
+def _costs(plain: PhaseArm, prepared: Prepared, updated: dict[int, nn.Parameter], order: MeasureOrder) -> CellCosts:
     """Plain's counts, parameters and state of the method, and its deployed network, after a build was measured."""
     device = order.place.device
+    compiled = plain.run.task.options.compile
     kept = {id(p) for p in prepared.method.deployed.parameters()}
     students = {id(b) for b in prepared.method.students.buffers()}
     assert plain.forward is not None
     teachers = {id(p): p for t in prepared.teachers.values() for p in t.net.parameters()}
     frozen = teachers | {id(p): p for p in prepared.method.parameters() if id(p) not in updated}
-    return {
-        "plain_flops": count_flops(plain.counted, plain.run.task.options.compile).flops,
-        "plain_flops_fwd": count_flops(plain.forward, plain.run.task.options.compile).flops,
-        "plain_rows": plain.rows,
-        "plain_peak": asdict(peak_memory(plain.counted, device)) if backends.of(device).on_host else None,
-        "train_only_params": sum(p.numel() for key, p in updated.items() if key not in kept),
-        "frozen_params_loaded": sum(p.numel() for key, p in frozen.items() if key not in kept),
-        "extra_state_mib": tensor_mib([b for b in prepared.method.buffers() if id(b) not in students]),
-        "rss_mib": rss_mib(),
-        "deploy": _deployed(prepared, order),
-    }
+    counted, forward = count_flops(plain.counted, compiled), count_flops(plain.forward, compiled)
+    return CellCosts(
+        plain_peak=peak_memory(plain.counted, device) if backends.of(device).on_host else None,
+        quantities={
+            "plain_flops_fwd": forward.flops / plain.rows,
+            "plain_flops_fwd_bwd": counted.flops / plain.rows,
+            "train_only_params": sum(p.numel() for key, p in updated.items() if key not in kept),
+            "frozen_params_loaded": sum(p.numel() for key, p in frozen.items() if key not in kept),
+            "extra_state_mib": tensor_mib([b for b in prepared.method.buffers() if id(b) not in students]),
+            "rss_mib": rss_mib(),
+        },
+        deploy=_deployed(prepared, order),
+    )
 
 
-def memory(config: RunConfig, order: MeasureOrder) -> dict[str, Any]:
+def memory(config: RunConfig, order: MeasureOrder) -> Peak:
     """Peak memory of one arm alone, its highest over the phases."""
     peaks = []
     for phase in phases(_build(config, order)):
         for _ in range(MEMORY_WARMUP):
             phase.counted()
         peaks.append(peak_memory(phase.counted, order.place.device))
-    highest = max(peaks, key=lambda peak: peak.alloc_mib)
-    return asdict(highest)
+    return Peak(peak=max(peaks, key=lambda peak: peak.alloc_mib))
 
 
-def run(order: MeasureOrder) -> dict[str, Any]:
+def run(order: MeasureOrder) -> Times | Peak:
     """The answer to an order."""
     torch.set_num_threads(CPU_THREADS)
     device = order.place.device

@@ -30,6 +30,7 @@ from kdbench.devices.machine import contended, device_class, environment, pick_d
 from kdbench.engine import accelerate
 from kdbench.engine.graphs import require_graphs
 from kdbench.overhead import measure, worker
+from kdbench.overhead.energy import MeasuredEnergy
 from kdbench.overhead.memory import peak_memory
 from kdbench.records.provenance import ROOT
 from kdbench.runs import run
@@ -272,11 +273,13 @@ def test_the_measuring_process_makes_its_device_current(toy: Abacus, monkeypatch
 
 
 def test_why_energy_is_null_is_kept() -> None:
-    untrusted = {"valid": False, "reason": "other processes on the GPU: 1"}
-    assert measure._energy([{"steps": 1, "energy": untrusted}]) == {
-        "energy": None, "no_energy": "other processes on the GPU: 1",
-    }  # fmt: skip
-    assert measure._energy([{"steps": 1}]) == {"energy": None}
+    def phase(energy: MeasuredEnergy | None) -> Any:
+        return SimpleNamespace(steps=1, energy=energy)
+
+    why = "other processes on the GPU: 1"
+    untrusted = MeasuredEnergy(None, None, None, (), "nvml", False, why)
+    assert measure._energy([phase(untrusted)]) == {"energy": None, "no_energy": why}
+    assert measure._energy([phase(None)]) == {"energy": None}
 
 
 def test_random_states_of_all_devices_in_use_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,7 @@ def test_a_local_method_is_run_measured_and_swept_on_a_local_task(here: Path, tm
 @pytest.mark.slow
 def test_a_measuring_process_refuses_changed_code_in_one_line(here: Path, tmp_path: Path) -> None:
     from kdbench.overhead import measure
-    from kdbench.overhead.order import MeasureOrder
+    from kdbench.overhead.order import MeasureOrder, Times
 
     order = MeasureOrder(
         config=ConfigOrder.of(run_config(local.method("./mine/"), "digits")), seed=0, device="cpu", home=tmp_path,
@@ -263,7 +263,7 @@ def test_a_measuring_process_refuses_changed_code_in_one_line(here: Path, tmp_pa
     )  # fmt: skip
     (here / "mine" / "more.py").write_text("")
     with pytest.raises(measure.MeasurementFailed) as failed:
-        measure._ask(order)
+        measure._ask(order, Times)
     assert str(failed.value) == (
         "the overhead of mine could not be measured: ./mine/ has changed since this was begun; "
         "give the same command again"
