@@ -152,7 +152,7 @@ def test_a_study_in_words_is_a_short_list_or_what_is_named(tmp_path):
 
 
 def test_a_tracker_that_is_not_known_ends_a_study_before_it_begins(tmp_path):
-    with pytest.raises(UserError, match="--track 'tensorbord' is not known .did you mean 'tensorboard'"):
+    with pytest.raises(UserError, match=r"--track 'tensorbord' is not known .did you mean 'tensorboard'"):
         kdbench.distill(TASK, track=["tensorbord"], out=tmp_path, say=lambda words: None)
 
 
