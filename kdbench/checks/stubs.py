@@ -30,7 +30,7 @@ SIDE = 8
 
 
 class Stub(Network):
-    """Answers with the rows of ``out`` whose numbers a batch holds.
+    """Answers with the rows of ``out`` whose numbers a batch holds, with ``dense`` for all of them.
 
     Args:
         norms: scale and shift by stage.
@@ -53,12 +53,12 @@ class Stub(Network):
 
     def forward(self, batch: Batch) -> Out:
         rows = batch.x[self.input]
-        logits, maps, preact, stem, emb, code = self.out[:]
+        logits, maps, preact, stem, emb, code, dense = self.out[:]
 
         def of(x: Tensor | None) -> Any:
             return None if x is None else x[rows]
 
-        return Out(of(logits), tuple(map(of, maps)), tuple(map(of, preact)), of(stem), of(emb), of(code))
+        return Out(of(logits), tuple(map(of, maps)), tuple(map(of, preact)), of(stem), of(emb), of(code), dense)
 
     @property
     def classifier(self) -> Any:

@@ -149,7 +149,7 @@ def schedule(spec: TaskSpec) -> Verdict:
 
 def aim(spec: TaskSpec, rows: Dataset) -> Verdict:
     """Rule ``kind``."""
-    kind = kinds.kind(spec.kind)
+    kind = spec.of_kind
     wrong = kind.refusal(rows.train, rows.label_range)
     return (
         f"the task is of kind {spec.kind}, but {rows.name} has {wrong}; change kind, or the data's targets"

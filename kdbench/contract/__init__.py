@@ -7,10 +7,12 @@ Shapes use N for the rows of a batch before views, V for views, C for classes (o
 """
 
 from kdbench.contract.batch import At, Batch, Rows
+from kdbench.contract.dense import Dense
 from kdbench.contract.errors import NotApplicable
 from kdbench.contract.method import Inner, Method
 from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, UNSHOWN, Needs
 from kdbench.contract.network import Network
+from kdbench.contract.objects import Objects
 from kdbench.contract.out import Out, bits
 from kdbench.contract.stage import Group, Losses, Partners, Stage, Step, Terms, Update, Views
 from kdbench.contract.targets import Ragged, Targets
@@ -22,6 +24,7 @@ __all__ = [
     "UNSHOWN",
     "At",
     "Batch",
+    "Dense",
     "Group",
     "Inner",
     "Losses",
@@ -29,6 +32,7 @@ __all__ = [
     "Needs",
     "Network",
     "NotApplicable",
+    "Objects",
     "Out",
     "Partners",
     "Ragged",

@@ -16,7 +16,8 @@ class Batch:
 
     Attributes:
         x: input name to tensor of N*V rows, view-major (all rows of view 0 first).
-        y: (N*V,) labels, or scaled regression targets; of other kinds of task :class:`Targets` of N*V rows.
+        y: (N*V,) labels, or scaled regression targets; of other kinds of task :class:`Targets` of N*V rows,
+            such as :class:`Objects`.
         index: (N*V,) row numbers in the training set, for memory banks.
         views: V.
         present: input name to (N*V,) bool, for inputs some rows lack; an input not named here is always present.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,17 +11,24 @@ from kdbench.contract.batch import Batch
 from kdbench.contract.errors import NotApplicable
 from kdbench.contract.out import Out
 
+HeadFrom = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
+"""Class features and box features of each level to logits and raw regression of each level."""
+
 
 class Network(nn.Module):
     """A network of the zoo: reads its own input of a batch and returns :class:`Out`.
 
     A subclass implements :meth:`encode`. ``input`` is set by the task (``pair.student.input``), so that a
     low-resolution student, a cross-modal teacher and an ordinary pair are one case. ``autocast`` is set by the engine
-    (``engine.precision``): the type its forward computes in; what it returns is float32 all the same.
+    (``engine.precision``): the type its forward computes in; what it returns is float32 all the same. ``asked`` is set
+    by the engine to what the method names in ``Needs`` of this network, and ``sparing`` where nothing else is read of
+    it, so that a network whose parts cost much need not compute the others; most compute everything.
     """
 
     input: str = "image"
     autocast: torch.dtype | None = None
+    asked: frozenset[str] = frozenset()
+    sparing: bool = False
 
     def forward(self, batch: Batch) -> Out:
         """The network's :class:`Out` for the rows of ``batch``."""
@@ -52,3 +61,19 @@ class Network(nn.Module):
     def extra_tail(self) -> nn.Module:
         """A fresh tail of the last map with one more stage of its kind before the head."""
         raise NotApplicable(f"{type(self).__name__} offers no stage tails")
+
+    def head_from(self, block: int) -> HeadFrom:
+        """The head behind block ``block`` of its branches, with its own weights: gradients pass through it.
+
+        It maps class and box features of each level, as ``Dense.taps[block]`` holds them, to logits and raw regression
+        as ``Dense.cls`` and ``Dense.box``.
+        """
+        raise NotApplicable(f"{type(self).__name__} offers no head to enter at a block")
+
+    def init_from(self, other: Network, parts: Collection[str]) -> None:
+        """Starts from the weights of another network's ``parts``, such as ``neck`` and ``head``.
+
+        Raises:
+            NotApplicable: it has no such part, or the other's is of other shapes.
+        """
+        raise NotApplicable(f"{type(self).__name__} has no parts to take from another network")

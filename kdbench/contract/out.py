@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from kdbench.base.once import said_once
+from kdbench.contract.dense import Dense
 from kdbench.contract.errors import NotApplicable
 
 
@@ -20,13 +21,15 @@ class _Fields(NamedTuple):
     stem: Tensor | None = None
     emb: Tensor | None = None
     code: Tensor | None = None
+    dense: Dense | None = None
 
 
 class Out(_Fields):
     """What every network returns.
 
-    A field is given, or absent: None, and ``()`` of maps. Reading ``logits``, ``stem``, ``emb`` or ``code`` where it is
-    absent raises :class:`NotApplicable`, so a method reads without asking; what may do without one asks :meth:`has`.
+    A field is given, or absent: None, and ``()`` of maps. Reading ``logits``, ``stem``, ``emb``, ``code`` or ``dense``
+    where it is absent raises :class:`NotApplicable`, so a method reads without asking; what may do without one asks
+    :meth:`has`.
 
     Attributes:
         logits: (N, C) scores of a classifier, (N,) prediction of a regression in scaled units; absent of a teacher that
@@ -36,6 +39,8 @@ class Out(_Fields):
         stem: output of the stem after the activation.
         emb: (N, D) pooled penultimate features, the input of the classifier; of a hashing net its bits.
         code: (N, L) scores of a hashing net, whose signs are the bits; its ``logits`` are the same.
+        dense: pyramid and head of a detector, which has no class scores of a row and no embedding; its ``maps`` are
+            those of its backbone.
     """
 
     __slots__ = ()
@@ -56,9 +61,13 @@ class Out(_Fields):
     def code(self) -> Tensor:
         return _given(self, "code", self[5])
 
+    @property
+    def dense(self) -> Dense:
+        return _given(self, "dense", self[6])
+
     def __iter__(self) -> Iterator[Any]:
-        """Five fields, as before there were codes; six where there is a code."""
-        return iter(self[:5] if self[5] is None else self[:])
+        """Five fields, as before there were codes and pyramids; more where there is one of these."""
+        return iter(self[:7] if self[6] is not None else self[:6] if self[5] is not None else self[:5])
 
     def _replace(self, **changed: Any) -> Out:
         return Out(**{**dict(zip(self._fields, self[:], strict=True)), **changed})
@@ -68,11 +77,25 @@ class Out(_Fields):
         value = self[self._fields.index(field)]
         return value is not None and value != ()
 
+    @property
+    def words(self) -> frozenset[str]:
+        """What the network gave, in the words of ``Needs``."""
+        dense = self[6]
+        own = {field for field in self._fields if field != "dense" and self.has(field)}
+        return frozenset(own if dense is None else own | dense.words)
+
+    @property
+    def answered(self) -> tuple[Tensor, ...]:
+        """What answers are made from: class scores, or what a detector's head says at its cells."""
+        dense = self[6]
+        return (self.logits,) if dense is None else (*dense.cls, *dense.box)
+
     def float(self) -> Out:
         """The same as float32."""
         logits, stem, emb, code = (t if t is None else t.float() for t in (self[0], self[3], self[4], self[5]))
         maps, preact = self.maps, self.preact
-        return Out(logits, tuple(t.float() for t in maps), tuple(t.float() for t in preact), stem, emb, code)
+        dense = self[6] if self[6] is None else self[6].float()
+        return Out(logits, tuple(t.float() for t in maps), tuple(t.float() for t in preact), stem, emb, code, dense)
 
 
 def bits(code: Tensor) -> Tensor:
@@ -84,7 +107,7 @@ def bits(code: Tensor) -> Tensor:
     return (share - 0.5).sign().detach() + (share - share.detach())
 
 
-def _given(out: Out, name: str, value: Tensor | None) -> Tensor:
+def _given(out: Out, name: str, value: Any) -> Any:
     """A field's value; the absent one raises :class:`NotApplicable`."""
     if value is None:
         said_once(f"reading Out.{name} of a network without it raises NotApplicable; ask out.has({name!r}) first", 4)

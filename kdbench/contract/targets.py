@@ -35,6 +35,16 @@ class Targets(Protocol):
         """The rows of ``other`` behind these."""
 
 
+def picked(counts: Tensor, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+    """Of packed values, ``counts`` a row, where those of some rows lie, and how many each of these has."""
+    rows = torch.arange(len(counts), device=counts.device)[index]
+    chosen = counts[rows]
+    begins = (counts.cumsum(0) - counts)[rows]
+    ahead = (chosen.cumsum(0) - chosen).repeat_interleave(chosen)
+    within = torch.arange(int(chosen.sum()), device=rows.device) - ahead
+    return begins.repeat_interleave(chosen) + within, chosen
+
+
 @dataclass(frozen=True, eq=False)
 class Ragged:
     """Targets of which each row has its own number, such as the words of a sentence; a row may have none.
@@ -61,12 +71,8 @@ class Ragged:
         return len(self.counts)
 
     def __getitem__(self, index: Tensor | slice) -> Ragged:
-        rows = torch.arange(len(self), device=self.counts.device)[index]
-        counts = self.counts[rows]
-        begins = (self.counts.cumsum(0) - self.counts)[rows]
-        ahead = (counts.cumsum(0) - counts).repeat_interleave(counts)
-        within = torch.arange(int(counts.sum()), device=rows.device) - ahead
-        return Ragged(self.values[begins.repeat_interleave(counts) + within], counts)
+        places, counts = picked(self.counts, index)
+        return Ragged(self.values[places], counts)
 
     @property
     def row(self) -> Tensor:

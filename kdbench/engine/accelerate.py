@@ -29,6 +29,7 @@ def teacher(net: Network, needs: Needs, options: EngineOptions) -> Network:
     """A teacher as a method wants it: its mode, whether it is trained; a copy where an option changes it."""
     if options.changed():
         net = copy.deepcopy(net)
+    net.sparing = not needs.trains_teacher
     net.train(needs.teacher_batchnorm == "batch").requires_grad_(needs.trains_teacher)
     if options.fold_teacher and not _reads_norms(needs):
         fold_norms(net)

@@ -12,15 +12,18 @@ from kdbench.specs.task import TaskSpec
 
 OF_CLASSIFIER = frozenset({"logits", "classifier"})
 """What a network offers through its classifier."""
+OF_TARGETS = frozenset({"boxes"})
+"""What targets of some types hold."""
 
 
 def offers_of(net: Network, out: Out) -> set[str]:
-    """What a network offers: the filled fields of its output, and its classifier, norms and tails."""
-    found = {name for name, value in out._asdict().items() if value is not None and value != ()}
+    """What a network offers: what its output gives, and its classifier, norms, tails, and a head to enter."""
+    found = set(out.words)
     for name, probe in (
         ("classifier", lambda: net.classifier),
         ("norm", lambda: net.norm(0)),
         ("tail", lambda: net.tail(0)),
+        ("head", lambda: net.head_from(0)),
     ):
         try:
             probe()
@@ -86,6 +89,8 @@ def nets_and_data(
         NotApplicable: naming what is missing.
     """
     nets(needs, task, student, teachers, task.spec.pair.student.net)
+    if absent := sorted(word for word in needs.batch & OF_TARGETS if not hasattr(task.train_labels, word)):
+        raise NotApplicable(f"it reads {', '.join(absent)}, which the targets of a {task.kind} task do not hold")
     for role in teachers:
         if role in untrained and (missing := needs.teacher & OF_CLASSIFIER):
             raise NotApplicable(

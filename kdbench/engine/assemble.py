@@ -106,7 +106,7 @@ def load_data(config: RunConfig, folder: Path | None, home: Home, progress: Prog
     """
     rows = data.load(config.task.data, data.Place(folder, home.data, progress))
     task = config.task
-    if (wrong := kinds.kind(task.kind).unscorable(rows.train, rows.test, task.score.k)) is not None:
+    if (wrong := task.of_kind.unscorable(rows.train, rows.test, task.score.k)) is not None:
         raise UserError(f"{task.name}: {wrong}")
     return rows.head(task.smoke.rows) if config.smoke else rows
 
@@ -134,15 +134,18 @@ def effective_task(config: RunConfig) -> RunConfig:
 
 
 def require_shared(config: RunConfig, processes: int) -> None:
-    """Refuses to share a run among processes when its method or an engine option cannot be shared.
+    """Refuses what a run's kind, method or processes cannot do: to be shared, or an engine option.
 
     Raises:
         UserError: naming it and the reason.
     """
-    reason = needs_of(config.method).one_process or kinds.kind(config.task.kind).one_process
+    kind = config.task.of_kind
+    reason = needs_of(config.method).one_process or kind.one_process
     if processes > 1 and reason is not None:
         raise UserError(f"{config.method.ref.name} runs in one process: {reason}; start it without torchrun")
     for option in ("compile", "cuda_graphs"):
+        if kind.eager is not None and getattr(config.engine, option):
+            raise UserError(f"engine.{option}=true: {kind.eager}; leave it out")
         if processes > 1 and getattr(config.engine, option):
             raise UserError(f"engine.{option}=true is for runs of one process; leave it out, or start without torchrun")
 
@@ -247,6 +250,15 @@ def prepare(
         role: trained[role] if trained is not None else teachers.get(config, role, everything, place) for role in roles
     }
     untrained = [role for role, teacher in trained.items() if teacher.score is None]
+    inherited = spec.pair.student.inherit
+    if inherited:
+        giver = _first_teacher(config, everything, place, trained)
+        for net in students:
+            net.init_from(giver.net, inherited)
+    for net in students:
+        net.asked = needs.student
+    for teacher in trained.values():
+        teacher.net.asked = needs.teacher
     nets = _read_as(together, {role: teacher.net for role, teacher in trained.items()})
     applicability.nets_and_data(needs, task, students[0], nets, list(nets) if together and untrained else untrained)
     _say_which(config, needs, roles, place.progress)
@@ -271,6 +283,14 @@ def scored_against(
     searched = any(TEACHER_DATABASE in kinds.metrics()[name].reads for name in (score.primary, *score.also))
     first = list(pair.teachers)[:1] if searched else []
     return {role: teachers.get(config, role, everything, place).net for role in first}
+
+
+def _first_teacher(
+    config: RunConfig, everything: Dataset, place: RunPlace, known: Mapping[str, teachers.TrainedTeacher]
+) -> teachers.TrainedTeacher:
+    """The task's first teacher, whether the method reads it or not."""
+    role = next(iter(config.task.pair.teachers))
+    return known[role] if role in known else teachers.get(config, role, everything, place)
 
 
 def _read_as(together: bool, nets: dict[str, Network]) -> dict[str, Network]:

@@ -107,6 +107,10 @@ class StageRun:
         (loss * self.ranks.share if self.ranks.several else loss).backward()
         if self.ranks.several:
             self.ranks.sum_gradients([p for n in names for g in self.optimizers[n].param_groups for p in g["params"]])
+        if (most := self.task.spec.train.clip) is not None:
+            torch.nn.utils.clip_grad_norm_(
+                [p for n in names for g in self.optimizers[n].param_groups for p in g["params"]], most
+            )
         for name in names:
             self.optimizers[name].step()
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdbench import kinds, models
+from kdbench import models
 from kdbench.base.cache import Damaged, build_once
 from kdbench.base.files import canonical_json, sha256, sha256_file
 from kdbench.base.once import said_once
@@ -37,15 +37,20 @@ from kdbench.specs.task import TaskSpec
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, eager; every module's own mode is restored after."""
+    """Eval mode without gradients, eager, everything computed; every module's own mode is restored after."""
     modes = [(module, module.training) for module in net.modules()]
+    spared = [module for module in net.modules() if isinstance(module, Network) and module.sparing]
     net.eval()
+    for one in spared:
+        one.sparing = False
     try:
         with torch.no_grad(), arrange.eager(net):
             yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for one in spared:
+            one.sparing = True
 
 
 @contextmanager
@@ -181,7 +186,7 @@ class Task:
         self.data = data = data.only(read)
         self.spec, self.device, self.seed, self.options = spec, device, seed, options
         self.ranks = ranks or Ranks()
-        self._kind = kinds.kind(spec.kind)
+        self._kind = spec.of_kind
         self.kind: str = self._kind.name
         self.classes = data.classes
         self.epochs, self.batch = spec.train.epochs, spec.train.batch

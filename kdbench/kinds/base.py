@@ -133,6 +133,7 @@ class Kind:
         tiny: its smallest task.
         lacks: words of a method's needs that no network of this kind offers.
         one_process: why runs cannot be shared by several processes, None where they can.
+        eager: why steps can be neither captured nor compiled, None where they can.
     """
 
     name: ClassVar[str]
@@ -141,7 +142,18 @@ class Kind:
     tiny: ClassVar[Tiny]
     also: ClassVar[frozenset[str]] = frozenset()
     one_process: ClassVar[str | None] = None
+    eager: ClassVar[str | None] = None
     lacks: ClassVar[frozenset[str]] = frozenset()
+
+    def ruled(self, rules: Mapping[str, Any]) -> Kind:
+        """This kind under a task's ``score.rules``.
+
+        Raises:
+            ValueError: rules that it does not have; the message names the nearest.
+        """
+        if rules:
+            raise ValueError(f"a {self.name} task has no score.rules; leave them out")
+        return self
 
     @property
     def views(self) -> Views | None:

@@ -90,17 +90,22 @@ class _Grown(_Model):
         return {key: value for key, value in body.items() if value is not None or key not in self.LATER}
 
 
-class Subset(_Model):
-    """Part of the training set, drawn by the run's seed unless ``seed`` is given. Exactly one of the first two."""
+class Subset(_Grown):
+    """Part of the training set, drawn by the run's seed unless ``seed`` is given. Exactly one of the others.
 
+    ``per_class`` and ``fraction`` are of each class, ``rows`` of all rows, whatever they hold.
+    """
+
+    LATER = ("rows",)
     per_class: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, lt=1)
+    rows: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _one_rule(self) -> Subset:
-        if (self.per_class is None) == (self.fraction is None):
-            raise ValueError("a subset has either per_class or fraction; the other is null")
+        if sum(rule is not None for rule in (self.per_class, self.fraction, self.rows)) != 1:
+            raise ValueError("a subset has one of per_class, fraction and rows; the others are null")
         return self
 
 
@@ -144,16 +149,21 @@ class Schedule(_Model):
         return self
 
 
-class Train(_Model):
-    """The training protocol of plain and of every method."""
+class Train(_Grown):
+    """The training protocol of plain and of every method.
 
+    ``clip``: gradients of a larger norm, over all parameters of an update, are scaled to it; unset, none are.
+    """
+
+    LATER = ("clip",)
     epochs: int = Field(ge=1, le=100_000)
     batch: int = Field(ge=1, le=65_536)
     optimizer: Optimizer
     schedule: Schedule = Schedule(name="constant")
+    clip: float | None = Field(default=None, gt=0)
 
 
-class TrainChange(_Model):
+class TrainChange(_Grown):
     """Keys of :class:`Train` that a teacher trains with instead of the student's: an unset one is the task's own.
 
     Attributes:
@@ -161,19 +171,26 @@ class TrainChange(_Model):
     """
 
     STANDS_FOR: ClassVar[str] = "train"
+    LATER = ("clip",)
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     batch: int | None = Field(default=None, ge=1, le=65_536)
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
+    clip: float | None = Field(default=None, gt=0)
 
 
 class Student(_Grown):
-    """The student of the pair. ``weights``: what its training starts from, random weights if unset."""
+    """The student of the pair. ``weights``: what its training starts from, random weights if unset.
 
-    LATER = ("weights",)
+    ``inherit``: parts, such as ``neck`` and ``head``, that it starts with as the first teacher has them, whatever the
+    method, plain too.
+    """
+
+    LATER = ("weights", "inherit")
     net: Net
     input: Word = "image"
     weights: Weights | None = None
+    inherit: list[Word] | None = Field(default=None, min_length=1)
 
 
 class Teacher(_Grown):
@@ -213,6 +230,8 @@ class Pair(_Grown):
 
     @model_validator(mode="after")
     def _of_several(self) -> Pair:
+        if self.student.inherit and not self.teachers:
+            raise ValueError(f"student.inherit: {', '.join(self.student.inherit)} of a teacher, and there is none")
         inputs = sorted({teacher.input for teacher in self.teachers.values()})
         if self.ensemble is not None and len(self.teachers) < 2:
             raise ValueError(f"ensemble: {self.ensemble} needs at least two teachers")
@@ -226,15 +245,18 @@ class Score(_Grown):
 
     ``unit``: that of the targets, for metrics in the targets' own unit; the others have theirs and need none.
     ``k``: of metrics that search training rows, how many of the first found count; unset, all do.
+    ``rules``: how answers are made and counted, of kinds that have rules, such as a detection's thresholds; unset, as
+    the kind says.
     """
 
-    LATER = ("k",)
+    LATER = ("k", "rules")
 
     primary: str
     unit: Annotated[str, StringConstraints(max_length=12)] = ""
     report: Literal["last"] = "last"
     also: list[str] = []
     k: int | None = Field(default=None, ge=1)
+    rules: Annotated[dict[str, Any], AfterValidator(tame)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -310,7 +332,7 @@ class TaskSpec(_Model):
             raise ValueError("give unranked_because exactly when ranked is false")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ")
-        known = kinds.kind(self.kind).metrics
+        known = self.of_kind.metrics
         for name in (self.score.primary, *self.score.also):
             if name not in known:
                 raise ValueError(f"metric {name!r} is not one of a {self.kind} task{nearest(name, known)}")
@@ -318,6 +340,11 @@ class TaskSpec(_Model):
         if self.score.k is not None and not searching:
             raise ValueError("score.k belongs to metrics that search training rows, such as map; leave it out")
         return self
+
+    @property
+    def of_kind(self) -> kinds.Kind:
+        """The kind, under the task's own rules."""
+        return kinds.kind(self.kind).ruled(self.score.rules or {})
 
     @property
     def teacher_net(self) -> str | None:

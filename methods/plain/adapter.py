@@ -19,8 +19,10 @@ class Plain(Method):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        kinds = frozenset({"classification"}) if hp.label_smoothing else None
-        return Needs(kinds=kinds, teachers=(), teacher=frozenset(), one_process=None)
+        none: frozenset[str] = frozenset()
+        if not hp.label_smoothing:
+            return Needs(kinds=None, teachers=(), student=none, teacher=none, one_process=None)
+        return Needs(kinds=frozenset({"classification"}), teachers=(), teacher=none, one_process=None)
 
     def stages(self) -> Iterator[Stage]:
         if self.hp.length == 1.0:

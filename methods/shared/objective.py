@@ -33,10 +33,11 @@ class Imitation(Method, ABC):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         softened = bool(hp.kd_weight)  # the divergence reads class scores
+        scores = frozenset({"logits"} if softened else ())
         return Needs(
             kinds=frozenset({"classification"}) if softened else None,
-            student=cls.reads | {"logits"},
-            teacher=cls.reads | ({"logits"} if softened else set()),
+            student=cls.reads | scores,
+            teacher=cls.reads | scores,
             min_batch=cls.min_batch,
             one_process=cls.one_process,
         )

@@ -1,0 +1,87 @@
+"""What a network of dense prediction returns beside its maps: the pyramid, and what its head says at every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from kdbench.contract.errors import NotApplicable
+
+Levels = tuple[Tensor, ...]
+"""One tensor a level of the pyramid, fine to coarse."""
+Decode = Callable[[Tensor, Tensor], Tensor]
+
+
+class _Fields(NamedTuple):
+    """The fields of :class:`Dense`, absent ones too."""
+
+    fpn: Levels
+    strides: tuple[int, ...]
+    cls: Levels = ()
+    box: Levels = ()
+    quality: Levels = ()
+    anchors: Levels = ()
+    assigned: Levels = ()
+    taps: Mapping[int, tuple[tuple[Tensor, Tensor], ...]] = {}
+    losses: Mapping[str, Tensor] = {}
+    decode: Decode | None = None
+
+
+class Dense(_Fields):
+    """What a detector returns: of levels l = 0 .. L - 1, fine to coarse, each of h_l x w_l cells with A anchors a cell.
+
+    A field is given, or absent: reading an absent one raises :class:`NotApplicable`. A teacher gives what the method
+    names in ``Needs.teacher`` and no more, so that a head that nobody reads is not computed; the words are the names of
+    these fields, and ``taps:<i>``.
+
+    Attributes:
+        fpn: (N, C, h_l, w_l), the maps that the head reads, after the level's last convolution.
+        strides: pixels of the input from one cell to the next, of each level.
+        cls: (N, h_l w_l A, K) class logits, rows of cells first, then cells, then anchors.
+        box: (N, h_l w_l A, 4) raw regression, in the units of the detector; ``decode`` makes boxes of it.
+        quality: (N, h_l w_l A) logits of how well a cell's box fits (centre-ness), only of detectors that have it; a
+            detection's score is then the root of both probabilities' product.
+        anchors: (h_l w_l A, 4) x0, y0, x1, y1, the same in all pictures.
+        assigned: (N, h_l w_l A) int64, the assignment that the detector's loss uses: the number of the object in the
+            batch's packed :class:`Objects`, -1 for background, -2 for what is left out of the loss.
+        taps: block of the head's branches to (class feature, box feature) of each level, each (N, C, h_l, w_l), before
+            the block's activation and after its norm; block 0 is the pyramid. Only blocks asked for.
+        losses: the detector's own terms by name, 0-d; of a network in training mode whose batch has objects.
+        decode: ``decode(box, anchors)``: (..., 4) raw regression and anchors, broadcast against it, to boxes.
+    """
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name in _OPTIONAL and (value is None or len(value) == 0):
+            raise NotApplicable(f"a network that it reads gives no {name}, but {', '.join(sorted(self.words))}")
+        return value
+
+    def has(self, field: str) -> bool:
+        """Whether the network gave a field; ``taps:<i>`` asks for a block."""
+        return field in self.words
+
+    @property
+    def words(self) -> frozenset[str]:
+        """What it gives, in the words of ``Needs``."""
+        values: dict[str, Any] = dict(zip(self._fields, tuple(self), strict=True))
+        taps = values.pop("taps")
+        filled = {name for name, value in values.items() if value is not None and value != () and value != {}}
+        return frozenset(filled | {f"taps:{block}" for block in taps})
+
+    def float(self) -> Dense:
+        """The same as float32."""
+        values: dict[str, Any] = dict(zip(self._fields, tuple(self), strict=True))
+        for name in ("fpn", "cls", "box", "quality", "anchors"):
+            values[name] = tuple(t.float() for t in values[name])
+        values["taps"] = {
+            block: tuple((one.float(), other.float()) for one, other in levels)
+            for block, levels in values["taps"].items()
+        }
+        return Dense(**values)
+
+
+_OPTIONAL = frozenset({"cls", "box", "quality", "anchors", "assigned", "losses"})

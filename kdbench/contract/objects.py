@@ -1,0 +1,129 @@
+"""Targets of pictures that hold objects: boxes and classes of any number a picture, packed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.contract.targets import picked
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The objects of N pictures, those of one picture after those of the one before; a picture may have none.
+
+    Attributes:
+        boxes: (M, 4) float32 x0, y0, x1, y1 in pixels of the network's input.
+        labels: (M,) int64 classes, 0 to C - 1.
+        counts: (N,) int64, how many objects each picture has; M is their sum.
+        sizes: (N, 2) float32 height and width of each picture in pixels of the network's input, padding left out.
+        ignore: (M,) bool, True for what is neither target nor error (COCO's crowds); None where there is no such.
+        area: (M,) float32 area in pixels of the picture as it came, None where boxes are all that is known.
+        origin: (N, 2) float32 height and width of each picture as it came, None where they are ``sizes``.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    counts: Tensor
+    sizes: Tensor
+    ignore: Tensor | None = None
+    area: Tensor | None = None
+    origin: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, rows in (("boxes", len(self.labels)), *((n, len(self.boxes)) for n in ("labels", "ignore", "area"))):
+            held = getattr(self, name)
+            if held is not None and len(held) != rows:
+                raise ValueError(f"{name} are {len(held)}, the other fields are of {rows} objects")
+        for name in ("sizes", "origin"):
+            held = getattr(self, name)
+            if held is not None and len(held) != len(self.counts):
+                raise ValueError(f"{name} are {len(held)}, counts are of {len(self.counts)} pictures")
+
+    @classmethod
+    def of(cls, pictures: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Objects:
+        """From one list a picture of ``[class, x0, y0, x1, y1]``; all pictures of one (height, width)."""
+        flat = [entry for picture in pictures for entry in picture]
+        boxes = torch.tensor([entry[1:] for entry in flat], dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor([int(entry[0]) for entry in flat], dtype=torch.int64)
+        counts = torch.tensor([len(picture) for picture in pictures], dtype=torch.int64)
+        return cls(boxes, labels, counts, torch.tensor(size, dtype=torch.float32).repeat(len(pictures), 1))
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, index: Tensor | slice) -> Objects:
+        places, counts = picked(self.counts, index)
+        return Objects(
+            self.boxes[places],
+            self.labels[places],
+            counts,
+            self.sizes[index],
+            None if self.ignore is None else self.ignore[places],
+            None if self.area is None else self.area[places],
+            None if self.origin is None else self.origin[index],
+        )
+
+    @property
+    def image(self) -> Tensor:
+        """(M,) int64 row of the batch that each object lies in, ascending."""
+        return torch.arange(len(self), device=self.counts.device).repeat_interleave(self.counts)
+
+    def keep(self, kept: Tensor) -> Objects:
+        """Those objects for which (M,) ``kept`` is True; no picture is left out."""
+        counts = torch.zeros_like(self.counts).index_add_(0, self.image, kept.to(self.counts.dtype))
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            counts=counts,
+            ignore=None if self.ignore is None else self.ignore[kept],
+            area=None if self.area is None else self.area[kept],
+        )
+
+    def listed(self) -> list[dict[str, Tensor]]:
+        """``boxes`` and ``labels`` of each picture, as torchvision's detectors take them; without what is ignored."""
+        own = self if self.ignore is None else self.keep(~self.ignore)
+        parts = own.counts.tolist()
+        pairs = zip(own.boxes.split(parts), own.labels.split(parts), strict=True)
+        return [{"boxes": boxes, "labels": labels} for boxes, labels in pairs]
+
+    def to(self, device: torch.device) -> Objects:
+        return replace(self, **{name: held.to(device) for name, held in self.tensors().items()})
+
+    def repeat(self, times: int) -> Objects:
+        return replace(
+            self, **{name: held.repeat(times, *[1] * (held.ndim - 1)) for name, held in self.tensors().items()}
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        held = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
+
+    def tolist(self) -> list[Any]:
+        """Of each picture ``[class, x0, y0, x1, y1]`` of each object."""
+        rows = [[label, *box] for label, box in zip(self.labels.tolist(), self.boxes.tolist(), strict=True)]
+        ends = self.counts.cumsum(0).tolist()
+        return [rows[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+    def join(self, other: Objects) -> Objects:
+        """The pictures of ``other`` behind these; what one of both lacks is filled in as its absence means."""
+        one, two = self._full(other), other._full(self)
+        both = {name: torch.cat([held, two.tensors()[name].to(held)]) for name, held in one.tensors().items()}
+        return replace(one, **both)
+
+    def _full(self, other: Objects) -> Objects:
+        """The same with every optional field that ``other`` holds."""
+        ignore, area, origin = self.ignore, self.area, self.origin
+        if ignore is None and other.ignore is not None:
+            ignore = torch.zeros(len(self.labels), dtype=torch.bool, device=self.labels.device)
+        if origin is None and other.origin is not None:
+            origin = self.sizes
+        if area is None and other.area is not None:
+            scale = (self.sizes if self.origin is None else self.origin).prod(1) / self.sizes.prod(1)
+            area = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(1) * scale[self.image]
+        return replace(self, ignore=ignore, area=area, origin=origin)
