@@ -44,7 +44,7 @@ class GlobalPool(nn.Module):
         return x.mean(dim=tuple(range(2, x.ndim)))
 
 
-class Stage(nn.Module):
+class Blocks(nn.Module):
     """Blocks at one resolution, each from a map after the activation, a ReLU, to one before it.
 
     The attribute ``norm`` of the last block is the batch norm before the stage's activation; a family without one

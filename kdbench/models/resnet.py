@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from kdbench.models.base import GlobalPool, Stage, Staged, Trunk, conv_norm, fan_out_normal
+from kdbench.models.base import Blocks, GlobalPool, Staged, Trunk, conv_norm, fan_out_normal
 from kdbench.models.published import KINDS, Rule, renamed
 
 
@@ -64,10 +64,10 @@ Block = type[BasicBlock] | type[Bottleneck]
 BLOCKS: dict[str, Block] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-def residual_stage(block: Block, inputs: int, width: int, depth: int, stride: int) -> Stage:
+def residual_stage(block: Block, inputs: int, width: int, depth: int, stride: int) -> Blocks:
     """``depth`` blocks, the first from ``inputs`` channels at ``stride``."""
     others = (block(width * block.expansion, width, 1) for _ in range(depth - 1))
-    return Stage([block(inputs, width, stride), *others])
+    return Blocks([block(inputs, width, stride), *others])
 
 
 ORDINALS = ("first", "second", "third")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.models.base import GlobalPool, Stage, Staged, Trunk, conv_norm
+from kdbench.models.base import Blocks, GlobalPool, Staged, Trunk, conv_norm
 from kdbench.models.published import KINDS, Rule, renamed
 
 STEM = 24
@@ -56,10 +56,10 @@ class GroupedUnit(nn.Module):
         return torch.cat([branch, F.avg_pool2d(x, 3, 2, padding=1)], 1)
 
 
-def grouped_stage(inputs: int, width: int, depth: int, stride: int = 2, relu: bool = False) -> Stage:
+def grouped_stage(inputs: int, width: int, depth: int, stride: int = 2, relu: bool = False) -> Blocks:
     """``depth`` units of V1, the first from ``inputs`` channels at ``stride``."""
     others = (GroupedUnit(width, width, 1, relu) for _ in range(depth - 1))
-    return Stage([GroupedUnit(inputs, width, stride, relu), *others])
+    return Blocks([GroupedUnit(inputs, width, stride, relu), *others])
 
 
 def _published(kinds: Sequence[str], first: Sequence[str], units: str) -> tuple[Rule, ...]:

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from kdbench.models.base import ConvNorm, GlobalPool, Stage, Staged, Trunk
+from kdbench.models.base import Blocks, ConvNorm, GlobalPool, Staged, Trunk
 
 Triple = tuple[int, int, int]
 
@@ -51,9 +51,9 @@ class ClipBlock(nn.Module):
         return self.second(self.first(x).relu()) + self.shortcut(x)
 
 
-def clip_stage(inputs: int, width: int, depth: int, stride: int) -> Stage:
+def clip_stage(inputs: int, width: int, depth: int, stride: int) -> Blocks:
     """``depth`` blocks, the first from ``inputs`` channels at ``stride``."""
-    return Stage([ClipBlock(inputs, width, stride), *(ClipBlock(width, width, 1) for _ in range(depth - 1))])
+    return Blocks([ClipBlock(inputs, width, stride), *(ClipBlock(width, width, 1) for _ in range(depth - 1))])
 
 
 class R2Plus1d(Staged):
