@@ -13,7 +13,7 @@ from kdbench.checks.result import CheckResult
 from kdbench.contract import Rows
 from kdbench.data import Place
 from kdbench.data.decode.cache import Decoded, names_of
-from kdbench.data.decode.specification import ImageInput, Input, PictureInput, height_width
+from kdbench.data.decode.inputs import ImageInput, Input, PictureInput, height_width
 from kdbench.data.decode.tables import passed_over
 from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.described import of_source

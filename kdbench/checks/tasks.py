@@ -18,7 +18,8 @@ from kdbench.checks import rows as of_rows
 from kdbench.checks.result import CheckResult
 from kdbench.contract import NotApplicable
 from kdbench.data.decode.cache import Decoded
-from kdbench.data.decode.specification import ClipInput, PictureInput, set_names, set_spec
+from kdbench.data.decode.inputs import ClipInput, PictureInput
+from kdbench.data.decode.specification import set_names, set_spec
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.described import decoded_of

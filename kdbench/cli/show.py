@@ -20,7 +20,7 @@ app.add_typer(show_app, name="show")
 def list_methods(as_json: Json = False, out: Out = None) -> None:
     """Every method and variant, by family, with the step time measured in the home folder."""
     from kdbench.specs import registry
-    from kdbench.terminal import tables
+    from kdbench.terminal import named
 
     found = registry.methods()
     home = home_of(out, needed=False)
@@ -41,7 +41,7 @@ def list_methods(as_json: Json = False, out: Out = None) -> None:
         }
         print(json.dumps(facts, indent=1))
     else:
-        show(*tables.methods(found, ratios))
+        show(*named.methods(found, ratios))
 
 
 @list_app.command("tasks")
@@ -52,7 +52,7 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
     from kdbench.base.home import data_folder
     from kdbench.data import status
     from kdbench.specs import registry
-    from kdbench.terminal import tables
+    from kdbench.terminal import named
 
     (found, unreadable), folder = registry.readable_tasks(), data_folder(data)
     decoded, states = home_of(out, needed=False).data, {}
@@ -66,7 +66,7 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
         facts = {n: spec.model_dump(mode="json") | {"at_hand": asdict(states[n])} for n, spec in found.items()}
         print(json.dumps(facts, indent=1))
     else:
-        show(*tables.tasks(found, states))
+        show(*named.tasks(found, states))
     for line in dict.fromkeys(unreadable):
         warn(f"not listed: {line}")
 
@@ -75,7 +75,7 @@ def list_tasks(as_json: Json = False, out: Out = None, data: DataFolder = None) 
 def show_method(name: Annotated[str, typer.Argument(help="Method or variant.")], as_json: Json = False) -> None:
     """A method's card: paper, hyper-parameters with sources, variants, quirks."""
     from kdbench.specs import local, registry
-    from kdbench.terminal import tables
+    from kdbench.terminal import named, tables
 
     ref = registry.method(local.method(name))
     if as_json:
@@ -87,7 +87,7 @@ def show_method(name: Annotated[str, typer.Argument(help="Method or variant.")],
         rows = rows_of(home, method=ref.name) if home.records.is_dir() else []
         found = claims.compare(ref.name, rows) if rows else []  # reading every task takes longer than all the rest
         lone = [claim for claim in claims.claims(ref.name) if all(item.claim != claim for item in found)]
-        show(*tables.method(ref), *([tables.claims(found, lone)] if found or lone else []))
+        show(*named.method(ref), *([tables.claims(found, lone)] if found or lone else []))
 
 
 @show_app.command("task")
@@ -96,7 +96,7 @@ def show_task(
 ) -> None:
     """A task's specification, and whether its data are at hand."""
     from kdbench.specs import local, registry
-    from kdbench.terminal import tables
+    from kdbench.terminal import named
 
     spec = registry.task(local.task(name))
     if as_json:
@@ -105,7 +105,7 @@ def show_task(
         from kdbench.base.home import data_folder
         from kdbench.data import status
 
-        show(*tables.task(spec, status.status(spec, data_folder(data), home_of(out, needed=False).data)))
+        show(*named.task(spec, status.status(spec, data_folder(data), home_of(out, needed=False).data)))
 
 
 @app.command()

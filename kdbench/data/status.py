@@ -11,16 +11,8 @@ from kdbench.data import duration, sources, unknown
 from kdbench.data.decode.cache import peek, peek_hub
 from kdbench.data.decode.facts import Facts
 from kdbench.data.decode.identity import MINE, identify
-from kdbench.data.decode.specification import (
-    ClipInput,
-    ImageInput,
-    PictureInput,
-    SetSpec,
-    SoundInput,
-    height_width,
-    set_names,
-    set_spec,
-)
+from kdbench.data.decode.inputs import ClipInput, ImageInput, PictureInput, SoundInput, height_width
+from kdbench.data.decode.specification import SetSpec, set_names, set_spec
 from kdbench.devices.base import Speed
 from kdbench.specs.task import TaskSpec
 

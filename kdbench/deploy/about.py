@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kdbench.data.decode.specification import Input
+from kdbench.data.decode.inputs import Input
 
 KEY = "kdbench"
 """Under which a file's metadata hold it."""

@@ -5,28 +5,24 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from kdbench import data as data_sources
-from kdbench import identity, kinds
+from kdbench import identity
 from kdbench.base.errors import UserError
 from kdbench.base.files import sha256_file
 from kdbench.base.home import Home, data_folder
 from kdbench.base.progress import Progress
-from kdbench.contract import NotApplicable, Rows
+from kdbench.contract import NotApplicable
 from kdbench.data.decode.place import Place
-from kdbench.data.decode.specification import ImageInput, Input
-from kdbench.data.feed import described
 from kdbench.data.feed.dataset import Dataset
-from kdbench.data.feed.stored import Stored
-from kdbench.deploy.about import About, Answer, Normalised, Origin, Raw, Scored
+from kdbench.deploy.around import Loaded, deployed
 from kdbench.deploy.find import again, source
 from kdbench.deploy.formats import of_file
 from kdbench.deploy.module import Deployed
@@ -42,14 +38,6 @@ from kdbench.specs.task import AUTO, TaskSpec
 from kdbench.watch.screen import terminal
 
 STUDENT, TEACHER = "student", "teacher"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A network of a run and the test rows that it was scored on."""
-
-    module: Deployed
-    test: Rows
 
 
 def load_student(run: str | Path, *, out: str | Path | None = None, data: str | Path | None = None) -> Deployed:
@@ -104,7 +92,7 @@ def load(record: Record, net: str, home: Home, data: Path | None, progress: Prog
         rows = _rows_of(record, spec, home, data, progress)
         network, by_name = _student(record, spec, rows, weights, home, data, progress)
         given, score = spec.pair.student, _score(record)
-        return _deployed(record, spec, rows, network, STUDENT, given.input, given.net, by_name, score)
+        return deployed(record, spec, rows, network, STUDENT, given.input, given.net, by_name, score)
     chosen = _teacher_of(record, net)
     rows = _rows_of(record, spec, home, data, progress)
     taught = spec.pair.teachers[chosen.role]
@@ -112,7 +100,7 @@ def load(record: Record, net: str, home: Home, data: Path | None, progress: Prog
     _load_teacher(network, record, chosen, taught.weights, home)
     name = f"{TEACHER}:{chosen.role}"
     assert chosen.val_metric is not None
-    return _deployed(record, spec, rows, network, name, taught.input, taught.net, True, chosen.val_metric)
+    return deployed(record, spec, rows, network, name, taught.input, taught.net, True, chosen.val_metric)
 
 
 def _task_of(record: Record) -> TaskSpec:
@@ -252,91 +240,3 @@ def _load_teacher(net: Any, record: Record, teacher: Teacher, weights: str, home
 
 def _kept_teachers(home: Home) -> Iterator[Path]:
     return (facts.parent for facts in sorted(home.teachers.glob(f"*/{FACTS}")))
-
-
-def _deployed(
-    record: Record,
-    spec: TaskSpec,
-    rows: Dataset,
-    network: nn.Module,
-    net: str,
-    input_name: str,
-    arch: str,
-    built_by_name: bool,
-    score: float,
-) -> Loaded:
-    """The network with all that is around it."""
-    derived = rows.derived.get(input_name)
-    raw = derived.base if derived is not None else input_name
-    seen = rows.transforms[input_name]
-    scaling = kinds.kind(spec.kind).scaling(rows.train, rows.label_range)
-    about = About(
-        origin=Origin(
-            run_id=record.run_id, net=net, method=record.method_name, task=record.task.label, seed=record.seed,
-            kdbench=record.provenance.kdbench_version,
-        ),
-        kind=spec.kind,
-        arch=arch,
-        built_by_name=built_by_name and derived is None,
-        raw=Raw(
-            name=raw, shape=rows.shape(raw), form=_form(spec, rows, raw, seen),
-            dtype="uint8" if rows.train.x[raw].dtype is torch.uint8 else "float32",
-        ),
-        normalised=Normalised(
-            name=input_name, mean=seen.mean, std=seen.std, derived=derived is not None, gaps=input_name in rows.optional
-        ),
-        answer=Answer(
-            outputs=rows.classes, classes=_classes(rows), column=_column(spec, rows), texts=_texts(spec),
-            range=rows.label_range, offset=scaling.offset, scale=scaling.scale,
-            unit=spec.score.unit if rows.label_range is not None else "",
-        ),
-        scored=Scored(
-            primary=spec.score.primary, value=score, rows=len(rows.test.y), unit=record.task.unit,
-            also=tuple(spec.score.also), bf16=record.protocol.amp == "bf16",
-        ),
-    )  # fmt: skip
-    return Loaded(Deployed(network, about, derived), Rows({raw: rows.test.x[raw]}, rows.test.y))
-
-
-def _classes(rows: Dataset) -> tuple[str, ...]:
-    """Names of the classes, their numbers where they have none; empty for numbers to predict."""
-    if rows.label_range is not None:
-        return ()
-    return rows.class_names or tuple(map(str, range(rows.classes)))
-
-
-def _column(spec: TaskSpec, rows: Dataset) -> str | None:
-    """What labels or numbers are called in tables."""
-    found = described.of_source(spec.data, Place(None, Path()))
-    if found is not None:
-        return found[0].aim
-    if not isinstance(rows.train.y, Tensor):
-        return None
-    return "label" if rows.label_range is None else "target"
-
-
-def _texts(spec: TaskSpec) -> bool:
-    """Whether labels in tables are names of classes."""
-    found = described.of_source(spec.data, Place(None, Path()))
-    return found is not None and found[0].label is not None and found[0].label.names is not None
-
-
-def _form(spec: TaskSpec, rows: Dataset, name: str, seen: Any) -> Input | None:
-    """How a file becomes a row: as the data set's file says; of a source that is a module where rows are pictures."""
-    found = described.of_source(spec.data, Place(None, Path()))
-    if found is not None:
-        return found[0].inputs.get(name)
-    column, shape = rows.train.x[name], rows.shape(name)
-    pictures = len(shape) == 3 and shape[0] in (1, 3)
-    if isinstance(column, Stored) or column.dtype is not torch.uint8 or not pictures:
-        return None
-    mean, std = rows.transforms[name].mean, rows.transforms[name].std
-    return ImageInput(
-        kind="image",
-        column=name,
-        size=(shape[1], shape[2]),
-        channels=3 if shape[0] == 3 else 1,
-        convert=True,
-        mean=mean,
-        std=std,
-    )

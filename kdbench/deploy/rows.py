@@ -19,9 +19,10 @@ from kdbench.data.decode.classnames import class_names
 from kdbench.data.decode.columns import Writer
 from kdbench.data.decode.decoded import decode_part
 from kdbench.data.decode.folders import content, features, unknown_classes
+from kdbench.data.decode.inputs import Input, SoundInput, VectorInput
 from kdbench.data.decode.partfiles import part_files, shard_of
 from kdbench.data.decode.place import Place
-from kdbench.data.decode.specification import Input, Label, Part, SetSpec, SoundInput, Target, VectorInput
+from kdbench.data.decode.specification import Label, Part, SetSpec, Target
 from kdbench.data.decode.table import Row, Table
 from kdbench.data.feed.described import column, rows_of
 from kdbench.deploy.about import About, Raw

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +15,16 @@ from typing import Any, Self
 
 import duckdb
 
-from kdbench import __version__, identity
+from kdbench import __version__
 from kdbench.base.errors import UserError, nearest
-from kdbench.base.files import sha256, write_atomic
+from kdbench.base.files import write_atomic
 from kdbench.index.columns import MEASURED
+from kdbench.index.csv import to_csv
 from kdbench.index.file import StoreOld, connect, hold, retry, telling
+from kdbench.index.intake import File, checked, files_of
 from kdbench.index.sql import INSERT_RUNS, INSERT_SIDES, STAGE_RUNS, STAGE_SIDES, STORE_VERSION, TABLES
 from kdbench.index.views import VIEWS
-from kdbench.records import settings
-from kdbench.records.files import SIDE_FOLDER, Problem, Record, RecordError, load, load_side, read_text
+from kdbench.records.files import Problem, Record
 
 _BATCH = 1000
 """Records in memory at a time."""
@@ -42,21 +41,6 @@ class IngestReport:
     unchanged: int = 0
     gone: int = 0
     bad: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True)
-class _File:
-    """A record or side file as the folder shows it; ``name`` is its path as text: 10,000 Paths are slow to make."""
-
-    name: str
-    run_id: str
-    kind: str  # run or side
-    size: int
-    mtime_ns: int
-
-    @property
-    def path(self) -> Path:
-        return Path(self.name)
 
 
 class Store:
@@ -142,7 +126,7 @@ class Store:
         Raises:
             UserError: a source does not exist, or the index cannot be written (disk full).
         """
-        files = list(_files(sources))
+        files = list(files_of(sources))
         self.report = retry(lambda: self._ingest(files), self.path, self.wait_s)
         return self.report
 
@@ -231,7 +215,7 @@ class Store:
         values = [list(value) if isinstance(value, list | tuple | set) else [value] for value in where.values()]
         return self.query(f"SELECT {columns} FROM {view} WHERE {tests} ORDER BY {order}", values)
 
-    def _ingest(self, files: Sequence[_File]) -> IngestReport:
+    def _ingest(self, files: Sequence[File]) -> IngestReport:
         bad: list[Problem] = []
         known = self._known(files)
         fresh, seen = [], dict[tuple[str, str], str]()
@@ -245,12 +229,12 @@ class Store:
                 fresh.append(file)
         new, unchanged = 0, len(seen) - len(fresh)
         gone = self.query("SELECT count(*) AS n FROM sources")[0]["n"] - len(known.keys() & seen.keys())
-        touched: list[_File] = []
+        touched: list[File] = []
         with _transaction(self._connection):
             for kind, stage, insert in (("run", STAGE_RUNS, INSERT_RUNS), ("side", STAGE_SIDES, INSERT_SIDES)):
                 todo = [file for file in fresh if file.kind == kind]
                 for start in range(0, len(todo), _BATCH):
-                    lines, same = _checked(todo[start : start + _BATCH], known, bad)
+                    lines, same = checked(todo[start : start + _BATCH], known, bad)
                     touched += same
                     if lines:
                         self._load(lines, stage, insert)
@@ -258,7 +242,7 @@ class Store:
             self._remember(touched)
         return IngestReport(new, unchanged + len(touched), gone, tuple(bad))
 
-    def _known(self, files: Sequence[_File]) -> dict[tuple[str, str], tuple[int, int, str]]:
+    def _known(self, files: Sequence[File]) -> dict[tuple[str, str], tuple[int, int, str]]:
         """(size, mtime, hash) of those of the files that are in."""
         rows = self._connection.execute(
             "SELECT kind, run_id, size, mtime_ns, sha256 FROM sources WHERE run_id IN (SELECT unnest(?::VARCHAR[]))",
@@ -278,7 +262,7 @@ class Store:
             ) from error
         self._connection.execute(insert)
 
-    def _remember(self, files: Sequence[_File]) -> None:
+    def _remember(self, files: Sequence[File]) -> None:
         """New times of files whose content is unchanged, so that they are skipped next time."""
         self._connection.execute(
             "UPDATE sources SET mtime_ns = t.mtime_ns FROM (SELECT unnest(?::VARCHAR[]) AS kind,"
@@ -286,81 +270,6 @@ class Store:
             " WHERE sources.kind = t.kind AND sources.run_id = t.run_id",
             [[f.kind for f in files], [f.run_id for f in files], [f.mtime_ns for f in files]],
         )
-
-
-def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    """CSV in which no text cell can be taken for a formula by a spreadsheet: such cells get a leading ``'``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_cell(row[name]) for name in columns])
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return f"'{value}"
-    return value
-
-
-def _files(sources: Iterable[Path]) -> Iterator[_File]:
-    """Record and side files, in a fixed order."""
-    for source in sources:
-        if not source.exists():
-            raise UserError(f"{source} does not exist; name a record or a folder of records")
-        if source.is_file():
-            yield _described(str(source.parent), source.name)
-            continue
-        for folder, inner, names in os.walk(source):
-            inner.sort()
-            for name in sorted(names):
-                if name.endswith(".json") and name[0] != ".":
-                    yield _described(folder, name)
-
-
-def _described(folder: str, name: str) -> _File:
-    path, kind = os.path.join(folder, name), "side" if os.path.basename(folder) == SIDE_FOLDER else "run"
-    try:
-        status = os.stat(path)
-    except OSError:
-        return _File(path, name.removesuffix(".json"), kind, -1, -1)  # reading it will say what is wrong
-    return _File(path, name.removesuffix(".json"), kind, status.st_size, status.st_mtime_ns)
-
-
-def _checked(
-    files: Iterable[_File], known: dict[tuple[str, str], tuple[int, int, str]], bad: list[Problem]
-) -> tuple[list[str], list[_File]]:
-    """Spool lines of the valid new files, and the files whose content was in already; adds to ``bad``."""
-    lines, same = [], []
-    for file in files:
-        try:
-            digest = sha256(read_text(file.path))
-            before = known.get((file.kind, file.run_id))
-            if before is not None and before[2] == digest:
-                same.append(file)
-                continue
-            if before is not None and file.kind == "run":
-                what = "differs from the record taken in under this name; records are immutable: restore it or rebuild"
-                bad.append(Problem(file.name, "", what))
-                continue
-            model = load(file.path) if file.kind == "run" else load_side(file.path)
-        except RecordError as error:
-            bad += error.problems
-            continue
-        except OSError as error:
-            bad.append(Problem(file.name, "", f"cannot be read: {error.strerror or error}"))
-            continue
-        about = _about(model) if isinstance(model, Record) else {}
-        head = json.dumps({"sha256": digest, "size": file.size, "mtime_ns": file.mtime_ns, **about})
-        lines.append(f'{head[:-1]}, "doc": {model.model_dump_json()}}}\n')
-    return lines, same
-
-
-def _about(record: Record) -> dict[str, Any]:
-    """What the index holds of a record beside the record's own fields."""
-    on = record.ran_on
-    return {"device": on.device, "dtype": on.dtype} | settings.known_by(record) | identity.known_by(record)
 
 
 class _transaction:

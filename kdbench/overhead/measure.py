@@ -19,9 +19,9 @@ from kdbench.base.files import write_atomic
 from kdbench.devices import backends
 from kdbench.devices.machine import contended, device_name
 from kdbench.engine.place import RunPlace
+from kdbench.overhead.gate import AAGate
 from kdbench.overhead.memory import PeakMemory
 from kdbench.overhead.order import MeasuredPhase, MeasureOrder, Peak, PhaseFacts, Times
-from kdbench.overhead.timing import AAGate
 from kdbench.specs.config import RunConfig
 from kdbench.specs.order import ConfigOrder, Order
 from kdbench.stats.step_ratio import RatioEstimate, estimate_ratio, weighted_ratio

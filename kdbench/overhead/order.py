@@ -12,8 +12,8 @@ from kdbench.base.fields import Above0, Count, Positive, Slug, Word, some_of
 from kdbench.base.home import Home
 from kdbench.engine.place import RunPlace
 from kdbench.overhead.energy import MeasuredEnergy
+from kdbench.overhead.gate import AAGate
 from kdbench.overhead.memory import PeakMemory
-from kdbench.overhead.timing import AAGate
 from kdbench.records.schema import Deploy
 from kdbench.records.schema.overhead import BoardState, Builds, Measured
 from kdbench.specs.order import ConfigOrder, Order

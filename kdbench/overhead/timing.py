@@ -17,15 +17,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import torch
 
 from kdbench.devices import backends
 from kdbench.devices.clock import Arm, Clock, quiet_gc
 from kdbench.stats.step_ratio import RatioEstimate, estimate_ratio, log_spread
-
-T = TypeVar("T")
 
 WARMUP_GROUP = 5
 """Steps whose median is compared with that of the group before."""
@@ -237,91 +235,3 @@ def measure_builds(
         arms = (plain(), method()) if plain_first(build) else (method(), plain())[::-1]
         found.append(measure_pairs(*arms, device, budget=budget, build=build, clock=clock))
     return estimate_ratio([timing.pairs for timing in found]), found
-
-
-@dataclass(frozen=True)
-class AAGate:
-    """Plain against plain: what a machine makes of equal arms.
-
-    Attributes:
-        ratio, lo, hi: as in :class:`RatioEstimate`.
-        passed: the interval holds 1 and the ratio is within the device's ``aa_limit``. By definition a 95 % interval
-            misses 1 on one quiet machine in twenty.
-    """
-
-    ratio: float
-    lo: float
-    hi: float
-    passed: bool
-
-    @classmethod
-    def of(cls, found: RatioEstimate, device: torch.device) -> AAGate:
-        """The gate's verdict on two equal arms measured against each other."""
-        passed = found.lo <= 1 <= found.hi and abs(found.ratio - 1) <= backends.of(device).timing.aa_limit
-        return cls(found.ratio, found.lo, found.hi, passed)
-
-
-def aa_gate(
-    plain: Callable[[], Arm], device: torch.device, *, budget: Budget = FULL, clock: Clock | None = None
-) -> AAGate:
-    """Measures two equal arms; a machine that tells them apart is too noisy to measure a method on.
-
-    Args:
-        plain: builds a plain arm.
-        device, budget, clock: as in :func:`measure_pairs`.
-    """
-    return AAGate.of(measure_builds(plain, plain, device, budget=budget, clock=clock)[0], device)
-
-
-@dataclass(frozen=True)
-class DataWait:
-    """Training with the real loader.
-
-    Attributes:
-        fraction: share of the time in which the host waited for a batch. On a GPU that waits while the device still
-            works on the step before count too, so this is an upper bound of what the loader costs; ``samples_s``
-            against the throughput of staged batches is the cost itself.
-        samples_s: student labelled samples per second.
-        steps: steps measured.
-    """
-
-    fraction: float
-    samples_s: float
-    steps: int
-
-
-def data_wait(
-    draw: Callable[[], T],
-    step: Callable[[T], object],
-    rows: Callable[[T], int],
-    device: torch.device,
-    *,
-    seconds: float = 5.0,
-    clock: Clock | None = None,
-) -> DataWait:
-    """Steps fed by a loader, after ``WARMUP_GROUP`` untimed ones.
-
-    Args:
-        draw: the next batch, endlessly.
-        step: one optimiser step on it.
-        rows: labelled samples of a batch; a sample seen in several views counts once.
-        device: where the steps run.
-        seconds: least time to measure; at least ``WARMUP_GROUP`` steps are.
-        clock: as in :func:`measure_pairs`.
-    """
-    clock = clock or backends.of(device).wall(device)  # waiting is what is measured here
-    for _ in range(WARMUP_GROUP):
-        step(draw())
-    clock.synchronize()
-    waited, samples, steps = 0.0, 0, 0
-    start = clock.now()
-    while steps < WARMUP_GROUP or clock.now() - start < seconds:
-        asked = clock.now()
-        batch = draw()
-        waited += clock.now() - asked
-        step(batch)
-        samples += rows(batch)
-        steps += 1
-    clock.synchronize()
-    took = clock.now() - start
-    return DataWait(waited / took, samples / took, steps)

@@ -17,21 +17,12 @@ from kdbench.engine.task import evaluating
 from kdbench.overhead.arms import PhaseArm, phases, trained_parameters
 from kdbench.overhead.energy import MeasuredEnergy, measure_energy
 from kdbench.overhead.flops import count_flops
+from kdbench.overhead.gate import AAGate, aa_gate
 from kdbench.overhead.latency import latency
 from kdbench.overhead.memory import peak_memory, rss_mib, tensor_mib
 from kdbench.overhead.order import CellCosts, MeasuredPhase, MeasureOrder, Peak, PhaseFacts, Times
-from kdbench.overhead.timing import (
-    FULL,
-    QUICK,
-    AAGate,
-    Budget,
-    DataWait,
-    aa_gate,
-    converged,
-    data_wait,
-    measure_pairs,
-    plain_first,
-)
+from kdbench.overhead.timing import FULL, QUICK, Budget, converged, measure_pairs, plain_first
+from kdbench.overhead.waiting import DataWait, data_wait
 from kdbench.records.schema.overhead import BoardState
 from kdbench.specs import registry
 from kdbench.specs.config import MethodConfig, RunConfig

@@ -10,31 +10,21 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hydra import compose, initialize
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from kdbench import ENGINE_VERSION, kinds
-from kdbench.base.errors import UserError, nearest
+from kdbench.base.errors import UserError
 from kdbench.base.files import canonical_json, sha256
 from kdbench.base.privacy import scrub_values
 from kdbench.base.yamlfile import describe
-from kdbench.specs import overrides as overrides_help
 from kdbench.specs import registry
 from kdbench.specs.card import Card
+from kdbench.specs.compose import assign, compose_with, read_overrides
 from kdbench.specs.options import EAGER, PREFIX, EngineOptions
 from kdbench.specs.registry import MethodRef
 from kdbench.specs.task import ALL_KEYS, TaskSpec
 
 ENGINE = PREFIX.removesuffix(".")
-LONGEST = 2000
-"""Characters of an override."""
 INNER = "inner"
 """The hyper-parameter of type ``method``: an inner method, whose own parameters stand below it."""
 NET = "net"
@@ -154,7 +144,7 @@ def run_config(
         values[ref.variant.matched] = match.ratio
     if inner_name is not None:
         values[INNER] = inner_name
-    parsed = _checked(rest)
+    parsed = read_overrides(rest)
     node = dict(values)
     inner_ref = None
     if values.get(INNER) is not None and _has_inner(ref.card):
@@ -164,11 +154,11 @@ def run_config(
     body = spec.model_dump(mode="json", exclude={"name"}, context=ALL_KEYS)
     if kinds.metrics()[spec.score.primary].unit is not None:
         del body["score"]["unit"]  # follows from the metric, also from an overridden one
-    composed = _compose({"method": node, ENGINE: EAGER.model_dump(), **body}, parsed)
+    composed = compose_with({"method": node, ENGINE: EAGER.model_dump(), **body}, parsed)
     composed_method, engine = composed.pop("method"), _options(composed.pop(ENGINE))
     for key, value in own.items():
         if not any(override.key_or_group == key for override in parsed):
-            _assign(composed, key, value)
+            assign(composed, key, value)
     try:
         final = TaskSpec.model_validate({"name": task, **composed})
     except ValidationError as error:
@@ -215,8 +205,8 @@ def engine_options(overrides: Sequence[str]) -> EngineOptions:
     Raises:
         UserError: an option there is not, a wrong value, a refused form of any of the overrides.
     """
-    own = [override for override in _checked(overrides) if override.key_or_group.startswith(PREFIX)]
-    return _options(_compose({ENGINE: EAGER.model_dump()}, own)[ENGINE])
+    own = [override for override in read_overrides(overrides) if override.key_or_group.startswith(PREFIX)]
+    return _options(compose_with({ENGINE: EAGER.model_dump()}, own)[ENGINE])
 
 
 def _options(values: dict[str, Any]) -> EngineOptions:
@@ -257,115 +247,3 @@ def _inner_name(ref: MethodRef, overrides: Sequence[str]) -> tuple[str | None, l
         return None, list(overrides)
     named = [text.removeprefix(prefix) for text in overrides if text.startswith(prefix)]
     return (named[-1] if named else None), [text for text in overrides if not text.startswith(prefix)]
-
-
-def _checked(overrides: Sequence[str]) -> list[Override]:
-    """Parsed overrides of the one form people may type.
-
-    Raises:
-        UserError: any other form.
-    """
-    parser = OverridesParser.create()
-    parsed = []
-    for text in overrides:
-        plain = f"override {text!r}: "
-        if len(text) > LONGEST:
-            raise UserError(plain + f"longer than {LONGEST} characters")
-        if "${" in text:
-            raise UserError(plain + "'${' would read the environment; write the value itself")
-        try:
-            override = parser.parse_override(text)
-        except (HydraException, ValueError, RecursionError) as error:
-            raise UserError(plain + overrides_help.how_to_type(text, _taken)) from error
-        if override.type is not OverrideType.CHANGE:
-            raise UserError(plain + "only key=value is taken; keys can be neither added (+) nor removed (~)")
-        if override.is_sweep_override():
-            raise UserError(
-                plain + "one value is taken, not several to sweep; use --seeds for seeds, `[1,2]` for a list"
-                + ("; " + overrides_help.how_to_type(text, _taken) if "/" in text else "")
-            )  # fmt: skip
-        if isinstance(override.value(), dict) and not overrides_help.is_one_value(TaskSpec, override.key_or_group):
-            words = " ".join(overrides_help.one_by_one(override.key_or_group, override.value()))
-            how = words or f"{override.key_or_group}=null"
-            raise UserError(plain + f"a whole group cannot be set at once, its keys are set one by one; type {how}")
-        parsed.append(override)
-    return parsed
-
-
-def _taken(text: str) -> bool:
-    """Whether an override is of the one form that people may type."""
-    try:
-        override = OverridesParser.create().parse_override(text)
-        return override.type is OverrideType.CHANGE and not override.is_sweep_override()
-    except (HydraException, ValueError, RecursionError):
-        return False
-
-
-def _keys(config: Any, prefix: str = "") -> list[str]:
-    """Dotted keys of all leaves; an empty mapping is a leaf."""
-    if not isinstance(config, dict) or not config:
-        return [prefix]
-    return [leaf for key, value in config.items() for leaf in _keys(value, f"{prefix}.{key}" if prefix else str(key))]
-
-
-def _compose(node: dict[str, Any], overrides: list[Override]) -> dict[str, Any]:
-    """The node with overrides applied: what unsets a group, then keys that are there, then those of unset groups."""
-    unset = [o for o in overrides if o.value() is None and overrides_help.may_be_unset(TaskSpec, o.key_or_group)]
-    composed = _applied(node, unset)
-    leaves = set(_keys(composed))
-    now = [o for o in overrides if o not in unset and o.key_or_group in leaves]
-    later = [o for o in overrides if o not in unset and o.key_or_group not in leaves]
-    composed = _applied(composed, now)
-    overrides_help.open_groups(composed, TaskSpec, [o.key_or_group for o in later])
-    _require_known([*now, *later], _keys(composed))
-    return _applied(composed, later)
-
-
-def _require_known(overrides: Sequence[Override], leaves: Sequence[str]) -> None:
-    """Raises UserError for a key there is not, or a group that is set at once."""
-    for override in overrides:
-        key, plain = override.key_or_group, f"override {override.input_line!r}: "
-        below = [leaf for leaf in leaves if leaf.startswith(f"{key}.")] or overrides_help.group_keys(TaskSpec, key)
-        if below and overrides_help.is_one_value(TaskSpec, key):
-            continue  # written as a mapping
-        if below:
-            raise UserError(plain + f"{key!r} is a group; set one of {', '.join(below[:6])}")
-        if key not in leaves:
-            raise UserError(plain + f"no key {key!r} here{nearest(key, leaves)}; `kdbench show` lists them")
-
-
-def _applied(node: dict[str, Any], overrides: list[Override]) -> dict[str, Any]:
-    """The node with overrides of its keys applied by Hydra."""
-    if not overrides:  # composing takes 0.1 s, and a sweep plans thousands of runs
-        return OmegaConf.to_container(OmegaConf.create(node), resolve=False)  # type: ignore[return-value]
-    GlobalHydra.instance().clear()
-    ConfigStore.instance().store(name="run", node=OmegaConf.create(node))
-    try:
-        with initialize(version_base="1.3", config_path=None):
-            config = compose("run", overrides=[_line(override) for override in overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"overrides cannot be applied: {str(error).splitlines()[0]}") from error
-    finally:
-        GlobalHydra.instance().clear()
-    assert isinstance(config, DictConfig)
-    return OmegaConf.to_container(config, resolve=False)  # type: ignore[return-value]
-
-
-def _line(override: Override) -> str:
-    assert override.input_line is not None
-    return override.input_line
-
-
-def _assign(config: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set a dotted key of a variant's own protocol.
-
-    Raises:
-        UserError: the card names a key that tasks do not have.
-    """
-    overrides_help.open_groups(config, TaskSpec, [dotted])
-    *parents, last = dotted.split(".")
-    for part in parents:
-        config = config.get(part) or {}
-    if last not in config:
-        raise UserError(f"own_protocol key {dotted!r} is not a key of tasks")
-    config[last] = value

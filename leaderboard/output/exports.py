@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.base.files import sha256_file
-from kdbench.index.store import Store, to_csv
+from kdbench.index.csv import to_csv
+from kdbench.index.store import Store
 from kdbench.leaderboard.draw.numbers import MINUS, digits_for, plus_minus
 from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import Board, TaskBoard, step_ratio

@@ -23,15 +23,8 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.contract import Rows
 from kdbench.data import Place
-from kdbench.data.decode.specification import (
-    ClipInput,
-    ImageInput,
-    PictureInput,
-    SetSpec,
-    SoundInput,
-    VectorInput,
-    set_spec,
-)
+from kdbench.data.decode.inputs import ClipInput, ImageInput, PictureInput, SoundInput, VectorInput
+from kdbench.data.decode.specification import SetSpec, set_spec
 from kdbench.data.feed.dataset import Dataset
 from kdbench.records.files import Record
 from kdbench.runs.run import Request, run_seed

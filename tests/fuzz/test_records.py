@@ -12,7 +12,8 @@ import pytest
 import records as factory
 from hypothesis import strategies as st
 
-from kdbench.index.store import Store, to_csv
+from kdbench.index.csv import to_csv
+from kdbench.index.store import Store
 from kdbench.records.files import SIDE_FOLDER, load, load_side
 from kdbench.records.provenance import PUBLISHED
 from kdbench.records.submit import bundle

@@ -14,8 +14,9 @@ import pytest
 import records as factory
 
 from kdbench.base.errors import UserError
+from kdbench.index.csv import to_csv
 from kdbench.index.file import StoreOld
-from kdbench.index.store import Store, to_csv
+from kdbench.index.store import Store
 from kdbench.records import files as records
 
 TABLES = ["runs", "metrics", "overhead", "stages", "deploy", "environment", "verifications", "withdrawn", "sources"]

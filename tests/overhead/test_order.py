@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from kdbench.overhead import measure
 from kdbench.overhead.energy import MeasuredEnergy, Window
+from kdbench.overhead.gate import AAGate
 from kdbench.overhead.memory import PeakMemory
 from kdbench.overhead.order import CellCosts, MeasuredPhase, PhaseFacts, Times
-from kdbench.overhead.timing import AAGate
 from kdbench.records.schema.overhead import BoardState, Measured
 
 

@@ -14,18 +14,9 @@ from torch import nn
 from kdbench.base.errors import UserError
 from kdbench.devices import backends
 from kdbench.devices.clock import EventClock, HostClock, quiet_gc
-from kdbench.overhead.timing import (
-    FULL,
-    MOST_PAIRS,
-    QUICK,
-    AAGate,
-    Budget,
-    aa_gate,
-    converged,
-    data_wait,
-    measure_builds,
-    measure_pairs,
-)
+from kdbench.overhead.gate import AAGate, aa_gate
+from kdbench.overhead.timing import FULL, MOST_PAIRS, QUICK, Budget, converged, measure_builds, measure_pairs
+from kdbench.overhead.waiting import data_wait
 from kdbench.stats.step_ratio import RatioEstimate, log_spread
 
 CPU = torch.device("cpu")

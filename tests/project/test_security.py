@@ -17,7 +17,7 @@ import yaml
 
 from kdbench.base import yamlfile
 from kdbench.base.errors import UserError
-from kdbench.index.store import to_csv
+from kdbench.index.csv import to_csv
 from kdbench.records.files import RecordError, parse
 from kdbench.records.validate import check_file
 from kdbench.specs import registry

@@ -13,7 +13,8 @@ import pytest
 from kdbench import models
 from kdbench.base.errors import UserError
 from kdbench.data import duration, sources, status
-from kdbench.data.decode.specification import ClipInput, PictureInput, set_names, set_spec
+from kdbench.data.decode.inputs import ClipInput, PictureInput
+from kdbench.data.decode.specification import set_names, set_spec
 from kdbench.data.feed.augment import augmentation
 from kdbench.models.origin import Origin
 from kdbench.specs import registry

@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 
 from kdbench.base.errors import UserError
 from kdbench.data.decode import video
+from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, SoundInput, VectorInput, height_width
 from kdbench.data.decode.picture import UNREADABLE, damaged, eight_bit, opened, upright, whole
 from kdbench.data.decode.sound import log_mel
-from kdbench.data.decode.specification import (
-    ClipInput,
-    ImageInput,
-    Input,
-    PictureInput,
-    SoundInput,
-    VectorInput,
-    height_width,
-)
 
 MODES = {1: "L", 3: "RGB"}
 BLOCK = 1000

@@ -22,8 +22,9 @@ from kdbench.data.decode.cache import FACTS, Decoded
 from kdbench.data.decode.classfolders import differing, some
 from kdbench.data.decode.classnames import class_names
 from kdbench.data.decode.columns import Writer
+from kdbench.data.decode.inputs import SoundInput
 from kdbench.data.decode.place import Place
-from kdbench.data.decode.specification import PART_NAMES, Part, SetSpec, SoundInput
+from kdbench.data.decode.specification import PART_NAMES, Part, SetSpec
 from kdbench.data.decode.table import Table, is_text, share
 
 WHOLE = "whole numbers"

@@ -14,7 +14,8 @@ from typing import Any
 
 from kdbench.base.errors import UserError, nearest, printable
 from kdbench.data.decode.classfolders import Passed, class_folders, some, unlisted
-from kdbench.data.decode.specification import ClipInput, ImageInput, PictureInput, SetSpec, VectorInput
+from kdbench.data.decode.inputs import ClipInput, ImageInput, PictureInput, VectorInput
+from kdbench.data.decode.specification import SetSpec
 from kdbench.data.decode.table import Row, Table
 
 PICTURES = {

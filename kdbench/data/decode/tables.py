@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from kdbench.base import hub
 from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.folders import open_folder
+from kdbench.data.decode.inputs import ClipInput
 from kdbench.data.decode.partfiles import part_files
-from kdbench.data.decode.specification import ClipInput, Part, SetSpec
+from kdbench.data.decode.specification import Part, SetSpec
 from kdbench.data.decode.table import Row, Table
 
 BLOCK, CLIP_BLOCK = 256, 4

@@ -16,18 +16,10 @@ from kdbench.contract import Rows
 from kdbench.data.decode.cache import Decoded, names_of
 from kdbench.data.decode.decoded import decode
 from kdbench.data.decode.identity import MINE, identify
+from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, VectorInput
 from kdbench.data.decode.options import parse
 from kdbench.data.decode.place import Place
-from kdbench.data.decode.specification import (
-    ClipInput,
-    ImageInput,
-    Input,
-    PictureInput,
-    SetSpec,
-    VectorInput,
-    set_names,
-    set_spec,
-)
+from kdbench.data.decode.specification import SetSpec, set_names, set_spec
 from kdbench.data.feed.dataset import Dataset, Derived, Transform, select
 from kdbench.data.feed.stored import Geometry, Stored
 from kdbench.specs.task import Data

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.data.decode.columns import MODES
+from kdbench.data.decode.inputs import height_width
 from kdbench.data.decode.picture import UNREADABLE, eight_bit, upright
-from kdbench.data.decode.specification import height_width
 
 RATIO = (3 / 4, 4 / 3)
 """Width over height of a random crop (Szegedy et al. 2015, as in torchvision's RandomResizedCrop)."""
