@@ -25,7 +25,7 @@ from kdbench.parallel.ranks import Ranks
 from kdbench.specs import config
 from kdbench.specs.config import MethodConfig, RunConfig
 from kdbench.specs.registry import MethodRef
-from kdbench.specs.task import TaskSpec
+from kdbench.specs.task import PRUNED, TaskSpec
 
 TWO_INPUTS = "two inputs"
 """The scene in which teachers read other inputs than the student; the others are named like their kind."""
@@ -41,13 +41,14 @@ CPU = torch.device("cpu")
 """Of a teacher whose input some rows lack; its embedding is as wide as those of the narrow nets."""
 SAME_INPUT = (("convnet_w4", "convnet_w8"), ("convnet_w4", "convnet_w4"), ("resnet8", "resnet14"))
 """Student and teacher nets to try in turn: a wider teacher, one of equal widths, one of more depth and a stem."""
-PAIRS = [("image", *nets) for nets in SAME_INPUT]
+PAIRS = [*(("image", *nets, False) for nets in SAME_INPUT), ("image", "convnet_w4", "convnet_w8", True)]
+"""The student's input, its net, the teachers' net, and whether the student is cut out of the first teacher."""
 CROSS_PAIRS = [
-    ("profiles", "convnet1d_w4", "convnet_w8"),
-    ("profiles", "convnet1d_w4", "convnet_w4"),
-    *(("grey", *nets) for nets in SAME_INPUT),
+    ("profiles", "convnet1d_w4", "convnet_w8", False),
+    ("profiles", "convnet1d_w4", "convnet_w4", False),
+    *(("grey", *nets, False) for nets in SAME_INPUT),
 ]
-"""The student's input, its net and the teachers' net, to try in turn; for teachers of other inputs."""
+"""The same for teachers of other inputs."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Setting:
         roles: of the teachers.
         gaps: the last role's input is a vector that some rows lack.
         cross: student and teachers read different inputs, each teacher the one of its name.
+        pruned: the student is the first teacher with channels left out.
     """
 
     kind: str
@@ -67,6 +69,7 @@ class Setting:
     student: str
     teacher: str
     cross: bool = False
+    pruned: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny
     reason = NotApplicable("no pair of nets is there to try")
     cross = scene == TWO_INPUTS
     kind = next(name for name in kinds.names() if kinds.serves(needs.kinds, name)) if cross else scene
-    for own_input, student, teacher in CROSS_PAIRS if cross else PAIRS:
-        setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross)
+    for own_input, student, teacher, pruned in CROSS_PAIRS if cross else PAIRS:
+        setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross, pruned)
         data = replace(rows(setting), properties=needs.data)
         found = Tiny(RunConfig(chosen, task_spec(setting)), data, fitted(setting))
         try:
@@ -152,7 +155,8 @@ def task_spec(of: Setting) -> TaskSpec:
         "baseline": "plain",
         "data": {"source": "digits", "augment": ["flip"]},
         "pair": {
-            "student": {"net": made.wraps + of.student, "input": of.input},
+            "student": {"net": made.wraps + of.student, "input": of.input}
+            | ({"weights": f"{PRUNED}{of.roles[0]}"} if of.pruned else {}),
             "teachers": {
                 role: {"net": made.wraps + net, "input": role if own else "image"} for role, net in nets.items()
             },

@@ -92,7 +92,7 @@ class Stage:
         name: unique within the method, a slug.
         losses: named terms, already weighted, summed by the engine; what varies by step lies in tensors or ``at``; or
         step: the whole update, when one sum is not enough. Exactly one of the two.
-        groups: parameters it trains.
+        groups: parameters it trains; empty where its ``step`` sets weights without an optimiser.
         epochs, steps: its length; exactly one of the two.
         batch: rows of a batch, the task's when None.
         extra: raw rows trained on beside the task's own, e.g. generated ones.

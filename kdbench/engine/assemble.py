@@ -42,7 +42,7 @@ class Prepared:
 
     Attributes:
         data: the student's rows.
-        teachers: all teachers the method reads, by role.
+        teachers: all teachers the method reads, by role, and the one that its student is cut out of.
         read: the networks it reads them as: themselves, or one that stands for all.
         ensemble: the score of that one, None without it.
     """
@@ -60,6 +60,12 @@ class Prepared:
         """The networks that the student's predictions are compared with: those whose own are trained."""
         trained = all(teacher.score is not None for teacher in self.teachers.values())
         return self.read if trained else {}
+
+    @property
+    def trained_on(self) -> Mapping[str, Network]:
+        """The teachers that the method itself trains on, by role."""
+        scored = {role for role, teacher in self.teachers.items() if teacher.score is not None}
+        return {role: net for role, net in self.read.items() if self.needs.trains_teacher and role in scored}
 
 
 def needs_of(config: MethodConfig) -> Needs:
@@ -242,34 +248,39 @@ def prepare(
         "engine_version": ENGINE_VERSION,
     }
     keeper = Keeper(place.folder, place.home.artefacts, key, place.progress.say, ranks=ranks)
-    task = Task(spec, rows, place.device, seed, keeper, config.engine, ranks)
     if trained is None:
         rehearse(config, seed, place, everything)
+
+    def taught(role: str) -> teachers.TrainedTeacher:
+        return trained[role] if trained is not None else teachers.get(config, role, everything, place)
+
+    cut_from = spec.pair.student.pruned_from
+    found = {} if cut_from is None else {cut_from: taught(cut_from)}
+    whole = found[cut_from].net if cut_from is not None else None
+    task = Task(spec, rows, place.device, seed, keeper, config.engine, ranks, whole)
     students = [task.build_student() for _ in range(needs.students)]
-    trained = {
-        role: trained[role] if trained is not None else teachers.get(config, role, everything, place) for role in roles
-    }
-    untrained = [role for role, teacher in trained.items() if teacher.score is None]
+    read = {role: found[role] if role in found else taught(role) for role in roles}
+    untrained = [role for role, teacher in read.items() if teacher.score is None]
     inherited = spec.pair.student.inherit
     if inherited:
-        giver = _first_teacher(config, everything, place, trained)
+        giver = _first_teacher(config, everything, place, {**found, **read} if trained is None else trained)
         for net in students:
             net.init_from(giver.net, inherited)
     for net in students:
         net.asked = needs.student
-    for teacher in trained.values():
+    for teacher in read.values():
         teacher.net.asked = needs.teacher
-    nets = _read_as(together, {role: teacher.net for role, teacher in trained.items()})
+    nets = _read_as(together, {role: teacher.net for role, teacher in read.items()})
     applicability.nets_and_data(needs, task, students[0], nets, list(nets) if together and untrained else untrained)
     _say_which(config, needs, roles, place.progress)
     ensemble = Scorer(task).primary(nets[MEAN])[spec.score.primary] if together else None
-    trained = {role: replace(t, net=accelerate.teacher(t.net, needs, config.engine)) for role, t in trained.items()}
-    nets = _read_as(together, {role: teacher.net for role, teacher in trained.items()})
+    read = {role: replace(t, net=accelerate.teacher(t.net, needs, config.engine)) for role, t in read.items()}
+    nets = _read_as(together, {role: teacher.net for role, teacher in read.items()})
     with seeded(seed, "method"):
         method = adapter(task, students, nets, hp)
     if ranks.several:
         _refuse_dropout(config.method.ref.name, method)
-    return Prepared(method.to(place.device), needs, task, rows, trained, nets, ensemble)
+    return Prepared(method.to(place.device), needs, task, rows, found | read, nets, ensemble)
 
 
 def scored_against(

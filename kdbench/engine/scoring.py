@@ -31,13 +31,18 @@ class Scorer:
         self._taught: Any = None
         self._taught_database: tuple[Any, Any] | None = None
 
+    @property
+    def name(self) -> str:
+        """Of the primary metric."""
+        return self.task.spec.score.primary
+
     def primary(self, net: nn.Module) -> dict[str, float]:
         """The primary metric alone, for the curve."""
-        return self._score(net, [self.task.spec.score.primary])
+        return self._score(net, [self.name])
 
     def all(self, net: nn.Module) -> dict[str, float]:
         """Every metric of the task."""
-        return self._score(net, [self.task.spec.score.primary, *self.task.spec.score.also])
+        return self._score(net, [self.name, *self.task.spec.score.also])
 
     def _score(self, net: nn.Module, names: Sequence[str]) -> dict[str, float]:
         reads = frozenset().union(*(kinds.metrics()[name].reads for name in names))

@@ -89,8 +89,10 @@ class StageRun:
         return optim.factor(self.task.spec.train.schedule, done, epochs)
 
     def learning_rate(self) -> float:
-        """Of the first group, before the next step."""
-        name = next(iter(self._base_lr))
+        """Of the first group, before the next step; 0 of a stage without optimisers."""
+        name = next(iter(self._base_lr), None)
+        if name is None:
+            return 0.0
         return self._base_lr[name] * self.lr_factor(self._schedules[name])
 
     def draw(self) -> Batch:

@@ -29,7 +29,7 @@ from kdbench.devices import backends
 from kdbench.engine import accelerate as arrange
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.kinds.base import Evidence
-from kdbench.models.weights import load_weights
+from kdbench.models.weights import load_pruned, load_weights
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs.options import EAGER, EngineOptions
 from kdbench.specs.task import TaskSpec
@@ -167,6 +167,7 @@ class Task:
         keeper: stores what methods keep.
         options: how the students compute.
         ranks: the processes that share the run's batches.
+        whole: the network that the student is cut out of, where its weights say so.
 
     Attributes:
         started_from: sha256 of the weights that the task gives the student to start from, None without any.
@@ -181,10 +182,12 @@ class Task:
         keeper: Keeper,
         options: EngineOptions = EAGER,
         ranks: Ranks | None = None,
+        whole: Network | None = None,
     ) -> None:
         read = [spec.pair.student.input, *(teacher.input for teacher in spec.pair.teachers.values())]
         self.data = data = data.only(read)
         self.spec, self.device, self.seed, self.options = spec, device, seed, options
+        self._whole = whole
         self.ranks = ranks or Ranks()
         self._kind = spec.of_kind
         self.kind: str = self._kind.name
@@ -298,7 +301,10 @@ class Task:
         with seeded(self.seed, stream):
             net = build_network(student.net, student.input, self.data)
             if student.weights is not None:
-                loaded = load_weights(net, student.weights, features=not first)
+                if self._whole is not None:
+                    loaded = load_pruned(net, self._whole, features=not first)
+                else:
+                    loaded = load_weights(net, student.weights, features=not first)
                 if first:
                     self.started_from = loaded.sha256
                     if loaded.said:

@@ -70,7 +70,9 @@ def of_artefacts(config: RunConfig, data: str) -> Identity:
 
 
 def reads_teachers(config: RunConfig) -> bool:
-    """Whether the method, or the one inside it, reads a teacher, by their cards."""
+    """Whether the method, or the one inside it, reads a teacher, by their cards, or its student is cut out of one."""
+    if config.task.pair.student.pruned_from is not None:
+        return True
     own = config.method.ref.needs
     inner = config.method.inner.ref.needs if config.method.inner is not None else []
     return any("teacher" in words.split() for words in (*own, *inner))

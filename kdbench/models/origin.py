@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.specs.task import AUTO, FEATURES, PART, TaskSpec
+from kdbench.specs.task import AUTO, FEATURES, PART, PRUNED, TaskSpec
 
 TIMM, OWN, HUB = "timm", "own", "hub:"
 SHIPPED = (OWN, TIMM)
@@ -37,8 +37,8 @@ class Origin:
 
     @property
     def path(self) -> Path | None:
-        """The file, ``~`` resolved; None for weights of the hub or of timm, and for ``auto``."""
-        named = self.source in (*SHIPPED, AUTO) or self.source.startswith(HUB)
+        """The file, ``~`` resolved; None for weights of the hub, of timm or of a teacher, and for ``auto``."""
+        named = self.source in (*SHIPPED, AUTO) or self.source.startswith((HUB, PRUNED))
         return None if named else Path(self.source).expanduser()
 
 

@@ -16,6 +16,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.files import sha256
 from kdbench.contract import Network
 from kdbench.models.origin import SHIPPED, Origin
+from kdbench.models.pruning import cut
 from kdbench.models.states import find
 
 HUB = re.compile(r"hub:(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -68,8 +69,31 @@ def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> L
         if value.is_floating_point() and not torch.isfinite(value.float()).all():
             raise UserError(f"weights {str(spec)!r}: {key} has values that are not finite; its training diverged")
     net.load_state_dict(state)
-    digest = sha256(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
-    return Loaded(digest, f"weights {str(spec)!r}: {how}" if how else "")
+    return Loaded(digest_of(net), f"weights {str(spec)!r}: {how}" if how else "")
+
+
+def digest_of(net: Network) -> str:
+    """sha256 of a network's state as a safetensors file."""
+    return sha256(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
+
+
+def load_pruned(net: Network, whole: Network, *, features: bool = False) -> Loaded:
+    """Load the weights of a network with channels left out (:mod:`kdbench.models.pruning`).
+
+    Args:
+        net: changed in place.
+        whole: the network that it is cut out of.
+        features: the classifier stays as it is.
+
+    Raises:
+        UserError: ``net`` cannot be ``whole`` with channels left out.
+    """
+    state = cut(net, whole)
+    if features:
+        kept = next(name for name, module in net.named_modules() if module is net.classifier)
+        state |= {key: value for key, value in net.state_dict().items() if key.startswith(f"{kept}.")}
+    net.load_state_dict(state)
+    return Loaded(digest_of(net), "")
 
 
 def _read(net: Network, origin: Origin) -> Any:

@@ -9,7 +9,8 @@ from kdbench.records.files import Record
 
 
 def score_of(record: Record) -> float | None:
-    """The primary metric of what the student learnt from: of the mean of its teachers, or of the best of them."""
+    """The primary metric of what the student learnt from: of the mean of its teachers, or of the best of them; of a
+    teacher that the method trained on, that of before, which other methods share."""
     models = record.models
     if models.ensemble is not None:
         return models.ensemble.val_metric
@@ -20,20 +21,40 @@ def score_of(record: Record) -> float | None:
 
 
 def each(record: Record) -> list[dict[str, Any]]:
-    """Role, net and primary metric (None where it is not known) of every teacher."""
-    return [{"role": each.role, "arch": each.arch, "score": each.val_metric} for each in record.models.teachers]
+    """Role, net and primary metric (None where it is not known) of every teacher, and ``trained_score`` of one that the
+    method trained on."""
+    return [
+        {"role": each.role, "arch": each.arch, "score": each.val_metric}
+        | ({} if each.trained_metric is None else {"trained_score": each.trained_metric})
+        for each in record.models.teachers
+    ]
+
+
+def before_and_after(record: Record) -> list[tuple[str, float, float]]:
+    """Role and primary metric, before and after, of every teacher that the method itself trained on."""
+    return [
+        (each.role, each.val_metric, each.trained_metric)
+        for each in record.models.teachers
+        if each.val_metric is not None and each.trained_metric is not None
+    ]
 
 
 def words(record: Record) -> str:
-    """``teacher 99.12 %``, several by role; empty where there is none or its score is not known."""
+    """``teacher 99.12 %``, several by role, and what one became that the method trained on; empty where there is none
+    or its score is not known."""
     models = record.models
     known = [teacher for teacher in models.teachers if teacher.val_metric is not None]
     if models.ensemble is not None:
         return f"mean of {len(models.teachers)} teachers {models.ensemble.val_metric:.2f} {record.task.unit}"
+    each = [f"{teacher.val_metric:.2f}{_became(teacher.trained_metric)} {record.task.unit}" for teacher in known]
     if len(known) == 1:
-        return f"teacher {known[0].val_metric:.2f} {record.task.unit}"
-    each = ", ".join(f"{teacher.role} {teacher.val_metric:.2f} {record.task.unit}" for teacher in known)
-    return f"teachers {each}" if known else ""
+        return f"teacher {each[0]}"
+    by_role = ", ".join(f"{teacher.role} {said}" for teacher, said in zip(known, each, strict=True))
+    return f"teachers {by_role}" if known else ""
+
+
+def _became(score: float | None) -> str:
+    return "" if score is None else f" → {score:.2f}"
 
 
 def is_worse(teacher: float | None, student: float | None, higher_is_better: bool) -> bool:

@@ -62,6 +62,7 @@ def with_result(
     prepared: Prepared,
     trained: Trained,
     metrics: dict[str, float],
+    taught: Mapping[str, float],
     test_items: int,
     deploy: dict[str, Any],
     overhead: CellOverhead | None,
@@ -70,6 +71,7 @@ def with_result(
 
     Args:
         metrics: of the last epoch.
+        taught: primary metric, by role, of the teachers that the method trained on.
         test_items: rows scored.
         deploy: ``params``, ``equals_plain`` and ``export_sha256`` of the deployed network.
         overhead: of the cell, None when it was not asked for.
@@ -87,7 +89,7 @@ def with_result(
             "ranked": facts.config.task.ranked and prepared.data.official,
             "chance": _chance(facts.config, prepared),
         },
-        models=_models(facts.config, prepared),
+        models=_models(facts.config, prepared, taught),
         metrics={"last": metrics, **_best(facts.config, trained, primary), "test_items": test_items},
         curve=[{k: v for k, v in point.items() if k != "stage"} for point in trained.curve],
         digest=digest if trained.digest else None,
@@ -186,14 +188,15 @@ def _chance(config: RunConfig, prepared: Prepared) -> float | None:
     return None if chance is None else chance(prepared.data.test.y.tolist())
 
 
-def _models(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+def _models(config: RunConfig, prepared: Prepared, taught: Mapping[str, float]) -> dict[str, Any]:
     params = sum(p.numel() for p in prepared.method.students[0].parameters())
     given = config.task.pair.student
     student = {"arch": given.net, "source": records.scrub(given.weights or "kdbench"), "params": params}
     started = {"weights_sha256": digest} if (digest := prepared.task.started_from) is not None else {}
     devices = prepared.task.ranks.size
     teachers = [
-        _teacher(teacher, config.task.pair.teachers[role].seed, devices) for role, teacher in prepared.teachers.items()
+        _teacher(teacher, config.task.pair.teachers[role].seed, devices) | {"trained_metric": taught.get(role)}
+        for role, teacher in prepared.teachers.items()
     ]
     rule, score = config.task.pair.ensemble, prepared.ensemble
     together = {"ensemble": {"rule": rule, "val_metric": score}} if score is not None else {}

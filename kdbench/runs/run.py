@@ -153,6 +153,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         ).run()  # fmt: skip
         metrics = scorer.all(prepared.method.deployed)
         kept.scored(metrics, sum(stage.steps for stage in trained.stages))
+        taught = {role: scorer.primary(net)[scorer.name] for role, net in prepared.trained_on.items()}
         deploy = _export(prepared, request.home.students / f"{begun.run_id}.safetensors")
     except UserError:
         raise
@@ -163,7 +164,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
             raise
         return as_record.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
     overhead = _overhead(request, place, len(trained.stages))
-    return as_record.with_result(facts, prepared, trained, metrics, len(scorer.y), deploy, overhead)
+    return as_record.with_result(facts, prepared, trained, metrics, taught, len(scorer.y), deploy, overhead)
 
 
 def _facts(request: Request, begun: Begun) -> as_record.Facts:

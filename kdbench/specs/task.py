@@ -31,6 +31,8 @@ Net = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/~-]*$
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 AUTO = "auto"
 """Teacher's weights: trained here."""
+PRUNED = "pruned:"
+"""Before the role of a teacher: the student's weights are that teacher's, channels left out."""
 PART, FEATURES = "#part=", "#features"
 """Behind the name of weights as a text: the part of the file that is read, and that the classifier is left as it is."""
 ALL_KEYS = {"all_keys": True}
@@ -182,6 +184,9 @@ class TrainChange(_Grown):
 class Student(_Grown):
     """The student of the pair. ``weights``: what its training starts from, random weights if unset.
 
+    ``pruned:<role>`` are those of the teacher in that role, of each convolution the channels whose filters have the
+    largest L1 norms, as many as the student's net has (:mod:`kdbench.models.pruning`).
+
     ``inherit``: parts, such as ``neck`` and ``head``, that it starts with as the first teacher has them, whatever the
     method, plain too.
     """
@@ -191,6 +196,12 @@ class Student(_Grown):
     input: Word = "image"
     weights: Weights | None = None
     inherit: list[Word] | None = Field(default=None, min_length=1)
+
+    @property
+    def pruned_from(self) -> str | None:
+        """The role of the teacher that it is cut out of, None without one."""
+        given = self.weights or ""
+        return given.removeprefix(PRUNED) if given.startswith(PRUNED) else None
 
 
 class Teacher(_Grown):
@@ -213,6 +224,8 @@ class Teacher(_Grown):
     def _init_is_trained(self) -> Teacher:
         if self.init is not None and self.weights != AUTO:
             raise ValueError("init is what training starts from: it goes with weights auto, not with weights given")
+        if any(given is not None and given.startswith(PRUNED) for given in (self.weights, self.init)):
+            raise ValueError(f"{PRUNED}<role> is for the student: a teacher is cut out of no other")
         return self
 
 
@@ -233,6 +246,12 @@ class Pair(_Grown):
         if self.student.inherit and not self.teachers:
             raise ValueError(f"student.inherit: {', '.join(self.student.inherit)} of a teacher, and there is none")
         inputs = sorted({teacher.input for teacher in self.teachers.values()})
+        role = self.student.pruned_from
+        if role is not None and role not in self.teachers:
+            raise ValueError(
+                f"student.weights {PRUNED}{role} names no teacher of the pair{nearest(role, self.teachers)}; teachers "
+                f"are {', '.join(self.teachers) or 'none'}"
+            )
         if self.ensemble is not None and len(self.teachers) < 2:
             raise ValueError(f"ensemble: {self.ensemble} needs at least two teachers")
         if self.ensemble is not None and len(inputs) > 1:

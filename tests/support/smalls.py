@@ -20,6 +20,15 @@ FEW = {"width": WIDTH, "negatives": 4, "neighbours": 3}
 ALIKE = ("fsp", "ccl")
 """Methods whose networks must be equally wide."""
 ROLES = ("image", "audio")
+ELSEWHERE = {
+    "cgan_kd": "its generator needs pictures",
+    "abda": "it pastes pictures",
+    "smooth_teacher": "it moves pixels",
+    "few_sample": "it fits weights of real layers",
+    "brcd": "hashing",
+    "hash_kd": "hashing",
+}
+"""Methods that made-up outputs say nothing of, and why; each has a file of its own."""
 
 
 class Trained(Stub):

@@ -27,11 +27,16 @@ class TrainingCost(Part):
 
 
 class Teacher(Net):
-    """A frozen teacher under the role the task gives it."""
+    """A teacher under the role the task gives it.
+
+    ``trained_metric``: its primary metric after the method trained it on, ``val_metric`` being that of before; None
+    where it stayed as it was.
+    """
 
     role: Slug
     seed: Count | None = None
     training: TrainingCost | None = None
+    trained_metric: float | None = None
 
 
 class Ensemble(Part):
