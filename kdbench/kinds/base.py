@@ -32,6 +32,7 @@ class Metric:
         chance: of the test rows' targets the value of the best answer that ignores the input; None where that has no
             meaning.
         word: how people write its name; "" for the name itself.
+        ranks: a task that scores it beside its primary metric is ranked by it a second time.
     """
 
     higher_is_better: bool
@@ -43,6 +44,7 @@ class Metric:
     share: bool = False
     chance: Callable[[Sequence[Any]], float] | None = None
     word: str = ""
+    ranks: bool = False
 
     @property
     def bounds(self) -> tuple[float, float | None]:

@@ -71,7 +71,7 @@ def _blind(y: Sequence[float]) -> float:
 def _map(about: str, searched: str, word: str) -> Metric:
     return Metric(
         True, "%", about, lambda p: _searched(p, getattr(p, searched)), frozenset({searched}), 100.0, chance=_blind,
-        word=word,
+        word=word, ranks=True,
     )  # fmt: skip
 
 

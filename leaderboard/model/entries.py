@@ -68,6 +68,12 @@ class TaskVersion:
         return kinds.metrics()[self.metric].bounds if self.metric in kinds.metrics() else (None, None)
 
     @property
+    def also(self) -> tuple[str, ...]:
+        """Metrics that rank it a second time."""
+        named = () if self.spec is None else (self.spec.score.primary, *self.spec.score.also)
+        return tuple(name for name in named if name != self.metric and kinds.metrics()[name].ranks)
+
+    @property
     def points(self) -> str:
         """Unit of a difference."""
         return "pt" if self.unit == "%" else self.unit
@@ -84,6 +90,7 @@ class Entry:
         energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
         deploy: row of the deploy table of its first run.
         matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
+        also: metric to score by seed, of the metrics that rank the task a second time.
         apart: why it is not ranked, "" where nothing forbids it.
     """
 
@@ -97,6 +104,7 @@ class Entry:
     deploy: IndexRow | None
     matched: CellStat | None
     matched_runs: Mapping[int, str]
+    also: Mapping[str, Mapping[int, float]]
     apart: str
 
     @property
@@ -231,6 +239,11 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: TaskVersi
         deploy=source.deploy.get(cell["run_ids"][0]),
         matched=clipped(summarise(matched_scores), *task.bounds) if matched else None,
         matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
+        also={
+            metric: {seed: source.also[metric][run] for seed, run in result.runs.items() if run in source.also[metric]}
+            for metric in task.also
+            if metric in source.also
+        },
         apart=_apart(cell, catalogue, verified, task.ranked),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdbench.leaderboard.model.catalogue import Catalogue
@@ -24,6 +24,7 @@ from kdbench.leaderboard.model.entries import (
     entries,
     tasks,
 )
+from kdbench.leaderboard.model.second import Second, second
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import (
@@ -61,6 +62,7 @@ class TaskBoard:
         ranked: complete rows, best first; ``ranks`` holds their tie-group label, empty strings on an unranked task.
         apart: rows with numbers that are not ranked, with the reason in ``Entry.apart``.
         holes: methods without a result.
+        seconds: the same rows ranked by other metrics, by metric.
     """
 
     task: TaskVersion
@@ -71,6 +73,7 @@ class TaskBoard:
     apart: tuple[Entry, ...]
     holes: tuple[Hole, ...]
     ties: TieGroups | None
+    seconds: Mapping[str, Second] = field(default_factory=dict)
 
     @property
     def comparable(self) -> tuple[Entry, ...]:
@@ -200,7 +203,10 @@ def _task_board(
     apart = sorted(
         (row for row in rows if row.apart), key=lambda row: (row.apart, row.method, row.cell["adapter_version"])
     )
-    return TaskBoard(task, device, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None)
+    seconds = {metric: second(task, metric, seeds, complete, ranked) for metric in task.also}
+    return TaskBoard(
+        task, device, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None, seconds
+    )
 
 
 def _of_one_basis(rows: Sequence[Entry]) -> list[Entry]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdbench import kinds
 from kdbench.index.store import Store
 from kdbench.records.files import Problem
 from kdbench.results.book import Book, Result
@@ -29,6 +30,7 @@ class Source:
         data_rows: training rows of a task.
         settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
             the first run of every cell.
+        also: metric to run id to value, of the metrics that rank a task a second time.
         skipped: files that are no valid record, and why.
     """
 
@@ -41,6 +43,7 @@ class Source:
     withdrawn: dict[str, IndexRow]
     data_rows: dict[TaskKey, int]
     settings: dict[str, IndexRow]
+    also: dict[str, dict[str, float]] = field(default_factory=dict)
     skipped: tuple[Problem, ...] = field(default=())
 
 
@@ -57,8 +60,14 @@ WHERE split LIKE 'train%' GROUP BY task, task_version
 """
 
 
+_ALSO = "SELECT name, run_id, value FROM metrics WHERE selection = 'last' AND list_contains(?::VARCHAR[], name)"
+
+
 def read(store: Store) -> Source:
     """Everything the pages need, except the records themselves, which run pages read one by one."""
+    also: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in store.query(_ALSO, [[name for name, metric in kinds.metrics().items() if metric.ranks]]):
+        also[row["name"]][row["run_id"]] = row["value"]
     stages: dict[str, list[IndexRow]] = defaultdict(list)
     for row in store.query("SELECT * FROM stages ORDER BY run_id, ord"):
         stages[row["run_id"]].append(row)
@@ -79,6 +88,7 @@ def read(store: Store) -> Source:
             row["run_id"]: {"params": json.loads(row["params"]), "needs": json.loads(row["needs"])}
             for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in book.cells]])
         },
+        also=dict(also),
         skipped=store.report.bad,
     )
 

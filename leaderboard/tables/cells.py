@@ -24,7 +24,7 @@ from kdbench.leaderboard.draw.numbers import (
 )
 from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import TaskBoard, best_word, step_ratio
-from kdbench.results import chance
+from kdbench.results import chance, taught
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import CellStat, PairedDelta, PooledDelta
 
@@ -121,6 +121,29 @@ def score_cell(row: Entry, ctx: Context) -> TableCell:
     )
 
 
+def second_score_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
+    """Cells of a metric that ranks the task a second time: mean and interval."""
+
+    def make(row: Entry, ctx: Context) -> TableCell:
+        stat = ctx.board.seconds[metric].stats.get(row.method)
+        if stat is None or row.apart:
+            return TableCell(NONE, None)
+        seeds = ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.also[metric].items())
+        return TableCell(with_half(stat, ctx.digits), stat.mean, sub=f"n = {stat.n}", title=f"seeds {seeds}")
+
+    return make
+
+
+def second_rank_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
+    """Cells of the ranks that the row could hold by such a metric."""
+
+    def make(row: Entry, ctx: Context) -> TableCell:
+        label = "" if row.apart else ctx.board.seconds[metric].ranks.get(row.method, "")
+        return TableCell(range_of(label) or NONE, float(label.partition("-")[0]) if label else None)
+
+    return make
+
+
 def _delta(delta: PairedDelta | None, ctx: Context, reference: bool, unpaired: str = "") -> TableCell:
     if reference:
         return TableCell("0", 0.0, sub="reference")
@@ -174,6 +197,19 @@ def gap_cell(row: Entry, ctx: Context) -> TableCell:
         sub=between(100 * row.gap.lo, 100 * row.gap.hi, 0),
         title=f"{100 * row.gap.value:.1f} %",
     )
+
+
+def teacher_cell(row: Entry, ctx: Context) -> TableCell:
+    """The teacher's score; of one that the method trained on, before and after, and what that took."""
+    before = row.result.teacher
+    if before is None or not row.cell["teacher"]:
+        return TableCell(NONE, None)
+    changed = taught.before_and_after(row.result.record)
+    if not changed:
+        return TableCell(fixed(before, ctx.digits), before)
+    text = ", ".join(f"{fixed(old, ctx.digits)} → {fixed(new, ctx.digits)}" for _, old, new in changed)
+    hours = sum(line.hours for line in row.result.stages if line.ledger == "teacher_train")
+    return TableCell(text, changed[0][2], sub=f"trained on by the method: {significant(hours)} device-h")
 
 
 def ratio_cell(row: Entry, ctx: Context) -> TableCell:

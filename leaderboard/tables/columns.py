@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kdbench import kinds
 from kdbench.leaderboard.draw.numbers import NONE, fixed, si, significant
 from kdbench.leaderboard.model.entries import Entry, TaskVersion
 from kdbench.leaderboard.model.ranking import TaskBoard
@@ -68,10 +69,11 @@ def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str
     ctx = cells.context(board)
     dull = {"vs_plain"} if board.task.baseline == PLAIN else set()  # the same column twice
     dull |= set() if any(row.matched for row in rows) else {"vs_matched"}
-    heads = tuple(head(column, board.task) for column in COLUMNS if column.key not in dull)
+    columns = columns_of(board.task)
+    heads = tuple(head(column, board.task) for column in columns if column.key not in dull)
     lines = []
     for row in rows:
-        made = {column.key: column.make(row, ctx) for column in COLUMNS}
+        made = {column.key: column.make(row, ctx) for column in columns}
         if apart:
             made["rank"] = TableCell(NONE, None, sub=row.why_apart)
         lines.append(Line(row.method, made, str(row.cell["level"]), "baseline" if row.is_baseline else ""))
@@ -80,7 +82,7 @@ def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str
 
 def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
     """The teacher, and plain trained for as long as the baseline's recipe takes; that of others is on their rows."""
-    blank = {column.key: TableCell("") for column in COLUMNS}
+    blank = {column.key: TableCell("") for column in columns_of(ctx.board.task)}
     lines, taught = [], next((row for row in rows if row.result.teacher is not None), None)
     if taught is not None and taught.result.teacher is not None:
         higher = ctx.board.task.direction == "max"
@@ -224,6 +226,15 @@ COLUMNS: tuple[Column, ...] = (
         "where teacher − plain is at least 1 point, 4 standard errors and separated from 0.",
         cells.gap_cell,
     ),
+    _column(
+        "teacher",
+        "Teacher",
+        "",
+        "Quality",
+        "Primary metric of what the student learnt from; of a teacher that the method itself trained on, before and "
+        "after, and what that took.",
+        cells.teacher_cell,
+    ),
     _quantity("step_ratio", "step_ratio", default=True, make=cells.ratio_cell),
     _quantity("step_ms", "step_ms", ratio=True),
     _quantity("throughput", "throughput_samples_s"),
@@ -301,6 +312,38 @@ COLUMNS: tuple[Column, ...] = (
         numeric=False,
     ),
 )
+
+
+def columns_of(task: TaskVersion) -> tuple[Column, ...]:
+    """The columns of a task's table: those of every task, and two for each metric that ranks it a second time."""
+    more = [column for metric in task.also for column in _of_second(metric)]
+    place = next(i for i, column in enumerate(COLUMNS) if column.key == "vs_baseline")
+    return (*COLUMNS[:place], *more, *COLUMNS[place:])
+
+
+def _of_second(metric: str) -> tuple[Column, Column]:
+    known, word = kinds.metrics()[metric], cells.metric_word(metric)
+    return (
+        Column(
+            f"also-{metric}",
+            _plain_head(f"{word} {'↑' if known.higher_is_better else '↓'}"),
+            lambda task: known.unit or task.unit,
+            "Quality",
+            f"{known.about[0].upper()}{known.about[1:]}: mean over seeds ± half the 95 % t-interval.",
+            cells.second_score_cell(metric),
+            True,
+        ),
+        Column(
+            f"rank-{metric}",
+            _plain_head(f"Rank by {word}"),
+            _plain_head(""),
+            "Quality",
+            f"Every place the method could hold by {word}, as Rank is by the primary metric. Rows are in the order of "
+            "the primary metric until this column is sorted by.",
+            cells.second_rank_cell(metric),
+            True,
+        ),
+    )
 
 
 def generic_heads() -> tuple[Head, ...]:

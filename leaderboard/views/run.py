@@ -255,7 +255,8 @@ def _nets(record: dict[str, Any]) -> list[tuple[str, ...]]:
             net["arch"],
             si(net["params"]) if net["params"] else NONE,
             net["source"],
-            _number(net["val_metric"]),
+            _number(net["val_metric"])
+            + (f" → {_number(net['trained_metric'])}" if net.get("trained_metric") is not None else ""),
             f"{net['weights_sha256'][:16]}…" if net["weights_sha256"] else NONE,
         )
         for role, net in nets

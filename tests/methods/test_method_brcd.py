@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hashed import two_views
 
-from kdbench.contract import NotApplicable
+from kdbench.checks.stubs import watched
+from kdbench.contract import NotApplicable, Out, bits
+from kdbench.methods.brcd import adapter
 from kdbench.methods.brcd.adapter import Clusters, bit_mask, clustered, distilled
 
 
@@ -99,3 +102,71 @@ def test_one_row_and_one_cluster_are_finite() -> None:
 def test_codes_of_other_lengths_do_not_apply(method: str) -> None:
     with pytest.raises(NotApplicable, match="codes of one length, they have 4 and 6 bits"):
         two_views(method, {}, (torch.randn(3, 4), torch.randn(3, 4)), (torch.randn(3, 6), torch.randn(3, 6)))
+
+
+def made(**given):
+    """The method on random scores of 5 rows, its hyper-parameters all different."""
+    torch.manual_seed(1)
+    student, teacher = ([torch.randn(5, 8) for _ in range(2)] for _ in range(2))
+    values = {"alpha": 0.7, "temperature": 0.4, "clusters": 3, "margin": 0.3, **given}
+    return two_views("brcd", values, tuple(student), tuple(teacher)), student, teacher
+
+
+def check_stage() -> None:
+    """One stage of the student; the clusters are those of the teacher's bits of all rows, made once a run."""
+    found, _, teacher = made()
+    method, asked = found.method, []
+    method.task.batch = 2  # rows go through the teacher in parts
+    method.task.keep = lambda name, make: asked.append(name) or make()
+    own_rng = torch.Generator().manual_seed(9)
+    state = own_rng.get_state()
+    method.task.rng = lambda name: asked.append(name) or own_rng
+    with watched(adapter, "clustered", "bit_mask") as calls:
+        (stage,) = method.stages()
+    assert sorted(asked) == ["clusters", "clusters"]
+    assert (stage.name, stage.losses, stage.epochs, stage.ledger) == ("distill", method.losses, 40, "distill")
+    (group,) = stage.groups
+    assert list(group.params) == [p for p in method.parameters() if p.requires_grad]
+    codes, count, seed = calls["clustered"][0].args
+    assert torch.equal(codes, bits(teacher[0]))
+    assert not codes.requires_grad
+    own_rng.set_state(state)
+    assert (count, seed) == (3, int(torch.randint(2**31 - 1, (), generator=own_rng)))
+    centres, margin, rule = calls["bit_mask"][0].args
+    assert (margin, rule) == (0.3, "intended")
+    own, wanted = clustered(codes, 3, seed)
+    assert torch.equal(centres, wanted)
+    for mine, other in zip(method.clusters, (own, wanted, bit_mask(wanted, 0.3, "intended")), strict=True):
+        assert torch.equal(mine, other)
+
+
+def check_terms() -> None:
+    """The task's loss, and the contrast of view 0 with both views of the teacher; row numbers choose the cluster."""
+    found, student, teacher = made()
+    method = found.method
+    for scores in student:
+        scores.requires_grad_()
+    method.students[0].out = Out(torch.cat(student), code=torch.cat(student), emb=bits(torch.cat(student)))
+    list(method.stages())
+    found.batch = replace(found.batch, index=torch.tensor([4, 3, 2, 1, 0] * 2))
+    for scores in teacher:
+        scores.requires_grad_()
+    method.teacher.out = Out(torch.cat(teacher), code=torch.cat(teacher), emb=bits(torch.cat(teacher)))
+    terms = method.losses(found.batch, found.at(0))
+    assert terms.keys() == {"task", "distill"}
+    given = (bits(student[0]), bits(teacher[0]).detach(), bits(teacher[1]).detach(), method.clusters.own.flip(0))
+    for filtered in (True, False):
+        method.hp = replace(method.hp, cluster_filter=filtered)
+        wanted = by_loops(*given, method.clusters, 0.7, 0.4, filtered)
+        assert method.losses(found.batch, found.at(0))["distill"].item() == pytest.approx(wanted, rel=1e-4)
+    own = method.task.loss(method.student(found.batch), found.batch)
+    assert terms["task"].item() == pytest.approx(own.item(), rel=1e-6)
+    assert all(grad is None for grad in torch.autograd.grad(terms["distill"], teacher, allow_unused=True))
+
+
+CHECKS = [check_stage, check_terms]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_brcd(check) -> None:
+    check()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from hashed import two_views
+from hashed import net, two_views
 
-from kdbench.contract import Batch
+from kdbench.checks.stubs import assembled, batch_of
+from kdbench.contract import At, Batch, Out, bits
 from kdbench.methods.hash_kd.adapter import gram_by_row, relation, some_views, turned_similarity, with_turns
 
 
@@ -53,3 +56,66 @@ def test_a_relation_has_its_weight_and_reaches_view_0_alone(form: str) -> None:
     first, other = torch.autograd.grad(one, views, allow_unused=True, materialize_grads=True)
     assert first.abs().sum() > 0
     assert other.abs().sum() == 0
+
+
+def check_relations() -> None:
+    """Each relation of view 0 with its weight; the task's loss is of both views."""
+    for form in ("rkd", "pkt", "sp", "sp_batch", "kl"):
+        torch.manual_seed(0)
+        views = [torch.randn(5, 8, requires_grad=True) for _ in range(2)]
+        teacher = [torch.randn(5, 8, requires_grad=True) for _ in range(2)]
+        found = two_views("hash_kd", {"relation": form, "weight": 0.3}, tuple(views), tuple(teacher))
+        terms = found.terms()
+        assert terms.keys() == {"task", form}
+        wanted = 0.3 * relation(form, bits(views[0]), bits(teacher[0]).detach())
+        assert terms[form].item() == pytest.approx(wanted.item(), rel=1e-6), form
+        own = found.method.task.loss(found.method.student(found.batch), found.batch)
+        assert terms["task"].item() == pytest.approx(own.item(), rel=1e-6)
+        first, other = torch.autograd.grad(
+            terms[form], views, allow_unused=True, materialize_grads=True, retain_graph=True
+        )
+        assert first.abs().sum() > 0
+        assert other.abs().sum() == 0
+        assert all(grad is None for grad in torch.autograd.grad(terms[form], teacher, allow_unused=True))
+
+
+def check_turned() -> None:
+    """sskd: the task's loss of the first two views; the relation of the first and the three turned ones."""
+    torch.manual_seed(0)
+    n, views = 4, 5
+    student, teacher = (torch.randn(n * views, 8, requires_grad=True) for _ in range(2))
+    batch = batch_of(torch.arange(n).repeat(views), views=views, index=torch.arange(n).repeat(views))
+    method = assembled(
+        "hash_kd", {"relation": "sskd", "weight": 0.3}, batch, [net(student)], net(teacher), kind="hashing", n_train=n
+    ).method
+    terms = method.losses(batch, At(0, 0, 1, 0.0, torch.Generator()))
+    assert terms.keys() == {"task", "sskd"}
+    rows = torch.cat([torch.arange(n), torch.arange(2 * n, 5 * n)])
+    wanted = 0.3 * turned_similarity(bits(student)[rows], bits(teacher).detach()[rows], 4)
+    assert terms["sskd"].item() == pytest.approx(wanted.item(), rel=1e-5)
+    two = replace(batch_of(torch.arange(2 * n)), views=2)
+    own = method.task.loss(Out(student[: 2 * n], code=student[: 2 * n]), two)
+    assert terms["task"].item() == pytest.approx(own.item(), rel=1e-5)
+    assert torch.autograd.grad(terms["sskd"], teacher, allow_unused=True)[0] is None
+    (stage,) = method.stages()
+    seen = stage.views
+    assert (seen.n, seen.fn, seen.where, seen.input) == (5, with_turns, "raw", "image")
+    method.student.input = "other"
+    assert next(method.stages()).views.input == "other"
+    assert (stage.name, stage.losses, stage.epochs) == ("distill", method.losses, 40)
+
+
+def check_stage() -> None:
+    """Other relations have the task's own views."""
+    views, teacher = ((torch.randn(3, 4), torch.randn(3, 4)) for _ in range(2))
+    method = two_views("hash_kd", {"relation": "kl"}, views, teacher).method
+    (stage,) = method.stages()
+    assert (stage.name, stage.losses, stage.epochs, stage.views) == ("distill", method.losses, 40, None)
+
+
+CHECKS = [check_stage, check_relations, check_turned]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_hash_kd(check) -> None:
+    check()
