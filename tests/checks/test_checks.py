@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from kdbench import checks
 from kdbench.base.errors import UserError
 from kdbench.checks import check_method
+from kdbench.checks.rules import ON_TASK
+from kdbench.checks.tiny import scenes
 from kdbench.specs import registry
 
 
@@ -21,12 +24,13 @@ def broken(toys, load):
 
 @pytest.fixture
 def checked(toys, monkeypatch):
-    """Registers a toy and runs the checks on it."""
+    """Registers a toy and runs the checks on it, on the first tiny task that it can run on or on ``every`` one."""
 
-    def check(cls, **card):
+    def check(cls, every=False, **card):
         ref = toys.toy_ref(cls, **card)
         known = dict(registry.methods())
         monkeypatch.setattr(registry, "methods", lambda: {**known, ref.name: ref})
+        monkeypatch.setattr(checks, "scenes", scenes if every else lambda needs: scenes(needs)[:1])
         return check_method(ref.name)
 
     return check
@@ -42,6 +46,13 @@ NAMES = [
 def test_toys_that_use_every_part_of_the_contract_pass(toys, checked, name):
     results = checked(getattr(toys, name))
     assert not [r for r in results if r.outcome != "ok"]
+    assert len([r for r in results if r.task]) == len(ON_TASK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_toys_pass_on_every_task(toys, checked, name):
+    assert not [r for r in checked(getattr(toys, name), every=True) if r.outcome != "ok"]
 
 
 def test_every_toy_is_tested(toys):
@@ -143,9 +154,7 @@ def test_a_term_that_starts_at_zero_and_rises_passes(toys, broken, checked):
 
 
 def test_all_rules_are_reported_for_every_kind(toys, checked):
-    from kdbench.checks.rules import ON_TASK
-
-    results = checked(toys.Adversary)
+    results = checked(toys.Adversary, every=True)
     per_kind = list(ON_TASK)
     assert [r.rule for r in results if r.task == "regression"] == per_kind
     assert {r.task for r in results} == {"", "classification", "regression", "two inputs"}
