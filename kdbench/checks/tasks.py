@@ -23,6 +23,7 @@ from kdbench.data.decode.specification import set_names, set_spec
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.described import decoded_of
+from kdbench.data.feed.moved import moves
 from kdbench.engine.assemble import effective_task, prepare, rehearse, threads
 from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
@@ -124,6 +125,9 @@ def nets(spec: TaskSpec) -> Verdict:
 
 def augmented(spec: TaskSpec) -> Verdict:
     """Rule ``augmentation``."""
+    if spec.data.source in set_names() and set_spec(spec.data.source).objects is not None:
+        moves(spec.data.augment)
+        return None
     augmentation(spec.data.augment)
     if spec.data.source not in set_names():
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,6 +12,28 @@ from kdbench.contract.errors import NotApplicable
 Levels = tuple[Tensor, ...]
 """One tensor a level of the pyramid, fine to coarse."""
 Decode = Callable[[Tensor, Tensor], Tensor]
+
+
+class Later(Mapping[str, Tensor]):
+    """Terms that are computed when they are first read, so that answering costs no loss."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._make = make
+        self._made: Mapping[str, Tensor] | None = None
+
+    def _terms(self) -> Mapping[str, Tensor]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._terms()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._terms())
+
+    def __len__(self) -> int:
+        return len(self._terms())
 
 
 class _Fields(NamedTuple):
@@ -45,10 +67,11 @@ class Dense(_Fields):
             detection's score is then the root of both probabilities' product.
         anchors: (h_l w_l A, 4) x0, y0, x1, y1, the same in all pictures.
         assigned: (N, h_l w_l A) int64, the assignment that the detector's loss uses: the number of the object in the
-            batch's packed :class:`Objects`, -1 for background, -2 for what is left out of the loss.
+            batch's packed :class:`Objects`, -1 for background, -2 for what is left out of the loss. Where asked for.
         taps: block of the head's branches to (class feature, box feature) of each level, each (N, C, h_l, w_l), before
             the block's activation and after its norm; block 0 is the pyramid. Only blocks asked for.
-        losses: the detector's own terms by name, 0-d; of a network in training mode whose batch has objects.
+        losses: the detector's own terms by name, 0-d, computed when they are first read; of batches with objects, and
+            not of a teacher.
         decode: ``decode(box, anchors)``: (..., 4) raw regression and anchors, broadcast against it, to boxes.
     """
 
@@ -56,7 +79,7 @@ class Dense(_Fields):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        if name in _OPTIONAL and (value is None or len(value) == 0):
+        if name in _OPTIONAL and not _given(value):
             raise NotApplicable(f"a network that it reads gives no {name}, but {', '.join(sorted(self.words))}")
         return value
 
@@ -69,7 +92,7 @@ class Dense(_Fields):
         """What it gives, in the words of ``Needs``."""
         values: dict[str, Any] = dict(zip(self._fields, tuple(self), strict=True))
         taps = values.pop("taps")
-        filled = {name for name, value in values.items() if value is not None and value != () and value != {}}
+        filled = {name for name, value in values.items() if _given(value)}
         return frozenset(filled | {f"taps:{block}" for block in taps})
 
     def float(self) -> Dense:
@@ -82,6 +105,10 @@ class Dense(_Fields):
             for block, levels in values["taps"].items()
         }
         return Dense(**values)
+
+
+def _given(value: Any) -> bool:
+    return isinstance(value, Later) or (value is not None and value != () and value != {})
 
 
 _OPTIONAL = frozenset({"cls", "box", "quality", "anchors", "assigned", "losses"})

@@ -114,7 +114,7 @@ def _where(local: Path, folder: Path | None) -> str:
 
 
 def _facts(of: SetSpec, options: dict[str, Any]) -> Facts:
-    classes = of.label.classes if of.label is not None else 1
+    classes = of.classes
     first = options.get("first")
     rows = first["train"] * classes if first else of.identity.rows.get("train", of.about_rows)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -138,7 +138,8 @@ def _minutes(spec: TaskSpec, facts: Facts, speed: Speed) -> tuple[float | None, 
     rule = spec.data.subset
     student_rows = facts.rows
     if rule is not None:
-        student_rows = rule.per_class * facts.classes if rule.per_class else round(facts.rows * (rule.fraction or 1.0))
+        of_classes = rule.per_class * facts.classes if rule.per_class else round(facts.rows * (rule.fraction or 1.0))
+        student_rows = rule.rows or of_classes
     return duration.minutes(spec, facts.rows, facts.shapes, student_rows, speed)
 
 

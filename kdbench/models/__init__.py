@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError, nearest
-from kdbench.models.work import Work, convolutions, dense, on, timm, torchvision, unknown
+from kdbench.models.work import Work, cells, convolutions, dense, heads, on, timm, torchvision, unknown
 from kdbench.specs import nets
 
 if TYPE_CHECKING:
@@ -67,6 +67,12 @@ def _within(shape: tuple[int, ...], settings: Mapping[str, Any]) -> float | None
     return work(settings["net"], shape)
 
 
+def _detector(shape: tuple[int, ...], settings: Mapping[str, Any]) -> float | None:
+    """Work of a detector: its backbone's and its head's."""
+    body = work(settings["net"], shape)
+    return None if body is None else body + heads(shape, settings)
+
+
 THIN = (16, 16, 32, 64)
 WIDE = (64, 64, 128, 256, 512)
 DEEP = {8: 12.51, 14: 26.66, 20: 40.82, 32: 69.13, 44: 97.44, 56: 125.75, 110: 253.16}
@@ -100,8 +106,24 @@ ZOO: dict[str, Recipe] = {
 }
 """Nets of fixed name."""
 
+PYRAMID = (
+    r"(?=[csha][0-9])(?:c(?P<channels>[1-9][0-9]*))?(?:s(?P<finest>[1-9][0-9]*)-(?P<coarsest>[1-9][0-9]*))?"
+    r"(?:h(?P<depth>[1-9][0-9]*))?(?:a(?P<scale>[1-9][0-9]*))?"
+)
+"""Of a detector's name: ``c`` channels of the pyramid, ``s`` its first and last stride, ``h`` blocks of the head's
+branches, ``a`` side of the smallest anchors in strides; what is left out is as in the papers."""
+
+
+def _one_stage(name: str) -> Recipe:
+    return Recipe("detector", settings={"detector": name}, work=_detector)
+
+
 PATTERNS: dict[str, tuple[str, Recipe]] = {
     "convnet_w<width>": (r"convnet_w(?P<width>[1-9][0-9]*)", Recipe("convnet", work=convolutions(2))),
+    "cell_w<width>d<depth>": (
+        r"cell_w(?P<width>[1-9][0-9]*)d(?P<depth>[1-9][0-9]*)",
+        Recipe("cell", work=cells),
+    ),
     "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9][0-9]*)", Recipe("convnet1d", SERIES, work=convolutions(1))),
     "mlp_w<width>": (r"mlp_w(?P<width>[1-9][0-9]*)", Recipe("mlp", VECTOR, work=dense)),
     "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net", work=timm)),
@@ -112,6 +134,10 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
         r"hash(?P<bits>[0-9]+)_(?P<form>linear|mlp):(?P<net>.+)",
         Recipe("hashing", work=_within),
     ),
+    **{
+        f"{name}_<pyramid>:<net>": (rf"{name}_(?:{PYRAMID}:)?(?P<net>.+)", _one_stage(name))
+        for name in ("fcos", "retinanet")
+    },
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
 
@@ -151,7 +177,8 @@ def _own_recipe(net: str) -> Recipe | None:
         return ZOO[net]
     for expression, found in PATTERNS.values():
         if match := re.fullmatch(expression, net):
-            settings = {key: int(value) if value.isdecimal() else value for key, value in match.groupdict().items()}
+            given = {key: value for key, value in match.groupdict().items() if value is not None}
+            settings = {key: int(value) if value.isdecimal() else value for key, value in given.items()}
             made = replace(found, settings={**found.settings, **settings})
             return made if made.within is None else replace(made, axes=recipe(made.within).axes)
     return None

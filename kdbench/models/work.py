@@ -61,3 +61,25 @@ def convolutions(axes: int) -> Work:
         return sum(kernel * inputs * outputs * places / less for inputs, outputs, less in stages) / 1e6
 
     return work
+
+
+def cells(shape: Shape, settings: Mapping[str, Any]) -> float:
+    """Work of a stem of stride 2 and four stages of basic blocks, of widths w, 2w, 4w and 8w at strides 4 to 32."""
+    width, depth, places = settings["width"], settings["depth"], float(prod(shape[1:]))
+    found, inputs = 9 * shape[0] * width * places / 4, width
+    for stage in range(4):
+        outputs = width * 2**stage
+        first = 10 * inputs * outputs + 9 * outputs**2
+        found += (first + 18 * (depth - 1) * outputs**2) * places / 4 ** (stage + 2)
+        inputs = outputs
+    return found / 1e6
+
+
+def heads(shape: Shape, settings: Mapping[str, Any]) -> float:
+    """Work of a one-stage detector's pyramid and head, their last layers apart."""
+    channels, depth = settings.get("channels", 256), settings.get("depth", 4)
+    stride, found = settings.get("finest", 8), 0.0
+    while stride <= settings.get("coarsest", 128):
+        found += 9 * channels**2 * (1 + 2 * depth) * prod(shape[1:]) / stride**2
+        stride *= 2
+    return found / 1e6

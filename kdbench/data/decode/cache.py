@@ -106,10 +106,13 @@ def wanted(spec: SetSpec) -> dict[str, Any]:
 
 def decoding(spec: SetSpec) -> dict[str, Any]:
     """What decides the arrays beside the files; normalisation does not."""
-    body = spec.model_dump(mode="json", include={"inputs", "label", "target", "id", "parts"})
+    later = {key for key in ("objects", "only") if getattr(spec, key)}
+    body = spec.model_dump(mode="json", include={"inputs", "label", "target", "id", "parts", *later})
     for given in body["inputs"].values():
         for key in ("mean", "std", "frame", "resize", *(["channels"] if given["kind"] == "picture" else [])):
             given.pop(key, None)
+        if given.get("fit") == "exact":
+            del given["fit"]
     if body["label"] is not None and body["label"]["names"] is None:
         del body["label"]["names"]
     split = {"test_every": spec.test_every} if spec.test_every is not None else {}

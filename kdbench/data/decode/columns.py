@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from kdbench.base.errors import UserError
 from kdbench.data.decode import video
@@ -62,11 +63,15 @@ class Writer:
         given: the input.
         base: path without suffix.
         rows: at most this many.
+
+    Attributes:
+        came: (height, width) of the picture added last, as it came.
     """
 
     def __init__(self, given: Input, base: Path, rows: int) -> None:
         self.given = given
         self.jpeg = False
+        self.came = (0, 0)
         self.dense = None if isinstance(given, PictureInput | ClipInput) else Dense(base, rows, *_layout(given))
         self._base = base
         self._blob = None if self.dense is not None else base.with_name(base.name + ".bin").open("wb")
@@ -124,13 +129,17 @@ class Writer:
                 f"{where}: a {channels}-channel picture ({picture.mode}), {given.channels} channels expected"
             )
         height, width = height_width(given.size)
-        if picture.size != (width, height):
+        self.came = (picture.height, picture.width)
+        if picture.size != (width, height) and given.fit == "exact":
             found = "x".join(map(str, picture.size))
             raise UserError(
                 f"{where}: a picture of {found} pixels, {width}x{height} expected; `kind: picture` reads any size"
             )
         try:
-            pixels = np.asarray(picture.convert(mode))
+            picture = picture.convert(mode)
+            if picture.size != (width, height):
+                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+            pixels = np.asarray(picture)
         except UNREADABLE as error:
             raise damaged(where, error) from error
         return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), jpeg

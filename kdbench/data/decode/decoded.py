@@ -22,7 +22,8 @@ from kdbench.data.decode.cache import FACTS, Decoded
 from kdbench.data.decode.classfolders import differing, some
 from kdbench.data.decode.classnames import class_names
 from kdbench.data.decode.columns import Writer
-from kdbench.data.decode.inputs import SoundInput
+from kdbench.data.decode.inputs import ImageInput, Size, SoundInput
+from kdbench.data.decode.objects import ObjectsWriter
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import PART_NAMES, Part, SetSpec
 from kdbench.data.decode.table import Table, is_text, share
@@ -91,7 +92,8 @@ def _made(spec: SetSpec, parts: Mapping[Part, Table], place: Place, origin: str)
             left.unlink()
         rows_of = {part: decode_part(spec, part, table, path, place) for part, table in parts.items()}
         _distinct(spec, rows_of)
-        _every_class(spec, parts, {part: np.load(path / f"{part}.y.npy") for part in parts}, place)
+        if spec.label is not None:
+            _every_class(spec, parts, {part: np.load(path / f"{part}.y.npy") for part in parts}, place)
         own = ("digests", "ids", "inputs")
         facts = {part: {k: v for k, v in found.items() if k not in own} for part, found in rows_of.items()}
         both = [digest for part in PART_NAMES for digest in rows_of[part]["digests"]]
@@ -145,6 +147,7 @@ def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pla
         raise UserError(f"{table.name}: the {part} part is empty")
     columns = _columns(spec, table)
     writers = {name: Writer(given, folder / f"{part}.{name}", table.count) for name, given in spec.inputs.items()}
+    objects = ObjectsWriter(spec.objects, _size(spec)) if spec.objects is not None else None
     aims: list[int | float] = []
     digests: list[bytes] = []
     inputs: list[bytes] = []
@@ -154,7 +157,7 @@ def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pla
         (folder / cache.names_of(part)).open("w", encoding="utf-8") as names,
     ):
         for at, row in table.read(columns):
-            aim = _aim(spec, row, at)
+            aim = _aim(spec, row, at) if _is_of(spec, row) else None
             if aim is not None:
                 if spec.id is not None:
                     _seen_once(spec.id, row[spec.id], at, ids)
@@ -164,6 +167,9 @@ def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pla
                     content = writer.add(row, at)
                     digest.update(content)
                     seen.update(content)
+                if objects is not None:
+                    (shown,) = writers.values()
+                    digest.update(objects.add(row[spec.aim], shown.came, at))
                 aims.append(aim)
                 digests.append(digest.digest())
                 inputs.append(seen.digest())
@@ -173,8 +179,11 @@ def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pla
         writer.close()
     if not aims:
         raise UserError(f"{table.name}: no row of the {part} part has a {next(iter(spec.columns))} in range")
-    y = np.asarray(aims, dtype=np.int64 if spec.label is not None else np.float32)
-    np.save(folder / f"{part}.y.npy", y)
+    y = np.asarray(aims, dtype=np.int64 if spec.target is None else np.float32)
+    if objects is not None:
+        objects.close(folder / f"{part}.y")
+    else:
+        np.save(folder / f"{part}.y.npy", y)
     return {
         "rows": len(y),
         "content": _together(digests),
@@ -227,8 +236,7 @@ def _same_classes(parts: Mapping[Part, Table]) -> None:
 
 def _every_class(spec: SetSpec, parts: Mapping[Part, Table], y: Mapping[Part, NDArray[Any]], place: Place) -> None:
     """Refuses a class that one part has and another has not; says how many have no row at all."""
-    if spec.label is None:
-        return
+    assert spec.label is not None
     names = parts["train"].classes or spec.label.names or [str(label) for label in range(spec.label.classes)]
     rows = {part: np.bincount(y[part], minlength=spec.label.classes) for part in parts}
     pairs: list[tuple[Part, Part]] = [(part, "train") for part in parts] + [("train", part) for part in parts]
@@ -261,7 +269,9 @@ def _typed(spec: SetSpec) -> list[tuple[str, Any, str]]:
 
 
 def _aim(spec: SetSpec, row: dict[str, Any], at: str) -> int | float | None:
-    """The row's label or target; None for a row that is left out."""
+    """The row's label or target; None for a row that is left out, 0 of a row of objects, which come by themselves."""
+    if spec.objects is not None:
+        return 0
     if spec.label is not None:
         label = row[spec.label.column]
         if spec.label.names is not None and isinstance(label, str):
@@ -286,6 +296,18 @@ def _aim(spec: SetSpec, row: dict[str, Any], at: str) -> int | float | None:
             return None
         raise UserError(f"{at}, column {spec.target.column!r}: {value} is not within {low:g} to {high:g}")
     return float(value)
+
+
+def _is_of(spec: SetSpec, row: dict[str, Any]) -> bool:
+    """Whether a row of the files is one of the set."""
+    return all(row[column] == value for column, value in spec.only.items())
+
+
+def _size(spec: SetSpec) -> Size:
+    """Of the one input of pictures."""
+    (given,) = spec.inputs.values()
+    assert isinstance(given, ImageInput)
+    return given.size
 
 
 def _seen_once(column: str, value: Any, at: str, ids: dict[Any, str]) -> None:

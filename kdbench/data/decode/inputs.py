@@ -52,17 +52,22 @@ class ImageInput(_Input):
 
     ``channels``: 1 for grey, 3 for RGB, which is what is taken where nothing is said. ``convert`` allows pictures of
     another mode, which are brought to this one; otherwise they are an error. ``white`` is the value of white in grey
-    pictures of more than 8 bits, 65535 where it is not given.
+    pictures of more than 8 bits, 65535 where it is not given. ``fit: scale`` brings whole pictures of any size and
+    shape to ``size``, bilinear; otherwise another size is an error.
     """
 
     kind: Literal["image"]
     column: Column
     size: Size
+    fit: Literal["exact", "scale"] = "exact"
     channels: Literal[1, 3] = 3
     convert: bool = False
     white: float | None = Field(default=None, gt=0)
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def made(self) -> dict[str, Any]:
+        return {} if self.fit == "exact" else {"fit": self.fit, "size": list(height_width(self.size))}
 
     @model_validator(mode="after")
     def _normalised(self) -> ImageInput:

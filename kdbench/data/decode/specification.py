@@ -62,6 +62,28 @@ class Target(_Model):
         return self
 
 
+class ObjectsColumn(_Model):
+    """Boxes and classes of a picture's objects, see :mod:`kdbench.data.decode.objects`.
+
+    Attributes:
+        boxes: ``xywh`` as COCO writes them, or ``xyxy``; in pixels of the picture as it came.
+        classes: their names, in the order of their numbers.
+        bbox, category: what boxes and classes are called.
+    """
+
+    column: Column
+    boxes: Literal["xywh", "xyxy"] = "xywh"
+    classes: list[Column] = Field(min_length=1)
+    bbox: Column = "bbox"
+    category: Column = "category"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ObjectsColumn:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes have a name twice")
+        return self
+
+
 class Hub(_Model):
     """A data set of the model hub, loaded through `datasets`; ``gated`` ones need the user's own token."""
 
@@ -120,6 +142,7 @@ class SetSpec(_Model):
         test_every: where both parts have one name, so that it holds all rows: one in so many of each class, or of a
             regression's rows, is a test row, drawn with a fixed seed.
         inputs: input name to column.
+        only: column to the one value of it that rows of the set have; other rows of the files are left out.
         id: a column whose values must differ.
         identity: of the official data.
         copies: known copies, by what is appended to the name: ``cifar10`` + ``jpeg`` is ``cifar10-jpeg``.
@@ -137,6 +160,8 @@ class SetSpec(_Model):
     inputs: dict[Slug, Input] = Field(min_length=1)
     label: Label | None = None
     target: Target | None = None
+    objects: ObjectsColumn | None = None
+    only: dict[Column, int | str] = {}
     id: Column | None = None
     properties: list[Slug] = []
     licence: Text
@@ -148,8 +173,10 @@ class SetSpec(_Model):
 
     @model_validator(mode="after")
     def _one_aim(self) -> SetSpec:
-        if (self.label is None) == (self.target is None):
-            raise ValueError("a data set has either label or target")
+        if sum(aim is not None for aim in (self.label, self.target, self.objects)) != 1:
+            raise ValueError("a data set has one of label, target and objects")
+        if self.objects is not None and [one.kind for one in self.inputs.values()] != ["image"]:
+            raise ValueError("objects are of one input of kind image, and of no other input")
         if set(self.parts) - {"val"} != set(PART_NAMES):
             raise ValueError("parts are train and test, and val where there are validation rows")
         taken = {*self.parts["train"], *self.parts["test"]}
@@ -171,6 +198,13 @@ class SetSpec(_Model):
         return self.hub is None and not self.copies and self.identity == Identity()
 
     @property
+    def classes(self) -> int:
+        """How many, 1 of a regression."""
+        if self.objects is not None:
+            return len(self.objects.classes)
+        return self.label.classes if self.label is not None else 1
+
+    @property
     def columns(self) -> dict[str, str]:
         """Column name to what it must hold, for messages."""
         words = {
@@ -184,14 +218,17 @@ class SetSpec(_Model):
             found[self.label.column] = "names of classes" if named else f"0 to {self.label.classes - 1}"
         if self.target is not None:
             found[self.target.column] = f"{self.target.range[0]:g} to {self.target.range[1]:g}"
+        if self.objects is not None:
+            found[self.objects.column] = "boxes and classes of objects"
+        found |= {column: f"{value!r} in the rows of the set" for column, value in self.only.items()}
         if self.id is not None:
             found[self.id] = "distinct values"
         return found
 
     @property
     def aim(self) -> str:
-        """Column of the label or target."""
-        aim = self.label if self.label is not None else self.target
+        """Column of the label, target or objects."""
+        aim = self.label or self.target or self.objects
         assert aim is not None
         return aim.column
 

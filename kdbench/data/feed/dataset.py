@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdbench.base.errors import UserError
@@ -202,13 +203,15 @@ class Dataset:
         return sha256(canonical_json(facts))
 
     def subset(self, rule: Subset | None, seed: int) -> Dataset:
-        """The training rows a subset rule draws, stratified by class.
+        """The training rows a subset rule draws, stratified by class; of ``rows`` whatever they hold.
 
         Raises:
-            UserError: a class has fewer rows than asked for, or the task has no classes.
+            UserError: a class, or the part, has fewer rows than asked for, or the task has no classes.
         """
         if rule is None:
             return self
+        if rule.rows is not None:
+            return self._drawn(self._some(rule.rows, seed if rule.seed is None else rule.seed))
         if self.label_range is not None:
             raise UserError(f"data.subset: {self.name} has no classes to draw from; remove data.subset")
         generator = np.random.default_rng(derive(seed if rule.seed is None else rule.seed, "subset"))
@@ -226,7 +229,17 @@ class Dataset:
                     "are asked for; change data.subset"
                 )
             chosen.append(generator.permutation(rows)[:count])
-        index = np.sort(np.concatenate(chosen))
+        return self._drawn(np.concatenate(chosen))
+
+    def _some(self, count: int, seed: int) -> NDArray[np.int64]:
+        """Numbers of so many training rows."""
+        if count > (there := len(self.train.y)):
+            raise UserError(f"data.subset: {self.name} has {there} training rows, {count} are asked for")
+        return np.random.default_rng(derive(seed, "subset")).permutation(there)[:count]
+
+    def _drawn(self, rows: NDArray[np.int64]) -> Dataset:
+        """The training rows of some numbers, in order."""
+        index = np.sort(rows)
         return replace(
             self,
             train=select(self.train, torch.from_numpy(index)),

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from kdbench.base.errors import UserError
-from kdbench.contract import Rows
+from kdbench.contract import Objects, Rows
 from kdbench.data.decode.cache import Decoded, names_of
 from kdbench.data.decode.decoded import decode
 from kdbench.data.decode.identity import MINE, identify
 from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, VectorInput
+from kdbench.data.decode.objects import ARRAYS
 from kdbench.data.decode.options import parse
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import SetSpec, set_names, set_spec
@@ -95,7 +96,7 @@ def load(spec: SetSpec, options: dict[str, Any], place: Place) -> Dataset:
         name=name,
         train=rows_of(spec, decoded, "train"),
         test=rows_of(spec, decoded, given.score),
-        classes=spec.label.classes if spec.label is not None else 1,
+        classes=spec.classes,
         transforms=transforms,
         derived=derived,
         shows=shows,
@@ -120,6 +121,9 @@ def _first(data: Dataset, keep: First) -> Dataset:
     Raises:
         UserError: a class has fewer.
     """
+
+    if not isinstance(data.train.y, Tensor):
+        raise UserError(f"data.options.first: {data.name} has no classes of rows; remove it, or write data.subset.rows")
 
     def some(part: str, rows: Rows, count: int) -> Rows:
         groups = [rows.y == label for label in range(data.classes)] if data.label_range is None else [rows.y == rows.y]
@@ -151,6 +155,8 @@ def one_frame(clip: Tensor, rng: torch.Generator | None) -> Tensor:
 
 def _class_names(spec: SetSpec, decoded: Decoded) -> tuple[str, ...] | None:
     """Those that the data tell, if each class has one of its own."""
+    if spec.objects is not None:
+        return tuple(spec.objects.classes)
     if spec.label is None:
         return None
     names = spec.label.names or decoded.facts.get("classes")
@@ -161,7 +167,15 @@ def rows_of(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
     """The rows of a decoded part."""
     digest = decoded.facts["parts"][part]["ordered"]
     columns: dict[str, Any] = {name: column(given, decoded, part, name, digest) for name, given in spec.inputs.items()}
+    if spec.objects is not None:
+        return Rows(columns, _objects(decoded, part))
     return Rows(columns, torch.from_numpy(np.array(decoded.array(part, "y"))))
+
+
+def _objects(decoded: Decoded, part: str) -> Objects:
+    """Those of a decoded part; without crowds where there are none."""
+    held = {name: torch.from_numpy(np.array(decoded.array(part, f"y.{name}"))) for name in ARRAYS}
+    return Objects(**held if held["ignore"].any() else {**held, "ignore": None})
 
 
 def column(given: Input, decoded: Decoded, part: str, name: str, digest: str) -> Tensor | Stored:

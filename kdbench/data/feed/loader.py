@@ -15,9 +15,10 @@ from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import generator
-from kdbench.contract import Batch, Partners, Rows, Views
+from kdbench.contract import Batch, NotApplicable, Objects, Partners, Rows, Views
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Alike, Dataset, device_of
+from kdbench.data.feed.moved import Moves, moves
 from kdbench.data.feed.stored import Stored
 from kdbench.data.feed.stream import HostDraw, Order, Stream, default_workers
 from kdbench.devices import backends
@@ -66,7 +67,8 @@ class Loader:
         self.device = device_of(rows.y)
         viewed = [name for name in (*rows.x, *data.derived) if views is not None and data.alike(views.input, name)]
         self._viewed = frozenset(viewed)
-        chosen = augmentation(augment)
+        self._moves: Moves | None = moves(augment) if isinstance(rows.y, Objects) else None
+        chosen = augmentation(augment if self._moves is None else ())
         self.augment = chosen.without(views.replaces if views is not None else ())
         rest = len(rows.y) % self.batch
         partial = rest if rest >= max(1, drop_below) else 0
@@ -81,6 +83,8 @@ class Loader:
         columns = {name: rows.x[name] for name in self._host}
         draw = HostDraw(columns, self._order, chosen.least, self._host_views, {n: data.leader(n) for n in columns})
         pins = backends.of(self.device).pins
+        if self._moves is not None:
+            self._require_one_picture()
         self._stream = Stream(draw, default_workers() if workers is None else workers, pins) if self._host else None
         # Rows that no augmentation touches are normalised once instead of at every draw.
         still = {name: x for name, x in rows.x.items() if not self._is_touched(name)}
@@ -99,8 +103,19 @@ class Loader:
         """Whether a stage's views are of this input, or of another that shows the same picture."""
         return name in self._viewed
 
+    def _require_one_picture(self) -> None:
+        """Boxes belong to one picture, and move with it."""
+        pictures = [name for name, x in self.rows.x.items() if isinstance(x, Stored) or _is_pixels(x)]
+        if self._host or len(pictures) != 1 or self.data.derived:
+            raise UserError(
+                "pictures with objects are held as pixels (`kind: image`), one input for student and teachers; here "
+                f"are {', '.join([*self.rows.x, *self.data.derived])}"
+            )
+        if self.views is not None and self.views.where == "raw":
+            raise NotApplicable("it makes views of raw pixels, whose objects would not move with them")
+
     def _is_touched(self, name: str) -> bool:
-        drawn = _is_pixels(self.rows.x[name]) and bool(self.augment)
+        drawn = _is_pixels(self.rows.x[name]) and bool(self.augment or self._moves)
         return name in self._host or self._is_viewed(name) or drawn
 
     def _index(self, number: int) -> Tensor:
@@ -117,6 +132,11 @@ class Loader:
         if self._stream is not None:
             raw |= {name: x.to(self.device, non_blocking=True) for name, x in self._stream.get(number).items()}
         rng = generator(self.device, self.seed, "augment", self.stage, number) if raw else _NO_DRAWS
+        y = self.rows.y[index]
+        if self._moves:
+            for name in raw:
+                for move in self._moves:
+                    raw[name], y = move(raw[name], y, rng)
         alike = Alike(self.data, rng)
         moved = {name: self._augmented(name, values, alike.draws(name) or rng) for name, values in raw.items()}
         x, present = self.data.finish(moved, rng)
@@ -130,7 +150,7 @@ class Loader:
             present[name] = mask[index]
         present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
         x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}
-        return Batch(x, self.rows.y[index].repeat(n_views), index.repeat(n_views), self.n_views, present)
+        return Batch(x, y.repeat(n_views), index.repeat(n_views), self.n_views, present)
 
     def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
         """Raw rows after views of raw pixels and augmentation; inputs of different pictures get draws of their own."""
@@ -159,7 +179,7 @@ def _repeat(rows: Tensor, times: int) -> Tensor:
 
 
 class RawInOrder:
-    """Raw rows in order, as (row numbers, rows), in batches of at most 64 where they are stored.
+    """Raw rows in order, as (row numbers, rows), in batches of at most 64 where they are stored or hold objects.
 
     Attributes:
         stored: inputs that are read from disk.
@@ -169,7 +189,7 @@ class RawInOrder:
         self._rows = rows
         self.stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
         self._workers = default_workers() if workers is None else workers
-        size = min(batch, 64) if self.stored else batch
+        size = min(batch, 64) if self.stored or isinstance(rows.y, Objects) else batch
         self._parts = torch.arange(len(rows.y), device=device_of(rows.y)).split(size)
 
     def __len__(self) -> int:

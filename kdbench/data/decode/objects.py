@@ -1,0 +1,150 @@
+"""Objects of a picture's row: boxes, classes, areas and crowds, checked and packed.
+
+A row holds them as `datasets` writes COCO's: a mapping of lists (``bbox``, ``category``, ``area``, ``iscrowd``), or a
+list of mappings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.base.errors import UserError, nearest
+from kdbench.data.decode.inputs import Size, height_width
+from kdbench.data.decode.specification import ObjectsColumn
+
+ARRAYS = ("boxes", "labels", "counts", "sizes", "ignore", "area", "origin")
+"""Of a decoded part, ``<part>.y.<name>.npy``: fields of :class:`kdbench.contract.Objects`."""
+SLACK = 1.0
+"""Pixels by which a box may stick out of its picture, as rounded coordinates do; it is cut."""
+
+
+class ObjectsWriter:
+    """Packs the objects of one row after the other.
+
+    Args:
+        given: the column.
+        size: that pictures are brought to.
+    """
+
+    def __init__(self, given: ObjectsColumn, size: Size) -> None:
+        self.given = given
+        self._size = height_width(size)
+        self._boxes: list[list[float]] = []
+        self._labels: list[int] = []
+        self._crowds: list[bool] = []
+        self._areas: list[float] = []
+        self._counts: list[int] = []
+        self._came: list[tuple[int, int]] = []
+
+    def add(self, value: Any, came: tuple[int, int], at: str) -> bytes:
+        """Appends a row's objects, none where it has none.
+
+        Args:
+            came: height and width of the picture as it came.
+            at: file and row, for messages.
+
+        Returns:
+            What identifies them.
+
+        Raises:
+            UserError: a box outside its picture or without area, a class that there is not, lists of unequal lengths.
+        """
+        where = f"{at}, column {self.given.column!r}"
+        entries = _entries(value, self.given, where)
+        content: list[Any] = []
+        for number, entry in enumerate(entries):
+            here = f"{where}, object {number}"
+            box = self._box(entry[self.given.bbox], came, here)
+            label = self._label(entry[self.given.category], here)
+            area = entry.get("area")
+            area = (box[2] - box[0]) * (box[3] - box[1]) if area is None else float(area)
+            crowd = bool(entry.get("iscrowd") or False)
+            scale = (self._size[1] / came[1], self._size[0] / came[0])
+            self._boxes.append([box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]])
+            self._labels.append(label)
+            self._areas.append(area)
+            self._crowds.append(crowd)
+            content.append([label, *box, area, crowd])
+        self._counts.append(len(entries))
+        self._came.append(came)
+        return repr(content).encode()
+
+    def _box(self, value: Any, came: tuple[int, int], here: str) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 in pixels of the picture as it came."""
+        try:
+            one, two, three, four = (float(side) for side in value)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{here}: a box of four numbers is expected, found {value!r}") from error
+        if not all(map(math.isfinite, (one, two, three, four))):
+            raise UserError(f"{here}: box {value!r} holds a number that is not finite")
+        if self.given.boxes == "xywh":
+            three, four = one + three, two + four
+        height, width = came
+        said = ", ".join(f"{side:g}" for side in (one, two, three, four))
+        if three <= one or four <= two:
+            raise UserError(
+                f"{here}: box ({said}) as x0, y0, x1, y1 has no area; leave it out, or change `boxes: "
+                f"{self.given.boxes}` of the set"
+            )
+        if one < -SLACK or two < -SLACK or three > width + SLACK or four > height + SLACK:
+            raise UserError(f"{here}: box ({said}) as x0, y0, x1, y1 lies outside its picture of {width}x{height}")
+        cut = max(one, 0.0), max(two, 0.0), min(three, float(width)), min(four, float(height))
+        if cut[2] <= cut[0] or cut[3] <= cut[1]:
+            raise UserError(f"{here}: box ({said}) as x0, y0, x1, y1 lies outside its picture of {width}x{height}")
+        return cut
+
+    def _label(self, value: Any, here: str) -> int:
+        names = self.given.classes
+        if isinstance(value, str):
+            if value not in names:
+                raise UserError(f"{here}: {value!r} is no class of the set{nearest(value, names)}")
+            return names.index(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(names):
+            raise UserError(f"{here}: class {value!r} is not one of 0 to {len(names) - 1}")
+        return value
+
+    def close(self, base: Path) -> str:
+        """Writes ``<base>.<name>.npy``; the digest's part of the labels."""
+        came = np.asarray(self._came, dtype=np.float32).reshape(-1, 2)
+        arrays: dict[str, NDArray[Any]] = {
+            "boxes": np.asarray(self._boxes, dtype=np.float32).reshape(-1, 4),
+            "labels": np.asarray(self._labels, dtype=np.int64),
+            "counts": np.asarray(self._counts, dtype=np.int64),
+            "sizes": np.tile(np.asarray(self._size, dtype=np.float32), (len(came), 1)),
+            "ignore": np.asarray(self._crowds, dtype=bool),
+            "area": np.asarray(self._areas, dtype=np.float32),
+            "origin": came,
+        }
+        for name, array in arrays.items():
+            np.save(base.with_name(f"{base.name}.{name}.npy"), array)
+        return str(len(self._labels))
+
+
+def _entries(value: Any, given: ObjectsColumn, where: str) -> list[Mapping[str, Any]]:
+    """One mapping an object."""
+    needed = (given.bbox, given.category)
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        if missing := [name for name in needed if name not in value]:
+            raise UserError(
+                f"{where}: objects without {missing[0]!r}{nearest(missing[0], value)}; there are {', '.join(value)}"
+            )
+        lists = {name: many for name, many in value.items() if isinstance(many, Sequence) and not isinstance(many, str)}
+        lengths = {name: len(lists.get(name, ())) for name in (*needed, *({"area", "iscrowd"} & lists.keys()))}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{count} {name}" for name, count in lengths.items())
+            raise UserError(f"{where}: objects have {told}; as many of each are expected")
+        return [{name: lists[name][place] for name in lengths} for place in range(lengths[given.bbox])]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise UserError(f"{where}: a list of objects is expected, found {type(value).__name__}")
+    for number, entry in enumerate(value):
+        if missing := [name for name in needed if not isinstance(entry, Mapping) or name not in entry]:
+            raise UserError(f"{where}, object {number}: without {missing[0]!r}")
+    return list(value)

@@ -1,0 +1,258 @@
+"""Object detection: boxes and classes of any number a picture; networks give detections, scored by COCO's AP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdbench.base.errors import nearest
+from kdbench.kinds.base import Evidence, Kind, Metric, Scaling, Tiny
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdbench.contract import Batch, Dense, Objects, Out, Rows
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How detections are made of a head's output and counted; a task states its own in ``score.rules``.
+
+    Attributes:
+        detections: of a picture, those of the highest scores, in the answer and in AP.
+        threshold: score from which a candidate counts.
+        nms: overlap above which the lower of two boxes of one class is left out.
+        candidates: of a level before that, those of the highest scores.
+        areas: where small objects end and large ones begin, in square pixels of the picture as it came.
+    """
+
+    detections: int = 100
+    threshold: float = 0.05
+    nms: float = 0.5
+    candidates: int = 1000
+    areas: tuple[float, float] = (32.0**2, 96.0**2)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Rules:
+        """Rules of a task.
+
+        Raises:
+            ValueError: one is unknown or has a value that it cannot have.
+        """
+        known = [one.name for one in fields(cls)]
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"score.rules: unknown rule {unknown[0]!r}{nearest(unknown[0], known)}")
+        made = {**asdict(cls()), **given}
+        for name in ("detections", "candidates"):
+            if not isinstance(made[name], int) or made[name] < 1:
+                raise ValueError(f"score.rules.{name}: a whole number of at least 1 is expected, not {made[name]!r}")
+        for name in ("threshold", "nms"):
+            if not isinstance(made[name], int | float) or not 0 <= made[name] <= 1:
+                raise ValueError(f"score.rules.{name}: a number from 0 to 1 is expected, not {made[name]!r}")
+        areas = made["areas"]
+        numbers = isinstance(areas, list | tuple) and len(areas) == 2 and all(isinstance(a, int | float) for a in areas)
+        if not numbers or not 0 < areas[0] < areas[1]:
+            raise ValueError(f"score.rules.areas: two areas that rise are expected, not {areas!r}")
+        return cls(**{**made, "areas": (float(areas[0]), float(areas[1]))})
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections of pictures in order, each picture's by falling score.
+
+    Attributes:
+        boxes: (D, 4) x0, y0, x1, y1 in pixels of the pictures as they came.
+        scores, labels: (D,).
+        counts: (N,) how many each picture has.
+        classes: that there are.
+        rules: they were made and are counted by.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    counts: Tensor
+    classes: int
+    rules: Rules
+    _known: list[tuple[Objects, dict[str, float]]] = field(default_factory=list, repr=False, compare=False)
+
+    def measured(self, truth: Objects) -> dict[str, float]:
+        """COCO's values in percent, NaN where no object is there; evaluated once."""
+        if not self._known or self._known[0][0] is not truth:
+            self._known[:] = [(truth, {name: 100 * value for name, value in self._measured(truth).items()})]
+        return self._known[0][1]
+
+    def _measured(self, truth: Objects) -> dict[str, float]:
+        import torch
+
+        from kdbench.stats.coco import Boxes, average_precision
+
+        wanted = as_it_came(truth.boxes, truth)
+        area = (wanted[:, 2:] - wanted[:, :2]).prod(1) if truth.area is None else truth.area
+        ignore = torch.zeros_like(truth.labels, dtype=torch.bool) if truth.ignore is None else truth.ignore
+        image = torch.arange(len(self.counts), device=self.counts.device).repeat_interleave(self.counts)
+
+        def arrays(*tensors: Tensor) -> list[Any]:
+            return [tensor.detach().cpu().double().numpy() if tensor.is_floating_point() else tensor.cpu().numpy()
+                    for tensor in tensors]  # fmt: skip
+
+        return average_precision(
+            Boxes(*arrays(self.boxes, self.labels, image)),
+            arrays(self.scores)[0],
+            Boxes(*arrays(wanted, truth.labels, truth.image)),
+            arrays(area)[0],
+            arrays(ignore)[0],
+            images=len(truth),
+            classes=self.classes,
+            most=self.rules.detections,
+            bounds=self.rules.areas,
+        )
+
+
+def as_it_came(boxes: Tensor, of: Objects, image: Tensor | None = None) -> Tensor:
+    """Boxes of the network's input in pixels of the pictures as they came; ``image``: (M,) rows, the objects' own."""
+    if of.origin is None:
+        return boxes
+    scale = (of.origin / of.sizes)[of.image if image is None else image]
+    return boxes * scale.flip(1).repeat(1, 2)
+
+
+def detected(dense: Dense, sizes: Tensor, rules: Rules) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Boxes, scores and classes of each picture's detections, in pixels of the network's input.
+
+    Of each level the candidates of the highest scores are decoded and cut to the picture; of all levels together,
+    class by class, the lower of two boxes that overlap is left out. Equal scores are ordered by level, cell and class.
+
+    Args:
+        sizes: (N, 2) height and width of the pictures.
+    """
+    import torch
+    from torchvision.ops import batched_nms
+
+    assert dense.decode is not None
+    levels = []
+    for number, logits in enumerate(dense.cls):
+        chances = logits.sigmoid()
+        if dense.has("quality"):
+            chances = (chances * dense.quality[number].sigmoid()[..., None]).sqrt()
+        levels.append(chances)
+    found: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+    for picture in range(len(sizes)):
+        parts = []
+        height, width = sizes[picture].unbind()
+        for chances, box, anchors in zip(levels, dense.box, dense.anchors, strict=True):
+            scores = chances[picture].flatten()
+            place = torch.nonzero(scores > rules.threshold).squeeze(1)
+            best, order = scores[place].sort(descending=True, stable=True)
+            best, place = best[: rules.candidates], place[order[: rules.candidates]]
+            cell = place // chances.shape[-1]
+            boxes = dense.decode(box[picture][cell], anchors[cell])
+            x, y = boxes[:, 0::2].clamp(min=0).minimum(width), boxes[:, 1::2].clamp(min=0).minimum(height)
+            parts.append((torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1), best, place % chances.shape[-1]))
+        boxes, scores, labels = (torch.cat(one) for one in zip(*parts, strict=True))
+        kept = batched_nms(boxes, scores, labels, rules.nms)[: rules.detections]
+        for one, values in zip(found, (boxes, scores, labels), strict=True):
+            one.append(values[kept])
+    return found
+
+
+def _value(p: Evidence, name: str) -> Tensor:
+    import torch
+
+    return torch.tensor(p.output.measured(p.y)[name], dtype=torch.float64)
+
+
+def _metric(name: str, about: str, word: str) -> Metric:
+    return Metric(True, "%", about, partial(_value, name=name), high=100.0, word=word)
+
+
+def _inked(pixels: Tensor, digits: Tensor) -> Objects:
+    """Digits as objects: the box around a digit's ink."""
+    from kdbench.contract import Objects
+
+    pictures = []
+    for picture, digit in zip(pixels[:, 0], digits.tolist(), strict=True):
+        rows, columns = (picture.amax(axis).nonzero().squeeze(1) for axis in (1, 0))
+        pictures.append([[digit, int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]])
+    height, width = pixels.shape[-2:]
+    return Objects.of(pictures, (height, width))
+
+
+class Detection(Kind):
+    """Targets are :class:`Objects`; the loss is the detector's own, all its terms of weight 1.
+
+    Args:
+        rules: as a task states them.
+    """
+
+    name = "detection"
+    about = "boxes and classes of the objects of a picture"
+    metrics: ClassVar = {
+        "ap": _metric("ap", "COCO's average precision, overlaps .5 to .95", "AP"),
+        "ap50": _metric("ap50", "average precision at overlap .5", "AP50"),
+        "ap75": _metric("ap75", "average precision at overlap .75", "AP75"),
+        "ap_small": _metric("ap_small", "average precision of small objects", "AP small"),
+        "ap_medium": _metric("ap_medium", "average precision of objects of middle size", "AP medium"),
+        "ap_large": _metric("ap_large", "average precision of large objects", "AP large"),
+        "ar": _metric("ar", "average recall, overlaps .5 to .95", "AR"),
+    }
+    tiny = Tiny("ap", _inked, wraps="fcos_c8s2-4h1:")
+    lacks = frozenset({"logits", "emb", "code", "classifier", "tail"})
+    one_process = "its task's loss divides by the objects of a batch"
+    eager = "the number of objects differs from batch to batch, which no captured or compiled step can follow"
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+
+    def ruled(self, rules: Mapping[str, Any]) -> Kind:
+        return Detection(Rules.of(rules)) if rules else self
+
+    def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
+        from kdbench.contract import Objects
+
+        return None if isinstance(train.y, Objects) else "targets without boxes"
+
+    def unscorable(self, train: Rows, test: Rows, k: int | None) -> str | None:
+        counts = test.y.counts if test.y.ignore is None else test.y.keep(~test.y.ignore).counts
+        if not int(counts.sum()):
+            return "no test picture holds an object; change the data"
+        if (densest := int(counts.max())) > self.rules.detections:
+            return (
+                f"test picture {int(counts.argmax())} holds {densest} objects, and {self.rules.detections} detections "
+                f"of a picture count; raise score.rules.detections to {densest} or more"
+            )
+        return None
+
+    def loss(self, out: Out, batch: Batch) -> Tensor:
+        import torch
+
+        return torch.stack(list(out.dense.losses.values())).sum()
+
+    def answer(self, out: Out, batch: Batch, scaling: Scaling) -> Any:
+        import torch
+
+        boxes, scores, labels = detected(out.dense, batch.y.sizes, self.rules)
+        counts = torch.tensor([len(one) for one in boxes], device=batch.y.counts.device)
+        image = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+        classes = out.dense.cls[0].shape[-1]
+        came = as_it_came(torch.cat(boxes), batch.y, image)
+        return Detections(came, torch.cat(scores), torch.cat(labels), counts, classes, self.rules)
+
+    def joined(self, answers: Sequence[Any]) -> Any:
+        import torch
+
+        def together(name: str) -> Tensor:
+            return torch.cat([getattr(one, name) for one in answers])
+
+        boxes, scores, labels, counts = map(together, ("boxes", "scores", "labels", "counts"))
+        return Detections(boxes, scores, labels, counts, answers[0].classes, self.rules)
+
+    def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
+        """One evaluation gives all; of a size that no object has there is no value."""
+        return {name: value for name, value in super().score(names, evidence).items() if not math.isnan(value)}
+
+
+KIND = Detection()
