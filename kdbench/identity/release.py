@@ -12,7 +12,7 @@ from kdbench.identity import sourcecode
 from kdbench.specs import registry
 
 OWN = "kdbench.methods."
-SOME = {"<net>": "convnet_w8", "<head>": "linear"}
+SOME = {"<net>": "convnet_w8", "<head>": "linear", "<pyramid>": "c8s8-32"}
 """What may stand in a pattern's place where a number may not."""
 
 
