@@ -12,7 +12,7 @@ from kdbench import kinds
 from kdbench.contract import Network
 from kdbench.data.feed.loader import InOrder
 from kdbench.engine.task import Task, evaluating
-from kdbench.kinds.base import DATABASE, RETRIEVAL, TEACHER_DATABASE, Evidence
+from kdbench.kinds.base import DATABASE, RETRIEVAL, TEACHER_DATABASE, UNTRAINED, Evidence
 
 
 class Scorer:
@@ -30,6 +30,7 @@ class Scorer:
         self._teacher = next(iter((teachers or {}).values()), None)
         self._taught: Any = None
         self._taught_database: tuple[Any, Any] | None = None
+        self._untrained: tuple[Any, tuple[Any, Any]] | None = None
 
     @property
     def name(self) -> str:
@@ -62,6 +63,11 @@ class Scorer:
             if self._taught_database is None:
                 self._taught_database = self._database(self._teacher)
             evidence.teacher_database = self._taught_database
+        if UNTRAINED in reads:
+            if self._untrained is None:
+                blank = self.task.untrained()
+                self._untrained = (self.task.answers(blank, self.batches), self._database(blank))
+            evidence.untrained = self._untrained
         return self.task.score(names, evidence)
 
     def _database(self, net: nn.Module) -> tuple[Any, Any]:

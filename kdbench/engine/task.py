@@ -29,10 +29,13 @@ from kdbench.devices import backends
 from kdbench.engine import accelerate as arrange
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.kinds.base import Evidence
-from kdbench.models.weights import load_pruned, load_weights
+from kdbench.models.weights import Loaded, load_pruned, load_weights
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs.options import EAGER, EngineOptions
 from kdbench.specs.task import TaskSpec
+
+STUDENT_INIT = "student-init"
+"""The stream that the student's first weights are drawn from."""
 
 
 @contextmanager
@@ -295,21 +298,33 @@ class Task:
         or peers of equal weights would have nothing to teach each other.
         """
         first = self._peers == 0
-        stream = "student-init" if first else f"student-init-{self._peers}"
+        stream = STUDENT_INIT if first else f"{STUDENT_INIT}-{self._peers}"
         self._peers += 1
+        net, loaded = self._student(stream, features=not first)
+        if loaded is not None and first:
+            self.started_from = loaded.sha256
+            if loaded.said:
+                self._keeper.announce(loaded.said)
+        return arrange.student(net.to(self.device), self.options)
+
+    def untrained(self) -> Network:
+        """The first student once more, as it is before any training."""
+        return self._student(STUDENT_INIT, features=False)[0].to(self.device)
+
+    def _student(self, stream: str, features: bool) -> tuple[Network, Loaded | None]:
+        """A student drawn from a stream, and what is known of the weights that the task gives it.
+
+        Args:
+            features: of these the classifier's are left out.
+        """
         student = self.spec.pair.student
         with seeded(self.seed, stream):
             net = build_network(student.net, student.input, self.data)
-            if student.weights is not None:
-                if self._whole is not None:
-                    loaded = load_pruned(net, self._whole, features=not first)
-                else:
-                    loaded = load_weights(net, student.weights, features=not first)
-                if first:
-                    self.started_from = loaded.sha256
-                    if loaded.said:
-                        self._keeper.announce(loaded.said)
-        return arrange.student(net.to(self.device), self.options)
+            if student.weights is None:
+                return net, None
+            if self._whole is not None:
+                return net, load_pruned(net, self._whole, features=features)
+            return net, load_weights(net, student.weights, features=features)
 
     def build_net(self, net: str, input: str = "image") -> Network:
         """A network by name from stream ``net-<name>-k``, k counting those of this name."""

@@ -16,6 +16,8 @@ RETRIEVAL = frozenset({"emb", "gallery"})
 DATABASE, TEACHER_DATABASE = "database", "teacher_database"
 """Evidence of metrics that search what a network answers for the training rows."""
 DATABASES = frozenset({DATABASE, TEACHER_DATABASE})
+UNTRAINED = "untrained"
+"""Evidence of metrics that ask what the student was worth before it was trained."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,12 @@ class Metric:
         unit: None means the task's own unit.
         reads: evidence it reads beside ``output`` and ``y``: ``teacher`` (the first teacher's output), ``emb`` and
             ``gallery`` (embeddings of test and training rows), ``database`` and ``teacher_database`` (what the network
-            and the first teacher answer for all training rows).
+            and the first teacher answer for all training rows), ``untrained``.
         high: the largest value there is, None without one; the smallest is 0.
         share: a share of the test items in percent, so that their number alone tells its noise.
         chance: of the test rows' targets the value of the best answer that ignores the input; None where that has no
             meaning.
+        floor: another metric of the kind, that plain must beat for the task to be ranked by this one; "" for none.
         word: how people write its name; "" for the name itself.
         ranks: a task that scores it beside its primary metric is ranked by it a second time.
     """
@@ -43,6 +46,7 @@ class Metric:
     high: float | None = None
     share: bool = False
     chance: Callable[[Sequence[Any]], float] | None = None
+    floor: str = ""
     word: str = ""
     ranks: bool = False
 
@@ -75,6 +79,7 @@ class Evidence:
         gallery: (M, D) embeddings of the training rows and their (M,) targets, the set that retrieval searches.
         database: what the network answers for all M training rows, whatever subset it trained on, and their targets.
         teacher_database: the same of the first teacher.
+        untrained: ``output`` and ``database`` of the student as it was before training.
         k: how many of the first found count; None for all.
     """
 
@@ -85,6 +90,7 @@ class Evidence:
     gallery: tuple[Tensor, Tensor] | None = None
     database: tuple[Any, Any] | None = None
     teacher_database: tuple[Any, Any] | None = None
+    untrained: tuple[Any, tuple[Any, Any]] | None = None
     k: int | None = None
 
     def has(self, what: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdbench.kinds.base import DATABASE, TEACHER_DATABASE, Evidence, Kind, Metric, Scaling, Tiny
+from kdbench.kinds.contrastive import EPS, ONE_PROCESS, contrast, numbers, pairs, two_views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
 
 TEMPERATURE, KL_WEIGHT = 0.3, 0.001
 """Of CIBHash's loss, as its code sets them."""
-EPS = 1e-8
-
-
-def contrast(one: Tensor, other: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of two views' bits, 0-d, mean over both views' rows: a row's other view is told from all other rows.
-
-    Args:
-        one, other: (N, L) bits of the same rows.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    rows = F.normalize(torch.cat([one, other]), dim=1, eps=EPS)
-    scores = (rows @ rows.T / temperature).fill_diagonal_(-torch.inf)
-    return F.cross_entropy(scores, torch.arange(len(rows), device=rows.device).roll(len(one)))
 
 
 def divergence(one: Tensor, other: Tensor) -> Tensor:
@@ -46,10 +31,6 @@ def divergence(one: Tensor, other: Tensor) -> Tensor:
 
     p, q = one.sigmoid(), other.sigmoid()
     return (directed(p, q.detach()) + directed(q, p.detach())) / 2
-
-
-def _twice(pixels: Tensor, rng: Any) -> Tensor:
-    return pixels.expand(2, *pixels.shape)
 
 
 def _searched(p: Evidence, database: tuple[Any, Any] | None) -> Tensor:
@@ -92,13 +73,11 @@ class Hashing(Kind):
     }
     tiny = Tiny("map", lambda pixels, digits: digits, wraps="hash8:")
     lacks = frozenset({"classifier", "tail"})
-    one_process = "its task's loss compares the rows of a batch with one another"
+    one_process = ONE_PROCESS
 
     @property
     def views(self) -> Views | None:
-        from kdbench.contract import Views
-
-        return Views(2, _twice, "raw", anew=True)
+        return two_views()
 
     def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
         return "a number to predict" if label_range is not None else None
@@ -112,9 +91,7 @@ class Hashing(Kind):
         return None
 
     def scaled(self, y: Any, scaling: Scaling) -> Any:
-        import torch
-
-        return torch.arange(len(y), device=y.device)
+        return numbers(y)
 
     def loss(self, out: Out, batch: Batch) -> Tensor:
         """Mean over all pairs of views; a batch of one view is compared with itself."""
@@ -122,9 +99,8 @@ class Hashing(Kind):
 
         from kdbench.contract import bits
 
-        codes = [batch.unview(out.code)[view] for view in range(batch.views)]
-        pairs = list(combinations(codes, 2)) or [(codes[0], codes[0])]
-        terms = [contrast(bits(a), bits(b), TEMPERATURE) + KL_WEIGHT * divergence(a, b) for a, b in pairs]
+        two = pairs(out.code, batch)
+        terms = [contrast(bits(a), bits(b), TEMPERATURE) + KL_WEIGHT * divergence(a, b) for a, b in two]
         return torch.stack(terms).mean()
 
     def answer(self, out: Out, batch: Batch, scaling: Scaling) -> Any:

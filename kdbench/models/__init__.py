@@ -138,6 +138,7 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
         f"{name}_<pyramid>:<net>": (rf"{name}_(?:{PYRAMID}:)?(?P<net>.+)", _one_stage(name))
         for name in ("fcos", "retinanet")
     },
+    "project<width>:<net>": (r"project(?P<width>[0-9]+):(?P<net>.+)", Recipe("projecting", work=_within)),
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
 

@@ -180,13 +180,22 @@ def tasks(source: Source, catalogue: Catalogue) -> dict[tuple[str, int], TaskVer
     for name, version in [*seen, *registered]:
         newest[name] = max(version, newest.get(name, 0))
     return {
-        key: _task(key, seen.get(key), registered.get(key), newest[key[0]], source.data_rows.get(key))
+        key: _task(key, seen.get(key), registered.get(key), newest[key[0]], source)
         for key in sorted({*seen, *registered})
     }
 
 
+def _below_floor(source: Source, key: tuple[str, int], metric: str) -> str:
+    """Why a task tells nothing although its file ranks it: plain is not above its metric's floor; "" where it is."""
+    if (key, metric) not in source.floors:
+        return ""
+    score, floor = source.floors[key, metric]
+    better = score > floor if kinds.metrics()[metric].higher_is_better else score < floor
+    return "" if better else f"plain reaches {score:.2f}, no better than {kinds.metrics()[metric].floor}, {floor:.2f}"
+
+
 def _task(
-    key: tuple[str, int], row: IndexRow | None, spec: TaskSpec | None, newest: int, rows: int | None
+    key: tuple[str, int], row: IndexRow | None, spec: TaskSpec | None, newest: int, source: Source
 ) -> TaskVersion:
     if row is not None:
         kind, suite, ranked, baseline = row["kind"], row["suite"], row["ranked"], row["baseline"]
@@ -196,6 +205,9 @@ def _task(
         kind, suite, ranked, baseline = spec.kind, spec.suite, spec.ranked, spec.baseline
         metric, higher = spec.score.primary, spec.score.higher_is_better
         unit = kinds.metrics()[metric].unit or spec.score.unit
+    why_not = (spec.unranked_because or "") if spec else ""
+    if ranked and (below := _below_floor(source, key, metric)):
+        ranked, why_not = False, below
     return TaskVersion(
         name=key[0],
         version=key[1],
@@ -203,13 +215,13 @@ def _task(
         kind=kind,
         suite=suite,
         ranked=ranked,
-        unranked_because=(spec.unranked_because or "") if spec else "",
+        unranked_because=why_not,
         baseline=baseline,
         metric=metric,
         higher_is_better=higher,
         unit=unit,
         newest=key[1] == newest,
-        train_rows=rows,
+        train_rows=source.data_rows.get(key),
         spec=spec,
     )
 

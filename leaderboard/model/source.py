@@ -11,6 +11,7 @@ from kdbench import kinds
 from kdbench.index.store import Store
 from kdbench.records.files import Problem
 from kdbench.results.book import Book, Result
+from kdbench.specs.registry import PLAIN
 
 IndexRow = dict[str, Any]
 TaskKey = tuple[str, int]
@@ -31,6 +32,7 @@ class Source:
         settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
             the first run of every cell.
         also: metric to run id to value, of the metrics that rank a task a second time.
+        floors: metric's floor (``Metric.floor``) of a task and metric: means over plain's runs of both.
         skipped: files that are no valid record, and why.
     """
 
@@ -44,6 +46,7 @@ class Source:
     data_rows: dict[TaskKey, int]
     settings: dict[str, IndexRow]
     also: dict[str, dict[str, float]] = field(default_factory=dict)
+    floors: dict[tuple[TaskKey, str], tuple[float, float]] = field(default_factory=dict)
     skipped: tuple[Problem, ...] = field(default=())
 
 
@@ -57,6 +60,12 @@ SELECT task, task_version, max(n) AS n FROM (
     FROM (SELECT task, task_version, unnest((any_value(record)->'$.task.data')::JSON[]) AS d
           FROM runs GROUP BY task, task_version))
 WHERE split LIKE 'train%' GROUP BY task, task_version
+"""
+_FLOORS = """
+SELECT task, task_version, avg(((record->'$.metrics.last')->>?)::DOUBLE) AS score,
+    avg(((record->'$.metrics.last')->>?)::DOUBLE) AS floor
+FROM runs WHERE method = ? AND metric = ? AND status = 'ok' AND NOT smoke AND NOT custom
+GROUP BY task, task_version
 """
 
 
@@ -89,8 +98,20 @@ def read(store: Store) -> Source:
             for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in book.cells]])
         },
         also=dict(also),
+        floors=_floors(store),
         skipped=store.report.bad,
     )
+
+
+def _floors(store: Store) -> dict[tuple[TaskKey, str], tuple[float, float]]:
+    """Of every metric that has a floor: plain's mean score and mean floor on each task that reports both."""
+    found = {}
+    for name, metric in kinds.metrics().items():
+        if metric.floor:
+            for row in store.query(_FLOORS, [name, metric.floor, PLAIN, name]):
+                if row["floor"] is not None:
+                    found[(row["task"], row["task_version"]), name] = (row["score"], row["floor"])
+    return found
 
 
 def _by_run(rows: list[IndexRow]) -> dict[str, IndexRow]:

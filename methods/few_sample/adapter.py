@@ -114,10 +114,10 @@ class FewSample(Phased):
         """Fits the layer whose number the step has; the layers before it are fitted already."""
         pair = self.layers[at.step]
         parts = [self._moments(pair, rows) for rows in self.pictures.split(CHUNK)]
-        whole = Moments(*(sum(of) for of in zip(*parts, strict=True)))  # type: ignore[arg-type]
+        whole = Moments(*(sum(of) for of in zip(*parts, strict=True)))
         layer = fitted(whole)
-        weight = pair.own.conv.weight
-        weight.copy_(absorbed(weight, layer, norm_scale(pair.own.norm)))  # type: ignore[arg-type, operator]
+        weight: Tensor = pair.own.conv.weight  # type: ignore[assignment]
+        weight.copy_(absorbed(weight, layer, norm_scale(pair.own.norm)))  # type: ignore[arg-type]
         return {"residual": residual(whole, layer).to(weight.dtype)}
 
     def _moments(self, pair: Pair, rows: Tensor) -> Moments:

@@ -45,7 +45,7 @@ def concrete(name: str) -> str:
 
 LIBRARIES = {"torchvision:<name>", "hf:<id>"}
 """Looked at in test_models_hooked.py."""
-NAMES = [concrete(name) for name in models.own() if name not in LIBRARIES and not name.startswith("hash")]
+NAMES = [concrete(name) for name in models.own() if name not in LIBRARIES and "<net>" not in name]
 HEAVY = {n for n in models.ZOO if models.recipe(n).axes == models.IMAGE and n not in LIGHT} | {
     "r2plus1d_18",
     "r2plus1d_34",

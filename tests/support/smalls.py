@@ -27,6 +27,8 @@ ELSEWHERE = {
     "few_sample": "it fits weights of real layers",
     "brcd": "hashing",
     "hash_kd": "hashing",
+    "seed": "representation",
+    "compress": "representation",
 }
 """Methods that made-up outputs say nothing of, and why; each has a file of its own."""
 

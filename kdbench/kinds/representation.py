@@ -1,0 +1,167 @@
+"""Representations: training without labels, then a probe of the frozen embeddings that is no part of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdbench.base.yamlfile import describe
+from kdbench.kinds.base import DATABASE, UNTRAINED, Evidence, Kind, Metric, Scaling, Tiny
+from kdbench.kinds.contrastive import ONE_PROCESS, contrast, numbers, pairs, two_views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdbench.contract import Batch, Out, Rows, Views
+
+TEMPERATURE = 0.5
+"""Of SimCLR on CIFAR-10 (Chen et al., ICML 2020, appendix B.9)."""
+
+
+class Rules(BaseModel):
+    """A task's ``score.rules``.
+
+    Attributes:
+        labels: training rows of each class, the first in their order, that a probe on few labels sees.
+        penalty: half of it times the squared weights is added to a linear probe's mean cross-entropy.
+        neighbours: training rows that vote.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    labels: int = Field(default=10, ge=1)
+    penalty: float = Field(default=1e-3, gt=0)
+    neighbours: int = Field(default=20, ge=1)
+
+
+def _told(p: Evidence, found: Any, y: Any) -> Tensor:
+    import torch
+
+    return torch.tensor(100 * float((found == y).mean()), dtype=torch.float64)
+
+
+def _arrays(output: Any, database: tuple[Any, Any] | None, p: Evidence) -> Any:
+    assert database is not None
+    return (one.cpu().numpy() for one in (*database, output, p.y))
+
+
+def _linear(p: Evidence, rules: Rules) -> Tensor:
+    from kdbench.stats.probe import linear
+
+    rows, of_rows, queries, y = _arrays(p.output, p.database, p)
+    return _told(p, linear(rows, of_rows, queries, rules.penalty), y)
+
+
+def _few(p: Evidence, rules: Rules) -> Tensor:
+    from kdbench.stats.probe import first_of_each, linear
+
+    rows, of_rows, queries, y = _arrays(p.output, p.database, p)
+    chosen = first_of_each(of_rows, rules.labels)
+    return _told(p, linear(rows[chosen], of_rows[chosen], queries, rules.penalty), y)
+
+
+def _nearest(p: Evidence, rules: Rules) -> Tensor:
+    from kdbench.stats.probe import nearest
+
+    rows, of_rows, queries, y = _arrays(p.output, p.database, p)
+    return _told(p, nearest(rows, of_rows, queries, rules.neighbours), y)
+
+
+def _untrained(p: Evidence, rules: Rules, probe: Callable[[Evidence, Rules], Tensor]) -> Tensor:
+    """A probe of the student as it was before training."""
+    assert p.untrained is not None
+    output, database = p.untrained
+    return probe(Evidence(output, p.y, database=database), rules)
+
+
+def _most_frequent(y: Sequence[float]) -> float:
+    return 100 * max(Counter(y).values()) / len(y)
+
+
+def _share(about: str, fn: Callable[[Evidence], Tensor], word: str, reads: str = DATABASE, floor: str = "") -> Metric:
+    return Metric(
+        True, "%", about, fn, frozenset({reads}), 100.0, share=True, chance=_most_frequent, floor=floor, word=word
+    )  # fmt: skip
+
+
+def _metrics(rules: Rules) -> dict[str, Metric]:
+    before = "the same of the student before any training"
+    linear, few, nearest = (partial(probe, rules=rules) for probe in (_linear, _few, _nearest))
+    return {
+        "probe": _share(
+            "test items that a linear probe of all training rows tells", linear, "linear probe", floor="probe_untrained"
+        ),
+        "probe_few": _share(
+            "test items that a linear probe of a few rows of each class tells",
+            few,
+            "few labels",
+            floor="probe_few_untrained",
+        ),
+        "knn": _share("test items that their nearest training rows tell", nearest, "k-NN"),
+        "probe_untrained": _share(
+            before, partial(_untrained, rules=rules, probe=_linear), "linear probe, untrained", UNTRAINED
+        ),
+        "probe_few_untrained": _share(
+            before, partial(_untrained, rules=rules, probe=_few), "few labels, untrained", UNTRAINED
+        ),
+    }
+
+
+class Representation(Kind):
+    """Targets are classes and are read by the probe alone; training sees the rows' own numbers instead.
+
+    The loss is SimCLR's (Chen et al., ICML 2020) on two views of each row, each augmented by itself; nets give a
+    projection as ``logits``, and what is probed is ``emb``. A probe is fitted on all training rows, not augmented.
+    """
+
+    name = "representation"
+    about = "embeddings that a probe tells classes by"
+    metrics: ClassVar = _metrics(Rules())
+    tiny = Tiny("probe", lambda pixels, digits: digits, wraps="project8:")
+    lacks = frozenset({"classifier", "tail"})
+    one_process = ONE_PROCESS
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+
+    def ruled(self, rules: Mapping[str, Any]) -> Kind:
+        try:
+            return Representation(Rules.model_validate(rules)) if rules else self
+        except ValidationError as error:
+            raise ValueError(f"score.rules: {describe(error, Rules)}") from error
+
+    @property
+    def views(self) -> Views | None:
+        return two_views()
+
+    def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
+        return "a number to predict" if label_range is not None else None
+
+    def unscorable(self, train: Rows, test: Rows, k: int | None) -> str | None:
+        if len({*train.y.tolist()}) < 2:
+            return "a probe needs at least two classes, the training rows have one; change the data"
+        return None
+
+    def scaled(self, y: Any, scaling: Scaling) -> Any:
+        return numbers(y)
+
+    def loss(self, out: Out, batch: Batch) -> Tensor:
+        """Mean over all pairs of views; a batch of one view is compared with itself."""
+        import torch
+
+        return torch.stack([contrast(a, b, TEMPERATURE) for a, b in pairs(out.logits, batch)]).mean()
+
+    def answer(self, out: Out, batch: Batch, scaling: Scaling) -> Any:
+        """(N, D) embeddings."""
+        return out.emb.float()
+
+    def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
+        own = _metrics(self.rules)
+        usable = [name for name in names if all(evidence.has(what) for what in own[name].reads)]
+        return {name: float(own[name].fn(evidence)) for name in usable}
+
+
+KIND = Representation()
