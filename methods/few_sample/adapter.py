@@ -117,7 +117,7 @@ class FewSample(Phased):
         whole = Moments(*(sum(of) for of in zip(*parts, strict=True)))
         layer = fitted(whole)
         weight: Tensor = pair.own.conv.weight  # type: ignore[assignment]
-        weight.copy_(absorbed(weight, layer, norm_scale(pair.own.norm)))  # type: ignore[arg-type]
+        weight.copy_(absorbed(weight, layer, norm_scale(pair.own.norm)))
         return {"residual": residual(whole, layer).to(weight.dtype)}
 
     def _moments(self, pair: Pair, rows: Tensor) -> Moments:
