@@ -76,8 +76,16 @@ def assert_same(a, b):
     assert [name for name in a[0] if not torch.equal(a[0][name], b[0][name])] == []
 
 
-@pytest.mark.parametrize("cadence", [0.0, STAGE_ENDS], ids=["every step", "stage ends"])
-@pytest.mark.parametrize("name", TOYS)
+CADENCES = {"every step": 0.0, "stage ends": STAGE_ENDS}
+KILLED = [
+    pytest.param(name, cadence, id=f"{name}-{words}", marks=[] if number % 2 == turn else pytest.mark.slow)
+    for number, name in enumerate(TOYS)
+    for turn, (words, cadence) in enumerate(CADENCES.items())
+]
+"""Toys take turns at the cadence of checkpoints; the other one is left to the slow set."""
+
+
+@pytest.mark.parametrize(("name", "cadence"), KILLED)
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(toys, killed, task, kill_after, tmp_path, name, cadence):
     tiny = task(getattr(toys, name))
     undisturbed = told(*killed.train(tiny, tmp_path / "whole", STAGE_ENDS))

@@ -39,6 +39,8 @@ EXCUSED: dict[tuple[str, str], str] = {
     ("methods/ccl/adapter.py:_bridge", "nonzero"): "a teacher gets the rows that have its modality, where some lack it",
 }
 """(place, operator) to why a step may wait there."""
+WAITING = ("energykd-heda",)
+"""Variants that an excuse is for."""
 
 
 def place() -> str | None:
@@ -84,7 +86,14 @@ def stages(method: str, folder: Path, device: torch.device) -> Iterator[StageRun
         yield StageRun(prepared.method, stage, prepared.task)
 
 
-@pytest.mark.parametrize("method", registry.methods())
+EVERY = [
+    pytest.param(name, marks=[] if ref.variant is None or name in WAITING else pytest.mark.slow)
+    for name, ref in registry.methods().items()
+]
+"""Methods; variants, most of which run the same code, are left to the slow set."""
+
+
+@pytest.mark.parametrize("method", EVERY)
 def test_no_step_waits_for_the_device(method, tmp_path, monkeypatch):
     waits = Waits()
     stepping = False

@@ -165,7 +165,14 @@ def test_a_teacher_in_bf16_gives_fp32_close_to_its_own():
 # runs
 
 
-@pytest.mark.parametrize("method", sorted(registry.method_packages()))
+FEW = ("plain", "kd", "crd", "ffsd", "cgan_kd", "tf_kd", "dlb")
+"""One of each form: no teacher, scores, a memory, peers, a generator, a student that teaches itself, views."""
+EVERY = [
+    pytest.param(name, marks=[] if name in FEW else pytest.mark.slow) for name in sorted(registry.method_packages())
+]
+
+
+@pytest.mark.parametrize("method", EVERY)
 def test_every_method_trains_alike_with_what_changes_no_precision(method, tmp_path):
     eager, fast = (losses(tiny_of(method, o), tmp_path / str(i)) for i, o in enumerate((EAGER, FAST)))
     assert fast == pytest.approx(eager, rel=2e-3)
