@@ -36,6 +36,15 @@ TASK = "cifar100/resnet32x4-resnet8x4"
 ROWS, CLASSES = 640, 100
 ROUNDS = {"cpu": 3, "cuda": 50}
 LEAST_IN_PASSES = 0.97
+ELSEWHERE = {
+    **dict.fromkeys(("brcd", "hash_kd"), ("cifar10-jpeg/hash", ["data.augment=[crop4,flip]"], "hash32:resnet56")),
+    "few_sample": (
+        TASK,
+        ["pair.student.net=vgg8", "pair.student.weights='pruned:image'", "pair.teachers.image.net=vgg8"],
+        "vgg8",
+    ),
+}
+"""Methods that do not run on that task, to one that they run on with random rows, overrides, and the teacher's net."""
 MAKES_FIRST = {"cgan_kd": "its student steps are the inner method's; what it trains first is measured by itself below"}
 
 
@@ -51,19 +60,20 @@ def rows() -> Dataset:
 
 
 @functools.cache
-def teacher() -> TrainedTeacher:
-    """A resnet32x4 as it is initialised."""
+def teacher(arch: str = "resnet32x4") -> TrainedTeacher:
+    """A network as it is initialised."""
     with seeded(0, "teacher"):
-        net = build_network("resnet32x4", "image", rows())
-    facts = {"arch": "resnet32x4", "source": "random", "params": 0, "weights_sha256": "0" * 64}
+        net = build_network(arch, "image", rows())
+    facts = {"arch": arch, "source": "random", "params": 0, "weights_sha256": "0" * 64}
     return TrainedTeacher("image", net.eval().requires_grad_(False), 0.0, {**facts, "seconds": None, "steps": None})
 
 
 def main_phase(method: str, folder: Path, device: str = "cpu") -> PhaseArm:
     """The phase a student spends most steps in."""
     place = RunPlace(torch.device(device), Home(folder), None, folder / "run")
-    trained = replace(teacher(), net=copy.deepcopy(teacher().net).to(device))
-    prepared = prepare(run_config(method, TASK), 0, place, rows(), {"image": trained})
+    task, overrides, arch = ELSEWHERE.get(method, (TASK, [], "resnet32x4"))
+    trained = replace(teacher(arch), net=copy.deepcopy(teacher(arch).net).to(device))
+    prepared = prepare(run_config(method, task, overrides), 0, place, rows(), {"image": trained})
     found = []
     for phase in phases(prepared):
         found.append(phase)
@@ -75,6 +85,7 @@ def main_phase(method: str, folder: Path, device: str = "cpu") -> PhaseArm:
 def timed(benchmark: Callable[..., object], phase: PhaseArm) -> None:
     """Times steps of a phase, which have to train: the time of anything else says nothing."""
     params = [param for group in phase.stage.groups for param in group.params]
+    params = params or list(phase.run.method.students.parameters())  # a step that sets weights without an optimiser
     before = [param.detach().clone() for param in params]
 
     def step() -> None:

@@ -36,6 +36,7 @@ EXCUSED: dict[tuple[str, str], str] = {
         "local_scalar_dense",
     ): "torch's loader draws its seed on the host, once a stage",
     ("methods/energykd/adapter.py:mixed_rows", "nonzero"): "HE-DA (energykd-heda) adds rows to a batch by their energy",
+    ("methods/few_sample/adapter.py:fitted", "linalg_eigh"): "a layer is fitted by a solver, once a layer in a run",
     ("methods/ccl/adapter.py:_bridge", "nonzero"): "a teacher gets the rows that have its modality, where some lack it",
 }
 """(place, operator) to why a step may wait there."""
