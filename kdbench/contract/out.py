@@ -22,14 +22,15 @@ class _Fields(NamedTuple):
     emb: Tensor | None = None
     code: Tensor | None = None
     dense: Dense | None = None
+    attention: tuple[Tensor, ...] = ()
 
 
 class Out(_Fields):
     """What every network returns.
 
-    A field is given, or absent: None, and ``()`` of maps. Reading ``logits``, ``stem``, ``emb``, ``code`` or ``dense``
-    where it is absent raises :class:`NotApplicable`, so a method reads without asking; what may do without one asks
-    :meth:`has`.
+    A field is given, or absent: None, and ``()`` of maps and attention. Reading ``logits``, ``stem``, ``emb``, ``code``
+    or ``dense`` where it is absent raises :class:`NotApplicable`, so a method reads without asking; what may do without
+    one asks :meth:`has`.
 
     Attributes:
         logits: (N, C) scores of a classifier, (N,) prediction of a regression in scaled units; absent of a teacher that
@@ -41,6 +42,8 @@ class Out(_Fields):
         code: (N, L) scores of a hashing net, whose signs are the bits; its ``logits`` are the same.
         dense: pyramid and head of a detector, which has no class scores of a row and no embedding; its ``maps`` are
             those of its backbone.
+        attention: of a net with attention over maps, before its sigmoids, shallow to deep: of each block (N, C, 1, 1)
+            of channels, then (N, 1, H, W) of positions.
     """
 
     __slots__ = ()
@@ -66,8 +69,9 @@ class Out(_Fields):
         return _given(self, "dense", self[6])
 
     def __iter__(self) -> Iterator[Any]:
-        """Five fields, as before there were codes and pyramids; more where there is one of these."""
-        return iter(self[:7] if self[6] is not None else self[:6] if self[5] is not None else self[:5])
+        """Five fields, as at first; as many more as it takes to reach the last that is given."""
+        last = 7 if self[7] else 6 if self[6] is not None else 5 if self[5] is not None else 4
+        return iter(self[: last + 1])
 
     def _replace(self, **changed: Any) -> Out:
         return Out(**{**dict(zip(self._fields, self[:], strict=True)), **changed})
@@ -93,9 +97,9 @@ class Out(_Fields):
     def float(self) -> Out:
         """The same as float32."""
         logits, stem, emb, code = (t if t is None else t.float() for t in (self[0], self[3], self[4], self[5]))
-        maps, preact = self.maps, self.preact
+        maps, preact, attention = (tuple(t.float() for t in some) for some in (self[1], self[2], self[7]))
         dense = self[6] if self[6] is None else self[6].float()
-        return Out(logits, tuple(t.float() for t in maps), tuple(t.float() for t in preact), stem, emb, code, dense)
+        return Out(logits, maps, preact, stem, emb, code, dense, attention)
 
 
 def bits(code: Tensor) -> Tensor:

@@ -22,17 +22,18 @@ def load(data: Data, place: Place) -> Dataset:
     """All rows of a task's data source; subsets are drawn by ``Dataset.subset``.
 
     Raises:
-        UserError: unknown source or option, absent or damaged data.
+        UserError: unknown source or option, absent or damaged data, an input that cannot be made of the others.
     """
+    from kdbench.data.feed.reduced import with_reduced
+
     if data.source in set_names():
         from kdbench.data.feed import described
 
-        return described.load(set_spec(data.source), data.options, place)
+        return with_reduced(described.load(set_spec(data.source), data.options, place), data.inputs)
     module = sources.module(data.source)
     if module is None:
         raise UserError(unknown(data.source))
-    found: Dataset = module.load(data.options, place)
-    return found
+    return with_reduced(module.load(data.options, place), data.inputs)
 
 
 def unknown(source: str) -> str:

@@ -14,6 +14,7 @@ from kdbench.data.decode.identity import MINE, identify
 from kdbench.data.decode.inputs import ClipInput, ImageInput, PictureInput, SoundInput, height_width
 from kdbench.data.decode.specification import SetSpec, set_names, set_spec
 from kdbench.devices.base import Speed
+from kdbench.specs import reduced
 from kdbench.specs.task import TaskSpec
 
 State = Literal["built in", "here", "found", "other copy", "hub", "absent"]
@@ -140,7 +141,11 @@ def _minutes(spec: TaskSpec, facts: Facts, speed: Speed) -> tuple[float | None, 
     if rule is not None:
         of_classes = rule.per_class * facts.classes if rule.per_class else round(facts.rows * (rule.fraction or 1.0))
         student_rows = rule.rows or of_classes
-    return duration.minutes(spec, facts.rows, facts.shapes, student_rows, speed)
+    try:
+        shapes = reduced.shapes(spec.data.inputs or {}, dict(facts.shapes))
+    except UserError:  # said by what loads the rows
+        return None, None
+    return duration.minutes(spec, facts.rows, shapes, student_rows, speed)
 
 
 def classes(spec: TaskSpec) -> int:

@@ -120,11 +120,16 @@ def _one_stage(name: str) -> Recipe:
 
 PATTERNS: dict[str, tuple[str, Recipe]] = {
     "convnet_w<width>": (r"convnet_w(?P<width>[1-9][0-9]*)", Recipe("convnet", work=convolutions(2))),
+    "convnet_w<width>_s<stages>": (
+        r"convnet_w(?P<width>[1-9][0-9]*)_s(?P<stages>[2-8])",
+        Recipe("convnet", work=convolutions(2)),
+    ),
     "cell_w<width>d<depth>": (
         r"cell_w(?P<width>[1-9][0-9]*)d(?P<depth>[1-9][0-9]*)",
         Recipe("cell", work=cells),
     ),
     "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9][0-9]*)", Recipe("convnet1d", SERIES, work=convolutions(1))),
+    "cbam_w<width>": (r"cbam_w(?P<width>[1-9][0-9]*)", Recipe("cbam", work=convolutions(2))),
     "mlp_w<width>": (r"mlp_w(?P<width>[1-9][0-9]*)", Recipe("mlp", VECTOR, work=dense)),
     "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net", work=timm)),
     "torchvision:<name>": (r"torchvision:(?P<name>.+)", Recipe("torchvision_net", work=torchvision)),

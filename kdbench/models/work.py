@@ -52,13 +52,14 @@ def dense(shape: Shape, settings: Mapping[str, Any]) -> float:
 
 
 def convolutions(axes: int) -> Work:
-    """Work of three stages of one 3-wide convolution each; the second and third have half the length of each axis."""
+    """Work of stages of one 3-wide convolution each, three unless said; each after the first halves every axis."""
     kernel, shrink = 3**axes, 2**axes
 
     def work(shape: Shape, settings: Mapping[str, Any]) -> float:
-        width, places = settings["width"], float(prod(shape[1:]))
-        stages = ((shape[0], width, 1), (width, 2 * width, shrink), (2 * width, 4 * width, shrink**2))
-        return sum(kernel * inputs * outputs * places / less for inputs, outputs, less in stages) / 1e6
+        width, places, count = settings["width"], float(prod(shape[1:])), settings.get("stages", 3)
+        widths = (shape[0], *(width * 2**place for place in range(count)))
+        stages = zip(widths, widths[1:], range(count), strict=False)
+        return sum(kernel * inputs * outputs * places / shrink**place for inputs, outputs, place in stages) / 1e6
 
     return work
 

@@ -23,6 +23,7 @@ from kdbench.base.errors import UserError, nearest
 from kdbench.base.fields import tame
 from kdbench.base.yamlfile import describe
 from kdbench.kinds.base import DATABASES
+from kdbench.specs.reduced import Reduced
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)]
@@ -111,16 +112,20 @@ class Subset(_Grown):
         return self
 
 
-class Data(_Model):
+class Data(_Grown):
     """Where the rows come from and how training sees them.
 
-    ``options`` are the source's own; ``augment`` names operations of ``kdbench.data.feed.augment``.
+    ``options`` are the source's own; ``augment`` names operations of ``kdbench.data.feed.augment``; ``inputs`` are made
+    here of the source's pictures, such as small ones for the student.
     """
+
+    LATER = ("inputs",)
 
     source: Word
     options: Annotated[dict[str, Any], AfterValidator(tame)] = {}
     subset: Subset | None = None
     augment: list[Word] = []
+    inputs: dict[Word, Reduced] | None = None
 
 
 class Optimizer(_Model):

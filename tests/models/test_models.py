@@ -34,7 +34,7 @@ LIGHT = {
     "shufflenetv2",
 }
 """Of the image zoo; deeper nets of the same families are tested at leisure."""
-FILLED = {"<width>": "4", "<name>": "test_resnet"}
+FILLED = {"<width>": "4", "<stages>": "4", "<name>": "test_resnet"}
 
 
 def concrete(name: str) -> str:

@@ -17,7 +17,7 @@ from kdbench.data.decode.inputs import ClipInput, PictureInput
 from kdbench.data.decode.specification import set_names, set_spec
 from kdbench.data.feed.augment import augmentation
 from kdbench.models.origin import Origin
-from kdbench.specs import registry
+from kdbench.specs import reduced, registry
 from kdbench.specs.config import run_config
 from kdbench.specs.task import Score, Student, TaskSpec
 
@@ -101,12 +101,13 @@ def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
         stored = any(isinstance(given, PictureInput | ClipInput) for given in about.inputs.values())
         assert any(augment.startswith("resized_crop") for augment in spec.data.augment) == stored
         assert (spec.kind == "regression") == (about.target is not None)
+    shapes = reduced.shapes(spec.data.inputs or {}, dict(facts.shapes))
     for net, given in [(spec.pair.student.net, spec.pair.student.input)] + [
         (teacher.net, teacher.input) for teacher in spec.pair.teachers.values()
     ]:
         recipe = models.recipe(net)
-        assert len(recipe.axes) == len(facts.shapes[given]), f"{net} cannot read {given}"
-        assert duration.forward(net, facts.shapes[given]) is not None
+        assert len(recipe.axes) == len(shapes[given]), f"{net} cannot read {given}"
+        assert duration.forward(net, shapes[given]) is not None
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

@@ -198,7 +198,8 @@ class Dataset:
             "classes": self.classes,
             "label_range": self.label_range,
         }
-        if made := {name: dict(settings) for name, settings in self.made.items() if name in columns}:
+        there = {*columns, *self.derived}
+        if made := {name: dict(settings) for name, settings in self.made.items() if name in there}:
             facts["made"] = made
         return sha256(canonical_json(facts))
 
