@@ -23,6 +23,8 @@ from kdbench.specs import registry
 from kdbench.specs.config import method_config
 
 INPUT = "image"
+NUMBERS = "numbers"
+"""Of a batch whose inputs are pictures: the row numbers."""
 EPOCHS = 40
 """Of a task and of a stage, unless a case says otherwise."""
 SIDE = 8
@@ -52,13 +54,14 @@ class Stub(Network):
         self.last = classifier
 
     def forward(self, batch: Batch) -> Out:
-        rows = batch.x[self.input]
-        logits, maps, preact, stem, emb, code, dense = self.out[:]
+        rows = batch.x[NUMBERS if NUMBERS in batch.x else self.input]
+        logits, maps, preact, stem, emb, code, dense, attention = self.out[:]
 
         def of(x: Tensor | None) -> Any:
             return None if x is None else x[rows]
 
-        return Out(of(logits), tuple(map(of, maps)), tuple(map(of, preact)), of(stem), of(emb), of(code), dense)
+        maps, preact, attention = (tuple(map(of, some)) for some in (maps, preact, attention))
+        return Out(of(logits), maps, preact, of(stem), of(emb), of(code), dense, attention)
 
     @property
     def classifier(self) -> Any:
@@ -202,9 +205,13 @@ def batch_of(y: Tensor, rows: Tensor | None = None, views: int = 1, index: Tenso
         y: (N*V,) labels.
         rows: (N*V,) numbers of the stubs' rows, 0, 1, 2 ... unless given.
         index: (N*V,) numbers in the training set.
+        more: ``inputs``, names of the inputs; ``pictures``, (N*V, C, H, W) that they hold instead of row numbers.
     """
     rows = torch.arange(len(y)) if rows is None else rows
-    x = dict.fromkeys(more.pop("inputs", (INPUT,)), rows)
+    pictures = more.pop("pictures", None)
+    x = dict.fromkeys(more.pop("inputs", (INPUT,)), rows if pictures is None else pictures)
+    if pictures is not None:
+        x[NUMBERS] = rows
     return Batch(x, y, torch.arange(len(y)) if index is None else index, views, **more)
 
 

@@ -39,8 +39,13 @@ FIT_STEPS = 60
 VECTOR_NET = "mlp_w16"
 CPU = torch.device("cpu")
 """Of a teacher whose input some rows lack; its embedding is as wide as those of the narrow nets."""
-SAME_INPUT = (("convnet_w4", "convnet_w8"), ("convnet_w4", "convnet_w4"), ("resnet8", "resnet14"))
-"""Student and teacher nets to try in turn: a wider teacher, one of equal widths, one of more depth and a stem."""
+SAME_INPUT = (
+    ("convnet_w4", "convnet_w8"),
+    ("convnet_w4", "convnet_w4"),
+    ("resnet8", "resnet14"),
+    ("cbam_w4", "cbam_w4"),
+)
+"""Student and teacher nets to try in turn: a wider teacher, equal widths, more depth and a stem, attention."""
 PAIRS = [*(("image", *nets, False) for nets in SAME_INPUT), ("image", "convnet_w4", "convnet_w8", True)]
 """The student's input, its net, the teachers' net, and whether the student is cut out of the first teacher."""
 CROSS_PAIRS = [

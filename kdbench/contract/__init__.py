@@ -10,7 +10,7 @@ from kdbench.contract.batch import At, Batch, Rows
 from kdbench.contract.dense import Dense
 from kdbench.contract.errors import NotApplicable
 from kdbench.contract.method import Inner, Method
-from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, UNSHOWN, Needs
+from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, UNSHOWN, Needs
 from kdbench.contract.network import Network
 from kdbench.contract.objects import Objects
 from kdbench.contract.out import Out, bits
@@ -21,6 +21,7 @@ from kdbench.contract.task import TaskInfo
 __all__ = [
     "ALL_TEACHERS",
     "ANY_TEACHER",
+    "TEACHER_INPUT",
     "UNSHOWN",
     "At",
     "Batch",

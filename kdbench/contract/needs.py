@@ -11,6 +11,8 @@ ANY_TEACHER = "*"
 """A teacher role in :attr:`Needs.teachers`: whichever teacher the task names first."""
 ALL_TEACHERS = "**"
 """In :attr:`Needs.teachers`: every teacher the task names, at least one."""
+TEACHER_INPUT = "teacher_input"
+"""In :attr:`Needs.batch`: the picture that the teacher reads."""
 UNSHOWN = "it has not been shown that several processes compute what one does"
 """Why a method that does not say otherwise runs in one process."""
 
@@ -27,7 +29,8 @@ class Needs:
         student, teacher: what it reads of networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``; of
             detectors fields of :class:`Dense`, ``taps:<block>``, and ``head``, which is entered by ``head_from``. Of a
             student the task's own loss is no need. A teacher computes what is named here and no more.
-        batch: what it reads of a batch beyond ``x`` and ``y``: ``index``, ``present``; ``boxes`` of :class:`Objects`.
+        batch: what it reads of a batch beyond the student's input and ``y``: ``index``, ``present``; ``boxes`` of
+            :class:`Objects`; ``teacher_input``, the picture that the teacher reads, which one of stored features lacks.
         data: properties the task's data must have, e.g. ``rotation_safe``, ``rgb``.
         views: views that a batch must hold, of each row or of its partner.
         min_batch: smallest number of rows (before views) a step is defined for.
@@ -61,7 +64,8 @@ class Needs:
         found += [word] if (word := INPUT_WORDS[self.inputs]) is not None else []
         found += [f"teacher {what}" for what in sorted(self.teacher) if self.teachers and what != "logits"]
         found += [f"student {what}" for what in sorted(self.student - {"logits"})]
-        found += [f"row {what}" for what in sorted(self.batch)] + sorted(self.data)
+        found += ["teacher input"] * (TEACHER_INPUT in self.batch)
+        found += [f"row {what}" for what in sorted(self.batch - {TEACHER_INPUT})] + sorted(self.data)
         found += [f"{self.views} views"] * (self.views > 1)
         found += [f"batch of {self.min_batch}"] * (self.min_batch > 1)
         found += ["trains the teacher"] * self.trains_teacher + ["changes the student"] * self.changes_student

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from kdbench import kinds
-from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Out, TaskInfo
+from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, Needs, Network, NotApplicable, Out, TaskInfo
 from kdbench.data.feed.dataset import Dataset
 from kdbench.engine.task import Task
 from kdbench.specs.task import TaskSpec
 
+PICTURE = 3
+"""Axes of a row that is a picture: (channels, height, width)."""
 OF_CLASSIFIER = frozenset({"logits", "classifier"})
 """What a network offers through its classifier."""
 OF_TARGETS = frozenset({"boxes"})
@@ -67,7 +69,8 @@ def inputs(needs: Needs, spec: TaskSpec, roles: Sequence[str], data: Dataset) ->
     """Checks that student and teachers read what the method asks of them.
 
     Raises:
-        NotApplicable: they read one picture where different inputs are asked for, or the other way round.
+        NotApplicable: they read one picture where different inputs are asked for, or the other way round; or no picture
+            where the method reads the teacher's.
     """
     own = spec.pair.student.input
     others = [name for role in roles if not data.alike(own, name := spec.pair.teachers[role].input)]
@@ -75,6 +78,9 @@ def inputs(needs: Needs, spec: TaskSpec, roles: Sequence[str], data: Dataset) ->
         raise NotApplicable(f"student and teacher must read one picture, here they read {own} and {others[0]}")
     if needs.inputs == "other" and roles and not others:
         raise NotApplicable(f"student and teacher must read different inputs, here both read {own}")
+    for name in [spec.pair.teachers[role].input for role in roles] if TEACHER_INPUT in needs.batch else []:
+        if len(shape := data.shape(name)) != PICTURE:
+            raise NotApplicable(f"it reads the picture that the teacher sees, and {name} has rows of shape {shape}")
 
 
 def nets_and_data(

@@ -21,7 +21,7 @@ STEPS = 3
 REFUSED = {
     **dict.fromkeys(("ab", "ban", "fsp", "ft", "hsakd", "tf_kd"), "it trains in several stages"),
     **dict.fromkeys(("dlb", "mlkd", "sskd"), "it makes views of pixels before they are augmented"),
-    "cskd": "it draws a second row for each of a batch",
+    **dict.fromkeys(("cskd", "fskd_lr"), "it draws a second row for each of a batch"),
     "ccd": "its views are of 8-bit grey or RGB images",
     "cgan_kd": "it trains in several stages", "energykd": "it reads rows of the whole training set",
 }  # fmt: skip

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from kdbench.base.home import Home, data_folder
 from kdbench.base.progress import Progress
-from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, NotApplicable
-from kdbench.engine.applicability import inputs, kind_and_roles
+from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, Needs, Network, NotApplicable, Out
+from kdbench.engine.applicability import inputs, kind_and_roles, nets
 from kdbench.engine.assemble import load_data
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
@@ -71,3 +73,24 @@ def test_inputs_of_student_and_teacher(task, refused):
                 inputs(Needs(inputs=asked), spec, list(spec.pair.teachers), data)
         else:
             inputs(Needs(inputs=asked), spec, list(spec.pair.teachers), data)
+
+
+def test_a_teacher_of_stored_features_shows_no_picture():
+    """What rebuilds the teacher's picture cannot where the teacher reads rows of numbers."""
+    needs = Needs(batch=frozenset({TEACHER_INPUT}))
+    pictures = load_data(run_config("plain", "digits/low-res"), None, Home(Path()), Progress.silent())
+    inputs(needs, registry.task("digits/low-res"), ["image"], pictures)
+    spec = registry.task("digits/profiles")
+    teacher = spec.pair.teachers["image"].model_copy(update={"input": "profiles"})
+    spec = spec.model_copy(update={"pair": spec.pair.model_copy(update={"teachers": {"image": teacher}})})
+    rows = load_data(run_config("plain", "digits/profiles"), None, Home(Path()), Progress.silent())
+    with pytest.raises(NotApplicable, match=r"picture that the teacher sees, and profiles has rows of .*2, 8"):
+        inputs(needs, spec, ["image"], rows)
+
+
+def test_nets_without_attention_are_refused_by_name():
+    ref = registry.method("askd")
+    needs = ref.adapter().needs(ref.card.typed(ref.card.defaults()))
+    task = SimpleNamespace(probe=lambda net: Out(torch.zeros(2, 3)))
+    with pytest.raises(NotApplicable, match="the student convnet_w8 offers no attention"):
+        nets(needs, task, Network(), {}, "convnet_w8")

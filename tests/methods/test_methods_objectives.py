@@ -74,6 +74,12 @@ WEIGHTS: dict[str, dict[str, set[str]]] = {
     "cskd": {"class_weight": {"class"}},
     "dlb": {"kd_weight": {"kd"}},
     "introspective": {"explanation_weight": {"explanation"}},
+    "isrd": SHARED | {"eta": {"picture"}},
+    "fskd_lr": {"point_weight": {"point"}, "cross_weight": {"cross"}, "kd_weight": {"kd"}},
+    "askd": {"attention_weight": {"attention"}},
+    "rakd": {
+        "adversarial_weight": {"adversarial"}, "kd_weight": {"kd"}, "pair_weight": {"pairs"}, "mmd_weight": {"mmd"},
+    },
 }  # fmt: skip
 """Method to its weights and the terms that each multiplies; all other terms are without it."""
 
@@ -115,6 +121,7 @@ SWITCHED = {
     **{name: {"kd_weight": {"kd"}} for name, weights in WEIGHTS.items() if weights.get("kd_weight") == {"kd"}
        and "task" in next(iter(weights.values()))},
     "reviewkd": {"kl_weight": {"kl"}},
+    "fskd_lr": {"kd_weight": {"kd"}},
     "ban+l": {"ce_weight": {"task"}},
     "hsakd": {}, "plain": {},
 }  # fmt: skip
@@ -439,6 +446,81 @@ def introspective(made: Assembled) -> dict[str, Tensor]:
     return {"task": ce(own, y), "explanation": hp.explanation_weight * share * kl(z, q)}
 
 
+def apart(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cos of each row."""
+    return 1 - F.cosine_similarity(a.flatten(1).double(), b.flatten(1).double(), dim=1)
+
+
+def isrd(made: Assembled) -> dict[str, Tensor]:
+    """The picture of 16x12 is rebuilt at twice the first map's 8x8 and cut."""
+    hp, y, (s, t) = made.method.hp, made.batch.y, logits(made)
+    conv, slope = made.method.rebuild.conv.weight[:, :, 0, 0], made.method.rebuild.prelu.weight
+    blocks = torch.einsum("nkhw,ok->nohw", maps(made, 0)[0], conv).unflatten(1, (3, 2, 2))
+    picture = torch.stack([torch.stack([blocks[:, :, i, j] for j in range(2)], -1) for i in range(2)], 3)
+    picture = picture.flatten(4, 5).flatten(2, 3)
+    picture = torch.where(picture > 0, picture, slope[:, None, None] * picture)[..., :16, :12]
+    return {
+        "task": hp.ce_weight * ce(s, y),
+        "kd": hp.kd_weight * hp.temperature**2 * kl(s, t, hp.temperature),
+        "picture": hp.eta * (picture - made.batch.x["image"]).abs().mean(),
+    }
+
+
+def fskd_lr(made: Assembled) -> dict[str, Tensor]:
+    """The second view is of partners; the last map's positions are compared, for rows that the teacher tells right."""
+    hp, n = made.method.hp, len(made.batch) // 2
+    y, (s, t) = made.batch.y[:n], (z[:n] for z in logits(made))
+    own = [bridge(x[:n]) for bridge, x in zip(made.method.bridges, maps(made, 0), strict=True)]
+    theirs = maps(made, 1)
+    beside, their_beside = made.method.bridges[-1](maps(made, 0)[-1][n:]), theirs[-1][n:]
+
+    def relation(a: Tensor, b: Tensor) -> Tensor:
+        return torch.einsum("ncp,ncq->npq", a.flatten(2), b.flatten(2))
+
+    wanted, crossed = relation(theirs[-1][:n], their_beside), 0
+    for share, one, other in ((0.5, theirs[-1][:n], beside), (0.5, own[-1], their_beside), (1, own[-1], beside)):
+        crossed = crossed + share * apart(wanted, relation(one, other))
+    right = [row for row in range(n) if int(t[row].argmax()) == int(y[row])]
+    return {
+        "task": ce(s, y),
+        "point": hp.point_weight * sum(apart(a, b[:n]).mean() for a, b in zip(own, theirs, strict=True)) / len(own),
+        "cross": hp.cross_weight * (crossed[right].mean() if right else torch.zeros(())),
+        "kd": hp.kd_weight * hp.temperature**2 * kl(s, t, hp.temperature),
+    }
+
+
+def askd(made: Assembled) -> dict[str, Tensor]:
+    own, theirs = (net.out.attention for net in (made.method.student, made.method.teacher))
+    far = sum(apart(a[: len(made.batch)], b[: len(made.batch)]).mean() for a, b in zip(own, theirs, strict=True))
+    return {"task": ce(logits(made)[0], made.batch.y), "attention": made.method.hp.attention_weight * far}
+
+
+def rakd(made: Assembled) -> dict[str, Tensor]:
+    """Pairs, kernels and the discriminator, pair by pair."""
+    hp, y, (s, t), n = made.method.hp, made.batch.y, logits(made), len(made.batch)
+    own, theirs = (net.out.emb[:n] for net in (made.method.student, made.method.teacher))
+    own = made.method.projection(own)
+    judge = made.method.discriminator
+    pairs = [
+        (F.cosine_similarity(own[i], own[j], dim=0) - F.cosine_similarity(theirs[i], theirs[j], dim=0)) ** 2
+        for i in range(n) for j in range(n)
+    ]  # fmt: skip
+    both = torch.cat([own, theirs]).double()
+    distance = torch.stack([torch.stack([((a - b) ** 2).sum() for b in both]) for a in both])
+    middle = distance.flatten().sort().values[2 * n * n].item()
+    kernel = sum((-distance / (2 * factor * middle)).exp() for factor in (0.25, 0.5, 1, 2, 4)) / 5
+    sign = torch.cat([torch.ones(n), -torch.ones(n)]).double()
+    told = judge(theirs).sigmoid(), judge(own).sigmoid()
+    return {
+        "task": ce(s, y),
+        "adversarial": -hp.adversarial_weight * told[1].log().mean(),
+        "kd": hp.kd_weight * hp.temperature**2 * kl(s, t, hp.temperature),
+        "pairs": hp.pair_weight * torch.stack(pairs).mean(),
+        "mmd": hp.mmd_weight * (sign[:, None] * sign * kernel).sum() / n**2,
+        "discriminator": -told[0].log().mean() - (1 - told[1]).log().mean(),
+    }
+
+
 EQUATIONS: dict[str, tuple[str, dict[str, Any], Callable[[Assembled], dict[str, Tensor]]]] = {
     "dkd": ("dkd", {"warmup_epochs": 0}, split),
     "dkd+lskd": ("dkd+lskd", {"warmup_epochs": 0}, split),
@@ -458,6 +540,9 @@ EQUATIONS: dict[str, tuple[str, dict[str, Any], Callable[[Assembled], dict[str, 
     "hsakd-online": ("hsakd-online", {}, online),
     "cskd": ("cskd", {}, cskd),
     "introspective": ("introspective", {}, introspective),
+    "isrd": ("isrd", {}, isrd),
+    "askd": ("askd", {}, askd),
+    "rakd": ("rakd", {}, rakd),
 }
 
 
@@ -777,11 +862,49 @@ def test_introspective_ramp():
     check_introspective_ramp()
 
 
+def check_fskd_lr_rows() -> None:
+    """Relations count of the rows that the teacher tells right, and not at all where it tells none right."""
+    made = built("fskd_lr")
+    told = logits(made)[1].argmax(1)[:IMAGES]
+    for right in (0, 2, IMAGES):
+        y = torch.where(torch.arange(IMAGES) < right, told, (told + 1) % 5).repeat(2)
+        made.batch = replace(made.batch, y=y)
+        wanted, found = fskd_lr(made), made.terms()
+        assert wanted.keys() == found.keys()
+        assert (found["cross"].item() == 0) == (right == 0)
+        for term, value in wanted.items():
+            assert found[term].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-7), (right, term)
+
+
+def test_fskd_lr_rows():
+    check_fskd_lr_rows()
+
+
+def check_rakd_sides() -> None:
+    """Each side has the gradient of its own terms: what the other side trains is fixed there."""
+    made = built("rakd")
+    method, terms = made.method, made.terms()
+    judge, projection = list(method.discriminator.parameters()), method.projection.weight
+    told = torch.autograd.grad(terms["discriminator"], [*judge, projection], allow_unused=True, retain_graph=True)
+    assert all(grad is not None for grad in told[:-1])
+    assert told[-1] is None
+    taught = torch.stack([value for term, value in terms.items() if term != "discriminator"]).sum()
+    *fixed, own = torch.autograd.grad(taught, [*judge, projection], allow_unused=True)
+    assert all(grad is None for grad in fixed)
+    assert own is not None
+
+
+def test_rakd_sides():
+    check_rakd_sides()
+
+
 CHECKS: dict[str, list[Callable[[], None]]] = {
     "pskd": [check_pskd],
     "lwr": [check_lwr],
     "dlb": [check_dlb],
     "introspective": [check_introspective_ramp],
+    "fskd_lr": [check_fskd_lr_rows],
+    "rakd": [check_rakd_sides],
     "ban": [check_ban],
     "tf_kd": [check_tf_kd_copy],
     "ab": [partial(check_a_teacher_without_a_say_rests, "ab")],

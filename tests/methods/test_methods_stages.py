@@ -117,6 +117,15 @@ def stretched(method: Any) -> list[Stage]:
     return [Stage("distill", [Group("student", own(method, "students"))], method.losses, steps=260)]
 
 
+def rakd(method: Any) -> list[Stage]:
+    """The discriminator has an optimiser of its own, in the same steps."""
+    student = Group("student", own(method, "students", "projection"))
+    judge = Group(
+        "discriminator", own(method, "discriminator"), optimizer={"name": "adam", "lr": 0.3}, schedule="constant"
+    )
+    return [Stage("distill", [student, judge], method.losses, epochs=EPOCHS)]
+
+
 def everything(method: Any) -> list[Stage]:
     return [one(method, "")]
 
@@ -156,12 +165,14 @@ TABLES: dict[tuple[str, tuple[tuple[str, Any], ...]], Table] = {
     ("mlkd", ()): viewed,
     ("dlb", ()): viewed,
     ("cskd", ()): lambda m: [one(m, "", partners=m.partners)],
+    ("fskd_lr", ()): lambda m: [one(m, "", partners=m.partners)],
+    ("rakd", (("discriminator_lr", 0.3),)): rakd,
     **{
         (name, ()): everything
         for name in (
             "at", "cc", "crd", "dist", "dkd", "energykd", "fitnet", "hkd", "kd", "lskd", "nkd", "nst", "ofd", "pkt",
             "reviewkd", "rkd", "sp", "vid", "byot",
-            "pskd", "lwr", "introspective",
+            "pskd", "lwr", "introspective", "isrd", "askd",
         )
     },
 }  # fmt: skip

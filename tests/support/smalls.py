@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.checks.stubs import Assembled, Stub, assembled, batch_of, hyper_parameters
-from kdbench.contract import ALL_TEACHERS, Batch, Out
+from kdbench.contract import ALL_TEACHERS, TEACHER_INPUT, Batch, Out
 from kdbench.specs import registry
 
 IMAGES, CLASSES, WIDTH = 6, 5, 7
 SIZES, TEACHER_SIZES = ((4, 8, 8), (6, 4, 4), (7, 2, 2)), ((5, 8, 8), (6, 4, 4), (8, 2, 2))
 """Channels and positions of the stages of a student and of a teacher."""
+PICTURE = (16, 12)
+"""Pixels of a picture that a method rebuilds from the first map: twice the map, and half of it more."""
 FEW = {"width": WIDTH, "negatives": 4, "neighbours": 3}
 """Hyper-parameters that the few rows ask for."""
-ALIKE = ("fsp", "ccl")
+ALIKE = ("fsp", "ccl", "askd")
 """Methods whose networks must be equally wide."""
 ROLES = ("image", "audio")
 ELSEWHERE = {
@@ -42,10 +44,11 @@ class Trained(Stub):
 
     def forward(self, batch: Batch) -> Out:
         out = super().forward(batch)
-        logits, maps, preact, stem, emb = out
+        logits, maps, preact, stem, emb = out[:5]
         logits, stem, emb = (None if x is None else self.own * x for x in (logits, stem, emb))
         maps = maps if self.tails else tuple(self.own * x for x in maps)
-        return Out(logits, maps, tuple(self.own * x for x in preact), stem, emb)
+        attention = tuple(self.own * x for x in out.attention)
+        return Out(logits, maps, tuple(self.own * x for x in preact), stem, emb, attention=attention)
 
     def tail(self, stage: int) -> nn.Module:
         return TrainedTail(super().tail(stage))
@@ -76,6 +79,8 @@ def network(seed: int, rows: int, name: str = "image", tails: bool = False, size
     preact = tuple(draw(*size) for size in sizes)
     maps = tuple(x.relu() for x in preact)
     out = Out(draw(CLASSES), maps, preact, draw(3, 8, 8), maps[-1].flatten(2).mean(2))
+    attention = tuple(draw(*shape) for channels, *sides in sizes for shape in ((channels, 1, 1), (1, *sides)))
+    out = out._replace(attention=attention)
     norms = [(draw(channels)[0].abs() + 0.5, draw(channels)[0]) for channels, *_ in sizes]
     classifier = nn.Linear(sizes[-1][0], CLASSES)
     scores = [draw(4 * CLASSES) for _ in sizes] if tails else ()
@@ -111,8 +116,12 @@ def small(name: str, teacher: Trained | None = None, **given: Any) -> Assembled:
     rows, tails = IMAGES * needs.views, "tail" in needs.student
     y = torch.arange(IMAGES).mul(3).remainder(CLASSES).repeat(needs.views)
     present = {"audio": torch.arange(rows) % 3 != 1} if "present" in needs.batch else {}
-    batch = batch_of(y, views=needs.views, index=torch.arange(rows).flip(0) + 2, inputs=ROLES, present=present)
-    n, sizes = rows + 3, SIZES if ref.card.name in ALIKE and "unequal_widths" not in given else TEACHER_SIZES
+    n = rows + 3
+    pictures = torch.randn(n, 3, *PICTURE) if TEACHER_INPUT in needs.batch else None
+    seen = None if pictures is None else pictures[:rows]
+    index = torch.arange(rows).flip(0) + 2
+    batch = batch_of(y, views=needs.views, index=index, inputs=ROLES, present=present, pictures=seen)
+    sizes = SIZES if ref.card.name in ALIKE and "unequal_widths" not in given else TEACHER_SIZES
     students = [network(i, n, tails=tails) for i in range(needs.students)]
     roles = ROLES if needs.teachers == (ALL_TEACHERS,) else ROLES[: len(needs.teachers)]
     teachers = {role: network(10 + i, n, role, tails, sizes) for i, role in enumerate(roles)}
@@ -121,6 +130,8 @@ def small(name: str, teacher: Trained | None = None, **given: Any) -> Assembled:
     facts: dict[str, Any] = {"raw_shape": dict.fromkeys(ROLES[: max(1, len(roles))], (3, 8, 8)), "n_train": n}
     if "policy" in ref.card.hyper_parameters:  # it looks at pixels before it changes any
         facts["pixels"] = torch.zeros(n, 3, 8, 8, dtype=torch.uint8)
+    if pictures is not None:
+        facts["pixels"] = pictures
     return assembled(name, values, batch, students, teachers, **facts)
 
 
