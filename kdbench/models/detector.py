@@ -30,6 +30,8 @@ CENTRE_RADIUS = 1.5
 """Of FCOS's centre sampling, in strides."""
 FOREGROUND, BACKGROUND = 0.5, 0.4
 """Overlaps of RetinaNet's anchors with an object, from which and below which they are its own and background."""
+LATERAL = "fpn.inner_blocks."
+"""Of the names of a pyramid's convolutions that read the backbone."""
 LARGEST = math.log(1000 / 16)
 """Of the logarithm by which RetinaNet's boxes differ from their anchors."""
 
@@ -200,6 +202,7 @@ class Detector(Network):
         return head
 
     def init_from(self, other: Network, parts: Collection[str]) -> None:
+        """As of every network; of the neck, what reads the backbone stays where backbones differ in width."""
         own = {"body": self.body, "neck": self.neck, "head": self.head}
         for part in parts:
             if part not in own:
@@ -208,7 +211,11 @@ class Detector(Network):
             try:
                 if given is None:
                     raise RuntimeError("there is none")
-                own[part].load_state_dict(given.state_dict())
+                mine, state = own[part].state_dict(), given.state_dict()
+                for key in mine.keys() & state.keys():
+                    if LATERAL in key and mine[key].shape != state[key].shape:
+                        state[key] = mine[key]
+                own[part].load_state_dict(state)
             except RuntimeError as error:
                 line = str(error).strip().splitlines()[-1].strip()
                 raise NotApplicable(f"its {part} cannot start from the teacher's: {line}") from error

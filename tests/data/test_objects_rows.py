@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,58 @@ def test_twice_the_same_id_and_an_unknown_class_are_told(tmp_path):
         loaded(written(tmp_path / "b", rows))
     with pytest.raises(UserError, match="objects without 'category'"):
         loaded(written(tmp_path / "c", [{"bbox": [[0.0, 0.0, 1.0, 1.0]], "kind": [1]}]))
+
+
+def coco(folder: Path, **changes: Any) -> Path:
+    """A set as COCO writes it, of two pictures, one of them without objects."""
+    for part in ("train", "test"):
+        (folder / "few" / part).mkdir(parents=True, exist_ok=True)
+        for name in ("a.png", "b.png"):
+            Image.new("RGB", (40, 20), (9, 9, len(part) + ord(name[0]))).save(folder / "few" / part / name)
+        body = {
+            "images": [{"id": f"{part}7", "file_name": "a.png"}, {"id": f"{part}3", "file_name": "b.png"}],
+            "categories": [{"id": 5, "name": "two"}, {"id": 1, "name": "one"}],
+            "annotations": [
+                {"id": 1, "image_id": f"{part}3", "category_id": 5, "bbox": [2, 4, 10, 8], "area": 60, "iscrowd": 0},
+                {"id": 2, "image_id": f"{part}3", "category_id": 1, "bbox": [0, 0, 40, 20], "area": 800, "iscrowd": 1},
+            ],
+            **changes,
+        }
+        (folder / "few" / f"{part}.json").write_text(json.dumps(body))
+    return folder
+
+
+def test_a_coco_file_beside_its_pictures_is_read_and_their_content_counts(tmp_path):
+    found = loaded(coco(tmp_path))
+    assert found.train.y.tolist() == [[], [[1, 1, 2, 6, 6], [0, 0, 0, 20, 10]]]
+    assert found.train.y.area.tolist() == [60, 800]
+    assert found.train.y.ignore.tolist() == [False, True]
+    assert found.train.x["image"][:, 2, 0, 0].tolist() == [102, 103]
+    Image.new("RGB", (40, 20), (1, 1, 1)).save(tmp_path / "few" / "train" / "a.png")
+    assert loaded(tmp_path).identity() != found.identity()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"images": [{"id": 7, "file_name": "c.png"}]}, r"train.json: annotation 0 .id 1.: there is no picture of id"),
+        ({"images": [{"id": "train3", "file_name": "c.png"}, {"id": "test3", "file_name": "c.png"}]},
+         r"train.json: the picture 'c.png' .id 'train3'. is missing; it is looked for as .*few/train/c.png"),
+        ({"images": [{"id": 3, "file_name": "a.png"}] * 2}, r"train.json: picture 1 has the id 3 of another one"),
+        ({"categories": [{"id": 5, "name": "twoo"}]}, r"category 'twoo' is no class of the set .did you mean 'two'"),
+        ({"categories": []}, r"annotation 0 .id 1.: there is no category of id 5"),
+        ({"annotations": None}, r"train.json: a COCO file has lists of images, annotations, categories"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_coco_file_is_told(tmp_path, changes, line):
+    with pytest.raises(UserError, match=line):
+        loaded(coco(tmp_path, **changes))
+
+
+def test_a_part_that_is_not_there_is_told_with_what_could_be(tmp_path):
+    (tmp_path / "few").mkdir()
+    with pytest.raises(UserError, match=r"no part train; train\*.parquet.*or a COCO file train.json"):
+        loaded(tmp_path)
 
 
 def test_pictures_are_drawn_by_number_whatever_they_hold(tmp_path):

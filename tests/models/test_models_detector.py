@@ -155,9 +155,14 @@ def test_decoded_boxes_are_torchvisions():
 def test_neck_and_head_start_as_another_networks_where_shapes_agree():
     net, other = detector(NETS[0]), models.build("fcos_c32s8-32h2:cell_w8d1", (3, *SIZE), 3)
     before = copy.deepcopy(net.body.state_dict())
-    with pytest.raises(NotApplicable, match="its neck cannot start from the teacher's: size mismatch"):
-        net.init_from(other, ["neck"])
-    net.init_from(other, ["head"])
+    wide = models.build("fcos_c64s8-32h2:cell_w4d1", (3, *SIZE), 3)
+    for part in ("neck", "head"):
+        with pytest.raises(NotApplicable, match=f"its {part} cannot start from the teacher's: size mismatch"):
+            net.init_from(wide, [part])
+    lateral = net.neck.fpn.inner_blocks[0][0].weight.clone()
+    net.init_from(other, ["neck", "head"])
+    assert torch.equal(net.neck.fpn.layer_blocks[0][0].weight, other.neck.fpn.layer_blocks[0][0].weight)
+    assert torch.equal(net.neck.fpn.inner_blocks[0][0].weight, lateral)  # it reads a backbone of another width
     assert all(torch.equal(v, other.head.state_dict()[k]) for k, v in net.head.state_dict().items())
     assert all(torch.equal(v, before[k]) for k, v in net.body.state_dict().items())
     with pytest.raises(NotApplicable, match="parts body, neck, head, no tail"):

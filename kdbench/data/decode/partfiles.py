@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.data.decode import folders
+from kdbench.data.decode.coco import open_coco
 from kdbench.data.decode.specification import Part, SetSpec
 
 _SHARD = re.compile(
@@ -25,11 +26,15 @@ class PartFiles:
     Attributes:
         tables: parquet or Arrow files, in order.
         folder: what holds the part's files where there are no tables.
+        objects: a COCO file, of a set of objects; its pictures lie below ``folder``, which is the set's own.
+        part: what the part is called there.
     """
 
     spec: SetSpec
     tables: Sequence[Path] = ()
     folder: Path | None = None
+    objects: Path | None = None
+    part: str = ""
 
     @property
     def files(self) -> Sequence[str] | Sequence[Path]:
@@ -38,6 +43,8 @@ class PartFiles:
         Raises:
             UserError: the folder does not hold what it should.
         """
+        if self.objects is not None and self.folder is not None:
+            return open_coco(self.spec, self.objects, self.folder, self.part).files
         return self.tables if self.folder is None else folders.files(self.spec, self.folder)
 
 
@@ -52,12 +59,31 @@ def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
         for suffix in ("parquet", "arrow"):
             if found := _files(folder, name, suffix):
                 return PartFiles(spec, found)
+    if spec.objects is not None:
+        return _coco(spec, folder, names)
     for name in names:
         if (folder / name).is_dir():
             return PartFiles(spec, folder=folder / name)
     name = names[0]
     raise UserError(
         f"{folder}: no {part} part; {name}*.parquet, {name}*.arrow or a folder {name}/ of files is expected"
+    )
+
+
+def _coco(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
+    """A part's COCO file, which is called like the part, or as COCO itself has it.
+
+    Raises:
+        UserError: there is none.
+    """
+    for name in names:
+        for place in (f"{name}.json", f"{name}/_annotations.coco.json", f"annotations/instances_{name}.json"):
+            if (folder / place).is_file():
+                return PartFiles(spec, folder=folder, objects=folder / place, part=name)
+    name = names[0]
+    raise UserError(
+        f"{folder}: no part {name}; {name}*.parquet, {name}*.arrow, or a COCO file {name}.json or "
+        f"annotations/instances_{name}.json beside a folder {name}/ of its pictures is expected"
     )
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from kdbench.base import hub
 from kdbench.base.errors import UserError, nearest
+from kdbench.data.decode.coco import open_coco
 from kdbench.data.decode.folders import open_folder
 from kdbench.data.decode.inputs import ClipInput
 from kdbench.data.decode.partfiles import part_files
@@ -32,6 +33,8 @@ def open_part(spec: SetSpec, folder: Path, part: Part, classes: Sequence[str] | 
         UserError: nothing there, a file that cannot be read, or a shard that is missing.
     """
     found = part_files(spec, folder, part)
+    if found.objects is not None and found.folder is not None:
+        return open_coco(spec, found.objects, found.folder, found.part)
     if found.folder is not None:
         return open_folder(spec, found.folder, classes)
     form = _parquet if found.tables[0].suffix == ".parquet" else _arrow
@@ -40,7 +43,8 @@ def open_part(spec: SetSpec, folder: Path, part: Part, classes: Sequence[str] | 
 
 def passed_over(spec: SetSpec, folder: Path | None) -> list[str]:
     """A line on the files of each part's folder that are no rows; none where there are no such files or folders."""
-    found = [part_files(spec, folder, part).folder for part in spec.part_names] if folder is not None else []
+    parts = [part_files(spec, folder, part) for part in spec.part_names] if folder is not None else []
+    found = [part.folder for part in parts if part.objects is None]
     lines = [open_folder(spec, part).passed for part in found if part is not None]
     return list(dict.fromkeys(line for line in lines if line))
 

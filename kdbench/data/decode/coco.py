@@ -1,0 +1,97 @@
+"""A part of a data set as COCO writes it: a JSON file of pictures, annotations and categories beside the pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdbench.base.errors import UserError, nearest
+from kdbench.data.decode.specification import SetSpec
+from kdbench.data.decode.table import Row, Table
+
+KEYS = ("images", "annotations", "categories")
+FOLDERS = ("{part}", "images/{part}", "images", ".")
+"""Where pictures of a part may lie below the set's folder."""
+
+
+def open_coco(spec: SetSpec, file: Path, folder: Path, part: str) -> Table:
+    """The pictures of a part with their objects, in the order of the file; those without any too.
+
+    Args:
+        file: the JSON file.
+        folder: of the set.
+        part: what the part is called.
+
+    Raises:
+        UserError: it is no such file, has an id twice, names a picture, category or file that is not there.
+    """
+    assert spec.objects is not None
+    found = _read(file)
+    categories = _by_id(found["categories"], file, "category")
+    for one in categories.values():
+        if one.get("name") not in spec.objects.classes:
+            raise UserError(
+                f"{file}: category {one.get('name')!r} is no class of the set"
+                f"{nearest(str(one.get('name')), spec.objects.classes)}"
+            )
+    images = _by_id(found["images"], file, "picture")
+    objects: dict[Any, list[dict[str, Any]]] = {image: [] for image in images}
+    for number, annotation in enumerate(_by_id(found["annotations"], file, "annotation").values()):
+        where = f"{file}: annotation {number} (id {annotation['id']})"
+        if annotation.get("image_id") not in images:
+            raise UserError(f"{where}: there is no picture of id {annotation.get('image_id')!r}")
+        if annotation.get("category_id") not in categories:
+            raise UserError(f"{where}: there is no category of id {annotation.get('category_id')!r}")
+        if "bbox" not in annotation:
+            raise UserError(f"{where}: it has no bbox")
+        kept = {key: annotation[key] for key in ("bbox", "area", "iscrowd") if key in annotation}
+        category = categories[annotation["category_id"]]["name"]
+        objects[annotation["image_id"]].append(
+            {spec.objects.bbox: kept.pop("bbox"), spec.objects.category: category, **kept}
+        )
+    files = {image: _picture(one, image, file, folder, part) for image, one in images.items()}
+
+    def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        (given,) = spec.inputs.values()
+        for number, (image, path) in enumerate(files.items()):
+            row: Row = {given.column: {"bytes": path.read_bytes()} if given.column in columns else None}
+            row[spec.aim] = objects[image]
+            if spec.id is not None:
+                row[spec.id] = image
+            yield f"{file.name} picture {number} ({path.name})", row
+
+    return Table(str(file), [file, *files.values()], len(images), read)
+
+
+def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cut off or not readable ({error}); get the file again") from error
+    if not isinstance(found, dict) or any(not isinstance(found.get(key), list) for key in KEYS):
+        raise UserError(f"{file}: a COCO file has lists of {', '.join(KEYS)}")
+    return {key: found[key] for key in KEYS}
+
+
+def _by_id(entries: list[dict[str, Any]], file: Path, what: str) -> dict[Any, dict[str, Any]]:
+    made: dict[Any, dict[str, Any]] = {}
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or "id" not in entry:
+            raise UserError(f"{file}: {what} {number} has no id")
+        if entry["id"] in made:
+            raise UserError(f"{file}: {what} {number} has the id {entry['id']!r} of another one; ids must differ")
+        made[entry["id"]] = entry
+    return made
+
+
+def _picture(entry: dict[str, Any], image: Any, file: Path, folder: Path, part: str) -> Path:
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{file}: the picture of id {image!r} has no file_name")
+    places = [folder / place.format(part=part) / name for place in FOLDERS]
+    there = next((path for path in places if path.is_file()), None)
+    if there is None:
+        raise UserError(f"{file}: the picture {name!r} (id {image!r}) is missing; it is looked for as {places[0]}")
+    return there
