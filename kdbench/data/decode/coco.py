@@ -46,7 +46,7 @@ def open_coco(spec: SetSpec, file: Path, folder: Path, part: str) -> Table:
             raise UserError(f"{where}: there is no category of id {annotation.get('category_id')!r}")
         if "bbox" not in annotation:
             raise UserError(f"{where}: it has no bbox")
-        kept = {key: annotation[key] for key in ("bbox", "area", "iscrowd") if key in annotation}
+        kept: dict[str, Any] = {key: annotation[key] for key in ("bbox", "area", "iscrowd") if key in annotation}
         category = categories[annotation["category_id"]]["name"]
         objects[annotation["image_id"]].append(
             {spec.objects.bbox: kept.pop("bbox"), spec.objects.category: category, **kept}
