@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from recipes import TEACHER, plain, protocol, tuned
 
-from kdbench import cli, kinds
+from kdbench import kinds
 from kdbench.base.errors import UserError
 from kdbench.checks import tasks as task_checks
 from kdbench.engine.task import Keeper
 from kdbench.engine.trainer import StageReport, Trained
-from kdbench.index.store import Store
-from kdbench.leaderboard import build
 from kdbench.records import files as records
 from kdbench.records.validate import check_file, check_folder
 from kdbench.results import cells as summary
-from kdbench.results import chance
 from kdbench.results.pairing import obstacle
 from kdbench.runs.as_record import _stages
 from kdbench.specs.config import run_config
@@ -29,43 +26,10 @@ from kdbench.specs.task import Score
 
 pytestmark = pytest.mark.seam
 
-TEACHER = {"role": "image", "arch": "resnet32x4", "source": "auto", "weights_sha256": "a" * 64, "val_metric": 80.0}
-
-
-@pytest.fixture
-def keep(tmp_path: Path, make_record: Any) -> Any:
-    """Writes a record of given fields; a ``protocol`` of full form replaces the resolved one."""
-
-    def write(protocol: dict[str, Any] | None = None, **fields: Any) -> records.Record:
-        raw = make_record(**fields)
-        if protocol is not None:
-            raw["provenance"]["config_resolved"]["protocol"] = protocol
-            raw["spec_hash"] = records.spec_hash(raw["provenance"]["config_resolved"])
-        record = records.parse(raw)
-        records.dump(record, tmp_path / "records")
-        return record
-
-    return write
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    return lambda: Store.memory(tmp_path / "records")
-
-
-def protocol(epochs: int = 60, teacher: str = "auto", **changed: Any) -> dict[str, Any]:
-    pair = {"student": {"net": "s", "input": "image"}, "teachers": {"image": {"net": "t", "weights": teacher}}}
-    whole = {"data": {"source": "digits"}, "pair": pair, "train": {"epochs": epochs}, "score": {"primary": "top1"}}
-    return whole | changed
-
 
 def pairs(store: Any) -> set[tuple[str, str, float]]:
     with store() as opened:
         return {(row["method"], row["reference"], row["gain"]) for row in opened.deltas() if row["delta"]}
-
-
-def plain(**fields: Any) -> dict[str, Any]:
-    return {"method__name": "plain", "models__teachers": [], **fields}
 
 
 @pytest.mark.parametrize("block", ["data", "train", "score"])
@@ -225,20 +189,6 @@ def test_a_repeat_of_a_withdrawn_run_is_none(keep: Any, tmp_path: Path) -> None:
     assert not any("only the earlier run counts" in problem.message for problem in check_folder(folder))
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: Any, capsys: Any) -> Any:
-    """The command line on a home of its own: exit code, standard output, standard error."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kdbench", *words, "--out", str(tmp_path)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return call
-
-
 FEW = ("--task", "digits/few-shot", "--seed", "0", "--overhead", "off")
 
 
@@ -294,13 +244,6 @@ def test_a_repeat_is_shown_and_not_counted_until_the_first_is_withdrawn(run: Any
     assert json.loads(run("results", "--json")[1])[0]["run_ids"] == first
     assert run("records", "withdraw", first[0][:12], "--reason", "test")[0] == 0
     assert json.loads(run("results", "--json")[1])[0]["run_ids"] == row["run_ids"]
-
-
-def tuned(weight: float) -> dict[str, Any]:
-    return {
-        "method__name": "at", "method__params": {"attention_weight": weight}, "custom": weight != 1000.0,
-        "provenance__command": f"kdbench evaluate --method at --task t --seed 0 method.attention_weight={weight}",
-    }  # fmt: skip
 
 
 def test_a_study_of_a_hyper_parameter_is_seen_and_compared(keep: Any, run: Any) -> None:
@@ -361,110 +304,3 @@ def test_an_edited_task_file_does_not_answer_for_the_present_one(keep: Any, stor
         found = {row.score.mean: row.remarks for row in summary.rows(opened) if row.score}
     assert found[30.0][0] == "an older task file or card: train.epochs=7"
     assert not any("older" in remark for remark in found[78.0])
-
-
-def built(tmp_path: Path) -> dict[str, Any]:
-    """The board of the records: its exported rows by method."""
-    build(tmp_path / "records", tmp_path / "site")
-    rows = json.loads((tmp_path / "site" / "data" / "leaderboard.json").read_text())["rows"]
-    return {row["method"]: row for row in rows}
-
-
-def task_page(tmp_path: Path, row: dict[str, Any]) -> str:
-    name = f"{row['task']}@v{row['task_version']}.html".replace("/", "__")
-    return (tmp_path / "site" / "tasks" / name).read_text()
-
-
-def test_terminal_board_and_exports_have_one_cost(keep: Any, store: Any, tmp_path: Path, make_record: Any) -> None:
-    """Hours are steps times the measured step time in all of them, and a reusable stage is no further student's."""
-    gan = make_record()["stages"][0] | {
-        "name": "gan", "ledger": "generator_train", "steps": 0, "device_h": 1.0, "basis": "cited", "reusable": True,
-    }  # fmt: skip
-    for seed in (0, 1):
-        keep(seed=seed, **plain(ratio=1.01))
-        keep(seed=seed, ratio=2.0, stages=[gan, *make_record()["stages"]])
-    board = built(tmp_path)
-    with store() as opened:
-        shown = {row.method: row.totals for row in summary.rows(opened)}
-    for method in ("plain", "kd"):
-        there, here = board[method], shown[method]
-        hours = (there["student_device_h"], there["recipe_device_h"], there["full_device_h"], there["cost_basis"])
-        assert hours == (here.student_h, here.recipe_h, here.full_h, here.basis)
-        assert there["recipe_ratio"] == here.ratio("recipe")
-    assert board["plain"]["recipe_ratio"] == 1.0
-    assert board["kd"]["recipe_device_h"] == pytest.approx(board["kd"]["student_device_h"] + 1.0)
-    page = (tmp_path / "site" / "methods" / "kd.html").read_text()
-    assert ">1.00<" in page  # the GAN's line
-
-
-def test_board_and_terminal_pair_the_same_runs(keep: Any, store: Any, tmp_path: Path) -> None:
-    """dkd learnt from another teacher than kd: neither takes a difference, and both say why."""
-    taught = [{**TEACHER, "weights_sha256": "b" * 64}]
-    for seed in range(3):
-        keep(protocol(), seed=seed, score=70.0 + seed)
-        keep(protocol(), seed=seed, score=71.0 + seed, method__name="dkd", models__teachers=taught)
-    with store() as opened:
-        row = next(row for row in summary.rows(opened) if row.method == "dkd")
-    assert row.to_baseline is None
-    assert "no Δ to kd: another teacher" in row.remarks
-    there = built(tmp_path)["dkd"]
-    assert there["delta_baseline_mean"] is None
-    assert "another teacher" in task_page(tmp_path, there)
-
-
-@pytest.mark.parametrize(
-    ("scores", "interval"),
-    [((14.0, 54.0), (None, None)), ((94.0, 99.5, 97.0), (89.99, 100.0)), ((70.0, 71.0, 72.0), (68.52, 73.48))],
-)
-def test_intervals_end_where_the_metric_does(
-    keep: Any, store: Any, tmp_path: Path, scores: tuple[float, ...], interval: Any
-) -> None:
-    for seed, score in enumerate(scores):
-        keep(seed=seed, score=score)
-    with store() as opened:
-        (row,) = summary.rows(opened)
-    board = built(tmp_path)["kd"]
-    assert row.score is not None
-    assert (row.score.lo, row.score.hi) == (board["lo"], board["hi"]) == pytest.approx(interval, abs=0.01)
-    assert ("n too small" in row.remarks) == (interval[0] is None)
-
-
-def test_a_score_at_chance_is_marked_on_terminal_and_board(keep: Any, store: Any, tmp_path: Path) -> None:
-    for seed, score in enumerate((10.0, 9.0, 71.0)):
-        keep(seed=seed, score=score, task__chance=10.0)
-        keep(seed=seed, score=11.0, task__chance=10.0, method__name="x")
-    with store() as opened:
-        remarks = {row.method: row.remarks for row in summary.rows(opened)}
-    assert "2 of 3 seeds at chance" in remarks["kd"]
-    assert "at chance" in remarks["x"]
-    page = task_page(tmp_path, built(tmp_path)["kd"])
-    assert "2 of 3 seeds at chance" in page
-
-
-def test_a_record_without_its_chance_has_that_of_its_tasks_classes(make_record: Any) -> None:
-    record = records.parse(make_record(task__name="digits/few-shot"))
-    assert chance.level(record) == pytest.approx(10.0)
-    assert chance.level(records.parse(make_record(task__name="not-registered"))) is None
-
-
-def test_site_build_prefers_records_of_ones_own_and_says_whose_they_are(keep: Any, run: Any, tmp_path: Path) -> None:
-    keep(**plain())
-    keep(method__name="mine")  # no card of this name is installed
-    code, out, _ = run("site", "build")
-    assert code == 0
-    assert f"the 2 records in {tmp_path / 'records'}" in out
-    front = (tmp_path / "site" / "index.html").read_text()
-    assert "Shown, not ranked" in front
-    assert "methods/mine.html" in front
-
-
-def test_the_board_says_what_was_overridden_and_takes_no_difference_of_a_run_to_itself(
-    keep: Any, tmp_path: Path
-) -> None:
-    keep(score=75.0)
-    keep(score=74.0, **tuned(10.0))
-    keep(protocol(1), **plain(score=50.0, custom=True, provenance__command="kdbench evaluate train.epochs=1"))
-    rows = built(tmp_path)
-    assert rows["at"]["overrides"] == "method.attention_weight=10"
-    assert (rows["at"]["delta_baseline_mean"], rows["plain"]["delta_plain_mean"]) == (-1.0, None)
-    assert "custom settings: method.attention_weight=10" in task_page(tmp_path, rows["at"])
