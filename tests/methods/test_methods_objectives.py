@@ -888,6 +888,8 @@ def check_rakd_sides() -> None:
     told = torch.autograd.grad(terms["discriminator"], [*judge, projection], allow_unused=True, retain_graph=True)
     assert all(grad is not None for grad in told[:-1])
     assert told[-1] is None
+    for term in ("adversarial", "pairs", "mmd"):  # two of them have the same value with the sides swapped
+        assert torch.autograd.grad(terms[term], projection, retain_graph=True)[0].abs().sum() > 0, term
     taught = torch.stack([value for term, value in terms.items() if term != "discriminator"]).sum()
     *fixed, own = torch.autograd.grad(taught, [*judge, projection], allow_unused=True)
     assert all(grad is None for grad in fixed)
