@@ -165,8 +165,8 @@ def _value(p: Evidence, name: str) -> Tensor:
     return torch.tensor(p.output.measured(p.y)[name], dtype=torch.float64)
 
 
-def _metric(name: str, about: str, word: str) -> Metric:
-    return Metric(True, "%", about, partial(_value, name=name), high=100.0, word=word)
+def _metric(name: str, about: str, word: str, *, ranks: bool = False) -> Metric:
+    return Metric(True, "%", about, partial(_value, name=name), high=100.0, word=word, ranks=ranks)
 
 
 def _inked(pixels: Tensor, digits: Tensor) -> Objects:
@@ -192,7 +192,7 @@ class Detection(Kind):
     about = "boxes and classes of the objects of a picture"
     metrics: ClassVar = {
         "ap": _metric("ap", "COCO's average precision, overlaps .5 to .95", "AP"),
-        "ap50": _metric("ap50", "average precision at overlap .5", "AP50"),
+        "ap50": _metric("ap50", "average precision at overlap .5", "AP50", ranks=True),
         "ap75": _metric("ap75", "average precision at overlap .75", "AP75"),
         "ap_small": _metric("ap_small", "average precision of small objects", "AP small"),
         "ap_medium": _metric("ap_medium", "average precision of objects of middle size", "AP medium"),

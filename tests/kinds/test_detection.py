@@ -193,6 +193,10 @@ def test_answers_of_batches_are_joined_in_pixels_of_the_pictures_as_they_came():
     assert len(both.boxes) == int(both.counts.sum())
 
 
+def test_a_task_that_scores_ap50_too_shows_and_ranks_by_it():
+    assert [name for name, metric in KIND.metrics.items() if metric.ranks] == ["ap50"]
+
+
 def test_more_objects_than_detections_that_count_are_refused():
     dense = Rows({}, Objects.of([[[0, i, i, i + 5, i + 5] for i in range(5)]], SIZE))
     line = KIND.ruled({"detections": 4}).unscorable(dense, dense, None)
