@@ -16,6 +16,7 @@ from kdbench.data import duration, sources, status
 from kdbench.data.decode.inputs import ClipInput, PictureInput
 from kdbench.data.decode.specification import set_names, set_spec
 from kdbench.data.feed.augment import augmentation
+from kdbench.data.feed.moved import moves
 from kdbench.models.origin import Origin
 from kdbench.specs import reduced, registry
 from kdbench.specs.config import run_config
@@ -90,7 +91,7 @@ def test_few_data_tasks_are_the_full_pair_with_a_share_of_the_rows() -> None:
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
     spec = TASKS[name]
-    augmentation(spec.data.augment)
+    (moves if spec.kind == "detection" else augmentation)(spec.data.augment)
     assert spec.baseline in registry.methods()
     module = sources.module(spec.data.source)
     facts = module.FACTS if module is not None else None
