@@ -125,7 +125,7 @@ def nets(spec: TaskSpec) -> Verdict:
 
 def augmented(spec: TaskSpec) -> Verdict:
     """Rule ``augmentation``."""
-    if spec.data.source in set_names() and set_spec(spec.data.source).objects is not None:
+    if spec.of_kind.placed:
         moves(spec.data.augment)
         return None
     augmentation(spec.data.augment)

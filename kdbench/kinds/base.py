@@ -141,6 +141,7 @@ class Kind:
         tiny: its smallest task.
         lacks: words of a method's needs that no network of this kind offers.
         one_process: why runs cannot be shared by several processes, None where they can.
+        placed: whether targets are places in a picture, which an augmentation has to move with it.
         eager: why steps can be neither captured nor compiled, None where they can.
     """
 
@@ -150,6 +151,7 @@ class Kind:
     tiny: ClassVar[Tiny]
     also: ClassVar[frozenset[str]] = frozenset()
     one_process: ClassVar[str | None] = None
+    placed: ClassVar[bool] = False
     eager: ClassVar[str | None] = None
     lacks: ClassVar[frozenset[str]] = frozenset()
 

@@ -201,6 +201,7 @@ class Detection(Kind):
     }
     tiny = Tiny("ap", _inked, wraps="fcos_c8s2-4h1:")
     lacks = frozenset({"logits", "emb", "code", "classifier", "tail"})
+    placed = True
     one_process = "its task's loss divides by the objects of a batch"
     eager = "the number of objects differs from batch to batch, which no captured or compiled step can follow"
 

@@ -91,7 +91,7 @@ def test_few_data_tasks_are_the_full_pair_with_a_share_of_the_rows() -> None:
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
     spec = TASKS[name]
-    (moves if spec.kind == "detection" else augmentation)(spec.data.augment)
+    (moves if spec.of_kind.placed else augmentation)(spec.data.augment)
     assert spec.baseline in registry.methods()
     module = sources.module(spec.data.source)
     facts = module.FACTS if module is not None else None
