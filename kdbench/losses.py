@@ -19,6 +19,7 @@ from kdbench.methods.ab.adapter import boundary_losses
 from kdbench.methods.at.adapter import attention_loss
 from kdbench.methods.ban.adapter import born_again_loss
 from kdbench.methods.cc.adapter import correlation_loss
+from kdbench.methods.cwd.adapter import channel_divergence
 from kdbench.methods.dist.adapter import relations
 from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.dml.adapter import mutual_loss
@@ -30,6 +31,7 @@ from kdbench.methods.lskd.adapter import standardized
 from kdbench.methods.nkd.adapter import others_loss, target_loss
 from kdbench.methods.nst.adapter import selectivity_loss
 from kdbench.methods.ofd.adapter import overhaul_loss, partial_distance
+from kdbench.methods.pkd.adapter import pearson_loss
 from kdbench.methods.pkt.adapter import pkt_loss
 from kdbench.methods.reviewkd.adapter import hcl
 from kdbench.methods.rkd.adapter import relational_losses
@@ -39,8 +41,8 @@ from kdbench.methods.sp.adapter import similarity_loss
 from kdbench.methods.tf_kd.adapter import virtual_loss
 
 __all__ = [
-    "ab", "at", "ban", "cc", "dist", "dkd", "dml", "fitnet", "fsp", "ft", "kd", "lskd", "nkd", "nst", "ofd", "pkt",
-    "reviewkd", "rkd", "simkd", "sp", "tf_kd",
+    "ab", "at", "ban", "cc", "cwd", "dist", "dkd", "dml", "fitnet", "fsp", "ft", "kd", "lskd", "nkd", "nst", "ofd",
+    "pkd", "pkt", "reviewkd", "rkd", "simkd", "sp", "tf_kd",
 ]  # fmt: skip
 
 
@@ -143,6 +145,16 @@ def ofd(student: Sequence[Tensor], teacher: Sequence[Tensor], margins: Sequence[
 def reviewkd(student: Sequence[Tensor], teacher: Sequence[Tensor], *, levels: Sequence[int] = (4, 2, 1)) -> Tensor:
     """Hierarchical context loss of fused maps (N, C, H, W) of equal shapes, summed (Chen et al., CVPR 2021)."""
     return _summed([hcl(s, t.detach(), levels) for s, t in zip(student, teacher, strict=True)])
+
+
+def cwd(student: Sequence[Tensor], teacher: Sequence[Tensor], *, temperature: float = 1.0) -> Tensor:
+    """Divergence of each channel's mass over cells, of levels or logit maps of equal shapes (Shu et al., ICCV 2021)."""
+    return _summed([channel_divergence(s, t, temperature) for s, t in zip(student, teacher, strict=True)])
+
+
+def pkd(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Half the squared gap of standardised pyramid levels, channels equal, summed (Cao et al., NeurIPS 2022)."""
+    return _summed([pearson_loss(s, t) for s, t in zip(student, teacher, strict=True)])
 
 
 def simkd(student: Tensor, teacher: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from profiled import spent
 
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
-from kdbench.contract import Method, NotApplicable, Rows
+from kdbench.contract import Method, NotApplicable, Objects, Rows
 from kdbench.data.feed.dataset import Dataset, Transform
 from kdbench.engine.assemble import prepare
 from kdbench.engine.place import RunPlace
@@ -45,6 +45,11 @@ ELSEWHERE = {
     ),
 }
 """Methods that do not run on that task, to one that they run on with random rows, overrides, and the teacher's net."""
+DETECTION, PICTURES, SIZE = "bccd/few-shot", 32, (144, 192)
+DETECTORS = (
+    registry.PLAIN, "fitnet", "reviewkd",
+    *(name for name in sorted(registry.method_packages()) if registry.card(name).kinds == ["detection"]),
+)  # fmt: skip
 MAKES_FIRST = {"cgan_kd": "its student steps are the inner method's; what it trains first is measured by itself below"}
 
 
@@ -82,6 +87,22 @@ def main_phase(method: str, folder: Path, device: str = "cpu") -> PhaseArm:
     return max(found, key=lambda phase: phase.steps)
 
 
+@functools.cache
+def pictures() -> Dataset:
+    """Random pictures of the blood cells' shape, ten objects in each."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (PICTURES, 3, *SIZE), generator=rng, dtype=torch.uint8)
+    corners = torch.rand(PICTURES, 10, 2, generator=rng) * (torch.tensor(SIZE[::-1]) - 40.0)
+    sides = 10 + 30 * torch.rand(PICTURES, 10, 2, generator=rng)
+    found = [
+        [[k % 3, *low, *(low + side).tolist()] for k, (low, side) in enumerate(zip(lows, few, strict=True))]
+        for lows, few in zip(corners, sides, strict=True)
+    ]
+    part = Rows({"image": x}, Objects.of(found, SIZE))
+    norm = {"image": Transform((0.5,) * 3, (0.25,) * 3)}
+    return Dataset("random", part, part, 3, norm, properties=frozenset({"rgb"}))
+
+
 def timed(benchmark: Callable[..., object], phase: PhaseArm) -> None:
     """Times steps of a phase, which have to train: the time of anything else says nothing."""
     params = [param for group in phase.stage.groups for param in group.params]
@@ -109,6 +130,21 @@ def test_bench_step(benchmark: Callable[..., object], method: str, device: str, 
         phase = main_phase(method, tmp_path, device)
     except (NotApplicable, UserError) as reason:
         pytest.skip(str(reason))
+    timed(benchmark, phase)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", DETECTORS)
+def test_bench_step_of_detectors(benchmark: Callable[..., object], method: str, tmp_path: Path) -> None:
+    """FCOS on 144x192 pictures, batch 8; the ratio to ``plain``, whose step has no teacher."""
+    torch.set_num_threads(1)
+    config = run_config(method, DETECTION, ["data.subset=null"])
+    with seeded(0, "teacher"):
+        net = build_network(config.task.teacher_net, "image", pictures())
+    facts = {"arch": config.task.teacher_net, "source": "random", "params": 0, "weights_sha256": "0" * 64}
+    trained = TrainedTeacher("image", net.eval().requires_grad_(False), 0.0, {**facts, "seconds": None, "steps": None})
+    place = RunPlace(torch.device("cpu"), Home(tmp_path), None, tmp_path / "run")
+    (phase,) = phases(prepare(config, 0, place, pictures(), {"image": trained}))
     timed(benchmark, phase)
 
 

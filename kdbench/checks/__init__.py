@@ -16,7 +16,7 @@ from kdbench.checks import golden, rules
 from kdbench.checks.nets import check_net
 from kdbench.checks.result import CheckResult, Skipped, Verdict
 from kdbench.checks.tasks import check_task
-from kdbench.checks.tiny import TWO_INPUTS, method_config, scenes, tiny
+from kdbench.checks.tiny import TWO_INPUTS, declared, method_config, tiny
 from kdbench.contract import NotApplicable
 from kdbench.engine.assemble import needs_of
 from kdbench.specs import registry
@@ -58,10 +58,10 @@ def _check(ref: MethodRef, tasks: Collection[str] | None) -> Iterator[CheckResul
     yield _result("needs", "", rules.needs_said(ref))
     if golden.own_place(ref):
         yield _result("golden vectors", "", rules.golden_vectors(ref))
-    for scene in scenes(needs):
+    for scene, chosen in declared(ref):
         if tasks is None or scene in tasks:
             try:
-                task = tiny(ref, config, needs, scene)
+                task = tiny(ref, chosen, needs_of(chosen), scene)
             except NotApplicable as reason:
                 message = f"it declares {scene} tasks but refuses every tiny one: {reason}"
                 yield CheckResult("runs", scene, "failed", message)

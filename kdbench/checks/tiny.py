@@ -17,7 +17,7 @@ from kdbench.base.home import Home
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Rows
 from kdbench.data.feed.dataset import Dataset, Transform
 from kdbench.data.sources import digits
-from kdbench.engine.assemble import Prepared, prepare
+from kdbench.engine.assemble import Prepared, needs_of, prepare
 from kdbench.engine.place import RunPlace
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
@@ -103,9 +103,28 @@ class Tiny:
         return replace(self, config=replace(self.config, task=self.config.task.model_copy(update={"train": train})))
 
 
-def method_config(ref: MethodRef) -> MethodConfig:
-    """The method's defaults, its variant's values, then its card's smoke values."""
-    return config.method_config(ref, ref.card.smoke, lambda inner: inner.card.smoke)
+def method_config(ref: MethodRef, kind: str | None = None) -> MethodConfig:
+    """The method's defaults, those its card has for a kind, its variant's values, then its card's smoke values."""
+    own = ref.card.of_kind(kind) if kind else {}
+    if ref.variant is not None:
+        own |= ref.variant.params
+    return config.method_config(ref, own | ref.card.smoke, lambda inner: inner.card.smoke)
+
+
+def declared(ref: MethodRef) -> list[tuple[str, MethodConfig]]:
+    """The tiny tasks that a method says it can run on, each with the hyper-parameters it has there.
+
+    On a kind for which its card has values of their own the method is one with these values alone.
+    """
+    usual = method_config(ref)
+    apart = sorted(
+        {entry.when.kind for entry in ref.card.published if entry.when.kind and ref.card.of_kind(entry.when.kind)}
+    )
+    found = [(scene, usual) for scene in scenes(needs_of(usual)) if scene not in apart]
+    for kind in apart:
+        own = method_config(ref, kind)
+        found += [(scene, own) for scene in scenes(needs_of(own)) if scene == kind]
+    return found
 
 
 def scenes(needs: Needs) -> list[str]:

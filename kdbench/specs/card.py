@@ -36,6 +36,10 @@ def _known_kinds(names: list[str]) -> list[str]:
         raise ValueError(str(error)) from error
 
 
+def _known_kind(name: str) -> str:
+    return _known_kinds([name])[0]
+
+
 Kinds = Annotated[list[str], AfterValidator(_known_kinds)]
 """Kinds of task, by their names of today."""
 ParamsSource = Literal["paper", "official_code", "tuned", "default"]
@@ -121,9 +125,11 @@ class HyperParameter(_Model):
 class When(_Model):
     """The tasks a published value belongs to; every key given must match.
 
+    ``kind`` is of values that all tasks of a kind begin with, where networks of that kind are read otherwise.
     Values without ``variant`` are the method's own, beneath whatever a variant sets; those with one are that variant's.
     """
 
+    kind: Annotated[str, AfterValidator(_known_kind)] | None = None
     source: str | None = None
     student: str | None = None
     teacher: str | None = None
@@ -265,13 +271,21 @@ class Card(_Model):
         return {key: hp.check(hp.default) for key, hp in self.hyper_parameters.items()}
 
     def for_pair(
-        self, *, task: str, source: str, student: str, teacher: str | None, variant: str | None = None
+        self,
+        *,
+        task: str,
+        source: str,
+        student: str,
+        teacher: str | None,
+        variant: str | None = None,
+        kind: str | None = None,
     ) -> tuple[dict[str, Any], ParamsSource | None]:
         """Values published for a task, of the method or of one variant, and where they come from if there are any.
 
         Where several entries name a value, the most specific one counts.
         """
         facts = {"task": task, "source": source, "student": student, "teacher": teacher, "variant": variant}
+        facts["kind"] = kind
 
         def keys(entry: Published) -> dict[str, str]:
             return entry.when.model_dump(exclude_none=True)
@@ -283,6 +297,11 @@ class Card(_Model):
         for entry in matching:
             values |= entry.params
         return values, matching[-1].params_source if matching else None
+
+    def of_kind(self, kind: str) -> dict[str, Any]:
+        """Values that every task of a kind begins with, whatever its data and pair."""
+        only = [e for e in self.published if e.when.model_dump(exclude_none=True) == {"kind": kind}]
+        return {key: value for entry in only for key, value in entry.params.items()}
 
     def typed(self, values: dict[str, Any]) -> Any:
         """Frozen dataclass instance of checked hyper-parameters, what an adapter gets as ``hp``."""

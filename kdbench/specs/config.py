@@ -223,7 +223,7 @@ def _has_inner(card: Card) -> bool:
 def _resolve(ref: MethodRef, spec: TaskSpec, smoke: bool) -> tuple[dict[str, Any], str]:
     """Defaults, published values of the pair, the variant's values and its published ones, the card's smoke values."""
     card = ref.card
-    pair = {"task": spec.name, "source": spec.data.source, "student": spec.pair.student.net}
+    pair = {"kind": spec.kind, "task": spec.name, "source": spec.data.source, "student": spec.pair.student.net}
     values = card.defaults()
     published, source = card.for_pair(**pair, teacher=spec.teacher_net)
     values |= published

@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.base.errors import UserError
 from kdbench.contract import At, Batch, Method, Needs, NotApplicable, Out
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.matching import pair_stages
+from kdbench.methods.shared.pyramids import level_pairs
 from kdbench.methods.shared.ramps import ramp
 
+PYRAMID = "fpn"
+"""Of the features: those of a detector's pyramid."""
 NORM_ROWS = 2
 """Fewest values a batch norm of pooled features can normalise."""
 
@@ -82,6 +86,11 @@ def review(abfs: Sequence[nn.Module], student: Sequence[Tensor], teacher: Sequen
     return outputs
 
 
+def _read(features: str) -> frozenset[str]:
+    """What is read of a network for its stages; a pyramid stands alone."""
+    return frozenset({PYRAMID} if features == PYRAMID else {features, "emb"})
+
+
 def _as_map(x: Tensor) -> Tensor:
     """(N, C), (N, C, L) and (N, C, H, W) as (N, C, H, W)."""
     while x.ndim < 4:
@@ -94,10 +103,11 @@ class ReviewKD(Method):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
+        scores = {"logits"} if hp.kl_weight else set()
         return Needs(
             kinds=None,
-            student=frozenset({"logits", hp.student_features, "emb"}),
-            teacher=frozenset({hp.teacher_features, "emb"} | ({"logits"} if hp.kl_weight else set())),
+            student=_read(hp.student_features) | scores,
+            teacher=_read(hp.teacher_features) | scores,
             min_batch=NORM_ROWS,
             teacher_batchnorm=hp.teacher_batchnorm,
             one_process=None,
@@ -107,6 +117,10 @@ class ReviewKD(Method):
         task, hp = self.task, self.hp
         if hp.kl_weight and task.kind == "regression":
             raise NotApplicable("its KL term needs class scores; set method.kl_weight=0")
+        if (hp.student_features == PYRAMID) != (hp.teacher_features == PYRAMID):
+            raise UserError("student_features and teacher_features are both fpn or neither; set both")
+        if hp.student_features == PYRAMID and (hp.student_stages or hp.teacher_stages):
+            raise UserError("levels of pyramids are paired by size; leave student_stages and teacher_stages empty")
         student, teacher = self._stages(task.probe(self.student), task.probe(self.teacher))
         mid = min(hp.mid_channels, student[-1].shape[1])
         last = len(student) - 1
@@ -116,15 +130,21 @@ class ReviewKD(Method):
         )
 
     def _stages(self, student: Out, teacher: Out) -> tuple[list[Tensor], list[Tensor]]:
-        """The chosen stages of both, shallow to deep, then the pooled ones; the teacher's are constants."""
+        """The chosen stages of both, shallow to deep, then the pooled ones; the teacher's are constants.
+
+        Of feature pyramids their levels, fine to coarse, and nothing that is pooled.
+        """
         hp = self.hp
-        pairs = pair_stages(
-            getattr(student, hp.student_features),
-            getattr(teacher, hp.teacher_features),
-            hp.student_stages,
-            hp.teacher_stages,
-        )
-        pairs.append((student.emb, teacher.emb.detach()))
+        if hp.student_features == PYRAMID:
+            pairs = level_pairs(student.dense.fpn, teacher.dense.fpn)
+        else:
+            pairs = pair_stages(
+                getattr(student, hp.student_features),
+                getattr(teacher, hp.teacher_features),
+                hp.student_stages,
+                hp.teacher_stages,
+            )
+            pairs.append((student.emb, teacher.emb.detach()))
         return [_as_map(s) for s, _ in pairs], [_as_map(t) for _, t in pairs]
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:

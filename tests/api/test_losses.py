@@ -86,3 +86,7 @@ def test_others_are_their_parts():
     margins = [torch.full((m.shape[1],), -100.0) for m in ALIKE[1]]
     assert float(losses.ofd(*ALIKE, margins)) > 0 == float(losses.ofd(ALIKE[0], ALIKE[0], margins))
     assert float(losses.tf_kd(LOGITS[0], Y)) > 0
+    doubled = [3 * m + 1 for m in ALIKE[0]]  # magnitudes do not count
+    assert float(losses.pkd(doubled, ALIKE[0])) == pytest.approx(0, abs=1e-8) != float(losses.pkd(*ALIKE))
+    shifted = [m + 1 for m in ALIKE[0]]
+    assert float(losses.cwd(shifted, ALIKE[0])) == pytest.approx(0, abs=1e-12) != float(losses.cwd(*ALIKE))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinies import tiny_of
+from tinies import captured, tiny_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdbench.engine.stage import StageRun
@@ -88,8 +88,8 @@ def stages(method: str, folder: Path, device: torch.device) -> Iterator[StageRun
 
 
 EVERY = [
-    pytest.param(name, marks=[] if ref.variant is None or name in WAITING else pytest.mark.slow)
-    for name, ref in registry.methods().items()
+    pytest.param(name, marks=[] if registry.method(name).variant is None or name in WAITING else pytest.mark.slow)
+    for name in captured()
 ]
 """Methods; variants, most of which run the same code, are left to the slow set."""
 
@@ -139,7 +139,7 @@ def test_what_waits_is_seen(wait, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", registry.methods())
+@pytest.mark.parametrize("method", captured())
 def test_cuda_sees_no_step_wait(method, tmp_path):
     if any(place.startswith(f"methods/{registry.method(method).card.name}/") for place, _ in EXCUSED):
         pytest.skip("one of its steps may wait")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tinies import tiny_of
+from tinies import captured, tiny_of
 from torch import Tensor
 
 from kdbench.base.errors import UserError
@@ -22,7 +22,6 @@ from kdbench.engine.assemble import require_shared
 from kdbench.engine.graphs import Replay
 from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Trainer
-from kdbench.specs import registry
 from kdbench.specs.config import run_config
 from kdbench.specs.options import EAGER, EngineOptions
 from kdbench.specs.task import Optimizer
@@ -30,7 +29,7 @@ from kdbench.specs.task import Optimizer
 GRAPHS = EngineOptions(fused=True, cuda_graphs=True)
 LOOKS = ("ccl", "energykd-heda")
 """The host looks at a result within a step, as ``tests/engine/test_host_sync.py`` excuses: nothing to capture."""
-CAPTURED = [name for name in registry.methods() if name not in LOOKS]
+CAPTURED = [name for name in captured() if name not in LOOKS]
 CPU = torch.device("cpu")
 
 

@@ -19,7 +19,7 @@ from kdbench.methods.cgan_kd.gan import ConditionalGAN
 from kdbench.methods.dkd.adapter import DKD
 from kdbench.methods.ffsd.adapter import FFSD
 from kdbench.methods.hkd.adapter import HKD
-from kdbench.methods.shared import objective, phases
+from kdbench.methods.shared import boxes, objective, phases, pyramids
 from kdbench.methods.sskd.adapter import SSKD
 from kdbench.specs import registry
 
@@ -36,6 +36,12 @@ OTHERS: dict[str, Sequence[Any]] = {
     ),
     "shared.objective": (objective.Imitation, objective.StageWise, objective.Initialisation, objective.phase_epochs),
     "shared.phases": (phases.Phased, phases.reusable),
+    "shared.pyramids": (
+        pyramids.PyramidMethod, pyramids.level_pairs, pyramids.same_channels, pyramids.aligned,
+    ),
+    "shared.boxes": (
+        boxes.quality_focal, boxes.overlap, boxes.box_distance, boxes.counted, boxes.centreness, boxes.same_cells,
+    ),
 }  # fmt: skip
 """Where it is not the whole class of a method: cgan_kd's sampling between stages has tests of its own."""
 
@@ -75,9 +81,17 @@ EQUIVALENT = {
     "lwr.adapter:LWR.losses: out.logits.detach(): detach gone": NO_GRADIENT,
     "plain.adapter:Plain.stages: max(1, round(self.task.epochs * self.task.steps * self.hp.length)): arguments 0 and 1 "
     "swapped": COMMUTES,
+    "real.adapter:REAL.losses: box_distance('giou', boxes, wanted): arguments 1 and 2 swapped": COMMUTES,
     "pskd.adapter:PSKD.losses: logits.detach(): detach gone": NO_GRADIENT,
     "reviewkd.adapter:ReviewKD.losses: hcl(o, t, hp.levels): arguments 0 and 1 swapped": COMMUTES,
     "reviewkd.adapter:ReviewKD.losses: zip(outputs, stages, strict=True): arguments 0 and 1 swapped": COMMUTES,
+    **{
+        f"shared.boxes:overlap: torch.{one}({part}, {other}): arguments 0 and 1 swapped": COMMUTES
+        for one in ("maximum", "minimum")
+        for part, other in (("one[..., :2]", "other[..., :2]"), ("one[..., 2:]", "other[..., 2:]"))
+    },
+    "shared.boxes:box_distance: overlap(one, other): arguments 0 and 1 swapped": COMMUTES,
+    "shared.boxes:counted: 0: 0 -> 1": "of a level only the type is read",
     "shared.objective:Initialisation.stages: phase_epochs(self.hp.first_phase, self.task.epochs): arguments 0 and 1 "
     "swapped": COMMUTES,
     "shared.objective:Initialisation.stages: [p for p in self.parameters() if p.requires_grad]: if of a comprehension "

@@ -155,7 +155,7 @@ def test_a_malformed_card_is_named_with_file_line_and_key(tmp_path, change, said
         ("score", {"primary": "mae"}, "not one of a classification task"),
         ("seeds", [0, 0], "seeds must differ"),
         ("trian", {}, "did you mean 'train'"),
-        ("data", {"source": "digits", "subset": {}}, "per_class or fraction"),
+        ("data", {"source": "digits", "subset": {}}, "per_class, fraction and rows"),
     ],
 )
 def test_a_malformed_task_is_named_with_file_line_and_key(tmp_path, key, value, said):

@@ -18,6 +18,8 @@ PARITY = Path(__file__).parents[1] / "parity"
 SHARED = {
     "shared.objective": ("at+kd", "ab", "fsp", "crd+kd", "vid", "nst"),
     "shared.phases": ("sskd", "tf_kd", "ban", "hsakd"),
+    "shared.pyramids": ("cwd", "fgd", "pkd"),
+    "shared.boxes": ("crosskd", "kd_dense", "pkd"),
 }
 """Modules that several methods share, to the methods whose checks are theirs."""
 
@@ -34,7 +36,9 @@ def checks(name: str, load: Load) -> list[Check]:
 
 
 def _own(name: str, load: Load) -> list[Check]:
-    """Those of a file of the method's own, where made-up outputs do not do."""
+    """Those of a file of the method's own, where made-up outputs do not do; pyramids have one for all methods."""
+    if found := load("methods/test_methods_pyramids.py").CHECKS.get(name):
+        return list(found)
     if name not in ELSEWHERE:
         return []
     if name == "cgan_kd":
@@ -47,7 +51,7 @@ def _of(name: str, key: str) -> bool:
 
 
 def _golden(name: str, load: Load) -> Iterator[Check]:
-    for folder in (name, f"{name}_online"):
+    for folder in (name, f"{name}_online", f"{name}_fpn"):
         for path in sorted((PARITY / folder).glob("*.json")):
             mapping = load(f"parity/{folder}/mapping.py")
             yield partial(_agrees, golden.read(path, folder, mapping), mapping)

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "hash_kd": "hashing",
     "seed": "representation",
     "compress": "representation",
+    **dict.fromkeys(("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "real"), "detectors"),
 }
 """Methods that made-up outputs say nothing of, and why; each has a file of its own."""
 
