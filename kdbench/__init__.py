@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdbench.api.runs import evaluate as evaluate
     from kdbench.api.runs import sweep as sweep
     from kdbench.api.runs import task as task
+    from kdbench.api.runs import tune as tune
     from kdbench.api.taps import tap as tap
     from kdbench.base.errors import UserError as UserError
     from kdbench.contract import Method as Method
@@ -43,7 +44,7 @@ _OFFERED = {
     "net": "kdbench.specs.nets",
 }
 """Name to the module that has it. Names that are packages too are called by them, see :mod:`kdbench.base.verbs`."""
-_MODULES = ("distill", "losses", "methods", "results", "sweep", "tasks")
+_MODULES = ("distill", "losses", "methods", "results", "sweep", "tasks", "tune")
 
 
 def __getattr__(name: str) -> Any:

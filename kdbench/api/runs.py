@@ -185,6 +185,58 @@ def distill(
     return {**report.as_json(found, study), "page": str(report.page(study))}
 
 
+def tune(
+    method: str | Path | type[Method],
+    task: AnyTask,
+    *,
+    trials: int = 8,
+    seeds: Sequence[int] | None = None,
+    sampler: Literal["qmc", "tpe"] = "qmc",
+    overrides: Overrides | None = None,
+    smoke: bool = False,
+    device: str = "auto",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Searches learning rate and hyper-parameters of a method on a task, as ``kdbench tune`` does, on training rows
+    that the student does not see, never on test rows.
+
+    Args:
+        method, task, overrides: as of :func:`evaluate`.
+        trials: sets of values, those given among them.
+        seeds: of each trial, none of the task's own; 1000 when None.
+        sampler: ``qmc`` spreads the trials evenly, ``tpe`` learns from those before.
+        say: told of each trial.
+
+    Returns:
+        ``values``, the best by their keys, which :func:`evaluate` takes as ``overrides``; ``trials`` with their scores,
+        ``best``, ``hours``, and what they rest on.
+
+    Raises:
+        UserError: something given is wrong, the method does not apply, or no trial gave a score.
+    """
+    from kdbench.sweep import devices
+    from kdbench.sweep.plan import Asked
+    from kdbench.tune.points import require as require_optuna
+    from kdbench.tune.search import Search
+
+    require_optuna()
+    if trials < 1:
+        raise UserError(f"trials={trials}: at least one set of values is tried")
+    home = _home(out)
+    name, on = _method(method, home), registry.task(_task(task, home)).name
+    asked = Asked(
+        methods=(), tasks=(on,), home=home, overrides=_words(overrides), smoke=smoke,
+        seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)),
+    )  # fmt: skip
+    place = devices.find("basic", device, None, None, _options(name, on, overrides))
+    search = Search(asked, name, on, trials, sampler, place, say=say)
+    home.require_writable()
+    search.run()
+    return search.as_json()
+
+
 def _home(out: str | Path | None) -> Home:
     """The home folder, told of the nets that this session has declared."""
     home = Home.find(None if out is None else Path(out))

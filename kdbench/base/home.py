@@ -69,6 +69,11 @@ class Home:
         return self.root / "index.duckdb"
 
     @property
+    def tuned(self) -> Path:
+        """What searches for hyper-parameters found, by task and method."""
+        return self.root / "tuned"
+
+    @property
     def teachers(self) -> Path:
         """Trained teachers, by the hash of what made them."""
         return self.root / "teachers"

@@ -13,12 +13,12 @@ from kdbench import __version__
 from kdbench.base import interrupt
 from kdbench.base.errors import UserError
 from kdbench.base.files import cannot_write, no_room
-from kdbench.cli import deploy, distill, new, publish, run, show, sweep
+from kdbench.cli import deploy, distill, new, publish, run, show, sweep, tune
 from kdbench.cli.common import EXIT_INTERRUPTED, app, warn
 from kdbench.parallel.torchrun import require_alone
 from kdbench.terminal import streams
 
-__all__ = ["app", "deploy", "distill", "main", "new", "publish", "run", "show", "sweep"]
+__all__ = ["app", "deploy", "distill", "main", "new", "publish", "run", "show", "sweep", "tune"]
 
 # Some versions of typer bring a click of their own, so its base error is found through typer.
 UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

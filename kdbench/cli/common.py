@@ -16,7 +16,7 @@ EXIT_FAILED, EXIT_NOTHING_RAN, EXIT_INTERRUPTED = 1, 3, 130
 
 ORDER = (
     "doctor", "list", "show", "distill", "evaluate", "results", "compare", "export", "score", "predict", "overhead",
-    "sweep", "new", "check", "records", "verify", "submit", "site",
+    "sweep", "tune", "new", "check", "records", "verify", "submit", "site",
 )  # fmt: skip
 """Commands as people meet them: look, run, compare, take away, contribute, publish."""
 

@@ -118,8 +118,10 @@ def load_data(config: RunConfig, folder: Path | None, home: Home, progress: Prog
 
 
 def students_rows(config: RunConfig, seed: int, everything: Dataset) -> Dataset:
-    """The rows that the student trains on: the subset that the run's seed draws; of a smoke run all."""
-    return everything if config.smoke else everything.subset(config.task.data.subset, seed)
+    """The rows that the student trains on: the subset that the run's seed draws, of a smoke run all; and those that it
+    is scored on."""
+    rows = everything.validated(config.task.data.validation)
+    return rows if config.smoke else rows.subset(config.task.data.subset, seed)
 
 
 def rows_read(config: RunConfig, seed: int, everything: Dataset) -> identity.RowsRead:

@@ -59,7 +59,7 @@ def teacher_spec(spec: TaskSpec, teacher: Teacher, smoke: bool) -> TaskSpec:
         changes["epochs"] = spec.smoke.epochs
     body = spec.model_dump()
     body["train"] |= changes
-    body["data"]["subset"] = None
+    body["data"] |= {"subset": None, "validation": None}
     body["pair"] = {"student": {"net": teacher.net, "input": teacher.input, "weights": teacher.init}, "teachers": {}}
     return TaskSpec.model_validate(body)
 

@@ -49,10 +49,36 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class Search(_Model):
+    """Where ``kdbench tune`` looks for a hyper-parameter's value: between two bounds, or among choices.
+
+    ``log`` spreads points evenly over factors instead of differences. ``source`` says why there: the paper's own
+    ablation where it has one.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: list[Any] | None = Field(default=None, min_length=2)
+    source: Text
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Search:
+        if (self.low is None) != (self.high is None) or (self.low is None) == (self.choices is None):
+            raise ValueError("a search has either low and high, or choices")
+        if self.low is not None and self.high is not None:
+            if self.low >= self.high:
+                raise ValueError(f"a search goes from low to high, not from {self.low:g} to {self.high:g}")
+            if self.log and self.low <= 0:
+                raise ValueError(f"a search over factors begins above 0, not at {self.low:g}; leave log out")
+        return self
+
+
 class HyperParameter(_Model):
     """One hyper-parameter: its default, bounds and meaning. Its type is the default's unless ``type`` says more.
 
-    ``type: method`` is an inner method, ``type: net`` a net that the method builds, each given by name.
+    ``type: method`` is an inner method, ``type: net`` a net that the method builds, each given by name. ``search`` is
+    where ``kdbench tune`` looks, false for what it leaves alone; unset, around a number above 0.
     """
 
     default: Any
@@ -64,6 +90,7 @@ class HyperParameter(_Model):
     above: float | None = None
     max: float | None = None
     choices: list[str] | None = None
+    search: Search | Literal[False] | None = None
 
     @property
     def kind(self) -> str:
@@ -78,6 +105,10 @@ class HyperParameter(_Model):
         if self.default is None and not self.optional:
             raise ValueError("default is null: set optional: true (and a type) or give a value")
         self.check(self.default)
+        if self.search:
+            ends: list[Any] = self.search.choices or [self.search.low, self.search.high]
+            for value in ends:
+                self.check(int(value) if self.kind == "int" and value == int(value) else value)
         return self
 
     def check(self, value: Any) -> Any:

@@ -116,16 +116,18 @@ class Data(_Grown):
     """Where the rows come from and how training sees them.
 
     ``options`` are the source's own; ``augment`` names operations of ``kdbench.data.feed.augment``; ``inputs`` are made
-    here of the source's pictures, such as small ones for the student.
+    here of the source's pictures, such as small ones for the student; ``validation``: these training rows are scored
+    instead of the test rows, and the student trains on none of them.
     """
 
-    LATER = ("inputs",)
+    LATER = ("inputs", "validation")
 
     source: Word
     options: Annotated[dict[str, Any], AfterValidator(tame)] = {}
     subset: Subset | None = None
     augment: list[Word] = []
     inputs: dict[Word, Reduced] | None = None
+    validation: Subset | None = None
 
 
 class Optimizer(_Model):
@@ -329,6 +331,8 @@ class TaskSpec(_Model):
     baseline, or plain where kd does not apply; a smoke budget of seconds; one suite for the pairs of a data set that
     share a protocol.
 
+    ``tuning``: the rows that ``kdbench tune`` scores, as ``data.validation``; unset, a fifth of the training rows.
+
     ``cpu_threads``: torch's threads on a CPU, for tasks of nets so small that more only wait for each other; the same
     seed then gives the same bits on any number of cores. None leaves torch's own number.
     """
@@ -347,6 +351,7 @@ class TaskSpec(_Model):
     score: Score
     seeds: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(min_length=1)
     smoke: Smoke = Smoke()
+    tuning: Subset | None = None
     cpu_threads: int | None = Field(default=None, ge=1)
     notes: dict[str, Text] = {}
 

@@ -209,15 +209,42 @@ class Dataset:
         Raises:
             UserError: a class, or the part, has fewer rows than asked for, or the task has no classes.
         """
+        return self if rule is None else self._drawn(self._chosen(rule, seed, "data.subset"))
+
+    def validated(self, rule: Subset | None) -> Dataset:
+        """The same with training rows that a rule draws in the place of the test rows; the others are trained on.
+
+        They are the same whatever the run's seed, 0 unless the rule gives one. Of rows without classes a fraction is of
+        all.
+
+        Raises:
+            UserError: as of :meth:`subset`, or no row is left to train on, or none to score.
+        """
         if rule is None:
             return self
+        classes = self.label_range is None and isinstance(self.train.y, Tensor)
+        if rule.fraction is not None and not classes:
+            rule = rule.model_copy(update={"fraction": None, "rows": round(rule.fraction * len(self.train.y))})
+        held = np.sort(self._chosen(rule, 0, "data.validation"))
+        rest = np.setdiff1d(np.arange(len(self.train.y)), held)
+        if not len(held) or not len(rest):
+            raise UserError(
+                f"data.validation: {len(held)} of the {len(self.train.y)} training rows of {self.name} would be scored "
+                f"and {len(rest)} trained on; change data.validation"
+            )
+        train, test = (select(self.train, torch.from_numpy(rows)) for rows in (rest, held))
+        drawn = hashlib.sha256(rest.astype("<i8").tobytes()).hexdigest()
+        return replace(self, train=train, test=test, drawn=drawn, whole=None, digests={})
+
+    def _chosen(self, rule: Subset, seed: int, key: str) -> NDArray[np.int64]:
+        """Numbers of the training rows that a rule draws; ``key`` is the task's for it."""
+        seed = seed if rule.seed is None else rule.seed
+        stream = key.removeprefix("data.")
         if rule.rows is not None:
-            return self._drawn(self._some(rule.rows, seed if rule.seed is None else rule.seed))
-        if self.label_range is not None:
-            raise UserError(f"data.subset: {self.name} has no classes to draw from; remove data.subset")
-        generator = np.random.default_rng(derive(seed if rule.seed is None else rule.seed, "subset"))
-        if not isinstance(self.train.y, Tensor):
-            raise UserError(f"data.subset: {self.name} has no classes to draw from; remove data.subset")
+            return self._some(rule.rows, seed, key)
+        if self.label_range is not None or not isinstance(self.train.y, Tensor):
+            raise UserError(f"{key}: {self.name} has no classes to draw from; remove {key}")
+        generator = np.random.default_rng(derive(seed, stream))
         labels = self.train.y.cpu().numpy()
         chosen = []
         for label in range(self.classes):
@@ -226,17 +253,17 @@ class Dataset:
             if not 0 < count <= len(rows):
                 asked = f"{rule.per_class} a class" if rule.per_class is not None else f"{rule.fraction:.0%} of them"
                 raise UserError(
-                    f"data.subset: class {label} of {self.name} ({self.source}) has {len(rows)} training rows, {asked} "
-                    "are asked for; change data.subset"
+                    f"{key}: class {label} of {self.name} ({self.source}) has {len(rows)} training rows, {asked} "
+                    f"are asked for; change {key}"
                 )
             chosen.append(generator.permutation(rows)[:count])
-        return self._drawn(np.concatenate(chosen))
+        return np.concatenate(chosen)
 
-    def _some(self, count: int, seed: int) -> NDArray[np.int64]:
+    def _some(self, count: int, seed: int, key: str) -> NDArray[np.int64]:
         """Numbers of so many training rows."""
         if count > (there := len(self.train.y)):
-            raise UserError(f"data.subset: {self.name} has {there} training rows, {count} are asked for")
-        return np.random.default_rng(derive(seed, "subset")).permutation(there)[:count]
+            raise UserError(f"{key}: {self.name} has {there} training rows, {count} are asked for")
+        return np.random.default_rng(derive(seed, key.removeprefix("data."))).permutation(there)[:count]
 
     def _drawn(self, rows: NDArray[np.int64]) -> Dataset:
         """The training rows of some numbers, in order."""

@@ -1,0 +1,62 @@
+"""What ``kdbench tune`` prints: what is searched, the trials, and the command that uses the best."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from rich.markup import escape
+
+from kdbench.distill.study import in_words
+from kdbench.terminal import tables
+from kdbench.tune.points import words
+from kdbench.tune.search import Search
+
+
+def plan(search: Search) -> Iterator[Any]:
+    """The ranges and the hours."""
+    made = tables.table(f"search of {search.method} on {search.task}", "setting", ">given", ">from", ">to")
+    for one in search.dimensions():
+        ends = (", ".join(map(str, one.choices)), "") if one.choices else (f"{one.low:.4g}", f"{one.high:.4g}")
+        made.add_row(escape(one.key), escape(str(one.given)), *ends)
+    yield made
+    hours = search.hours()
+    long = "of unknown length" if hours is None else f"about {in_words(hours)} here"
+    yield (
+        f"{search.trials} trials of {len(search.seeds)} seed{'s' * (len(search.seeds) > 1)}, the given values first, "
+        f"{long}; scored on training rows that the student does not see, never on test rows"
+    )
+
+
+def answer(search: Search) -> Iterator[Any]:
+    """The trials, the best first, and what to type."""
+    keys = [one.key for one in search.dimensions()]
+    unit = search.spec.score.unit
+    made = tables.table(
+        f"{search.method} on {search.task}, validation rows: {search.spec.score.primary}, {unit}", "trial",
+        *(f">{key.rpartition('.')[2]}" for key in keys), ">score",
+    )  # fmt: skip
+    sign = -1 if search.spec.score.higher_is_better else 1
+    n = len(search.seeds)
+    numbered = sorted(enumerate(search.done), key=lambda one: sign * (one[1].mean(n) or -sign * 1e9))
+    for number, trial in numbered:
+        score = trial.mean(n)
+        name = "given" if number == 0 else str(number)
+        shown = [
+            f"{trial.values[key]:.4g}" if isinstance(trial.values[key], float) else str(trial.values[key])
+            for key in keys
+        ]
+        made.add_row(name, *map(escape, shown), "–" if score is None else f"{score:.2f}")
+    yield made
+    best = search.best()
+    if best is None:
+        return
+    if best is search.done[0]:
+        yield "no values were better than those given"
+        return
+    changed = words(best.overrides)
+    yield "to run it with the best values:"
+    command = shlex.join(["kdbench", "evaluate", "--method", search.method, "--task", search.task, *changed])
+    yield f"  {command}"
+    yield f"kept in {search.file}"

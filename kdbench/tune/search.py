@@ -1,0 +1,210 @@
+"""The trials of one method on one task: runs on validation rows, and what they gave, kept as a file of the home."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from kdbench import ENGINE_VERSION, kinds
+from kdbench.base.errors import UserError
+from kdbench.base.files import write_atomic
+from kdbench.index import home as index
+from kdbench.runs.evaluate import ingest
+from kdbench.specs import registry
+from kdbench.specs.config import run_config
+from kdbench.specs.task import Subset, TaskSpec
+from kdbench.sweep.devices import Where
+from kdbench.sweep.plan import Asked
+from kdbench.sweep.progress import SweepProgress
+from kdbench.sweep.rounds import Sweep
+from kdbench.tune.points import Points, Sampler, words
+from kdbench.tune.space import Dimension, of_teachers, space
+
+TRIALS = 8
+SEEDS = (1000,)
+"""Of trials; no task's results have them."""
+FIFTH = Subset(fraction=0.2, seed=0)
+"""The training rows that are scored where a task does not say which."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Values, and what they scored.
+
+    Attributes:
+        values: of the searched settings, by their keys; the first trial's are the given ones.
+        overrides: what sets them: none for the first trial.
+        scores: seed to score on the validation rows; seeds whose run failed are not in it.
+        run_ids: of its runs with a score.
+        hours: of this trial's training on its device.
+    """
+
+    values: dict[str, Any]
+    overrides: dict[str, Any]
+    scores: dict[int, float]
+    run_ids: tuple[str, ...]
+    hours: float
+
+    def mean(self, seeds: int) -> float | None:
+        """Mean score; None unless every one of so many seeds has one."""
+        return fmean(self.scores.values()) if len(self.scores) == seeds else None
+
+
+@dataclass
+class Search:
+    """Trials of a method on a task.
+
+    Args:
+        asked: home, data, seeds and overrides of all trials; its methods and tasks are not read.
+        method, task: by name.
+        trials: how many, the given values among them.
+        sampler: how values are chosen.
+        where: the devices.
+        say: told of each trial.
+    """
+
+    asked: Asked
+    method: str
+    task: str
+    trials: int
+    sampler: Sampler
+    where: Where
+    launcher: str = "basic"
+    say: Callable[[str], None] = print
+    progress: SweepProgress = field(default_factory=SweepProgress.stderr)
+    done: list[Trial] = field(default_factory=list)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task."""
+        return registry.task(self.task)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of every trial."""
+        return self.asked.seeds or SEEDS
+
+    def dimensions(self) -> list[Dimension]:
+        """What is searched."""
+        return space(run_config(self.method, self.task, self.asked.overrides))
+
+    def hours(self) -> float | None:
+        """About how long all trials take, None where nothing tells."""
+        one = self._sweep(()).known().hours_of(self.method, self.task)
+        return None if one is None else one * len(self.seeds) * self.trials
+
+    def run(self) -> Trial:
+        """All trials; those that have records are read. The best.
+
+        Raises:
+            UserError: the seeds are those of the task's results, or no trial gave a score.
+        """
+        if both := sorted({*self.seeds} & {*self.spec.seeds}):
+            raise UserError(
+                f"--seeds: {', '.join(map(str, both))} are seeds of the results of {self.task}; search with others, "
+                f"such as {SEEDS[0]}"
+            )
+        higher = self.spec.score.higher_is_better
+        points = Points(self.dimensions(), self.sampler, higher)
+        fixed, reason = of_teachers(run_config(self.method, self.task, self.asked.overrides)), ""
+        for number in range(self.trials):
+            values = points.next()
+            trial, reason = self._tried({} if number == 0 else values | fixed, values)
+            self.done.append(trial)
+            score = trial.mean(len(self.seeds))
+            points.tell(score)
+            said = "no score" if score is None else f"{score:.2f} {self.spec.score.unit}".strip()
+            self.say(f"trial {number + 1}/{self.trials}, {self.method} on {self.task}: {said}")
+            if reason.startswith("not applicable"):
+                raise UserError(f"{self.method} on {self.task}: {reason}")
+        best = self.best()
+        if best is None:
+            raise UserError(f"{self.method} on {self.task}: none of {self.trials} trials gave a score; {reason}")
+        write_atomic(self.file, json.dumps(self.as_json(), indent=1) + "\n")
+        return best
+
+    def best(self) -> Trial | None:
+        """The trial of the best mean score, the earliest of equal ones."""
+        sign = 1 if self.spec.score.higher_is_better else -1
+        scored = [trial for trial in self.done if trial.mean(len(self.seeds)) is not None]
+        return max(scored, key=lambda trial: sign * (trial.mean(len(self.seeds)) or 0.0), default=None)
+
+    @property
+    def file(self) -> Path:
+        """What is kept of the search."""
+        return self.asked.home.tuned / self.spec.slug / f"{self.method}.json"
+
+    def as_json(self) -> dict[str, Any]:
+        """The search as JSON data."""
+        best = self.best()
+        config = run_config(self.method, self.task, self.asked.overrides)
+        return {
+            "method": self.method,
+            "adapter_version": config.method.ref.card.version,
+            "task": {"name": self.task, "version": self.spec.version},
+            "engine_version": ENGINE_VERSION,
+            "validation": self._rule().model_dump(exclude_none=True),
+            "overrides": list(self.asked.overrides),
+            "metric": self.spec.score.primary,
+            "unit": kinds.metrics()[self.spec.score.primary].unit or self.spec.score.unit,
+            "sampler": self.sampler,
+            "seeds": list(self.seeds),
+            "searched": {one.key: list(one.choices) or [one.low, one.high] for one in self.dimensions()},
+            "trials": [
+                {
+                    "values": trial.values, "score": trial.mean(len(self.seeds)),
+                    "scores": {str(seed): score for seed, score in trial.scores.items()},
+                    "run_ids": list(trial.run_ids), "hours": trial.hours,
+                }
+                for trial in self.done
+            ],
+            "best": self.done.index(best) if best is not None else None,
+            "values": best.overrides if best is not None else None,
+            "hours": math.fsum(trial.hours for trial in self.done),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+
+    def _rule(self) -> Subset:
+        rule = self.spec.tuning or FIFTH
+        return rule if rule.seed is not None else rule.model_copy(update={"seed": 0})
+
+    def _overrides(self, changed: Sequence[str]) -> tuple[str, ...]:
+        rule = {f"data.validation.{key}": value for key, value in self._rule().model_dump(exclude_none=True).items()}
+        return (*self.asked.overrides, *words(rule), *changed)
+
+    def _sweep(self, changed: Sequence[str]) -> Sweep:
+        asked = replace(
+            self.asked, methods=(self.method,), tasks=(self.task,), overrides=self._overrides(changed),
+            seeds=self.seeds, overhead="off",
+        )  # fmt: skip
+        return Sweep(asked, self.where, self.launcher, [], None, self.progress)
+
+    def _tried(self, changed: dict[str, Any], values: dict[str, Any]) -> tuple[Trial, str]:
+        """A trial, and why it has no score, where it has none."""
+        words_of = words(changed)
+        outcome = self._sweep(words_of).run()
+        ingest(self.asked.home)
+        wanted = run_config(self.method, self.task, self._overrides(words_of), smoke=self.asked.smoke).spec_hash
+        rows = index.use(self.asked.home, lambda store: store.runs(spec_hash=wanted))
+        mine = [row for row in rows if row["seed"] in self.seeds and self.where.belongs(row["device_class"])]
+        scored = {row["seed"]: row for row in mine if row["status"] == "ok"}
+        reasons = [str(row["error"]) for row in mine if row["status"] != "ok"] + list(outcome.refused.values())
+        refused = any(row["status"] == "not_applicable" for row in mine)
+        reason = ("not applicable: " if refused else "") + next(iter(reasons), "its runs left no record")
+        hours = math.fsum(self._hours([row["run_id"] for row in scored.values()]))
+        trial = Trial(
+            values, changed, {seed: row["score"] for seed, row in sorted(scored.items())},
+            tuple(row["run_id"] for _, row in sorted(scored.items())), hours,
+        )  # fmt: skip
+        return trial, reason
+
+    def _hours(self, run_ids: Sequence[str]) -> list[float]:
+        asked = "SELECT device_h FROM stages WHERE run_id IN (SELECT unnest(?::VARCHAR[]))"
+        rows = index.use(self.asked.home, lambda store: store.query(asked, [list(run_ids)]))
+        return [row["device_h"] or 0.0 for row in rows]

@@ -1,0 +1,69 @@
+"""What is searched: the task's learning rate for every method, and what a method's card has numbers of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kdbench.specs.card import HyperParameter
+from kdbench.specs.config import RunConfig
+from kdbench.specs.task import AUTO
+
+FACTOR = 4.0
+"""Values up to so many times smaller and larger than the given one are searched, where a card states no range."""
+RATE = "train.optimizer.lr"
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A setting and its range, by the key that overrides it; between ``low`` and ``high``, or among ``choices``.
+
+    Attributes:
+        given: the value without a search: the task's, or the card's for this task.
+        whole: values are whole numbers.
+    """
+
+    key: str
+    given: Any
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+    whole: bool = False
+
+
+def space(config: RunConfig) -> list[Dimension]:
+    """The learning rate, then the method's own settings in the order of its card; those of an inner method stay."""
+    rate = config.task.train.optimizer.lr
+    found = [Dimension(RATE, rate, rate / FACTOR, rate * FACTOR, log=True)]
+    given = config.method.params
+    return found + [
+        one for key, hp in config.method.ref.card.hyper_parameters.items() for one in _of(key, hp, given[key])
+    ]
+
+
+def of_teachers(config: RunConfig) -> dict[str, Any]:
+    """Settings that leave each teacher the optimiser that it has by the task, whatever the student's rate becomes."""
+    task = config.task
+    own = [role for role, one in task.pair.teachers.items() if one.weights == AUTO and one.train.optimizer is None]
+    given = task.train.optimizer.model_dump(mode="json", exclude_none=True)
+    return {f"pair.teachers.{role}.train.optimizer.{key}": value for role in own for key, value in given.items()}
+
+
+def _of(key: str, hp: HyperParameter, given: Any) -> Iterator[Dimension]:
+    """A hyper-parameter's range: its card's, or factors around a float above 0; nothing for what else has no range."""
+    name, stated = f"method.{key}", hp.search
+    if stated is False:
+        return
+    if stated is not None and stated.choices is not None:
+        yield Dimension(name, given, choices=tuple(stated.choices))
+    elif stated is not None and stated.low is not None and stated.high is not None:
+        yield Dimension(name, given, stated.low, stated.high, stated.log, whole=hp.kind == "int")
+    elif hp.kind == "float" and given is not None and given > 0:
+        low = given / FACTOR if hp.min is None else max(given / FACTOR, hp.min)
+        high = given * FACTOR if hp.max is None else min(given * FACTOR, hp.max)
+        if hp.above is not None and low <= hp.above:
+            low = given
+        if 0 < low < high:
+            yield Dimension(name, given, low, high, log=True)

@@ -1,0 +1,240 @@
+"""``kdbench tune``: what is searched and where, which rows are scored, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from sweeps import tiny_pictures
+
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.contract import Rows
+from kdbench.data.sources import digits, digits_angle
+from kdbench.engine.assemble import students_rows
+from kdbench.engine.teachers import teacher_spec
+from kdbench.specs.card import HyperParameter
+from kdbench.specs.config import run_config
+from kdbench.specs.task import Subset
+from kdbench.sweep.devices import Where
+from kdbench.sweep.plan import Asked
+from kdbench.tune import points as of_points
+from kdbench.tune import report
+from kdbench.tune.points import Points, words
+from kdbench.tune.search import Search, Trial
+from kdbench.tune.space import RATE, Dimension, of_teachers, space
+
+pytest.importorskip("optuna")
+TASK = "digits/few-shot"
+VALIDATION = ("data.validation.fraction=0.2", "data.validation.seed=0")
+
+
+def test_the_rate_is_searched_for_every_method_and_the_same_range() -> None:
+    plain, kd = (space(run_config(name, TASK)) for name in ("plain", "kd"))
+    assert plain == [Dimension(RATE, 0.2, 0.05, 0.8, log=True)]
+    assert kd[0] == plain[0]
+    assert [(one.key, one.low, one.high) for one in kd[1:]] == [
+        ("method.temperature", 1.0, 16.0), ("method.ce_weight", 0.025, 0.4), ("method.kd_weight", 0.225, 3.6),
+    ]  # fmt: skip
+
+
+def test_ranges_stay_within_a_cards_bounds_and_what_is_no_positive_number_stays() -> None:
+    found = {one.key: one for one in space(run_config("pskd", TASK))}
+    assert (found["method.alpha"].low, found["method.alpha"].high) == (0.2, 1.0)
+    assert [one.key for one in space(run_config("compress", "digits/probe"))] == [
+        RATE, "method.temperature", "method.momentum",
+    ]  # fmt: skip
+
+
+def test_a_card_may_say_where_to_look() -> None:
+    given = {"default": 4, "doc": "words", "search": {"low": 1, "high": 9, "source": "table 3"}}
+    assert HyperParameter.model_validate(given).search is not None
+    for wrong, line in [
+        ({"low": 9, "high": 1}, "goes from low to high, not from 9 to 1"),
+        ({"low": 0, "high": 1, "log": True}, "begins above 0"),
+        ({"low": 1}, "either low and high, or choices"),
+        ({"low": 1, "high": 2, "choices": [1, 2]}, "either low and high, or choices"),
+    ]:
+        with pytest.raises(ValidationError, match=line):
+            HyperParameter.model_validate({**given, "search": {**wrong, "source": "x"}})
+    with pytest.raises(ValidationError, match="must be at most 4"):
+        HyperParameter.model_validate({**given, "max": 4})
+
+
+def tried(method: str, count: int) -> list[dict[str, Any]]:
+    points = Points(space(run_config(method, TASK)), "qmc", True)
+    found = []
+    for number in range(count):
+        found.append(points.next())
+        points.tell(float(number))
+    return found
+
+
+def test_the_given_values_come_first_and_shared_settings_have_the_same_points() -> None:
+    kd, plain, dkd = tried("kd", 6), tried("plain", 6), tried("dkd", 6)
+    assert kd[0] == {RATE: 0.2, "method.temperature": 4.0, "method.ce_weight": 0.1, "method.kd_weight": 0.9}
+    assert [one[RATE] for one in kd] == [one[RATE] for one in plain] == [one[RATE] for one in dkd]
+    assert len({one[RATE] for one in kd}) == 6
+    assert kd == tried("kd", 6)
+    assert all(0.05 <= one[RATE] <= 0.8 for one in kd)
+
+
+def test_tpe_learns_from_what_it_is_told_and_failed_trials_do_no_harm() -> None:
+    points = Points([Dimension("a", 1.0, 0.5, 2.0, log=True), Dimension("b", "x", choices=("x", "y"))], "tpe", False)
+    for number in range(4):
+        values = points.next()
+        assert 0.5 <= values["a"] <= 2.0
+        points.tell(None if number % 2 else values["a"])
+
+
+def test_validation_rows_are_training_rows_that_no_student_sees() -> None:
+    data = digits.load({})
+    config = run_config("kd", TASK, VALIDATION)
+    one, other = (students_rows(config, seed, data) for seed in (0, 1))
+    assert torch.equal(one.test.x["image"], other.test.x["image"])
+    assert len(one.test.y) == 199  # a fifth of each class
+    assert not torch.equal(one.train.x["image"], other.train.x["image"])
+    held = {row.numpy().tobytes() for row in one.test.x["image"]}
+    for rows in (one, other):
+        assert len(rows.train.y) == 100
+        assert not held & {row.numpy().tobytes() for row in rows.train.x["image"]}
+    assert one.whole is not None
+    assert len(one.whole.y) == 801
+
+
+def test_poisoned_test_labels_change_nothing() -> None:
+    data = digits.load({})
+    poisoned = replace(data, test=Rows({"image": data.test.x["image"].flip(0)}, (data.test.y + 1) % 10))
+    config = run_config("kd", TASK, VALIDATION)
+    one, other = (students_rows(config, 0, rows) for rows in (data, poisoned))
+    for part in ("train", "test"):
+        assert one.digest(part) == other.digest(part)
+
+
+def test_rows_without_classes_are_drawn_from_all() -> None:
+    data = digits_angle.load({})
+    held = data.validated(Subset(fraction=0.2, seed=0))
+    assert len(held.test.y) == round(0.2 * len(data.train.y))
+    assert len(held.test.y) + len(held.train.y) == len(data.train.y)
+    with pytest.raises(UserError, match=r"data\.validation: 1000 of the 1000 training rows .* and 0 trained on"):
+        digits.load({}).validated(Subset(per_class=None, rows=1000))
+    with pytest.raises(UserError, match=r"data\.validation: class 0 .* 500 a class are asked for"):
+        digits.load({}).validated(Subset(per_class=500))
+
+
+def test_an_unset_validation_is_not_in_what_is_hashed() -> None:
+    assert "validation" not in run_config("kd", TASK).spec()["protocol"]["data"]
+    assert run_config("kd", TASK, VALIDATION).custom
+
+
+def test_the_teacher_stays_what_it_is_whatever_the_rate() -> None:
+    config = run_config("kd", TASK)
+    fixed = of_teachers(config)
+    changed = run_config("kd", TASK, [*VALIDATION, f"{RATE}=0.05", *words(fixed)])
+    assert changed.task.train.optimizer.lr == 0.05
+    one, other = (teacher_spec(c.task, c.task.pair.teachers["image"], False) for c in (config, changed))
+    assert one == other
+
+
+def a_search(tmp_path: Path, scores: list[dict[int, float]], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Search:
+    asked = Asked((), (), Home(tmp_path), seeds=changes.pop("seeds", (1000, 1001)))
+    search = Search(
+        asked, "kd", TASK, len(scores), "qmc", Where(("cpu",), lambda found: True, 1), say=lambda line: None
+    )
+    given = iter(scores)
+
+    def fake(overrides: dict[str, Any], values: dict[str, Any]) -> tuple[Trial, str]:
+        found = next(given)
+        return Trial(values, overrides, found, tuple(map(str, found)), 0.5), "" if found else "not finite by step 3"
+
+    monkeypatch.setattr(search, "_tried", fake)
+    return search
+
+
+def test_the_best_mean_wins_and_trials_that_lack_a_seed_are_out(tmp_path, monkeypatch) -> None:
+    scores = [{1000: 80.0, 1001: 82.0}, {1000: 99.0}, {1000: 85.0, 1001: 83.0}, {}]
+    search = a_search(tmp_path, scores, monkeypatch)
+    best = search.run()
+    assert best is search.done[2]
+    kept = json.loads(search.file.read_text())
+    assert kept["best"] == 2
+    assert kept["values"][RATE] == best.values[RATE]
+    assert kept["values"]["pair.teachers.image.train.optimizer.lr"] == 0.2
+    assert [trial["score"] for trial in kept["trials"]] == [81.0, None, 84.0, None]
+    assert kept["hours"] == 2.0
+    assert kept["task"] == {"name": TASK, "version": 1}
+    printed = "\n".join(line for line in report.answer(search) if isinstance(line, str))
+    assert f"kdbench evaluate --method kd --task {TASK} train.optimizer.lr=" in printed
+
+
+def test_nothing_better_says_so(tmp_path, monkeypatch) -> None:
+    search = a_search(tmp_path, [{1000: 80.0, 1001: 82.0}, {1000: 80.0, 1001: 81.0}], monkeypatch)
+    assert search.run() is search.done[0]
+    assert "no values were better than those given" in list(report.answer(search))
+
+
+def test_all_failed_is_one_line(tmp_path, monkeypatch) -> None:
+    search = a_search(tmp_path, [{}, {}], monkeypatch)
+    with pytest.raises(UserError, match=r"kd on digits/few-shot: none of 2 trials gave a score; not finite by step 3"):
+        search.run()
+    assert not search.file.exists()
+
+
+def test_seeds_of_the_results_are_refused(tmp_path, monkeypatch) -> None:
+    search = a_search(tmp_path, [{}], monkeypatch, seeds=(1000, 3))
+    with pytest.raises(UserError, match=r"--seeds: 3 are seeds of the results of digits/few-shot"):
+        search.run()
+
+
+def test_without_optuna_it_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setattr(of_points.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"kdbench tune needs optuna: pip install 'kdbench\[tune\]'"):
+        of_points.require()
+
+
+def kdbench(*words_: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kdbench", "tune", *words_], capture_output=True, text=True, check=False
+    )
+
+
+def test_no_trials_is_one_line() -> None:
+    done = kdbench("-m", "kd", "-t", TASK, "--trials", "0")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_search_on_poisoned_test_rows_is_the_same_and_is_not_run_twice(tmp_path: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = []
+    for name in ("as-it-is", "poisoned"):
+        folder = tiny_pictures(tmp_path / name)
+        if name == "poisoned":
+            path = folder / "mnist" / "test.parquet"
+            table = pq.read_table(path)
+            labels = pa.array(np.roll(table["label"].to_numpy(), 1))
+            pq.write_table(table.set_column(1, "label", labels), path)
+        words_ = [
+            "-m", "kd", "-t", "mnist", "--trials", "2", "--smoke", "--device", "cpu", "--data", str(folder), "--json",
+            "--out", str(tmp_path / f"home-{name}"), "pair.teachers.image.min_score=null",
+        ]  # fmt: skip
+        done = kdbench(*words_)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout)[0])
+        before = sorted((tmp_path / f"home-{name}" / "records").iterdir())
+        assert json.loads(kdbench(*words_).stdout)[0]["trials"] == found[-1]["trials"]
+        assert sorted((tmp_path / f"home-{name}" / "records").iterdir()) == before
+    one, other = found
+    assert [trial["scores"] for trial in one["trials"]] == [trial["scores"] for trial in other["trials"]]
