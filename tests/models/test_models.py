@@ -34,7 +34,7 @@ LIGHT = {
     "shufflenetv2",
 }
 """Of the image zoo; deeper nets of the same families are tested at leisure."""
-FILLED = {"<width>": "4", "<stages>": "4", "<name>": "test_resnet"}
+FILLED = {"<width>": "4", "<stages>": "4", "<depth>": "1", "<name>": "test_resnet"}
 
 
 def concrete(name: str) -> str:
@@ -115,7 +115,11 @@ def test_equal_draws_build_equal_nets_and_states_carry_over(name: str) -> None:
         torch.testing.assert_close(other.eval().encode(x).logits, net.eval().encode(x).logits, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", EVERY_STAGED)
+HOOKED = [one for one in EVERY_STAGED if "cbam" not in str(one)]
+"""cbam's trunk asks its stages for their attentions too, past the call that a hook sees."""
+
+
+@pytest.mark.parametrize("name", HOOKED)
 def test_later_layers_leave_earlier_taps_alone(name: str) -> None:
     """What a tap holds after the whole pass is what its layer returned: nothing downstream works in place."""
     net, seen = fresh(name), []
