@@ -149,6 +149,8 @@ def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny
     cross = scene == TWO_INPUTS
     kind = next(name for name in kinds.names() if kinds.serves(needs.kinds, name)) if cross else scene
     for own_input, student, teacher, pruned in CROSS_PAIRS if cross else PAIRS:
+        if pruned and kinds.kind(kind).tiny.wraps:
+            continue  # channels are left out of plain nets alone
         setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross, pruned)
         data = replace(rows(setting), properties=needs.data)
         found = Tiny(RunConfig(chosen, task_spec(setting)), data, fitted(setting))

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Method, Needs, NotApplicable, Stage, Terms
+from kdbench.contract import At, Batch, Group, Method, Needs, NotApplicable, Stage, Terms
 from kdbench.methods.shared.matching import unit
 from kdbench.methods.shared.queues import Queue, checked, one_view
+from kdbench.methods.shared.reached import reached
 
 
 def divergence(s: Tensor, t: Tensor, bank_s: Tensor, bank_t: Tensor, temperature: float) -> Tensor:
@@ -71,6 +72,11 @@ class CompRess(Method):
         if self.slow is not None:
             for kept, now in zip(self.slow.parameters(), self.student.parameters(), strict=True):
                 kept.lerp_(now, 1 - self.hp.momentum)
+
+    def groups(self) -> list[Group]:
+        """What the embedding depends on: a projection head behind it stays as it is."""
+        rows = self.task.rows(torch.zeros(2, dtype=torch.int64, device=self.task.device))
+        return [Group("student", reached(self.student, self.task.wrap(rows), lambda out: out.emb))]
 
     def stages(self) -> Iterator[Stage]:
         view = one_view(self.student.input)

@@ -25,7 +25,8 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def write(self, values: Tensor) -> None:
-        """(N, D) values take the place of the N oldest rows."""
+        """(N, D) values take the place of the N oldest rows; of more than it holds the last."""
+        values = values[-len(self.rows) :]
         places = torch.arange(len(values), device=values.device) + self.at
         self.rows[places.remainder(len(self.rows))] = values.to(self.rows)
         self.at.add_(len(values)).remainder_(len(self.rows))
@@ -35,13 +36,10 @@ def checked(rows: int, task: TaskInfo) -> int:
     """The length of a queue.
 
     Raises:
-        NotApplicable: it is longer than the data, so that rows would be compared with what was said of themselves, or
-            shorter than a batch.
+        NotApplicable: it is longer than the data, so that rows would be compared with what was said of themselves.
     """
     if rows > task.n_train:
         raise NotApplicable(f"a queue of {rows} rows is longer than the {task.n_train} of the data; lower method.queue")
-    if rows < (batch := min(task.batch, task.n_train)):
-        raise NotApplicable(f"a queue of {rows} rows is shorter than a batch of {batch}; raise method.queue")
     return rows
 
 

@@ -8,7 +8,7 @@ from kdbench import checks
 from kdbench.base.errors import UserError
 from kdbench.checks import check_method
 from kdbench.checks.rules import ON_TASK
-from kdbench.checks.tiny import scenes
+from kdbench.checks.tiny import declared
 from kdbench.specs import registry
 
 
@@ -30,7 +30,7 @@ def checked(toys, monkeypatch):
         ref = toys.toy_ref(cls, **card)
         known = dict(registry.methods())
         monkeypatch.setattr(registry, "methods", lambda: {**known, ref.name: ref})
-        monkeypatch.setattr(checks, "scenes", scenes if every else lambda needs: scenes(needs)[:1])
+        monkeypatch.setattr(checks, "declared", declared if every else lambda ref: declared(ref)[:1])
         return check_method(ref.name)
 
     return check

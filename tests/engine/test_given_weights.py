@@ -39,10 +39,10 @@ def test_a_student_starts_from_given_weights_and_its_record_says_so(tmp_path: Pa
     state = file_of(tmp_path, "convnet_w2")
     config, found = prepared(tmp_path, "plain", f"pair.student.weights={tmp_path}/given.safetensors")
     assert all(torch.equal(value, state[key]) for key, value in found.method.students[0].state_dict().items())
-    student = _models(config, found)["student"]
+    student = _models(config, found, {})["student"]
     assert student["source"] == "given.safetensors"
     assert len(student["weights_sha256"]) == 64
-    unset = _models(*prepared(tmp_path, "plain"))["student"]
+    unset = _models(*prepared(tmp_path, "plain"), {})["student"]
     assert unset["source"] == "kdbench"
     assert "weights_sha256" not in unset
 

@@ -9,8 +9,10 @@ import torch
 from queued import N, queued
 from torch import nn
 
+from kdbench import models
 from kdbench.contract import Batch, Network, NotApplicable, Out
 from kdbench.methods.shared.matching import unit
+from kdbench.methods.shared.reached import reached
 
 HP = {"queue": 8}
 
@@ -81,7 +83,6 @@ def check_refusals() -> None:
     wide, narrow = torch.randn(N, 4), torch.randn(N, 3)
     for name, hp, line in [
         ("compress", {"queue": 13}, "longer than the 12 of the data"),
-        ("compress", {"queue": 5}, "shorter than a batch of 6"),
         ("compress+1q", HP, "one width, student has 3, teacher 4"),
     ]:
         with pytest.raises(NotApplicable, match=line):
@@ -99,7 +100,19 @@ def check_stage() -> None:
     assert list(made.terms()) == ["compress"]
 
 
-CHECKS = [check_copy, check_start, check_slow_copy, check_refusals, check_stage]
+def check_group() -> None:
+    """The body is trained, the projection head behind the embedding is not."""
+    net = models.build("project8:convnet_w4", (1, 8, 8), 0)
+    body = [p for name, p in net.body.named_parameters() if not name.startswith("fc.")]
+    found = reached(net, Batch({"image": torch.zeros(2, 1, 8, 8)}, None, torch.arange(2)), lambda out: out.emb)
+    assert [id(p) for p in found] == [id(p) for p in body]
+    assert net.training
+    looked = Looked()
+    (group,) = queued("compress", HP, looked, torch.randn(N, 4)).method.groups()
+    assert group.params == [looked.table.weight]
+
+
+CHECKS = [check_copy, check_start, check_slow_copy, check_refusals, check_stage, check_group]
 
 
 @pytest.mark.parametrize("check", CHECKS)

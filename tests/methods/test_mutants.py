@@ -56,6 +56,7 @@ EQUIVALENT = {
     "cgan_kd.ccgan:CcGAN.embed_step: noisy(labels, noise): arguments 0 and 1 swapped": COMMUTES,
     "cgan_kd.ccgan:CcGAN.embed_step: torch.randn(len(labels), generator=at.rng, device=labels.device, dtype: dtype= "
     "gone": "the labels are of the default type",
+    "compress.adapter:CompRess.groups: 2: 2 -> 3": "any number of rows tells what an embedding depends on",
     "compress.adapter:CompRess._key: with torch.no_grad():: gradients flow": DETACHED,
     "crd.adapter:CRD.losses: v_s.detach(): detach gone": NO_GRADIENT,
     "crd.adapter:CRD.losses: v_t.detach(): detach gone": NO_GRADIENT,

@@ -395,7 +395,7 @@ OTHERS = sorted(name for name in registry.methods() if name not in FEW)
 @pytest.mark.parametrize("method", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_methods_step_on_declared_nets(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taps = {**TAPS, "emb": "fc:in"}
-    monkeypatch.setitem(tiny.__globals__, "PAIRS", [("image", "own-student", "own-teacher")])
+    monkeypatch.setitem(tiny.__globals__, "PAIRS", [("image", "own-student", "own-teacher", False)])
     with (
         declared("own-student", lambda shape, classes: Small(shape[0], 4, classes), **taps),
         declared("own-teacher", lambda shape, classes: Small(shape[0], 8, classes), **taps),

@@ -80,11 +80,11 @@ def test_the_mean_of_teachers_is_one_teacher(tmp_path: Path, said: list[str]) ->
 
 def test_a_record_names_the_teachers_of_a_mean_and_its_score(tmp_path: Path) -> None:
     config = two_teachers(run_config("kd", "digits/few-shot"), tmp_path, ensemble="mean")
-    written = _models(config, prepared(config, tmp_path))
+    written = _models(config, prepared(config, tmp_path), {})
     assert [teacher["role"] for teacher in written["teachers"]] == ["big", "small"]
     assert written["ensemble"]["rule"] == "mean"
     one = two_teachers(run_config("kd", "digits/few-shot"), tmp_path)
-    assert "ensemble" not in _models(one, prepared(one, tmp_path))
+    assert "ensemble" not in _models(one, prepared(one, tmp_path), {})
 
 
 def test_what_is_kept_of_one_teacher_is_not_that_of_the_mean(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_features_alone_are_for_methods_that_read_features(tmp_path: Path, metho
     found = prepared(config, tmp_path)
     assert found.teachers["image"].score is None
     assert found.scored_against == {}
-    assert _models(config, found)["teachers"][0]["val_metric"] is None
+    assert _models(config, found, {})["teachers"][0]["val_metric"] is None
 
 
 def record(score: float, *teachers: tuple[str, float | None], **more: Any) -> Record:
