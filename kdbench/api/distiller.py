@@ -91,6 +91,11 @@ class Distiller(nn.Module):
         typed = hyper_parameters(config)
         adapter = ref.adapter()
         self._needs = needs = adapter.needs(typed)
+        if not isinstance(example[1], Tensor):
+            raise UserError(
+                f"{method} cannot work in a loop of one's own here: its targets are a tensor of one entry a row, not "
+                f"{type(example[1]).__name__}; `kdbench evaluate` runs other kinds of task"
+            )
         batch = _batch(*example)
         students = [
             network(net, "the student", batch.x, classes)

@@ -17,7 +17,7 @@ from gloo_ranks import on_ranks
 from torch import nn
 
 from kdbench.base.errors import UserError
-from kdbench.checks.tiny import Tiny, method_config, scenes, tiny
+from kdbench.checks.tiny import Tiny, declared, tiny
 from kdbench.contract import Batch, NotApplicable
 from kdbench.data.feed.dataset import Transform
 from kdbench.engine.assemble import hyper_parameters
@@ -43,7 +43,7 @@ class Double(Transform):
 def tiny_of(name: str, kind: str, epochs: int) -> Tiny:
     """A method on a tiny task; its last batch of an epoch has 12 rows where the others have 16."""
     ref = registry.method(name)
-    config = method_config(ref)
+    config = dict(declared(ref))[kind]
     found = tiny(ref, config, ref.adapter().needs(hyper_parameters(config)), kind)
     task = found.config.task
     # Adam would divide gradients that are rounding alone, as of a bias before batch norm, by their own size.
@@ -108,11 +108,7 @@ def test_two_ranks_equal_one_process_with_the_joined_batch(named, name):
 
 def cells() -> list[tuple[str, str]]:
     """Every registered method and variant on every kind of task it declares."""
-    return [
-        (name, scene)
-        for name, ref in sorted(registry.methods().items())
-        for scene in scenes(ref.adapter().needs(hyper_parameters(method_config(ref))))
-    ]
+    return [(name, scene) for name, ref in sorted(registry.methods().items()) for scene, _ in declared(ref)]
 
 
 @pytest.mark.slow
@@ -123,7 +119,8 @@ def test_every_method_is_equal_on_two_ranks_or_says_why_not(tmp_path, name, kind
         cell = tiny_of(name, kind, epochs=2)
     except NotApplicable as reason:
         pytest.skip(f"no tiny {kind} task: {reason}")
-    reason = ref.adapter().needs(hyper_parameters(cell.config.method)).one_process
+    needs = ref.adapter().needs(hyper_parameters(cell.config.method))
+    reason = needs.one_process or cell.config.task.of_kind.one_process
     if reason is not None:
         with pytest.raises(UserError, match="runs in one process"):
             cell.prepare(tmp_path, ranks=Ranks(0, 2))
