@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kdbench.cli.common import DataFolder, Json, Out, app, home_of, show
+from kdbench.cli.common import DataFolder, Json, Local, Out, app, home_of, show, take_local
 
 if TYPE_CHECKING:
     from kdbench.base.progress import Progress
@@ -30,6 +30,7 @@ def export(
     ] = "safetensors",
     net: Net = "student",
     to: Annotated[Path | None, typer.Option("--to", help="The file [default: named after the run, here].")] = None,
+    local: Local = None,
     out: Out = None,
     data: DataFolder = None,
     as_json: Json = False,
@@ -39,6 +40,7 @@ def export(
     from kdbench.deploy.export import export as write
     from kdbench.watch.screen import terminal
 
+    take_local(local)
     made = write(run, form, net, to, home_of(out), data_folder(data), terminal("export:"))
     if as_json:
         facts = {"file": str(made.path), "score": made.score, "allowed": made.allowed, "apart": made.apart}
@@ -60,12 +62,13 @@ def score(
         typer.Option("--folder", help="Class folders, metadata.csv with files, or tables: as the task's own data."),
     ],
     net: Net = "student",
+    local: Local = None,
     out: Out = None,
     data: DataFolder = None,
     as_json: Json = False,
 ) -> None:
     """Score a run's student or teacher on a labelled folder; classes are matched by name."""
-    module, progress = _network("score", run, net, out, data)
+    module, progress = _network("score", run, net, local, out, data)
 
     from kdbench.deploy.score import score_folder
     from kdbench.terminal import answers
@@ -83,12 +86,13 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Pictures, videos, or .npy of features: what the network reads.")],
     net: Net = "student",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as in a pipe, instead of a table.")] = False,
+    local: Local = None,
     out: Out = None,
     data: DataFolder = None,
     as_json: Json = False,
 ) -> None:
     """Say what a run's student or teacher makes of files: class and probabilities, or the value in its unit."""
-    module, progress = _network("predict", run, net, out, data)
+    module, progress = _network("predict", run, net, local, out, data)
 
     from kdbench.deploy.predict import predict as ask
     from kdbench.terminal import answers
@@ -102,12 +106,15 @@ def predict(
         show(answers.predictions(module.about, found))
 
 
-def _network(verb: str, run: str, net: str, out: Path | None, data: Path | None) -> tuple[Deployed, Progress]:
+def _network(
+    verb: str, run: str, net: str, local: list[str] | None, out: Path | None, data: Path | None
+) -> tuple[Deployed, Progress]:
     """The network that a verb asks, and where it shows how far it is."""
     from kdbench.base.home import data_folder
     from kdbench.deploy.find import source
     from kdbench.watch.screen import terminal
 
+    take_local(local)
     home, folder, progress = home_of(out), data_folder(data), terminal(f"{verb}:")
     found = source(run, home)
 

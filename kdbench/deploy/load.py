@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from kdbench.base.files import sha256_file
 from kdbench.base.home import Home, data_folder
 from kdbench.base.progress import Progress
 from kdbench.contract import NotApplicable
+from kdbench.data import sources
 from kdbench.data.decode.place import Place
+from kdbench.data.decode.specification import set_names
 from kdbench.data.feed.dataset import Dataset
 from kdbench.deploy.around import Loaded, deployed
 from kdbench.deploy.find import again, source
@@ -34,32 +36,45 @@ from kdbench.models.weights import load_weights
 from kdbench.records.files import Record
 from kdbench.records.schema import Teacher
 from kdbench.runs.verify import config_of
+from kdbench.specs import local as own_files
 from kdbench.specs.task import AUTO, TaskSpec
 from kdbench.watch.screen import terminal
 
 STUDENT, TEACHER = "student", "teacher"
 
 
-def load_student(run: str | Path, *, out: str | Path | None = None, data: str | Path | None = None) -> Deployed:
+def load_student(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    local: Sequence[str | Path] = (),
+) -> Deployed:
     """The deployed student of a run, in eval mode on the CPU, with its preprocessing and its classes.
 
     Args:
         run: run id or the beginning of one, a record's file, or a safetensors file of `kdbench export`.
         out: home folder; ``KDBENCH_HOME`` or ``~/.cache/kdbench`` when None.
         data: folder with data sets; ``KDBENCH_DATA`` or the hub when None.
+        local: files and folders of one's own that the run rests on, such as its task's.
 
     Raises:
         kdbench.base.errors.UserError: no such run, its student was not kept, or its data are not at hand.
     """
-    return _network(run, STUDENT, out, data)
+    return _network(run, STUDENT, out, data, local)
 
 
 def load_teacher(
-    run: str | Path, role: str | None = None, *, out: str | Path | None = None, data: str | Path | None = None
+    run: str | Path,
+    role: str | None = None,
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    local: Sequence[str | Path] = (),
 ) -> Deployed:
     """The teacher that a run's method read; ``role`` names one of several. All else as of :func:`load_student`."""
     net = TEACHER if role is None else f"{TEACHER}:{role}"
-    return _network(run, net, out, data)
+    return _network(run, net, out, data, local)
 
 
 def network(found: Record | Path, net: str, home: Home, data: Path | None, progress: Progress) -> Deployed:
@@ -71,7 +86,11 @@ def network(found: Record | Path, net: str, home: Home, data: Path | None, progr
     return of_file(found) if isinstance(found, Path) else load(found, net, home, data, progress).module
 
 
-def _network(run: str | Path, net: str, out: str | Path | None, data: str | Path | None) -> Deployed:
+def _network(
+    run: str | Path, net: str, out: str | Path | None, data: str | Path | None, own: Sequence[str | Path]
+) -> Deployed:
+    for path in own:
+        own_files.add(str(path))
     home = Home.find(Path(out) if out is not None else None)
     folder = data_folder(Path(data) if data is not None else None)
     return network(source(run, home), net, home, folder, terminal("load:"))
@@ -127,11 +146,17 @@ def _rows_of(record: Record, spec: TaskSpec, home: Home, data: Path | None, prog
     Raises:
         UserError: they are not at hand, or not those of the record.
     """
+    if spec.data.source not in {*set_names(), *sources.names()}:
+        raise UserError(
+            f"{record.run_id[:12]}: its data set {spec.data.source!r} is described beside a task of your own; give "
+            "that task's file with --local FILE, or as local= in Python"
+        )
     everything = data_sources.load(spec.data, Place(data, home.data, progress))
-    rows = everything.head(spec.smoke.rows) if record.smoke else everything
+    seen = everything.head(spec.smoke.rows) if record.smoke else everything
+    rows = seen.validated(spec.data.validation)
     drawn = rows if record.smoke else rows.subset(spec.data.subset, record.seed)
     read = identity.RowsRead(
-        rows.identity(), {"train": drawn.drawn or drawn.digest("train"), "test": rows.digest("test")}
+        seen.identity(), {"train": drawn.drawn or drawn.digest("train"), "test": rows.digest("test")}
     )
     if identity.other_rows(record, read):
         raise UserError(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import kdbench
 from kdbench.base.errors import UserError
+from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.data.sources import digits
 from kdbench.deploy import load as loading
@@ -151,3 +152,23 @@ def test_teachers_that_cannot_be_meant_are_named(home, kd, angle):
     together = kd.model_copy(update={"models": two.model_copy(update={"ensemble": ensemble})})
     with pytest.raises(UserError, match="their ensemble is no one network"):
         loading.load(together, "teacher", home, None, QUIET)
+
+
+def test_data_described_beside_a_task_of_ones_own_ask_for_its_file(home, kd):
+    protocol = {**kd.provenance.config_resolved["protocol"], "data": {"source": "figures"}}
+    body = {**kd.provenance.config_resolved, "protocol": protocol}
+    moved = kd.model_copy(update={"provenance": kd.provenance.model_copy(update={"config_resolved": body})})
+    with pytest.raises(UserError, match=r"data set 'figures' is described beside a task of your own.*--local FILE"):
+        loading.load(moved, "student", home, None, QUIET)
+
+
+@pytest.mark.slow
+def test_a_run_scored_on_validation_rows_is_scored_on_them_again(tmp_path):
+    validation = {"data.validation.fraction": 0.2, "data.validation.seed": 0}
+    done = kdbench.evaluate(
+        "plain", "digits/few-shot", seeds=[0], smoke=True, overhead="off", device="cpu", out=tmp_path,
+        overrides=validation,
+    )  # fmt: skip
+    (run,) = done.runs
+    loaded = loading.load(find(run["run_id"], Home(tmp_path)), "student", Home(tmp_path), None, QUIET)
+    assert correct(loaded.module, loaded) == pytest.approx(run["score"], abs=1e-9)
