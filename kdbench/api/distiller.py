@@ -118,6 +118,8 @@ class Distiller(nn.Module):
                 )
             if (reason := kinds.refusal(needs.kinds, kind)) is not None:
                 raise NotApplicable(reason)
+            if kinds.kind(kind).views is not None:
+                raise NotApplicable(f"a {kind} task makes views of pixels of its own; `kdbench evaluate` runs it")
             read = applicability.roles_read(needs, list(roles))
             teachers = {role: accelerate.teacher(roles[role], needs, EAGER) for role in read}
             applicability.nets(needs, told, students[0], teachers)

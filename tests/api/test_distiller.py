@@ -20,11 +20,10 @@ from kdbench.specs import registry
 STEPS = 3
 REFUSED = {
     **dict.fromkeys(("ab", "ban", "fsp", "ft", "hsakd", "tf_kd", "smooth_teacher"), "it trains in several stages"),
-    **dict.fromkeys(
-        ("dlb", "mlkd", "sskd", "seed", "compress"), "it makes views of pixels before they are augmented"
-    ),
+    **dict.fromkeys(("dlb", "mlkd", "sskd"), "it makes views of pixels before they are augmented"),
+    **dict.fromkeys(("brcd", "hash_kd"), "a hashing task makes views of pixels of its own"),
+    **dict.fromkeys(("seed", "compress"), "a representation task makes views of pixels of its own"),
     **dict.fromkeys(("crosskd", "cwd", "fgd", "kd_dense", "mgd", "pkd", "real"), "its targets are a tensor"),
-    "brcd": "it reads rows of the whole training set",
     **dict.fromkeys(("cskd", "fskd_lr"), "it draws a second row for each of a batch"),
     "ccd": "its views are of 8-bit grey or RGB images",
     "cgan_kd": "it trains in several stages", "energykd": "it reads rows of the whole training set",
