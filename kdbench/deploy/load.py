@@ -146,7 +146,7 @@ def _rows_of(record: Record, spec: TaskSpec, home: Home, data: Path | None, prog
     Raises:
         UserError: they are not at hand, or not those of the record.
     """
-    if spec.data.source not in {*set_names(), *sources.names()}:
+    if spec.data.source not in set_names() and sources.module(spec.data.source) is None:
         raise UserError(
             f"{record.run_id[:12]}: its data set {spec.data.source!r} is described beside a task of your own; give "
             "that task's file with --local FILE, or as local= in Python"
