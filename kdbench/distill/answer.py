@@ -85,7 +85,7 @@ def _words(method: str, result: Result, over_plain: PairedDelta | None) -> str:
 
 
 def _drowned(method: str) -> str:
-    """Which weight to lower, of a method whose seeds learnt nothing."""
+    """What to try with a method whose seeds learnt nothing: a weight to lower where one stands out, a search."""
     card = registry.method(method).card
     own = {
         name: float(hp.default)
@@ -94,8 +94,10 @@ def _drowned(method: str) -> str:
     }
     heaviest = max(own, key=lambda name: own[name], default=None)
     if heaviest is None or (value := own[heaviest]) <= 1:
-        return ""
-    return f": its {heaviest} of {value:g} drowns the task's loss; try method.{heaviest}={value / 10:g}"
+        return "; try kdbench tune"
+    return (
+        f": its {heaviest} of {value:g} drowns the task's loss; try method.{heaviest}={value / 10:g}, or kdbench tune"
+    )
 
 
 def _more_seeds(delta: PairedDelta) -> str:

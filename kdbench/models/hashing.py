@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdbench import models
 from kdbench.base.errors import UserError
 from kdbench.contract import Network, NotApplicable, Out, bits
+from kdbench.models.around import Around
 
 FEWEST = 2
 """Bits."""
@@ -16,7 +17,7 @@ CLASSES = 1000
 """Of ImageNet, whose scores a fixed net gives to a head of two layers."""
 
 
-class HashNet(Network):
+class HashNet(Around):
     """A net whose ``code`` are (N, L) scores of bits, and whose ``emb`` are the bits, with gradients (``bits``).
 
     Args:
@@ -43,18 +44,6 @@ class HashNet(Network):
         out = self.body.encode(x)
         code = self.head(out.logits)
         return Out(code, out.maps, out.preact, out.stem if out.has("stem") else None, bits(code), code)
-
-    def norm(self, stage: int) -> tuple[Tensor, Tensor]:
-        return self.body.norm(stage)
-
-    def pretrained(self) -> dict[str, Tensor]:
-        """The body's state as it comes with the net; a classifier that is the head keeps its own."""
-        shipped = getattr(self.body, "pretrained", None)
-        if shipped is None:
-            raise UserError(f"no weights come with {type(self.body).__name__}; name a file or 'hub:<id>'")
-        own = self.state_dict()
-        given = {f"body.{key}": value for key, value in shipped().items()}
-        return own | {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
 
 
 def build(input_shape: tuple[int, ...], outputs: int, net: str, bits: int, form: str = "") -> HashNet:

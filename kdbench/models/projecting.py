@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from kdbench import models
 from kdbench.base.errors import UserError
 from kdbench.contract import Network, NotApplicable, Out
+from kdbench.models.around import Around
 
 FEWEST = 2
 """Numbers of a projection."""
 
 
-class ProjectionNet(Network):
+class ProjectionNet(Around):
     """A net whose ``logits`` are (N, D) projections, and whose ``emb`` are its body's.
 
     Args:
@@ -30,18 +31,6 @@ class ProjectionNet(Network):
     def encode(self, x: Tensor) -> Out:
         out = self.body.encode(x)
         return out._replace(logits=self.head(out.logits))
-
-    def norm(self, stage: int) -> tuple[Tensor, Tensor]:
-        return self.body.norm(stage)
-
-    def pretrained(self) -> dict[str, Tensor]:
-        """The body's state as it comes with the net; the head keeps its own."""
-        shipped = getattr(self.body, "pretrained", None)
-        if shipped is None:
-            raise UserError(f"no weights come with {type(self.body).__name__}; name a file or 'hub:<id>'")
-        own = self.state_dict()
-        given = {f"body.{key}": value for key, value in shipped().items()}
-        return own | {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
 
 
 def build(input_shape: tuple[int, ...], outputs: int, net: str, width: int) -> ProjectionNet:

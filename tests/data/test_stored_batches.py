@@ -8,32 +8,14 @@ import numpy as np
 import pytest
 import torch
 from stored_rows import smooth, stored
-from torch import Tensor
+from toy_rows import equal, toy
 
 from kdbench.base.errors import UserError
-from kdbench.contract import Batch, Rows
+from kdbench.contract import Rows
 from kdbench.data.feed.dataset import Dataset, Derived, Transform
 from kdbench.data.feed.described import one_frame
 from kdbench.data.feed.loader import InOrder, Loader
 from kdbench.data.feed.stored import Stored
-
-PLAIN = Transform((0.0,), (1.0,))
-
-
-def numbered(n: int = 20, size: int = 6, channels: int = 1) -> Tensor:
-    """Pictures whose every pixel tells its picture and place."""
-    return (torch.arange(n * channels * size * size) % 251 + 1).to(torch.uint8).view(n, channels, size, size)
-
-
-def toy(n: int = 20, **more: object) -> Dataset:
-    rows = Rows({"image": numbered(n)}, torch.arange(n) % 4)
-    data = Dataset("toy", rows, rows, 4, {"image": PLAIN})
-    return replace(data, **more)  # type: ignore[arg-type]
-
-
-def equal(a: Batch, b: Batch) -> bool:
-    same = all(torch.equal(a.x[name], b.x[name]) for name in a.x)
-    return same and a.x.keys() == b.x.keys() and torch.equal(a.y, b.y) and torch.equal(a.index, b.index)
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (40, 90), (32, 32), (20, 30)])

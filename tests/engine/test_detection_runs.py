@@ -95,7 +95,10 @@ def test_pictures_without_objects_train(rows, tmp_path):
         return Rows(part.x, Objects.of([[]] * len(part.y), (64, 64)))
 
     made = prepared(config("plain"), replace(rows, train=empty(rows.train)), tmp_path)
-    Trainer(made.method, made.task).run()
+    before = state_copy(made.method.student)
+    done = Trainer(made.method, made.task).run()
+    assert torch.tensor(done.digest).isfinite().all()
+    assert first_difference(before, state_copy(made.method.student)) is not None
 
 
 def test_a_student_starts_with_its_teachers_neck_and_head_where_the_task_says_so(rows, tmp_path):
