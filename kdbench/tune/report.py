@@ -9,6 +9,8 @@ from typing import Any
 from rich.markup import escape
 
 from kdbench.distill.study import in_words
+from kdbench.specs import local
+from kdbench.specs.config import run_config
 from kdbench.terminal import tables
 from kdbench.tune.points import words
 from kdbench.tune.search import Search
@@ -57,6 +59,8 @@ def answer(search: Search) -> Iterator[Any]:
         return
     changed = words(best.overrides)
     yield "to run it with the best values:"
-    command = shlex.join(["kdbench", "evaluate", "--method", search.method, "--task", search.task, *changed])
-    yield f"  {command}"
+    config = run_config(search.method, search.task, search.asked.overrides)
+    method, task = local.typed(config)
+    given = [*local.words(config), *search.asked.overrides, *changed]
+    yield f"  {shlex.join(['kdbench', 'evaluate', '--method', method, '--task', task, *given])}"
     yield f"kept in {search.file}"

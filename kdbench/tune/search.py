@@ -196,7 +196,8 @@ class Search:
         scored = {row["seed"]: row for row in mine if row["status"] == "ok"}
         reasons = [str(row["error"]) for row in mine if row["status"] != "ok"] + list(outcome.refused.values())
         refused = any(row["status"] == "not_applicable" for row in mine)
-        reason = ("not applicable: " if refused else "") + next(iter(reasons), "its runs left no record")
+        why = next(iter(reasons), "its runs left no record")
+        reason = f"not applicable: {why.removeprefix('NotApplicable: ')}" if refused else why
         hours = math.fsum(self._hours([row["run_id"] for row in scored.values()]))
         trial = Trial(
             values, changed, {seed: row["score"] for seed, row in sorted(scored.items())},

@@ -20,6 +20,7 @@ from kdbench.contract import Rows
 from kdbench.data.sources import digits, digits_angle
 from kdbench.engine.assemble import students_rows
 from kdbench.engine.teachers import teacher_spec
+from kdbench.specs import local, registry
 from kdbench.specs.card import HyperParameter
 from kdbench.specs.config import run_config
 from kdbench.specs.task import Subset
@@ -172,6 +173,23 @@ def test_the_best_mean_wins_and_trials_that_lack_a_seed_are_out(tmp_path, monkey
     assert kept["task"] == {"name": TASK, "version": 1}
     printed = "\n".join(line for line in report.answer(search) if isinstance(line, str))
     assert f"kdbench evaluate --method kd --task {TASK} train.optimizer.lr=" in printed
+
+
+def test_the_command_names_a_task_by_the_path_it_was_given_by(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(registry.task_files()[TASK].read_text())
+    monkeypatch.chdir(tmp_path)
+    try:
+        search = a_search(tmp_path, [{1000: 1.0, 1001: 1.0}, {1000: 2.0, 1001: 2.0}], monkeypatch)
+        search.task = local.task("./mine.yaml")
+        search.asked = replace(search.asked, overrides=("train.epochs=3",))
+        search.run()
+        (printed,) = [line for line in report.answer(search) if isinstance(line, str) and "kdbench evaluate" in line]
+    finally:
+        local._given.clear()
+        registry._added_tasks.clear()
+        registry._forget()
+    assert " --task ./mine.yaml train.epochs=3 train.optimizer.lr=" in printed
 
 
 def test_nothing_better_says_so(tmp_path, monkeypatch) -> None:
