@@ -9,13 +9,14 @@ Shapes use N for the rows of a batch before views, V for views, C for classes (o
 from kdbench.contract.batch import At, Batch, Rows
 from kdbench.contract.dense import Dense
 from kdbench.contract.errors import NotApplicable
+from kdbench.contract.maps import Maps
 from kdbench.contract.method import Inner, Method
 from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, UNSHOWN, Needs
 from kdbench.contract.network import Network
 from kdbench.contract.objects import Objects
 from kdbench.contract.out import Out, bits
 from kdbench.contract.stage import Group, Losses, Partners, Stage, Step, Terms, Update, Views
-from kdbench.contract.targets import Ragged, Targets
+from kdbench.contract.targets import Placed, Ragged, Targets
 from kdbench.contract.task import TaskInfo
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Group",
     "Inner",
     "Losses",
+    "Maps",
     "Method",
     "Needs",
     "Network",
@@ -36,6 +38,7 @@ __all__ = [
     "Objects",
     "Out",
     "Partners",
+    "Placed",
     "Ragged",
     "Rows",
     "Stage",

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from kdbench.contract.targets import picked
 
+LEAST_SHARE, LEAST_SIDE = 0.4, 2.0
+"""Share of an object's area and pixels of its sides that a window must show; it is left out otherwise."""
+
 
 @dataclass(frozen=True, eq=False)
 class Objects:
@@ -109,6 +112,42 @@ class Objects:
         rows = [[label, *box] for label, box in zip(self.labels.tolist(), self.boxes.tolist(), strict=True)]
         ends = self.counts.cumsum(0).tolist()
         return [rows[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+    # Moves, see :class:`kdbench.contract.targets.Placed`
+
+    def mirrored(self, which: Tensor, axis: int, side: int) -> Objects:
+        low, high = 1 - axis, 3 - axis  # places of x0 and x1, or of y0 and y1, in a box
+        boxes = self.boxes.clone()
+        boxes[:, low], boxes[:, high] = side - self.boxes[:, high], side - self.boxes[:, low]
+        return replace(self, boxes=torch.where(which[self.image][:, None], boxes, self.boxes))
+
+    def transposed(self, which: Tensor) -> Objects:
+        turned = {
+            "boxes": torch.where(which[self.image][:, None], self.boxes[:, [1, 0, 3, 2]], self.boxes),
+            "sizes": torch.where(which[:, None], self.sizes.flip(1), self.sizes),
+        }
+        if self.origin is not None:
+            turned["origin"] = torch.where(which[:, None], self.origin.flip(1), self.origin)
+        return replace(self, **turned)
+
+    def shown(self, corners: Tensor, size: tuple[int, int]) -> Tensor:
+        seen = self._cut(corners[:, self.image], size)[1].long()
+        return torch.zeros(corners.shape[:2], dtype=torch.int64, device=seen.device).index_add_(1, self.image, seen) > 0
+
+    def window(self, corners: Tensor, size: tuple[int, int]) -> Objects:
+        """Objects are cut to it; one of which less than ``LEAST_SHARE`` of the area or ``LEAST_SIDE`` pixels of a side
+        are left is left out."""
+        boxes, seen = self._cut(corners[self.image], size)
+        sizes = self.sizes.new_tensor(size).expand(len(self), 2)
+        return replace(self, boxes=boxes, sizes=sizes, area=None, origin=None).keep(seen)
+
+    def _cut(self, corners: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(..., M, 4) boxes in windows at (..., M, 2) top and left, and (..., M) whether enough of each is seen."""
+        limits = self.boxes.new_tensor([size[1], size[0]] * 2)
+        corner = corners.flip(-1).to(self.boxes)
+        boxes = (self.boxes - torch.cat([corner, corner], -1)).clamp(min=0).minimum(limits)
+        sides, whole = boxes[..., 2:] - boxes[..., :2], self.boxes[:, 2:] - self.boxes[:, :2]
+        return boxes, (sides.prod(-1) >= LEAST_SHARE * whole.prod(1)) & (sides.amin(-1) >= LEAST_SIDE)
 
     def join(self, other: Objects) -> Objects:
         """The pictures of ``other`` behind these; what one of both lacks is filled in as its absence means."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,27 @@ class Targets(Protocol):
 
     def join(self, other: Self) -> Self:
         """The rows of ``other`` behind these."""
+
+
+@runtime_checkable
+class Placed(Targets, Protocol):
+    """Targets that are places in their pictures and move with them; N pictures of H x W pixels."""
+
+    def mirrored(self, which: Tensor, axis: int, side: int) -> Self:
+        """Those of some pictures, (N,) bool, mirrored left to right (``axis`` 1) or top to bottom (0).
+
+        Args:
+            side: pixels of the pictures along the axis.
+        """
+
+    def transposed(self, which: Tensor) -> Self:
+        """Those of some square pictures, (N,) bool, with their axes exchanged."""
+
+    def shown(self, corners: Tensor, size: tuple[int, int]) -> Tensor:
+        """(T, N) bool, whether windows of ``size`` (height, width) at (T, N, 2) top and left show any target."""
+
+    def window(self, corners: Tensor, size: tuple[int, int]) -> Self:
+        """What windows of ``size`` (height, width) at (N, 2) top and left show of them."""
 
 
 def picked(counts: Tensor, index: Tensor | slice) -> tuple[Tensor, Tensor]:

@@ -165,7 +165,8 @@ def _layout(batch: Batch) -> Hashable:
 
 
 def _cloned(y: Any) -> Any:
-    return y.clone() if isinstance(y, Tensor) else y[slice(None)]
+    """Targets in memory of their own, where a slice may share that of a tensor."""
+    return y.clone() if isinstance(y, Tensor) else y[torch.arange(len(y), device=_targets(y)[0].device)]
 
 
 def _copy(batch: Batch) -> Batch:

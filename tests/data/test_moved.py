@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdbench.base.errors import UserError
-from kdbench.contract import NotApplicable, Objects, Rows, Views
+from kdbench.contract import Maps, NotApplicable, Objects, Rows, Views
 from kdbench.data.feed.dataset import Dataset, Derived, Transform
 from kdbench.data.feed.loader import Loader
 from kdbench.data.feed.moved import flip, flipv, mirror, moves, transposed, turn90, window
@@ -96,9 +96,9 @@ def test_windows_cut_boxes_and_leave_out_what_is_hardly_seen():
 
 
 def test_unknown_augmentations_are_refused_with_the_nearest():
-    with pytest.raises(UserError, match=r"unknown augmentation 'flipp' of pictures with objects .did you mean 'flip'"):
+    with pytest.raises(UserError, match=r"'flipp' of pictures with their targets .did you mean 'flip'"):
         moves(["flipp"])
-    with pytest.raises(UserError, match="'crop4' of pictures with objects"):
+    with pytest.raises(UserError, match="'crop4' of pictures with their targets"):
         moves(["crop4"])
     assert len(moves(["flip", "flipv", "turn90", "window128"])) == 4
 
@@ -125,8 +125,32 @@ def test_batches_depend_on_seed_stage_and_number_alone_and_views_share_boxes():
 def test_views_of_raw_pixels_and_several_inputs_are_refused():
     data = dataset()
     raw = Views(2, lambda pixels, rng: pixels.expand(2, *pixels.shape), "raw")
-    with pytest.raises(NotApplicable, match="whose objects would not move"):
+    with pytest.raises(NotApplicable, match="with which the targets would not move"):
         Loader(data, data.train, ["flip"], 8, 0, "s", raw)
     derived = replace(data, derived={"low": Derived("image", lambda x, rng: x)})
     with pytest.raises(UserError, match="one input for student and teachers; here are image, low"):
         Loader(derived, data.train, ["flip"], 8, 0, "s")
+
+
+@pytest.mark.parametrize("name", ["flip", "flipv", "turn90", "window16"])
+def test_maps_move_as_their_pictures_do(name):
+    pixels = torch.randint(0, 256, (30, 1, 24, 24), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    (move,) = moves([name])
+    moved, maps = move(pixels, Maps(pixels[:, 0]), torch.Generator().manual_seed(1))
+    assert torch.equal(moved[:, 0], maps.labels)
+    assert not torch.equal(moved, pixels)
+    every = torch.ones(30, dtype=torch.bool)
+    for axis in (0, 1):
+        assert torch.equal(
+            mirror(*mirror(pixels, Maps(pixels[:, 0]), every, axis), every, axis)[1].labels, pixels[:, 0]
+        )
+
+
+def test_maps_are_joined_sliced_and_of_one_form():
+    one = Maps(torch.arange(24, dtype=torch.uint8).view(2, 3, 4))
+    both = one.join(one[torch.tensor([1])])
+    assert len(both) == 3
+    assert both[1:].tolist() == [one.tolist()[1]] * 2
+    assert one.repeat(2).tolist() == one.tolist() * 2
+    with pytest.raises(ValueError, match="maps are"):
+        Maps(torch.zeros(2, 3))

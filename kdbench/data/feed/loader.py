@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import generator
-from kdbench.contract import Batch, NotApplicable, Objects, Partners, Rows, Views
+from kdbench.contract import Batch, NotApplicable, Partners, Placed, Rows, Views
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Alike, Dataset, device_of
 from kdbench.data.feed.moved import Moves, moves
@@ -67,7 +67,7 @@ class Loader:
         self.device = device_of(rows.y)
         viewed = [name for name in (*rows.x, *data.derived) if views is not None and data.alike(views.input, name)]
         self._viewed = frozenset(viewed)
-        self._moves: Moves | None = moves(augment) if isinstance(rows.y, Objects) else None
+        self._moves: Moves | None = moves(augment) if isinstance(rows.y, Placed) else None
         chosen = augmentation(augment if self._moves is None else ())
         self.augment = chosen.without(views.replaces if views is not None else ())
         rest = len(rows.y) % self.batch
@@ -104,15 +104,15 @@ class Loader:
         return name in self._viewed
 
     def _require_one_picture(self) -> None:
-        """Boxes belong to one picture, and move with it."""
+        """Places are those of one picture, and move with it."""
         pictures = [name for name, x in self.rows.x.items() if isinstance(x, Stored) or _is_pixels(x)]
         if self._host or len(pictures) != 1 or self.data.derived:
             raise UserError(
-                "pictures with objects are held as pixels (`kind: image`), one input for student and teachers; here "
-                f"are {', '.join([*self.rows.x, *self.data.derived])}"
+                "pictures whose targets are places in them are held as pixels (`kind: image`), one input for student "
+                f"and teachers; here are {', '.join([*self.rows.x, *self.data.derived])}"
             )
         if self.views is not None and self.views.where == "raw":
-            raise NotApplicable("it makes views of raw pixels, whose objects would not move with them")
+            raise NotApplicable("it makes views of raw pixels, with which the targets would not move")
 
     def _is_touched(self, name: str) -> bool:
         drawn = _is_pixels(self.rows.x[name]) and bool(self.augment or self._moves)
@@ -179,7 +179,7 @@ def _repeat(rows: Tensor, times: int) -> Tensor:
 
 
 class RawInOrder:
-    """Raw rows in order, as (row numbers, rows), in batches of at most 64 where they are stored or hold objects.
+    """Raw rows in order, as (row numbers, rows), in batches of at most 64 where stored or with :class:`Placed` targets.
 
     Attributes:
         stored: inputs that are read from disk.
@@ -189,7 +189,7 @@ class RawInOrder:
         self._rows = rows
         self.stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
         self._workers = default_workers() if workers is None else workers
-        size = min(batch, 64) if self.stored or isinstance(rows.y, Objects) else batch
+        size = min(batch, 64) if self.stored or isinstance(rows.y, Placed) else batch
         self._parts = torch.arange(len(rows.y), device=device_of(rows.y)).split(size)
 
     def __len__(self) -> int:
