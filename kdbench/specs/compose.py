@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra import compose, initialize
@@ -16,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.specs import overrides as overrides_help
-from kdbench.specs.task import TaskSpec
+from kdbench.specs.task import AUTO, TaskSpec, TrainChange
 
 LONGEST = 2000
 """Characters of an override."""
@@ -117,6 +118,15 @@ def _applied(node: dict[str, Any], overrides: list[Override]) -> dict[str, Any]:
 def _line(override: Override) -> str:
     assert override.input_line is not None
     return override.input_line
+
+
+def hold_teachers(config: dict[str, Any], keys: Iterable[str]) -> None:
+    """Before a variant's own protocol is set: teachers keep what they take of the task's, for it is its student's."""
+    for part, field in (key.split(".")[:2] for key in keys if "." in key):
+        if part == TrainChange.STANDS_FOR and field in config[part]:
+            for teacher in config["pair"]["teachers"].values():
+                if teacher["weights"] == AUTO and teacher["train"].get(field) is None:
+                    teacher["train"][field] = copy.deepcopy(config[part][field])
 
 
 def assign(config: dict[str, Any], dotted: str, value: Any) -> None:

@@ -19,7 +19,7 @@ from kdbench.base.privacy import scrub_values
 from kdbench.base.yamlfile import describe
 from kdbench.specs import registry
 from kdbench.specs.card import Card
-from kdbench.specs.compose import assign, compose_with, read_overrides
+from kdbench.specs.compose import assign, compose_with, hold_teachers, read_overrides
 from kdbench.specs.options import EAGER, PREFIX, EngineOptions
 from kdbench.specs.registry import MethodRef
 from kdbench.specs.task import ALL_KEYS, TaskSpec
@@ -156,9 +156,11 @@ def run_config(
         del body["score"]["unit"]  # follows from the metric, also from an overridden one
     composed = compose_with({"method": node, ENGINE: EAGER.model_dump(), **body}, parsed)
     composed_method, engine = composed.pop("method"), _options(composed.pop(ENGINE))
+    own = {key: value for key, value in own.items() if not any(override.key_or_group == key for override in parsed)}
+    if any("teacher" in need.split() for need in _needs(ref)):
+        hold_teachers(composed, own)
     for key, value in own.items():
-        if not any(override.key_or_group == key for override in parsed):
-            assign(composed, key, value)
+        assign(composed, key, value)
     try:
         final = TaskSpec.model_validate({"name": task, **composed})
     except ValidationError as error:
@@ -172,7 +174,7 @@ def run_config(
         method=MethodConfig(ref, _typed(ref.card, composed_method), source, inner),
         task=final,
         custom=inner_name is not None or any(not override.key_or_group.startswith(PREFIX) for override in parsed),
-        own_protocol=bool(own),
+        own_protocol=bool(ref.variant and ref.variant.own_protocol),
         smoke=smoke,
         overrides=tuple(overrides),
         match=match,
@@ -214,6 +216,11 @@ def _options(values: dict[str, Any]) -> EngineOptions:
         return EngineOptions.model_validate(values)
     except ValidationError as error:
         raise UserError(f"override {PREFIX}{describe(error, EngineOptions)}") from error
+
+
+def _needs(ref: MethodRef) -> Sequence[str]:
+    given = ref.variant.needs if ref.variant else None
+    return ref.card.needs if given is None else given
 
 
 def _has_inner(card: Card) -> bool:

@@ -63,6 +63,22 @@ def test_a_variant_with_its_own_protocol_is_marked(monkeypatch):
     assert config.spec_hash != run_config("kd", "digits").spec_hash
 
 
+def test_a_variants_own_protocol_leaves_teachers_as_the_task_trains_them(monkeypatch):
+    own = {"train.epochs": 60, "train.optimizer.lr": 0.5, "train.schedule": {"name": "constant"}}
+    with_card(monkeypatch, "kd", variants={"kd+long": {"about": "another protocol", "own_protocol": own}})
+    longer, usual = run_config("kd+long", "digits").task, run_config("kd", "digits").task
+
+    def trained(task):
+        teacher = task.pair.teachers["image"].train
+        return {
+            field: getattr(teacher, field) or getattr(task.train, field)
+            for field in ("epochs", "batch", "optimizer", "schedule")
+        }
+
+    assert longer.train.optimizer.lr == 0.5
+    assert trained(longer) == trained(usual)
+
+
 def test_an_own_protocol_key_that_tasks_lack_is_said(monkeypatch):
     with_card(monkeypatch, "kd", variants={"kd+odd": {"about": "odd", "own_protocol": {"train.ages": 60}}})
     with pytest.raises(UserError, match=r"train\.ages"):
