@@ -36,13 +36,16 @@ def checks(name: str, load: Load) -> list[Check]:
 
 
 def _own(name: str, load: Load) -> list[Check]:
-    """Those of a file of the method's own, where made-up outputs do not do; pyramids have one for all methods."""
-    if found := load("methods/test_methods_pyramids.py").CHECKS.get(name):
-        return list(found)
+    """Those of files of the method's own, where made-up outputs do not do; pyramids have two for all methods."""
+    pyramids, equations = (load(f"methods/test_methods_pyramid{part}.py").CHECKS for part in ("s", "_equations"))
+    if name in pyramids:
+        return [*equations.get(name, ()), *pyramids[name]]
     if name not in ELSEWHERE:
         return []
     if name == "cgan_kd":
-        return load("methods/test_method_cgan_kd_stages.py").CHECKS[name]
+        return [
+            check for part in ("stages", "updates") for check in load(f"methods/test_method_cgan_kd_{part}.py").CHECKS
+        ]
     return load(f"methods/test_method_{name}.py").CHECKS
 
 
@@ -72,16 +75,19 @@ def _stages(name: str, load: Load) -> Iterator[Check]:
 
 
 def _objectives(name: str, load: Load) -> Iterator[Check]:
-    file = load("methods/test_methods_objectives.py")
+    weights, equations, cases = (
+        load(f"methods/test_methods_{part}.py") for part in ("weights", "equations", "objectives")
+    )
     for keys, check in (
-        (file.WEIGHTS, file.check_weights),
-        (file.SWITCHED, file.check_switches),
-        (file.EVERY, file.check_constants),
-        (file.RAMPS, file.check_ramp),
-        (file.EQUATIONS, file.check_equation),
-        (file.DRAWING, file.check_draws),
-        (file.TAUGHT, file.check_teacher_stage),
-        (file.STAGES, file.check_chosen_stages),
+        (weights.WEIGHTS, weights.check_weights),
+        (weights.SWITCHED, weights.check_switches),
+        (weights.EVERY, weights.check_constants),
+        (weights.RAMPS, weights.check_ramp),
+        (weights.DRAWING, weights.check_draws),
+        (weights.TAUGHT, weights.check_teacher_stage),
+        (equations.EQUATIONS, equations.check_equation),
+        (cases.STAGES, cases.check_chosen_stages),
     ):
         yield from (partial(check, key) for key in keys if _of(name, key))
-    yield from file.CHECKS.get(name, ())
+    for file in (equations, cases):
+        yield from file.CHECKS.get(name, ())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdbench.base.errors import UserError
 from kdbench.checks.stubs import Assembled, Stub, assembled, batch_of
-from kdbench.contract import Dense, Objects, Out
+from kdbench.contract import Dense, NotApplicable, Objects, Out
 
 OWN = "loss"
 """The detector's one term."""
@@ -146,3 +147,36 @@ def made_up(name: str, student: Dense | None = None, teacher: Dense | None = Non
     torch.manual_seed(0)
     own, theirs = student or answers(1), teacher or answers(2)
     return crossed_heads(name, hp, Out(None, dense=own), Out(None, dense=theirs), entered, some_objects())
+
+
+FPN = {"student_features": "fpn", "teacher_features": "fpn", "warmup_epochs": 0}
+ON: dict[str, tuple[str, dict[str, object]]] = {
+    "fitnet": ("fitnet", {"hint_stage": 0, "hint_weight": 1.0}),
+    "reviewkd": ("reviewkd", FPN),
+    "pkd": ("pkd", {}),
+    "cwd": ("cwd", {}),
+    "cwd-distiller": ("cwd-distiller", {}),
+    "fgd": ("fgd", {}),
+    "mgd": ("mgd", {}),
+    "crosskd": ("crosskd", {}),
+    "crosskd-fcos": ("crosskd-fcos", {}),
+    "crosskd+pkd": ("crosskd+pkd", {}),
+    "kd_dense": ("kd_dense", {}),
+    "real": ("real", {}),
+    "real-equal": ("real", {"weighing": "equal"}),
+}
+"""What is tried: a method or variant and its hyper-parameters on detectors."""
+
+
+def built(name: str, student: Dense | None = None, teacher: Dense | None = None, **hp: object) -> Assembled:
+    method, values = ON[name]
+    return made_up(method, student, teacher, **{**values, **hp})
+
+
+def refused(make: Callable[[], object]) -> str:
+    """Why a method does not apply, or cannot be as it is asked for."""
+    try:
+        make()
+    except (NotApplicable, UserError) as reason:
+        return str(reason)
+    raise AssertionError("nothing was refused")
