@@ -141,14 +141,14 @@ def _look(
     source: Source, where: str, config: str | None, label: str | None, target: str | None, image: str | None
 ) -> dict[str, Any]:
     """What the templates say about the data."""
-    from kdbench.scaffold import pictures, sample  # import numpy and pyarrow
+    from kdbench.scaffold import hubset, parquet, pictures, sample  # import numpy and pyarrow
 
     path, hub, revision = None, None, None
     if source == "hub":
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", where):
             raise UserError(f"--hub {where!r} is no id of the hub; it has the form owner/name")
         hub = where
-        revision, found = pictures.on_hub(where, config, label, target, image)
+        revision, found = hubset.on_hub(where, config, label, target, image)
     else:
         given = Path(where).expanduser()
         if not (given.is_dir() or (source == "parquet" and given.is_file())):
@@ -157,7 +157,7 @@ def _look(
         if source == "folder":
             path, found = pictures.in_folder(given)
         else:
-            path, found = pictures.in_parquet(given, label, target, image)
+            path, found = parquet.in_parquet(given, label, target, image)
         if not _is_text(str(path.absolute())):
             raise UserError(f"{path}: a folder whose name is not UTF-8 cannot stand in a file; rename it")
     height, width = found.look.size or (sample.SHRUNK, sample.SHRUNK)

@@ -39,19 +39,11 @@ def check_ban() -> None:
                 assert terms[term].item() == pytest.approx(value.item(), rel=1e-5)
 
 
-def test_ban():
-    check_ban()
-
-
 def check_tf_kd_copy() -> None:
     """The copy learns by the task's own loss."""
     made = built("tf_kd")
     assert made.terms("teacher").keys() == {"task"}
     assert made.terms("teacher")["task"].item() == pytest.approx(ce(logits(made)[1], made.batch.y).item(), rel=1e-5)
-
-
-def test_tf_kd_copy():
-    check_tf_kd_copy()
 
 
 def check_simkd_after_norm() -> None:
@@ -64,10 +56,6 @@ def check_simkd_after_norm() -> None:
     difference = made.method.net.projector(student) - last[:rows].relu()
     expected = made.method.hp.feature_weight * (difference**2).mean()
     assert made.terms()["feature"].item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_simkd_after_norm():
-    check_simkd_after_norm()
 
 
 def check_ccl_rows() -> None:
@@ -94,10 +82,6 @@ def check_ccl_rows() -> None:
     assert [value.item() for value in nothing.values()] == [0.0] * 5
 
 
-def test_ccl_rows():
-    check_ccl_rows()
-
-
 def check_graph_needs_as_many_rows_as_neighbours() -> None:
     """hkd builds its graph of a batch that is no smaller than its neighbours, and then updates the banks."""
     for neighbours, built_graph in ((5, True), (6, True), (7, False)):
@@ -108,11 +92,7 @@ def check_graph_needs_as_many_rows_as_neighbours() -> None:
         assert (not torch.equal(before, made.method.banks[0].rows)) is built_graph
 
 
-def test_graph_needs_as_many_rows_as_neighbours():
-    check_graph_needs_as_many_rows_as_neighbours()
-
-
-def check_supervision_is_the_tasks_own_loss() -> None:
+def test_supervision_is_the_tasks_own_loss():
     """Methods with a term ``task`` leave the loss to the task."""
     for name in ("at", "crd", "hkd", "reviewkd", "plain"):
         made = built(name)
@@ -124,10 +104,6 @@ def check_supervision_is_the_tasks_own_loss() -> None:
         assert made.terms()["task"].item() == pytest.approx(3.5 * weight)
 
 
-def test_supervision_is_the_tasks_own_loss():
-    check_supervision_is_the_tasks_own_loss()
-
-
 def check_byot_of_several_processes() -> None:
     """A sum over rows counts as often as there are processes, for they share by means."""
     made = built("byot", feature_weight=0.01)
@@ -135,10 +111,6 @@ def check_byot_of_several_processes() -> None:
     made.method.task.gather = lambda rows: torch.cat([rows] * 3)
     for term, value in made.terms().items():
         assert value.item() == pytest.approx(alone[term].item() * (3 if term == "feature" else 1), rel=1e-5)
-
-
-def test_byot_of_several_processes():
-    check_byot_of_several_processes()
 
 
 def check_mixed_rows() -> None:
@@ -164,10 +136,6 @@ def check_mixed_rows() -> None:
         assert torch.allclose(mixed.x["other"], 2 * expected)
         assert mixed.y.tolist() == rows.tolist()
         assert mixed.index.tolist() == [10, 11, 14, 15]
-
-
-def test_mixed_rows():
-    check_mixed_rows()
 
 
 STAGES = ("at", "nst", "vid", "ab", "ofd", "reviewkd")
@@ -209,10 +177,6 @@ def check_ccd_without_an_inner_method() -> None:
     made.method.after_step(made.batch, made.at(0))
 
 
-def test_ccd_without_an_inner_method():
-    check_ccd_without_an_inner_method()
-
-
 def check_pskd() -> None:
     """Targets move to what was said of the row before; a row that was never seen keeps its label."""
     made = built("pskd")
@@ -232,10 +196,6 @@ def check_pskd() -> None:
     made.step()
     assert again.keys() == {"soft"}
     assert torch.equal(stored, before)
-
-
-def test_pskd():
-    check_pskd()
 
 
 def check_lwr() -> None:
@@ -260,10 +220,6 @@ def check_lwr() -> None:
             terms = made.terms(epoch=epoch)
             assert terms["task"].item() == pytest.approx((1 - share) * ce(own, y).item(), rel=1e-5)
             assert terms["soft"].item() == pytest.approx(share * soft.item(), rel=1e-4)
-
-
-def test_lwr():
-    check_lwr()
 
 
 def check_dlb() -> None:
@@ -292,10 +248,6 @@ def check_dlb() -> None:
     assert int(made.method.last.held) == 4
 
 
-def test_dlb():
-    check_dlb()
-
-
 def check_introspective_ramp() -> None:
     """Its weight rises over a share of training, from the first epoch on."""
     made = built("introspective", ramp=0.1)
@@ -303,10 +255,6 @@ def check_introspective_ramp() -> None:
     for epoch, share in ((0, 0.25), (2, 0.75), (3, 1.0), (4, 1.0)):
         assert made.terms(epoch=epoch)["explanation"].item() == pytest.approx(share * whole, rel=1e-5)
     assert built("introspective", ramp=0.0).terms(epoch=0)["explanation"].item() == pytest.approx(whole, rel=1e-5)
-
-
-def test_introspective_ramp():
-    check_introspective_ramp()
 
 
 def check_rakd_sides() -> None:
@@ -323,10 +271,6 @@ def check_rakd_sides() -> None:
     *fixed, own = torch.autograd.grad(taught, [*judge, projection], allow_unused=True)
     assert all(grad is None for grad in fixed)
     assert own is not None
-
-
-def test_rakd_sides():
-    check_rakd_sides()
 
 
 CHECKS: dict[str, list[Callable[[], None]]] = {
@@ -346,3 +290,10 @@ CHECKS: dict[str, list[Callable[[], None]]] = {
     "energykd": [check_mixed_rows],
 }
 """Further checks of a method."""
+
+
+@pytest.mark.parametrize(
+    "check", [c for own in CHECKS.values() for c in own if not isinstance(c, partial)], ids=lambda check: check.__name__
+)
+def test_case(check):
+    check()
