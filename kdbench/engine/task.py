@@ -28,7 +28,7 @@ from kdbench.data.feed.stored import Stored
 from kdbench.devices import backends
 from kdbench.engine import accelerate as arrange
 from kdbench.engine.checkpoint import save_tensors
-from kdbench.kinds.base import Evidence
+from kdbench.kinds.base import Evidence, Kind, Mark
 from kdbench.models.weights import Loaded, load_pruned, load_weights
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs.options import EAGER, EngineOptions
@@ -232,6 +232,12 @@ class Task:
     def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
         """Named metrics of the task's kind."""
         return self._kind.score(names, evidence)
+
+    def marked(self, net: nn.Module, batches: InOrder) -> list[tuple[list[Mark], list[Mark]]]:
+        """What is there and what a network finds on each picture of some batches; [] where nothing is drawn on them."""
+        if type(self._kind).marked is Kind.marked:
+            return []
+        return self._kind.marked(self.answers(net, batches), batches.y)
 
     def probe(self, net: nn.Module) -> Out:
         batch = self.wrap(self.rows(torch.arange(min(2, self.n_train), device=self.device)))

@@ -99,6 +99,21 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What is drawn on a test picture: something that is there, or that a network found.
+
+    Attributes:
+        label: its class.
+        points: corners of its outline, as shares of the picture's width and height.
+        score: how sure the network is, 0 to 1; None for what is there.
+    """
+
+    label: int
+    points: tuple[tuple[float, float], ...]
+    score: float | None = None
+
+
+@dataclass(frozen=True)
 class Scaling:
     """How targets of the task's own unit become what a batch holds, and back: (y - offset) / scale.
 
@@ -211,6 +226,14 @@ class Kind:
         import torch
 
         return torch.cat(list(answers))
+
+    def marked(self, answer: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
+        """What is there and what was found on each of a few test pictures, to be looked at; [] where nothing is drawn.
+
+        Args:
+            answer: of :meth:`joined`, for the pictures of ``y``.
+        """
+        return []
 
     def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
         """Named metrics; those whose evidence is not there are left out. One evaluation may give several of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -9,12 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdbench.base.errors import nearest
-from kdbench.kinds.base import Evidence, Kind, Metric, Scaling, Tiny
+from kdbench.kinds.base import Evidence, Kind, Mark, Metric, Scaling, Tiny
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kdbench.contract import Batch, Dense, Objects, Out, Rows
+
+
+SURE = 0.3
+"""Score from which a detection is drawn; AP counts many that nobody would look at."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,20 @@ def detected(dense: Dense, sizes: Tensor, rules: Rules) -> tuple[list[Tensor], l
     return found
 
 
+def _marks(boxes: Tensor, labels: Tensor, scores: Tensor | None, counts: Tensor, sizes: Tensor) -> list[list[Mark]]:
+    """Boxes as outlines, a list a picture."""
+    made: list[list[Mark]] = []
+    known = [None] * len(labels) if scores is None else scores.tolist()
+    rows = iter(zip(boxes.tolist(), labels.tolist(), known, strict=True))
+    for (height, width), count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        marks = []
+        for (x0, y0, x1, y1), label, score in itertools.islice(rows, count):
+            left, right, top, bottom = x0 / width, x1 / width, y0 / height, y1 / height
+            marks.append(Mark(label, ((left, top), (right, top), (right, bottom), (left, bottom)), score))
+        made.append(marks)
+    return made
+
+
 def _value(p: Evidence, name: str) -> Tensor:
     import torch
 
@@ -250,6 +269,16 @@ class Detection(Kind):
 
         boxes, scores, labels, counts = map(together, ("boxes", "scores", "labels", "counts"))
         return Detections(boxes, scores, labels, counts, answers[0].classes, self.rules)
+
+    def marked(self, answer: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
+        """Boxes, and the detections of :data:`SURE` and more."""
+        sizes = y.sizes if y.origin is None else y.origin
+        there = _marks(as_it_came(y.boxes, y), y.labels, None, y.counts, sizes)
+        found = _marks(answer.boxes, answer.labels, answer.scores, answer.counts, sizes)
+        return [
+            (one, [mark for mark in other if mark.score is not None and mark.score >= SURE])
+            for one, other in zip(there, found, strict=True)
+        ]
 
     def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
         """One evaluation gives all; of a size that no object has there is no value."""

@@ -17,7 +17,7 @@ from kdbench.base.errors import UserError, described
 from kdbench.base.files import no_room, sha256_file
 from kdbench.contract import Needs, NotApplicable
 from kdbench.data.feed.dataset import Dataset
-from kdbench.engine import accelerate
+from kdbench.engine import accelerate, examples
 from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, scored_against, threads
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.place import RunPlace
@@ -26,6 +26,7 @@ from kdbench.engine.task import Task, build_network, evaluating
 from kdbench.engine.trainer import Diverged, Trainer
 from kdbench.overhead.measure import MeasurementFailed, Overhead, measure
 from kdbench.parallel.ranks import Ranks
+from kdbench.records import examples as kept_examples
 from kdbench.records import files as records
 from kdbench.records.files import Record
 from kdbench.runs import as_record, earlier
@@ -154,6 +155,8 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         metrics = scorer.all(prepared.method.deployed)
         kept.scored(metrics, sum(stage.steps for stage in trained.stages))
         taught = {role: scorer.primary(net)[scorer.name] for role, net in prepared.trained_on.items()}
+        if (shown := examples.of(prepared.task, prepared.method.deployed)) is not None:
+            kept_examples.dump(shown, kept_examples.path_of(request.home.records / f"{begun.run_id}.json"))
         deploy = _export(prepared, request.home.students / f"{begun.run_id}.safetensors")
     except UserError:
         raise

@@ -21,6 +21,7 @@ from kdbench.leaderboard.model.source import read
 from kdbench.leaderboard.output.exports import write_checksums, write_exports
 from kdbench.leaderboard.output.pages import copy_records, write_board, write_data, write_runs
 from kdbench.leaderboard.output.render import FOLDER, Pages, Site
+from kdbench.leaderboard.views.panel import found_in
 from kdbench.records.files import Problem
 from kdbench.stats import STATISTICS_VERSION
 
@@ -138,7 +139,7 @@ class _Board:
     def _whole(self, out: Path, site: Site, labels: list[str]) -> int:
         """One complete board; a frozen one shares runs and records with the board it lies in."""
         pages = Pages(out, site)
-        write_board(pages, self.made, self.store, self.built_at)
+        write_board(pages, self.made, self.store, self.built_at, found_in(self.records))
         write_exports(self.made, self.store, out / "data", site)
         if not site.frozen:
             write_runs(pages, self.made, self.store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -53,8 +53,12 @@ _QUERIES = (
 )
 
 
-def write_board(pages: Pages, made: Board, store: Store, built_at: datetime) -> None:
-    """All pages except those of runs and of data."""
+EXAMPLES = "data/examples"
+"""Where the pictures of panels lie."""
+
+
+def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kept: Mapping[str, Path]) -> None:
+    """All pages except those of runs and of data; ``kept``: run id to the file of its examples."""
     current = [task for task in made.tasks if task.newest and not task.ranked]
     others = [(task, task.unranked_because or "not ranked") for task in current]
     found = changes(made.source)
@@ -62,7 +66,7 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime) -> 
     pages.write(
         "index.html", "index.html", title="Board", suites=suites, others=others, last=found[0] if found else None
     )
-    _tasks(pages, made, store)
+    _tasks(pages, made, store, kept)
     for name in made.methods:
         pages.write(f"methods/{name}.html", "method.html", title=name, **vars(method_view(made, name)))
     pages.write("overhead.html", "overhead.html", title="Overhead", tables=cost_tables(made))
@@ -126,15 +130,24 @@ def write_data(pages: Pages, site: Site, snapshots: Sequence[str]) -> None:
     )
 
 
-def _tasks(pages: Pages, made: Board, store: Store) -> None:
+def _tasks(pages: Pages, made: Board, store: Store, kept: Mapping[str, Path]) -> None:
     example: dict[tuple[str, int], str] = {}
     for run in made.source.runs.values():
         if not run["custom"] and not run["own_protocol"] and not run["smoke"]:
             example.setdefault((run["task"], run["task_version"]), run["run_id"])
     for task in made.tasks:
         run_id = example.get((task.name, task.version))
-        view = task_view(made, task, store.record(run_id) if run_id else None)
-        pages.write(f"tasks/{task.slug}.html", "task.html", title=f"{task.title} ({task.label})", **vars(view))
+        view = task_view(made, task, store.record(run_id) if run_id else None, kept)
+        for name, png in (file for one in view.boards if one.panel for file in one.panel.files.items()):
+            (pages.out / EXAMPLES).mkdir(parents=True, exist_ok=True)
+            (pages.out / EXAMPLES / name).write_bytes(png)
+        pages.write(
+            f"tasks/{task.slug}.html",
+            "task.html",
+            title=f"{task.title} ({task.label})",
+            pictures=EXAMPLES,
+            **vars(view),
+        )
 
 
 def _changelog(pages: Pages, found: Sequence[Change], built_at: datetime) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from kdbench.leaderboard.draw.figures import Chart, cost_chart, difference_chart, key_of, task_charts
 from kdbench.leaderboard.draw.numbers import fixed
@@ -10,6 +12,7 @@ from kdbench.leaderboard.model.entries import TaskVersion
 from kdbench.leaderboard.model.ranking import Board, Hole, TaskBoard
 from kdbench.leaderboard.tables.cells import metric_word
 from kdbench.leaderboard.tables.columns import Table, task_table
+from kdbench.leaderboard.views.panel import Panel, panel_of
 from kdbench.leaderboard.views.suite import noise_word, separation_word, small_word
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import Missing
@@ -30,6 +33,7 @@ class TaskSection:
     notes: tuple[str, ...]
     holes: tuple[Hole, ...]
     not_run: tuple[str, ...]
+    panel: Panel | None
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,11 @@ class TaskView:
     bib: tuple[tuple[str, str], ...]
 
 
-def task_view(board: Board, task: TaskVersion, record: dict | None) -> TaskView:
+def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mapping[str, Path]) -> TaskView:
     """The view of a task.
 
     Args:
+        kept: run id to the file of its examples.
         record: any record of the task, for the hashes of its data and its protocol; None when there is none.
     """
     arrow = "more is better" if task.higher_is_better else "less is better"
@@ -64,7 +69,7 @@ def task_view(board: Board, task: TaskVersion, record: dict | None) -> TaskView:
         warnings.append(
             "Archived: a newer version of this task exists; these rows are not ranked and not compared with it."
         )
-    boards = tuple(_section(one) for one in board.task_boards if one.task == task)
+    boards = tuple(_section(one, kept) for one in board.task_boards if one.task == task)
     versions = tuple(other for other in board.tasks if other.name == task.name and other.version != task.version)
     suites = [suite for suite in board.suites if task in suite.all_tasks]
     anchor = f"#{key_of('suite', suites[0].suite, suites[0].device)}" if suites else ""
@@ -75,7 +80,7 @@ def task_view(board: Board, task: TaskVersion, record: dict | None) -> TaskView:
     return TaskView(task, anchor, lead, tuple(warnings), boards, facts, rows, versions, bib)
 
 
-def _section(one: TaskBoard) -> TaskSection:
+def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
     task, key = one.task, key_of(one.task.label, one.device)
     seeds = ", ".join(map(str, one.seeds)) or "none"
     deck = f"Complete cells hold the seeds {seeds}. Rows are paired with {task.baseline} seed by seed."
@@ -101,6 +106,7 @@ def _section(one: TaskBoard) -> TaskSection:
         tuple(notes),
         tuple(hole for hole in one.holes if hole.kind is not Missing.NOT_RUN),
         tuple(hole.method for hole in one.holes if hole.kind is Missing.NOT_RUN),
+        panel_of(one, kept),
     )
 
 

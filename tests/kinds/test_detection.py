@@ -125,6 +125,20 @@ def test_truth_scores_100_shifted_by_half_nothing_and_so_do_no_detections():
     assert KIND.score(["ap", "ar"], Evidence(none, truth)) == {"ap": 0, "ar": 0}
 
 
+def test_what_is_drawn_are_shares_of_the_picture_and_sure_detections_alone() -> None:
+    truth = Objects.of([[[1, 0, 0, 80, 60]], []], SIZE)
+    found = Detections(
+        torch.tensor([[40.0, 30, 80, 60], [0, 0, 160, 120], [0, 0, 16, 12]]),
+        torch.tensor([0.9, 0.1, 0.5]), torch.tensor([1, 2, 0]), torch.tensor([2, 1]), 3, Rules(),
+    )  # fmt: skip
+    (there, first), (nothing, second) = KIND.marked(found, truth)
+    assert [mark.points for mark in there] == [((0, 0), (0.5, 0), (0.5, 0.5), (0, 0.5))]
+    assert [mark.label for mark in first] == [1]
+    assert first[0].points == ((0.25, 0.25), (0.5, 0.25), (0.5, 0.5), (0.25, 0.5))
+    assert nothing == []
+    assert [(mark.label, mark.score) for mark in second] == [(0, 0.5)]
+
+
 def test_a_picture_without_objects_changes_false_positives_alone():
     truth = Objects.of([[[0, 10, 10, 60, 60]]], SIZE)
     more = truth.join(Objects.of([[]], SIZE))
