@@ -56,6 +56,11 @@ class LoopTask:
         return len(self.train_labels)
 
     @property
+    def n_rows(self) -> int:
+        """Training rows."""
+        return self.n_train
+
+    @property
     def raw_shape(self) -> Mapping[str, tuple[int, ...]]:
         """Shapes of one row of the example."""
         return {name: tuple(x.shape[1:]) for name, x in self.example.x.items()}

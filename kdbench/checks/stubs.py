@@ -99,6 +99,7 @@ class StubTask:
 
     classes: int = 10
     n_train: int = 8
+    n_rows: int = 8
     train_labels: Tensor = field(default_factory=lambda: torch.arange(8))
     kind: str = "classification"
     label_range: tuple[float, float] | None = None

@@ -129,8 +129,10 @@ def declared(ref: MethodRef) -> list[tuple[str, MethodConfig]]:
 
 def scenes(needs: Needs) -> list[str]:
     """The tiny tasks that a method says it can run on: one a kind, and one on which teachers read other inputs."""
-    read = needs.student | needs.teacher
-    served = [name for name in kinds.names() if kinds.serves(needs.kinds, name) and not read & kinds.kind(name).lacks]
+    read = needs.student | needs.teacher | needs.batch
+    views = needs.views > 1
+    own = {name: kinds.kind(name) for name in kinds.names() if kinds.serves(needs.kinds, name)}
+    served = [name for name, kind in own.items() if not read & kind.lacks and not (views and kind.viewless)]
     return [*(served if needs.inputs != "other" else []), *([TWO_INPUTS] if needs.inputs != "same" else [])]
 
 
@@ -148,7 +150,8 @@ def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny
     reason = NotApplicable("no pair of nets is there to try")
     cross = scene == TWO_INPUTS
     kind = next(name for name in kinds.names() if kinds.serves(needs.kinds, name)) if cross else scene
-    for own_input, student, teacher, pruned in CROSS_PAIRS if cross else PAIRS:
+    own_pairs = [(*pair, False) for pair in kinds.kind(kind).tiny.pairs]
+    for own_input, student, teacher, pruned in CROSS_PAIRS if cross else own_pairs or PAIRS:
         if pruned and kinds.kind(kind).tiny.wraps:
             continue  # channels are left out of plain nets alone
         setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross, pruned)
@@ -179,12 +182,12 @@ def task_spec(of: Setting) -> TaskSpec:
         "ranked": False,
         "unranked_because": "for checking adapters",
         "baseline": "plain",
-        "data": {"source": "digits", "augment": ["flip"]},
+        "data": {"source": "digits", "augment": [] if made.data else ["flip"]},
         "pair": {
             "student": {"net": made.wraps + of.student, "input": of.input}
             | ({"weights": f"{PRUNED}{of.roles[0]}"} if of.pruned else {}),
             "teachers": {
-                role: {"net": made.wraps + net, "input": role if own else "image"} for role, net in nets.items()
+                role: {"net": made.wraps + net, "input": role if own else of.input if made.data else "image"} for role, net in nets.items()
             },
         },
         "train": {"epochs": EPOCHS, "batch": BATCH, "optimizer": {"name": "adam", "lr": 0.01}},
@@ -198,6 +201,8 @@ def task_spec(of: Setting) -> TaskSpec:
 def rows(of: Setting) -> Dataset:
     """Digits in colour; a cross-modal student sees them grey, or the means of their columns and rows alone."""
     data, made = digits.load({}), kinds.kind(of.kind).tiny
+    if made.data is not None:
+        return made.data(data, ROWS)
     colour = set(of.roles) if of.cross else {DEFAULT_ROLE, *(of.roles if of.gaps else ())}
     transforms = dict.fromkeys(colour, Transform((0.3, 0.15, 0.1), (0.38, 0.19, 0.13)))
     transforms |= {"grey": digits.transform("image"), "profiles": digits.transform("profiles")}
@@ -239,7 +244,7 @@ def fitted(of: Setting) -> Mapping[str, TrainedTeacher]:
 
 def fit(net: Network, task: Task) -> None:
     """Fits a network to all training rows: full batches, Adam, a moment."""
-    batch = task.wrap(task.rows(torch.arange(task.n_train)))
+    batch = task.wrap(task.rows(torch.arange(task.n_rows)))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(FIT_STEPS):
         optimizer.zero_grad()

@@ -15,6 +15,7 @@ from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, UNS
 from kdbench.contract.network import Network
 from kdbench.contract.objects import Objects
 from kdbench.contract.out import Out, bits
+from kdbench.contract.sentences import Sentences, Vocabulary
 from kdbench.contract.stage import Group, Losses, Partners, Stage, Step, Terms, Update, Views
 from kdbench.contract.targets import Placed, Ragged, Targets
 from kdbench.contract.task import TaskInfo
@@ -41,6 +42,7 @@ __all__ = [
     "Placed",
     "Ragged",
     "Rows",
+    "Sentences",
     "Stage",
     "Step",
     "Targets",
@@ -48,5 +50,6 @@ __all__ = [
     "Terms",
     "Update",
     "Views",
+    "Vocabulary",
     "bits",
 ]  # fmt: skip

@@ -18,9 +18,11 @@ class Batch:
         x: input name to tensor of N*V rows, view-major (all rows of view 0 first).
         y: (N*V,) labels, or scaled regression targets; of other kinds of task :class:`Targets` of N*V rows,
             such as :class:`Objects`.
-        index: (N*V,) row numbers in the training set, for memory banks.
+        index: (N*V,) row numbers in the training set, for memory banks; of sentences those of predictions.
         views: V.
         present: input name to (N*V,) bool, for inputs some rows lack; an input not named here is always present.
+        counts: (N,) of sentences, how many predictions each makes; None where each row makes one. ``y`` and ``index``
+            are then those of the predictions, sentence after sentence, M in all, and so is what networks answer.
         handed: in ``after_step``, what the losses of the step handed over (:class:`Terms`); None before, or if nothing.
     """
 
@@ -30,9 +32,16 @@ class Batch:
     views: int = 1
     present: Mapping[str, Tensor] = field(default_factory=dict)
     handed: Any = None
+    counts: Tensor | None = None
 
     def __len__(self) -> int:
+        """Predictions: N*V, of sentences M."""
         return len(self.index)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the data set, each counted once."""
+        return len(self.index) // self.views if self.counts is None else len(self.counts)
 
     def unview(self, rows: Tensor) -> Tensor:
         """(N*V, ...) to (V, N, ...)."""
@@ -40,6 +49,8 @@ class Batch:
 
     def view(self, v: int) -> Batch:
         """The N rows of view ``v`` as a batch of one view."""
+        if self.counts is not None:
+            return self  # sentences have one view
         rows = len(self) // self.views
         part = slice(v * rows, (v + 1) * rows)
         return Batch(

@@ -26,8 +26,8 @@ class Needs:
         inputs: ``same`` if student and teachers must see one picture, at whatever size, ``other`` if they must not.
         teachers: roles it reads, ``()`` for none, ``(ANY_TEACHER,)`` for the task's first, ``(ALL_TEACHERS,)`` for all.
         students: networks of the student's architecture it trains; the first is deployed unless ``deployed`` differs.
-        student, teacher: what it reads of networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``; of
-            detectors fields of :class:`Dense`, ``taps:<block>``, and ``head``, which is entered by ``head_from``. Of a
+        student, teacher: what it reads of networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``,
+            ``generate``; of detectors fields of :class:`Dense`, ``taps:<block>``, and ``head``, which is entered by ``head_from``. Of a
             student the task's own loss is no need. A teacher computes what is named here and no more.
         batch: what it reads of a batch beyond the student's input and ``y``: ``index``, ``present``; ``boxes`` of
             :class:`Objects`; ``teacher_input``, the picture that the teacher reads, which one of stored features lacks.

@@ -62,6 +62,27 @@ class Network(nn.Module):
         """A fresh tail of the last map with one more stage of its kind before the head."""
         raise NotApplicable(f"{type(self).__name__} offers no stage tails")
 
+    def generate(
+        self, batch: Batch, longest: int, beam: int = 1, rng: torch.Generator | None = None
+    ) -> list[list[int]]:
+        """What the network writes for each of the N sentences of a batch, without their ends.
+
+        Args:
+            longest: symbols of a sentence at most.
+            beam: sentences followed at a time; 1 takes the likeliest symbol at each place.
+            rng: each symbol is drawn by its probability instead; of a beam of 1.
+        """
+        raise NotApplicable(f"{type(self).__name__} writes no sentences")
+
+    def candidates(self, batch: Batch, longest: int, beam: int) -> list[list[list[int]]]:
+        """All that a beam found for each sentence, the best first. Args: as of :meth:`generate`."""
+        raise NotApplicable(f"{type(self).__name__} writes no sentences")
+
+    @property
+    def writes(self) -> bool:
+        """Whether :meth:`generate` gives sentences."""
+        return type(self).generate is not Network.generate
+
     def head_from(self, block: int) -> HeadFrom:
         """The head behind block ``block`` of its branches, with its own weights: gradients pass through it.
 

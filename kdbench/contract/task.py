@@ -19,7 +19,8 @@ class TaskInfo(Protocol):
     Attributes:
         kind: name of a kind of task (:mod:`kdbench.kinds`).
         classes: number of classes, or of outputs of a network; 1 for a regression.
-        n_train: rows of the training set.
+        n_train: predictions of the training set: its rows, of sentences their symbols.
+        n_rows: rows of the training set, which :meth:`rows` gives by number.
         train_labels: (n_train,) labels on the training device, scaled as in a batch; :class:`Targets` of other kinds.
         label_range: (min, max) of targets, scaled as in a batch; None without one.
         raw_shape: input name to shape of one raw row.
@@ -33,6 +34,7 @@ class TaskInfo(Protocol):
     kind: str
     classes: int
     n_train: int
+    n_rows: int
     train_labels: Any
     label_range: tuple[float, float] | None
     raw_shape: Mapping[str, tuple[int, ...]]

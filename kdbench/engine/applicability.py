@@ -32,7 +32,7 @@ def offers_of(net: Network, out: Out) -> set[str]:
         except NotApplicable:
             continue
         found.add(name)
-    return found
+    return found | {"generate"} if net.writes else found
 
 
 def kind_and_roles(needs: Needs, spec: TaskSpec) -> list[str]:
@@ -43,6 +43,8 @@ def kind_and_roles(needs: Needs, spec: TaskSpec) -> list[str]:
     """
     if (reason := kinds.refusal(needs.kinds, spec.kind)) is not None:
         raise NotApplicable(reason)
+    if needs.views > 1 and (reason := spec.of_kind.viewless) is not None:
+        raise NotApplicable(f"it reads {needs.views} views of each row: {reason}")
     return roles_read(needs, list(spec.pair.teachers), spec.pair.ensemble is not None)
 
 

@@ -47,10 +47,10 @@ class Scorer:
 
     def _score(self, net: nn.Module, names: Sequence[str]) -> dict[str, float]:
         reads = frozenset().union(*(kinds.metrics()[name].reads for name in names))
-        evidence = Evidence(self.task.answers(net, self.batches), self.y, k=self.task.spec.score.k)
+        evidence = Evidence(self.task.answers(net, self.batches, names), self.y, k=self.task.spec.score.k)
         if "teacher" in reads and self._teacher is not None:
             if self._taught is None:
-                self._taught = self.task.answers(self._teacher, self.batches)
+                self._taught = self.task.answers(self._teacher, self.batches, names)
             evidence.teacher = self._taught
         if RETRIEVAL & reads:
             train = self.task.train_batches()
@@ -58,22 +58,22 @@ class Scorer:
             if emb is not None and gallery is not None:
                 evidence.emb, evidence.gallery = emb, (gallery, train.y)
         if DATABASE in reads:
-            evidence.database = self._database(net)
+            evidence.database = self._database(net, names)
         if TEACHER_DATABASE in reads and self._teacher is not None:
             if self._taught_database is None:
-                self._taught_database = self._database(self._teacher)
+                self._taught_database = self._database(self._teacher, names)
             evidence.teacher_database = self._taught_database
         if UNTRAINED in reads:
             if self._untrained is None:
                 blank = self.task.untrained()
-                self._untrained = (self.task.answers(blank, self.batches), self._database(blank))
+                self._untrained = (self.task.answers(blank, self.batches, names), self._database(blank, names))
             evidence.untrained = self._untrained
         return self.task.score(names, evidence)
 
-    def _database(self, net: nn.Module) -> tuple[Any, Any]:
+    def _database(self, net: nn.Module, names: Sequence[str]) -> tuple[Any, Any]:
         """What a network answers for all training rows, and their targets."""
         batches = self.task.database_batches()
-        return self.task.answers(net, batches), batches.y
+        return self.task.answers(net, batches, names), batches.y
 
     def _embed(self, net: nn.Module, batches: InOrder) -> Tensor | None:
         """(N, D) embeddings, None for a network without them."""

@@ -36,7 +36,7 @@ class StageRun:
 
     def __init__(self, method: Method, stage: Stage, task: Task, draw: Callable[[int], Batch] | None = None) -> None:
         needs = method.needs(method.hp)
-        batch = min(stage.batch or task.batch, task.n_train)
+        batch = min(stage.batch or task.batch, task.n_rows)
         if batch < needs.min_batch:
             raise UserError(
                 f"stage {stage.name!r} has batches of {batch} rows, the method needs at least {needs.min_batch}; "

@@ -21,7 +21,7 @@ from kdbench.base.cache import Damaged, build_once
 from kdbench.base.files import canonical_json, sha256, sha256_file
 from kdbench.base.once import said_once
 from kdbench.base.seeds import derive, generator
-from kdbench.contract import Batch, Network, Out, Rows, Stage
+from kdbench.contract import Batch, Network, Out, Rows, Sentences, Stage
 from kdbench.data.feed.dataset import Dataset, take
 from kdbench.data.feed.loader import InOrder, Loader
 from kdbench.data.feed.stored import Stored
@@ -215,8 +215,10 @@ class Task:
 
     def _set_rows(self, rows: Rows) -> None:
         self._rows = rows
-        self.n_train, self.train_labels = len(rows.y), rows.y
-        self.steps = -(-self.n_train // min(self.batch, self.n_train))
+        self.n_rows = len(rows.y)
+        self.train_labels = rows.y.flat if isinstance(rows.y, Sentences) else rows.y
+        self.n_train = len(self.train_labels)
+        self.steps = -(-self.n_rows // min(self.batch, self.n_rows))
 
     def loss(self, out: Out, batch: Batch) -> Tensor:
         if isinstance(batch, Tensor):  # an adapter of before: it gave the targets alone
@@ -224,10 +226,11 @@ class Task:
             batch = Batch({}, batch, torch.arange(len(batch), device=batch.device))
         return self._kind.loss(out, batch)
 
-    def answers(self, net: nn.Module, batches: Iterable[Batch]) -> Any:
-        """What metrics read of a network, of all rows of some batches, in the task's own unit."""
+    def answers(self, net: nn.Module, batches: Iterable[Batch], names: Sequence[str]) -> Any:
+        """What named metrics read of a network, of all rows of some batches, in the task's own unit."""
+        kind = self._kind
         with evaluating(net):
-            return self._kind.joined([self._kind.answer(net(batch), batch, self.scaling) for batch in batches])
+            return kind.joined([kind.answered(net, batch, self.scaling, names) for batch in batches])
 
     def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
         """Named metrics of the task's kind."""
@@ -240,7 +243,7 @@ class Task:
         return self._kind.marked(self.answers(net, batches), batches.y)
 
     def probe(self, net: nn.Module) -> Out:
-        batch = self.wrap(self.rows(torch.arange(min(2, self.n_train), device=self.device)))
+        batch = self.wrap(self.rows(torch.arange(min(2, self.n_rows), device=self.device)))
         with evaluating(net):
             return net(batch)
 
@@ -367,7 +370,9 @@ class Task:
 
 def build_network(net: str, input_name: str, data: Dataset) -> Network:
     """A network of the zoo for an input of a data set, initialised from the global generator."""
-    return models.build(net, data.shape(input_name), data.classes, input_name=input_name)
+    return models.build(
+        net, data.shape(input_name), data.classes, input_name=input_name, vocabularies=data.reads(input_name)
+    )
 
 
 def _join(rows: Rows, extra: Rows) -> Rows:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdbench.contract import Batch, Out, Rows, Targets, Views
+    from kdbench.contract import Batch, Network, Out, Rows, Targets, Views
+    from kdbench.data.feed.dataset import Dataset
 
 RETRIEVAL = frozenset({"emb", "gallery"})
 """Evidence of metrics that search the training rows by embeddings."""
@@ -136,6 +137,8 @@ class Tiny:
         classes: outputs of a network.
         label_range: as of a data set.
         wraps: what stands before the name of a network.
+        data: where rows are no pictures: the embedded digits, and rows of a part at most -> the task's data.
+        pairs: the input, student's and teacher's net to try in turn, where they read no pictures.
     """
 
     score: str
@@ -143,6 +146,8 @@ class Tiny:
     classes: int = 10
     label_range: tuple[float, float] | None = None
     wraps: str = ""
+    data: Callable[[Dataset, int], Dataset] | None = None
+    pairs: tuple[tuple[str, str, str], ...] = ()
 
 
 class Kind:
@@ -157,6 +162,7 @@ class Kind:
         lacks: words of a method's needs that no network of this kind offers.
         one_process: why runs cannot be shared by several processes, None where they can.
         placed: whether targets are places in a picture, which an augmentation has to move with it.
+        viewless: why a row cannot be seen in several views, None where it can.
         eager: why steps can be neither captured nor compiled, None where they can.
     """
 
@@ -168,6 +174,7 @@ class Kind:
     one_process: ClassVar[str | None] = None
     placed: ClassVar[bool] = False
     eager: ClassVar[str | None] = None
+    viewless: ClassVar[str | None] = None
     lacks: ClassVar[frozenset[str]] = frozenset()
 
     def ruled(self, rules: Mapping[str, Any]) -> Kind:
@@ -179,6 +186,14 @@ class Kind:
         if rules:
             raise ValueError(f"a {self.name} task has no score.rules; leave them out")
         return self
+
+    def smoothed(self, share: float) -> Kind:
+        """This kind whose loss spreads a share of each target evenly over all classes (``train.label_smoothing``).
+
+        Raises:
+            ValueError: its targets are no classes.
+        """
+        raise ValueError(f"a {self.name} task has no train.label_smoothing; leave it out")
 
     @property
     def views(self) -> Views | None:
@@ -220,6 +235,14 @@ class Kind:
         A tensor of as many rows; or less, such as counts, where whole outputs would not fit into memory.
         """
         return out.logits.float()
+
+    def answered(self, net: Network, batch: Batch, scaling: Scaling, names: Sequence[str]) -> Any:
+        """:meth:`answer` of a network, as far as some metrics read it."""
+        return self.answer(net(batch), batch, scaling)
+
+    def signatures(self, names: Sequence[str]) -> dict[str, str]:
+        """Of metrics that others compute too, under what settings and version, in their program's own words."""
+        return {}
 
     def joined(self, answers: Sequence[Any]) -> Any:
         """The answers for all batches, in order, as one."""

@@ -110,6 +110,10 @@ class Classification(Kind):
     tiny = Tiny("top1", lambda pixels, digits: digits)
 
     def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
+        from kdbench.contract import Sentences
+
+        if isinstance(train.y, Sentences):
+            return "sentences"
         return "a number to predict" if label_range is not None else None
 
     def loss(self, out: Out, batch: Batch) -> Tensor:

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError, nearest
-from kdbench.models.work import Work, cells, convolutions, dense, heads, on, timm, torchvision, unknown
+from kdbench.models.work import Work, cells, convolutions, dense, heads, on, sentences, timm, torchvision, unknown
 from kdbench.specs import nets
 
 if TYPE_CHECKING:
-    from kdbench.contract import Network
+    from kdbench.contract import Network, Vocabulary
 
 IMAGE = ("channels", "height", "width")
 SERIES = ("channels", "length")
 CLIP = ("channels", "frames", "height", "width")
 VECTOR = ("features",)
+SENTENCE = ("length",)
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Recipe:
         axes: names of the axes of one input, without the batch; None for a net that says itself what it cannot read.
         settings: what tells the net from others of its module.
         work: million multiply-adds of a forward pass; nothing is said of how long a task takes without it.
+        sentences: whether it reads symbols of a vocabulary; its ``build`` then takes ``vocabularies``.
     """
 
     module: str
     axes: tuple[str, ...] | None = IMAGE
     settings: Mapping[str, Any] = field(default_factory=dict)
     work: Work | None = None
+    sentences: bool = False
 
     @property
     def within(self) -> str | None:
@@ -143,9 +146,16 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
         f"{name}_<pyramid>:<net>": (rf"{name}_(?:{PYRAMID}:)?(?P<net>.+)", _one_stage(name))
         for name in ("fcos", "retinanet")
     },
+    **{
+        f"{name}_w<width>_l<layers>_d<dropout>": (
+            rf"{name}_w(?P<width>[1-9][0-9]*)(?:_l(?P<layers>[1-9][0-9]?))?(?:_d(?P<dropout>[0-9]{{1,2}}))?",
+            Recipe(name, SENTENCE, work=sentences, sentences=True),
+        )
+        for name in ("gru", "transformer")
+    },
     "project<width>:<net>": (r"project(?P<width>[0-9]+):(?P<net>.+)", Recipe("projecting", work=_within)),
 }
-"""Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe."""
+"""Nets whose name holds a setting (those that read sentences may leave out layers and dropout, in percent): how the name is shown, the expression it matches, and its recipe."""
 
 
 def own() -> list[str]:
@@ -211,7 +221,14 @@ def work(net: str, shape: tuple[int, ...]) -> float | None:
     return None if found.work is None else found.work(shape, found.settings)
 
 
-def build(net: str, input_shape: tuple[int, ...], outputs: int, *, input_name: str = "image") -> Network:
+def build(
+    net: str,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    input_name: str = "image",
+    vocabularies: tuple[Vocabulary, Vocabulary] | None = None,
+) -> Network:
     """A freshly initialised network, drawn from torch's global generator.
 
     Args:
@@ -219,17 +236,22 @@ def build(net: str, input_shape: tuple[int, ...], outputs: int, *, input_name: s
         input_shape: shape of one input without the batch, e.g. (3, 32, 32).
         outputs: classes, or 1 for a regression, whose ``logits`` are (N,).
         input_name: the input of a batch the network reads.
+        vocabularies: of an input of sentences and of the targets; None of any other input.
 
     Raises:
         UserError: no such net, or an input of the wrong number of axes.
     """
     found = recipe(net)
+    if found.axes is not None and found.sentences != (vocabularies is not None):
+        reads, holds = ("sentences", "none") if found.sentences else ("no sentences", "sentences")
+        raise UserError(f"net {net!r} reads {reads}, and input {input_name!r} holds {holds}; choose another net")
     if found.axes is not None and len(input_shape) != len(found.axes):
         raise UserError(
             f"net {net!r} reads inputs of ({', '.join(found.axes)}), but input {input_name!r} has shape "
             f"{tuple(input_shape)}; choose another net or another input"
         )
     module = import_module(f"{__name__}.{found.module}")
-    network: Network = module.build(tuple(input_shape), outputs, **found.settings)
+    told = {} if vocabularies is None else {"vocabularies": vocabularies}
+    network: Network = module.build(tuple(input_shape), outputs, **found.settings, **told)
     network.input = input_name
     return network

@@ -68,7 +68,10 @@ def load_weights(net: Network, spec: str | Path, *, features: bool = False) -> L
             raise UserError(f"weights {str(spec)!r}: {key} is {kind}; only plain floating-point weights are read")
         if value.is_floating_point() and not torch.isfinite(value.float()).all():
             raise UserError(f"weights {str(spec)!r}: {key} has values that are not finite; its training diverged")
-    net.load_state_dict(state)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"weights {str(spec)!r}: {str(error).splitlines()[-1].strip()}") from error
     return Loaded(digest_of(net), f"weights {str(spec)!r}: {how}" if how else "")
 
 

@@ -76,6 +76,11 @@ def cells(shape: Shape, settings: Mapping[str, Any]) -> float:
     return found / 1e6
 
 
+def sentences(shape: Shape, settings: Mapping[str, Any]) -> float:
+    """Work of an encoder and a decoder on a sentence of so many symbols, its softmax over words apart."""
+    return 24 * settings["width"] ** 2 * settings.get("layers", 1) * shape[0] / 1e6
+
+
 def heads(shape: Shape, settings: Mapping[str, Any]) -> float:
     """Work of a one-stage detector's pyramid and head, their last layers apart."""
     channels, depth = settings.get("channels", 256), settings.get("depth", 4)

@@ -95,7 +95,7 @@ def _facts(phase: PhaseArm, order: MeasureOrder) -> PhaseFacts:
 
 def _waited(phase: PhaseArm, device: torch.device) -> DataWait:
     numbers = itertools.count()
-    return data_wait(lambda: phase.run.loader.draw(next(numbers)), phase.fed, lambda b: len(b) // b.views, device)
+    return data_wait(lambda: phase.run.loader.draw(next(numbers)), phase.fed, lambda b: b.rows, device)
 
 
 def _energy(phase: PhaseArm, device: torch.device) -> MeasuredEnergy | None:
@@ -111,7 +111,7 @@ def _energy(phase: PhaseArm, device: torch.device) -> MeasuredEnergy | None:
 def _deployed(prepared: Prepared, order: MeasureOrder) -> dict[str, Any]:
     """Inference cost of the deployed network, on its own."""
     device, net = order.place.device, prepared.method.deployed
-    rows = torch.arange(128, device=device) % prepared.task.n_train
+    rows = torch.arange(128, device=device) % prepared.task.n_rows
     batches = {n: prepared.task.wrap(prepared.task.rows(rows[:n])) for n in (1, 128)}
 
     def forward(batch: Batch) -> object:

@@ -90,7 +90,7 @@ def with_result(
             "chance": _chance(facts.config, prepared),
         },
         models=_models(facts.config, prepared, taught),
-        metrics={"last": metrics, **_best(facts.config, trained, primary), "test_items": test_items},
+        metrics={"last": metrics, **_signed(facts.config, metrics), **_best(facts.config, trained, primary), "test_items": test_items},
         curve=[{k: v for k, v in point.items() if k != "stage"} for point in trained.curve],
         digest=digest if trained.digest else None,
         overhead=_block(overhead, facts),
@@ -180,6 +180,12 @@ def _data(prepared: Prepared) -> list[dict[str, Any]]:
         {"name": name, "split": part, "n": len(getattr(data, part).y), "sha256": digest, "source": data.source or name}
         for part, digest in parts.items()
     ]
+
+
+def _signed(config: RunConfig, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Signatures of the metrics that have one."""
+    found = config.task.of_kind.signatures(list(metrics))
+    return {"signatures": found} if found else {}
 
 
 def _chance(config: RunConfig, prepared: Prepared) -> float | None:

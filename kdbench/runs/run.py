@@ -220,7 +220,7 @@ def equals_plain(net: nn.Module, task: Task) -> bool:
         fresh.load_state_dict(net.state_dict())
     except RuntimeError:
         return False
-    batch = task.wrap(task.rows(torch.arange(min(8, task.n_train), device=task.device)))
+    batch = task.wrap(task.rows(torch.arange(min(8, task.n_rows), device=task.device)))
     with evaluating(net), evaluating(fresh):
         if type(net) is not type(fresh):
             return False

@@ -162,14 +162,17 @@ class Train(_Grown):
     """The training protocol of plain and of every method.
 
     ``clip``: gradients of a larger norm, over all parameters of an update, are scaled to it; unset, none are.
+    ``label_smoothing``: share of each target that the task's own loss spreads evenly over all classes, of kinds that
+    have it; unset, none.
     """
 
-    LATER = ("clip",)
+    LATER = ("clip", "label_smoothing")
     epochs: int = Field(ge=1, le=100_000)
     batch: int = Field(ge=1, le=65_536)
     optimizer: Optimizer
     schedule: Schedule = Schedule(name="constant")
     clip: float | None = Field(default=None, gt=0)
+    label_smoothing: float | None = Field(default=None, gt=0, lt=1)
 
 
 class TrainChange(_Grown):
@@ -180,12 +183,13 @@ class TrainChange(_Grown):
     """
 
     STANDS_FOR: ClassVar[str] = "train"
-    LATER = ("clip",)
+    LATER = ("clip", "label_smoothing")
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     batch: int | None = Field(default=None, ge=1, le=65_536)
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
     clip: float | None = Field(default=None, gt=0)
+    label_smoothing: float | None = Field(default=None, gt=0, lt=1)
 
 
 class Student(_Grown):
@@ -373,7 +377,8 @@ class TaskSpec(_Model):
     @property
     def of_kind(self) -> kinds.Kind:
         """The kind, under the task's own rules."""
-        return kinds.kind(self.kind).ruled(self.score.rules or {})
+        found = kinds.kind(self.kind).ruled(self.score.rules or {})
+        return found if self.train.label_smoothing is None else found.smoothed(self.train.label_smoothing)
 
     @property
     def teacher_net(self) -> str | None:

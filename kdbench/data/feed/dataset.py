@@ -16,7 +16,8 @@ from torch import Tensor
 from kdbench.base.errors import UserError
 from kdbench.base.files import canonical_json, sha256
 from kdbench.base.seeds import derive
-from kdbench.contract import Batch, Rows
+from kdbench.contract import Batch, Rows, Sentences, Vocabulary
+from kdbench.contract.sentences import TARGET
 from kdbench.data.feed.stored import Stored
 from kdbench.specs.task import Subset
 
@@ -34,6 +35,17 @@ class Transform:
         shape = (1, -1, *([1] * (x.ndim - 2)))
         mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(shape) for v in (self.mean, self.std))
         return (x - mean) / std
+
+
+@dataclass(frozen=True)
+class Symbols(Transform):
+    """Of symbols of a vocabulary, which networks see as they are."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return raw
 
 
 Derive = Callable[[Tensor, "torch.Generator | None"], Tensor]
@@ -73,6 +85,7 @@ class Dataset:
         drawn: sha256 of the training rows a subset drew, None without one.
         class_names: in the order of their numbers; None where numbers are all there is.
         whole: all training rows, where ``train`` is a subset of them; None where it is all.
+        vocabularies: of sentences, which symbols each input's are, and ``target`` those of the targets.
         digests: part to content digest where it is known already.
     """
 
@@ -92,6 +105,7 @@ class Dataset:
     drawn: str | None = None
     class_names: tuple[str, ...] | None = None
     whole: Rows | None = None
+    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def shape(self, input_name: str) -> tuple[int, ...]:
@@ -108,6 +122,12 @@ class Dataset:
             return tuple(made.fn(base, None).shape[1:])
         known = [*self.train.x, *self.derived]
         raise UserError(f"data set {self.name!r} has no input {input_name!r}; its inputs are {', '.join(known)}")
+
+    def reads(self, input_name: str) -> tuple[Vocabulary, Vocabulary] | None:
+        """The vocabularies of an input and of the targets; None of an input that holds no sentences."""
+        if input_name not in self.vocabularies:
+            return None
+        return self.vocabularies[input_name], self.vocabularies[TARGET]
 
     def only(self, names: Iterable[str]) -> Dataset:
         """The same rows with no other inputs than ``names``, most important first, and those they are made from.
@@ -165,6 +185,8 @@ class Dataset:
     def batch(self, raw: Rows, index: Tensor) -> Batch:
         """Raw rows as a batch, not augmented."""
         x, present = self.finish(raw.x)
+        if isinstance(raw.y, Sentences):
+            return raw.y.batch(x)
         return Batch(x, raw.y, index, present=present)
 
     def digest(self, part: str) -> str:

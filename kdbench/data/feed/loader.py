@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import generator
-from kdbench.contract import Batch, NotApplicable, Partners, Placed, Rows, Views
+from kdbench.contract import Batch, NotApplicable, Partners, Placed, Rows, Sentences, Views
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Alike, Dataset, device_of
 from kdbench.data.feed.moved import Moves, moves
@@ -74,7 +74,10 @@ class Loader:
         partial = rest if rest >= max(1, drop_below) else 0
         self.steps = len(rows.y) // self.batch + bool(partial)
         self.smallest = partial or self.batch
-        self._order = Order(len(rows.y), self.batch, self.steps, seed, stage, partners)
+        if isinstance(rows.y, Sentences) and (views is not None or partners is not None):
+            raise NotApplicable("it makes views of a row or draws partners for it, and a sentence has neither")
+        lengths = rows.y.counts.cpu() if isinstance(rows.y, Sentences) else None
+        self._order = Order(len(rows.y), self.batch, self.steps, seed, stage, partners, lengths)
         self.n_views = (views.n if views is not None else 1) * (1 if partners is None else 2)
         self._placed: tuple[int, Tensor] | None = None
         self._host = self._on_host()
@@ -148,6 +151,8 @@ class Loader:
             x[name] = _repeat(values[index], n_views)
         for name, mask in self._still_present.items():
             present[name] = mask[index]
+        if isinstance(y, Sentences):
+            return y.batch(x)
         present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
         x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}
         return Batch(x, y.repeat(n_views), index.repeat(n_views), self.n_views, present)
@@ -179,7 +184,7 @@ def _repeat(rows: Tensor, times: int) -> Tensor:
 
 
 class RawInOrder:
-    """Raw rows in order, as (row numbers, rows), in batches of at most 64 where stored or with :class:`Placed` targets.
+    """Raw rows in order, as (row numbers, rows), in batches of at most 64 where stored, :class:`Placed` or sentences.
 
     Attributes:
         stored: inputs that are read from disk.
@@ -189,7 +194,7 @@ class RawInOrder:
         self._rows = rows
         self.stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
         self._workers = default_workers() if workers is None else workers
-        size = min(batch, 64) if self.stored or isinstance(rows.y, Placed) else batch
+        size = min(batch, 64) if self.stored or isinstance(rows.y, Placed | Sentences) else batch
         self._parts = torch.arange(len(rows.y), device=device_of(rows.y)).split(size)
 
     def __len__(self) -> int:

@@ -20,6 +20,8 @@ from kdbench.contract import Partners, Views
 from kdbench.data.feed.stored import Stored
 
 MOST_WORKERS = 8
+STRETCH = 50
+"""Batches drawn at a time of which rows of like length meet."""
 AHEAD = 4
 """Batches each worker makes ahead."""
 
@@ -37,6 +39,8 @@ class Order:
     Attributes:
         seed: of the shuffle; None keeps the rows in order.
         partners: draws a partner for each row; a batch then holds its rows and, behind them, theirs.
+        lengths: (rows,), on the CPU: rows of like length meet in a batch, so that little of it is padding; None draws
+            all rows alike.
     """
 
     rows: int
@@ -45,15 +49,27 @@ class Order:
     seed: int | None
     stage: str
     partners: Partners | None = None
+    lengths: Tensor | None = None
 
     def epoch(self, epoch: int) -> Tensor:
         """(1, rows) row numbers in the order of an epoch, on the CPU; (2, rows) with those of their partners."""
         if self.seed is None:
             return torch.arange(self.rows)[None]
         rows = torch.randperm(self.rows, generator=generator("cpu", self.seed, "order", self.stage, epoch))
+        if self.lengths is not None:
+            rows = self._alike(rows, generator("cpu", self.seed, "lengths", self.stage, epoch))
         if self.partners is None:
             return rows[None]
         return torch.stack([rows, self.partners(rows, generator("cpu", self.seed, "partners", self.stage, epoch))])
+
+    def _alike(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        """Rows in another order: of each stretch the batches hold rows of like length; a partial batch stays last."""
+        assert self.lengths is not None
+        whole = len(rows) - len(rows) % self.batch
+        near = [part[self.lengths[part].argsort(stable=True)] for part in rows[:whole].split(self.batch * STRETCH)]
+        batches = torch.cat(near).view(-1, self.batch)
+        shuffled = batches[torch.randperm(len(batches), generator=rng)]
+        return torch.cat([shuffled.flatten(), rows[whole:]])
 
     def held(self, epoch: Tensor, place: int) -> Tensor:
         """The row numbers in a batch of an epoch, given all of it and the batch's place."""

@@ -17,7 +17,8 @@ class Failure(Part):
 
 
 class Metrics(Part):
-    """Scores of the deployed network. ``test_items``: rows scored, for the noise of the test set itself."""
+    """Scores of the deployed network. ``test_items``: rows scored, for the noise of the test set itself;
+    ``signatures``: of metrics that others compute too, settings and version in their program's own words."""
 
     last: dict[Slug, float]
     best: dict[Slug, float] | None = None
@@ -25,6 +26,7 @@ class Metrics(Part):
     best_selected_on: Literal["val", "test"] | None = None
     test_items: Positive
     items_sha256: Sha256 | None = None
+    signatures: dict[Slug, Text] | None = None
 
     @model_validator(mode="after")
     def _best_is_whole(self) -> Self:

@@ -1,0 +1,113 @@
+"""Subwords by `tokenizers`: byte-pair encoding, trained with fixed settings, alike in every process, kept as a file.
+
+Of `tokenizers` 0.23 byte-pair encoding with an end-of-word suffix and every unigram model number their tokens
+otherwise in each process, so that cached weights would read other words; with ``Metaspace`` they do not.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kdbench.base.errors import UserError
+from kdbench.base.files import sha256, write_atomic
+from kdbench.contract.sentences import SPECIAL
+
+NAMES = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
+"""Of the symbols that every vocabulary begins with, in order."""
+LEAST_SEEN = 2
+"""How often a pair must stand in the training part to become a subword."""
+INSTALL = "pip install 'kdbench[text]'"
+
+
+def require() -> None:
+    """Raises: UserError: a package that text needs is not installed."""
+    for package in ("tokenizers", "sacrebleu"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"text needs the package {package}, which is not installed: {INSTALL}")
+
+
+def sacrebleu() -> ModuleType:
+    """The program that scores translations."""
+    require()
+    import sacrebleu as program
+
+    return program
+
+
+def trained(lines: Sequence[str], size: int) -> bytes:
+    """The file of a byte-pair encoding of at most ``size`` symbols, trained on lines in their order."""
+    require()
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE(unk_token=NAMES[3]))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    made.train_from_iterator(
+        lines,
+        trainers.BpeTrainer(
+            vocab_size=size, min_frequency=LEAST_SEEN, special_tokens=list(NAMES), show_progress=False
+        ),
+    )
+    return made.to_str().encode()
+
+
+def given(path: Path) -> bytes:
+    """The file of a vocabulary of one's own.
+
+    Raises:
+        UserError: it is not there, or its first symbols are not the special ones.
+    """
+    require()
+    try:
+        content = path.read_bytes()
+        found = _tokenizer(content)
+    except OSError as error:
+        raise UserError(f"{path}: no vocabulary there ({error.strerror or error}); name a file of `tokenizers`") from error
+    except Exception as error:  # of the library anything, down to bare Exception
+        raise UserError(f"{path}: not a file of `tokenizers` ({str(error).splitlines()[0]})") from error
+    numbers = [found.token_to_id(name) for name in NAMES]
+    if numbers != list(range(SPECIAL)):
+        raise UserError(f"{path}: its first {SPECIAL} symbols are not {', '.join(NAMES)}; train it with these in front")
+    return content
+
+
+def kept(content: bytes, folder: Path, name: str) -> Path:
+    """Where the file of a vocabulary lies, by its content."""
+    path = folder / f"{name}-{sha256(content)[:32]}.json"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    return path
+
+
+def encoder(content: bytes) -> Callable[[Sequence[str]], list[list[int]]]:
+    """Texts to symbols, without their ends."""
+    found = _tokenizer(content)
+    return lambda texts: [one.ids for one in found.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def decoder(content: Any) -> Callable[[Sequence[Sequence[int]]], list[str]]:
+    """Symbols to texts.
+
+    Args:
+        content: the file, as bytes or as a tensor of them.
+    """
+    found = _tokenizer(content if isinstance(content, bytes) else bytes(content.tolist()))
+    return lambda rows: found.decode_batch([list(row) for row in rows], skip_special_tokens=True)
+
+
+def size(content: bytes) -> int:
+    """How many symbols there are."""
+    return int(_tokenizer(content).get_vocab_size())
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(content: bytes) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(content.decode())

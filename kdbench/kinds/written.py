@@ -1,0 +1,149 @@
+"""What kinds of sentences share: targets are symbols of a vocabulary, and networks answer for each, and may write."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from kdbench.kinds.base import Evidence, Kind, Metric, Scaling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdbench.contract import Batch, Network, Out, Rows
+    from kdbench.data.feed.dataset import Dataset
+
+WRITTEN = frozenset({"chrf", "bleu", "exact"})
+"""Metrics of what networks write."""
+LENGTHS = "sentences of a batch differ in length from the next one's"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network said of some sentences.
+
+    Attributes:
+        nll: -log p of their symbols, summed, in nats.
+        count: of these symbols.
+        written: symbols of what it wrote, a list a sentence; None where no metric reads it.
+    """
+
+    nll: float
+    count: int
+    written: list[list[int]] | None
+
+
+def token_nll(p: Evidence) -> Tensor:
+    """Mean -log p of a symbol, in nats."""
+    import torch
+
+    return torch.tensor(p.output.nll / p.output.count, dtype=torch.float64)
+
+
+def bits_per_byte(p: Evidence) -> Tensor:
+    """-log2 p of all symbols over the bytes of the texts, whatever they were cut into."""
+    import torch
+
+    return torch.tensor(p.output.nll / math.log(2) / max(1, len(p.y.texts.values)), dtype=torch.float64)
+
+
+class WrittenKind(Kind):
+    """Targets are :class:`Sentences`; the loss is the cross-entropy, a mean over their real symbols.
+
+    Args:
+        smoothing: share of each target that the loss spreads evenly over all symbols (``train.label_smoothing``).
+    """
+
+    also: ClassVar[frozenset[str]] = frozenset({"classification"})
+    lacks: ClassVar[frozenset[str]] = frozenset({
+        "maps", "preact", "stem", "code", "attention", "classifier", "norm", "tail", "present", "teacher_input",
+    })  # fmt: skip
+    one_process: ClassVar[str | None] = "its batches hold another number of predictions in every process"
+    eager: ClassVar[str | None] = LENGTHS
+    viewless: ClassVar[str | None] = "a sentence has one"
+    smoothing: float = 0.0
+
+    def smoothed(self, share: float) -> Self:
+        import copy
+
+        found = copy.copy(self)
+        found.smoothing = share
+        return found
+
+    def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
+        from kdbench.contract import Sentences
+
+        return None if isinstance(train.y, Sentences) else "no sentences"
+
+    def scaled(self, y: Any, scaling: Scaling) -> Any:
+        return y.numbered()
+
+    def loss(self, out: Out, batch: Batch) -> Tensor:
+        import torch.nn.functional as F
+
+        return F.cross_entropy(out.logits, batch.y, label_smoothing=self.smoothing)
+
+    def answered(self, net: Network, batch: Batch, scaling: Scaling, names: Sequence[str]) -> Answers:
+        import torch.nn.functional as F
+
+        nll = float(F.cross_entropy(net(batch).logits.double(), batch.y, reduction="sum"))
+        return Answers(nll, len(batch), self.write(net, batch) if WRITTEN & set(names) else None)
+
+    def write(self, net: Network, batch: Batch) -> list[list[int]]:
+        """What a network writes for a batch, under the task's rules."""
+        raise NotImplementedError
+
+    def joined(self, answers: Sequence[Answers]) -> Answers:
+        written = [row for one in answers for row in one.written or []]
+        there = all(one.written is not None for one in answers)
+        return Answers(
+            sum(one.nll for one in answers), sum(one.count for one in answers), written if there else None
+        )
+
+
+def letters(digits: Dataset, rows: int) -> Dataset:
+    """Embedded digits as sentences: the brightness of the columns is read, the digit's name is spelled."""
+    from dataclasses import replace
+
+    import torch
+
+    from kdbench.contract import Rows, Sentences, Vocabulary
+    from kdbench.contract.sentences import SPECIAL
+    from kdbench.data.feed.dataset import Symbols
+
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    spelled = sorted(set("".join(names)))
+    parts = {}
+    for part in ("train", "test"):
+        held = getattr(digits, part)
+        read = held.x["image"][:rows].float().mean(dim=(1, 2)) // 16 + SPECIAL
+        said = [names[int(digit)] for digit in held.y[:rows]]
+        symbols = [[SPECIAL + spelled.index(letter) for letter in name] for name in said]
+        parts[part] = Rows({"source": read.to(torch.int32)}, Sentences.of(symbols, said, "".join(spelled).encode()))
+    sizes = {"source": Vocabulary(SPECIAL + 16, "0" * 64), "target": Vocabulary(SPECIAL + len(spelled), "0" * 64)}
+    return replace(
+        digits, name="checks", train=parts["train"], test=parts["test"], classes=sizes["target"].size,
+        transforms={"source": Symbols()}, vocabularies=sizes, label_range=None, derived={}, shows={},
+        optional=frozenset(), class_names=None,
+    )  # fmt: skip
+
+
+def share_metric(fn: Callable[[Evidence], Tensor], about: str, word: str, **more: Any) -> Metric:
+    """A metric in percent."""
+    return Metric(True, "%", about, fn, high=100.0, word=word, **more)
+
+
+NLL = Metric(False, "nat", "mean negative log-likelihood of a symbol", token_nll, word="NLL a token")
+
+
+def ruled(metrics: Mapping[str, Metric], fns: Mapping[str, Callable[..., Tensor]], rules: Any) -> dict[str, Metric]:
+    """Metrics whose functions follow a task's rules."""
+    from dataclasses import replace
+
+    return {
+        name: replace(metric, fn=partial(fns[name], rules=rules)) if name in fns else metric
+        for name, metric in metrics.items()
+    }
