@@ -187,7 +187,8 @@ def task_spec(of: Setting) -> TaskSpec:
             "student": {"net": made.wraps + of.student, "input": of.input}
             | ({"weights": f"{PRUNED}{of.roles[0]}"} if of.pruned else {}),
             "teachers": {
-                role: {"net": made.wraps + net, "input": role if own else of.input if made.data else "image"} for role, net in nets.items()
+                role: {"net": made.wraps + net, "input": role if own else of.input if made.data else "image"}
+                for role, net in nets.items()
             },
         },
         "train": {"epochs": EPOCHS, "batch": BATCH, "optimizer": {"name": "adam", "lr": 0.01}},

@@ -11,7 +11,7 @@ from kdbench.contract.dense import Dense
 from kdbench.contract.errors import NotApplicable
 from kdbench.contract.maps import Maps
 from kdbench.contract.method import Inner, Method
-from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, UNSHOWN, Needs
+from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, UNSHOWN, VALUES, Needs
 from kdbench.contract.network import Network
 from kdbench.contract.objects import Objects
 from kdbench.contract.out import Out, bits
@@ -25,6 +25,7 @@ __all__ = [
     "ANY_TEACHER",
     "TEACHER_INPUT",
     "UNSHOWN",
+    "VALUES",
     "At",
     "Batch",
     "Dense",

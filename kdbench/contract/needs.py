@@ -13,6 +13,8 @@ ALL_TEACHERS = "**"
 """In :attr:`Needs.teachers`: every teacher the task names, at least one."""
 TEACHER_INPUT = "teacher_input"
 """In :attr:`Needs.batch`: the picture that the teacher reads."""
+VALUES = "values"
+"""In :attr:`Needs.batch`: inputs of numbers that can be moved or mixed, which symbols of a vocabulary are not."""
 UNSHOWN = "it has not been shown that several processes compute what one does"
 """Why a method that does not say otherwise runs in one process."""
 
@@ -30,7 +32,8 @@ class Needs:
             ``generate``; of detectors fields of :class:`Dense`, ``taps:<block>``, and ``head``, which is entered by ``head_from``. Of a
             student the task's own loss is no need. A teacher computes what is named here and no more.
         batch: what it reads of a batch beyond the student's input and ``y``: ``index``, ``present``; ``boxes`` of
-            :class:`Objects`; ``teacher_input``, the picture that the teacher reads, which one of stored features lacks.
+            :class:`Objects`; ``teacher_input``, the picture that the teacher reads, which one of stored features lacks; ``values``, inputs
+            of numbers that it moves or mixes.
         data: properties the task's data must have, e.g. ``rotation_safe``, ``rgb``.
         views: views that a batch must hold, of each row or of its partner.
         min_batch: smallest number of rows (before views) a step is defined for.
@@ -65,7 +68,7 @@ class Needs:
         found += [f"teacher {what}" for what in sorted(self.teacher) if self.teachers and what != "logits"]
         found += [f"student {what}" for what in sorted(self.student - {"logits"})]
         found += ["teacher input"] * (TEACHER_INPUT in self.batch)
-        found += [f"row {what}" for what in sorted(self.batch - {TEACHER_INPUT})] + sorted(self.data)
+        found += [f"row {what}" for what in sorted(self.batch - {TEACHER_INPUT, VALUES})] + sorted(self.data)
         found += [f"{self.views} views"] * (self.views > 1)
         found += [f"batch of {self.min_batch}"] * (self.min_batch > 1)
         found += ["trains the teacher"] * self.trains_teacher + ["changes the student"] * self.changes_student

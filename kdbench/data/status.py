@@ -78,6 +78,11 @@ def _of_module(spec: TaskSpec, folder: Path | None, cache: Path | None) -> DataS
         return DataStatus(source, "absent", unknown(source), None, "", None, None, device)
     facts = getattr(module, "FACTS", Facts(0, 1, {}, f"made by {module.__name__}, which states no FACTS"))
     run, teachers = _minutes(spec, facts, speed)
+    if (corpus := getattr(module, "CORPUS", None)) is not None:
+        from kdbench.data.decode import corpus as corpora
+
+        state, about = corpora.state(corpus, folder)
+        return DataStatus(source, state, about, corpus.megabytes, facts.licence, run, teachers, device)
     if not facts.made_of:
         return DataStatus(source, "built in", facts.about, None, facts.licence, run, teachers, device)
     parts = [set_spec(name) for name in facts.made_of]

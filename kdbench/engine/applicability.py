@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from kdbench import kinds
-from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, Needs, Network, NotApplicable, Out, TaskInfo
+from kdbench.contract import (
+    ALL_TEACHERS,
+    ANY_TEACHER,
+    TEACHER_INPUT,
+    VALUES,
+    Needs,
+    Network,
+    NotApplicable,
+    Out,
+    TaskInfo,
+)
 from kdbench.data.feed.dataset import Dataset
 from kdbench.engine.task import Task
 from kdbench.specs.task import TaskSpec
@@ -99,6 +109,10 @@ def nets_and_data(
     nets(needs, task, student, teachers, task.spec.pair.student.net)
     if absent := sorted(word for word in needs.batch & OF_TARGETS if not hasattr(task.train_labels, word)):
         raise NotApplicable(f"it reads {', '.join(absent)}, which the targets of a {task.kind} task do not hold")
+    if VALUES in needs.batch and task.data.vocabularies:
+        raise NotApplicable(
+            "it moves or mixes the values of an input, and symbols of a vocabulary have none between them"
+        )
     for role in teachers:
         if role in untrained and (missing := needs.teacher & OF_CLASSIFIER):
             raise NotApplicable(

@@ -60,6 +60,7 @@ class WrittenKind(Kind):
     also: ClassVar[frozenset[str]] = frozenset({"classification"})
     lacks: ClassVar[frozenset[str]] = frozenset({
         "maps", "preact", "stem", "code", "attention", "classifier", "norm", "tail", "present", "teacher_input",
+        "values",
     })  # fmt: skip
     one_process: ClassVar[str | None] = "its batches hold another number of predictions in every process"
     eager: ClassVar[str | None] = LENGTHS
@@ -99,9 +100,7 @@ class WrittenKind(Kind):
     def joined(self, answers: Sequence[Answers]) -> Answers:
         written = [row for one in answers for row in one.written or []]
         there = all(one.written is not None for one in answers)
-        return Answers(
-            sum(one.nll for one in answers), sum(one.count for one in answers), written if there else None
-        )
+        return Answers(sum(one.nll for one in answers), sum(one.count for one in answers), written if there else None)
 
 
 def letters(digits: Dataset, rows: int) -> Dataset:

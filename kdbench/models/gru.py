@@ -21,9 +21,7 @@ class Recurrent(Writer):
         layers: of each GRU.
     """
 
-    def __init__(
-        self, vocabularies: tuple[Vocabulary, Vocabulary], width: int, layers: int, dropout: float
-    ) -> None:
+    def __init__(self, vocabularies: tuple[Vocabulary, Vocabulary], width: int, layers: int, dropout: float) -> None:
         super().__init__(vocabularies, width, dropout)
         self.source = embedding(vocabularies[0].size, width)
         self.encoder = nn.GRU(width, width, layers, batch_first=True, bidirectional=True)

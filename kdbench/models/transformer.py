@@ -101,9 +101,7 @@ class Transformer(Writer):
         layers: blocks of each.
     """
 
-    def __init__(
-        self, vocabularies: tuple[Vocabulary, Vocabulary], width: int, layers: int, dropout: float
-    ) -> None:
+    def __init__(self, vocabularies: tuple[Vocabulary, Vocabulary], width: int, layers: int, dropout: float) -> None:
         super().__init__(vocabularies, width, dropout)
         self.source = embedding(vocabularies[0].size, width)
         self.encoder = nn.ModuleList(Block(width, dropout, reads=False) for _ in range(layers))

@@ -90,7 +90,12 @@ def with_result(
             "chance": _chance(facts.config, prepared),
         },
         models=_models(facts.config, prepared, taught),
-        metrics={"last": metrics, **_signed(facts.config, metrics), **_best(facts.config, trained, primary), "test_items": test_items},
+        metrics={
+            "last": metrics,
+            **_signed(facts.config, metrics),
+            **_best(facts.config, trained, primary),
+            "test_items": test_items,
+        },
         curve=[{k: v for k, v in point.items() if k != "stage"} for point in trained.curve],
         digest=digest if trained.digest else None,
         overhead=_block(overhead, facts),

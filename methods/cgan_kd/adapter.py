@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Group, Inner, Method, Needs, Network, Rows, Stage
+from kdbench.contract import VALUES, At, Batch, Group, Inner, Method, Needs, Network, Rows, Stage
 from kdbench.methods.cgan_kd.generator import MakesFakes
 
 STUDENT_ONLY = ("inner", "finetune_lr")
@@ -32,7 +32,10 @@ class CGANKD(MakesFakes):
         """Its own needs, joined with those of the inner method."""
         reads = {"logits"} | ({"emb"} if hp.subsample and hp.features == "teacher" else set())
         why = "the stages of its generator make updates of their own"
-        own = Needs(kinds=OWN_KINDS, inputs="same", teacher=frozenset(reads), min_batch=MIN_BATCH, one_process=why)
+        own = Needs(
+            kinds=OWN_KINDS, inputs="same", teacher=frozenset(reads), batch=frozenset({VALUES}), min_batch=MIN_BATCH,
+            one_process=why,
+        )  # fmt: skip
         if hp.inner is None:
             return own
         inner = hp.inner.needs()
@@ -43,6 +46,7 @@ class CGANKD(MakesFakes):
             teachers=tuple(dict.fromkeys((*own.teachers, *inner.teachers))),
             student=own.student | inner.student,
             teacher=own.teacher | inner.teacher,
+            batch=own.batch | inner.batch,
             min_batch=max(own.min_batch, inner.min_batch),
             one_process=why,
         )

@@ -14,7 +14,7 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Needs, NotApplicable, Stage
+from kdbench.contract import VALUES, At, Batch, Needs, NotApplicable, Stage
 from kdbench.methods.dkd.adapter import dkd_loss, warn_of_two_classes
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.logits import ScoreMethod, row_divergence
@@ -88,7 +88,11 @@ class EnergyKD(ScoreMethod):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         if hp.form == "heda":
-            return Needs(min_batch=ALWAYS_MIXED, one_process="it mixes rows with others of the whole batch")
+            return Needs(
+                batch=frozenset({VALUES}),
+                min_batch=ALWAYS_MIXED,
+                one_process="it mixes rows with others of the whole batch",
+            )
         return Needs(one_process=None)
 
     def setup(self) -> None:
@@ -108,7 +112,7 @@ class EnergyKD(ScoreMethod):
 
     @torch.no_grad()
     def _bounds(self) -> dict[str, Tensor]:
-        parts = torch.arange(self.task.n_train, device=self.task.device).split(CHUNK)
+        parts = torch.arange(self.task.n_rows, device=self.task.device).split(CHUNK)
         batches = (self.task.wrap(self.task.rows(part)) for part in parts)
         energies = torch.cat([energy(self.teacher(batch).logits, self.hp.energy_temperature) for batch in batches])
         low, high = thresholds(energies, self.hp.low_share, self.hp.high_share)

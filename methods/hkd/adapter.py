@@ -142,5 +142,5 @@ def _warn(task: TaskInfo, least: int, teacher: Tensor) -> None:
             "and the banks stay as they are",
             stacklevel=3,
         )
-    if torch.equal(*teacher):
+    if torch.equal(teacher[0], teacher[1]):
         warnings.warn("hkd: the teacher predicts two rows alike, so its graph's neighbours mean little", stacklevel=3)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Group, Needs, Stage
+from kdbench.contract import VALUES, At, Batch, Group, Needs, Stage
 from kdbench.methods.kd.adapter import kd_loss
 from kdbench.methods.shared.logits import ScoreMethod
 from kdbench.methods.shared.objective import phase_epochs
@@ -39,7 +39,9 @@ class SmoothTeacher(Phased, ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(trains_teacher=True, one_process="the noise is drawn for each process's own rows")
+        return Needs(
+            batch=frozenset({VALUES}), trains_teacher=True, one_process="the noise is drawn for each process's own rows"
+        )
 
     def setup(self) -> None:
         super().setup()

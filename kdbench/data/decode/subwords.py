@@ -49,9 +49,7 @@ def trained(lines: Sequence[str], size: int) -> bytes:
     made.decoder = decoders.Metaspace()
     made.train_from_iterator(
         lines,
-        trainers.BpeTrainer(
-            vocab_size=size, min_frequency=LEAST_SEEN, special_tokens=list(NAMES), show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=size, min_frequency=LEAST_SEEN, special_tokens=list(NAMES), show_progress=False),
     )
     return made.to_str().encode()
 
@@ -67,7 +65,9 @@ def given(path: Path) -> bytes:
         content = path.read_bytes()
         found = _tokenizer(content)
     except OSError as error:
-        raise UserError(f"{path}: no vocabulary there ({error.strerror or error}); name a file of `tokenizers`") from error
+        raise UserError(
+            f"{path}: no vocabulary there ({error.strerror or error}); name a file of `tokenizers`"
+        ) from error
     except Exception as error:  # of the library anything, down to bare Exception
         raise UserError(f"{path}: not a file of `tokenizers` ({str(error).splitlines()[0]})") from error
     numbers = [found.token_to_id(name) for name in NAMES]

@@ -1,0 +1,40 @@
+"""Pairs of sentences of one's own: a folder of the data folder with a column, or a text file, a language.
+
+``folder`` names it, ``source`` and ``target`` its columns; the other options are those of
+:class:`kdbench.data.decode.corpus.Options`. The files are ``train`` and ``test``, each ``.parquet``, ``.csv``, or a text
+file a language (``train.en``, ``train.de``) of a sentence a line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import StringConstraints
+
+from kdbench.data.decode.corpus import Corpus, Options
+from kdbench.data.decode.facts import Facts
+from kdbench.data.decode.options import parse
+from kdbench.data.decode.place import Place
+
+if TYPE_CHECKING:
+    from kdbench.data.feed.dataset import Dataset
+
+FACTS = Facts(0, 1000, {"source": (20,)}, about="pairs of sentences in a folder of yours", licence="yours")
+
+
+class OwnOptions(Options):
+    """``folder``: its name below the data folder."""
+
+    folder: Annotated[str, StringConstraints(pattern=r"^[^./\\][^/\\]*$", max_length=100)]
+    source: str
+    target: str
+
+
+def load(options: dict[str, Any], place: Place) -> Dataset:
+    """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
+    from kdbench.data.decode import corpus
+
+    given = parse(OwnOptions, options, "parallel-text")
+    name = given.folder.lower().replace("_", "-").replace(" ", "-")
+    own = Corpus(name, FACTS.about, "yours", (given.source, given.target), (given.folder,))
+    return corpus.load(own, Options.model_validate(given.model_dump(exclude={"folder"})), place)
