@@ -15,7 +15,7 @@ import torch
 from kdbench import kinds
 from kdbench.base.home import Home
 from kdbench.contract import ALL_TEACHERS, ANY_TEACHER, Needs, Network, NotApplicable, Rows
-from kdbench.data.feed.dataset import Dataset, Transform
+from kdbench.data.feed.dataset import Dataset, Symbols, Transform
 from kdbench.data.sources import digits
 from kdbench.engine.assemble import Prepared, needs_of, prepare
 from kdbench.engine.place import RunPlace
@@ -172,7 +172,7 @@ def task_spec(of: Setting) -> TaskSpec:
     nets = dict.fromkeys(of.roles, of.teacher) | ({of.roles[-1]: VECTOR_NET} if of.gaps else {})
     own = of.cross or of.gaps
     made = kinds.kind(of.kind).tiny
-    score = made.score
+    score, seen = made.score, of.input if made.sentences else "image"
     body: dict[str, Any] = {
         "name": f"checks/{of.kind}",
         "title": f"A tiny {of.kind} task",
@@ -182,14 +182,11 @@ def task_spec(of: Setting) -> TaskSpec:
         "ranked": False,
         "unranked_because": "for checking adapters",
         "baseline": "plain",
-        "data": {"source": "digits", "augment": [] if made.data else ["flip"]},
+        "data": {"source": "digits", "augment": [] if made.sentences else ["flip"]},
         "pair": {
             "student": {"net": made.wraps + of.student, "input": of.input}
             | ({"weights": f"{PRUNED}{of.roles[0]}"} if of.pruned else {}),
-            "teachers": {
-                role: {"net": made.wraps + net, "input": role if own else of.input if made.data else "image"}
-                for role, net in nets.items()
-            },
+            "teachers": {role: {"net": made.wraps + net, "input": role if own else seen} for role, net in nets.items()},
         },
         "train": {"epochs": EPOCHS, "batch": BATCH, "optimizer": {"name": "adam", "lr": 0.01}},
         "score": {"primary": score} | ({} if kinds.metrics()[score].unit else {"unit": "digits"}),
@@ -202,8 +199,10 @@ def task_spec(of: Setting) -> TaskSpec:
 def rows(of: Setting) -> Dataset:
     """Digits in colour; a cross-modal student sees them grey, or the means of their columns and rows alone."""
     data, made = digits.load({}), kinds.kind(of.kind).tiny
-    if made.data is not None:
-        return made.data(data, ROWS)
+    if made.sentences is not None and made.vocabularies is not None:
+        train, test = (made.sentences(part.x["image"][:ROWS], part.y[:ROWS]) for part in (data.train, data.test))
+        known = made.vocabularies()
+        return Dataset("checks", train, test, known["target"].size, {"source": Symbols()}, vocabularies=known)
     colour = set(of.roles) if of.cross else {DEFAULT_ROLE, *(of.roles if of.gaps else ())}
     transforms = dict.fromkeys(colour, Transform((0.3, 0.15, 0.1), (0.38, 0.19, 0.13)))
     transforms |= {"grey": digits.transform("image"), "profiles": digits.transform("profiles")}

@@ -81,8 +81,8 @@ def _of_module(spec: TaskSpec, folder: Path | None, cache: Path | None) -> DataS
     if (corpus := getattr(module, "CORPUS", None)) is not None:
         from kdbench.data.decode import corpus as corpora
 
-        state, about = corpora.state(corpus, folder)
-        return DataStatus(source, state, about, corpus.megabytes, facts.licence, run, teachers, device)
+        where, line = corpora.state(corpus, folder)
+        return DataStatus(source, where, line, corpus.megabytes, facts.licence, run, teachers, device)
     if not facts.made_of:
         return DataStatus(source, "built in", facts.about, None, facts.licence, run, teachers, device)
     parts = [set_spec(name) for name in facts.made_of]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdbench.contract import Batch, Network, Out, Rows, Targets, Views
-    from kdbench.data.feed.dataset import Dataset
+    from kdbench.contract import Batch, Out, Rows, Targets, Views, Vocabulary
 
 RETRIEVAL = frozenset({"emb", "gallery"})
 """Evidence of metrics that search the training rows by embeddings."""
@@ -137,7 +136,8 @@ class Tiny:
         classes: outputs of a network.
         label_range: as of a data set.
         wraps: what stands before the name of a network.
-        data: where rows are no pictures: the embedded digits, and rows of a part at most -> the task's data.
+        sentences: where rows are sentences: the same -> input ``source``, and the targets.
+        vocabularies: theirs.
         pairs: the input, student's and teacher's net to try in turn, where they read no pictures.
     """
 
@@ -146,7 +146,8 @@ class Tiny:
     classes: int = 10
     label_range: tuple[float, float] | None = None
     wraps: str = ""
-    data: Callable[[Dataset, int], Dataset] | None = None
+    sentences: Callable[[Tensor, Tensor], Rows] | None = None
+    vocabularies: Callable[[], Mapping[str, Vocabulary]] | None = None
     pairs: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -236,7 +237,7 @@ class Kind:
         """
         return out.logits.float()
 
-    def answered(self, net: Network, batch: Batch, scaling: Scaling, names: Sequence[str]) -> Any:
+    def answered(self, net: Any, batch: Batch, scaling: Scaling, names: Sequence[str]) -> Any:
         """:meth:`answer` of a network, as far as some metrics read it."""
         return self.answer(net(batch), batch, scaling)
 

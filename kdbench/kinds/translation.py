@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdbench.base.yamlfile import describe
 from kdbench.kinds.base import Evidence, Kind, Metric, Tiny
-from kdbench.kinds.written import NLL, WRITTEN, WrittenKind, letters, share_metric
+from kdbench.kinds.written import NLL, WRITTEN, WrittenKind, alphabets, letters, share_metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,14 +35,14 @@ class Rules(BaseModel):
 
 def _texts(p: Evidence) -> tuple[list[str], list[list[str]]]:
     """What was written, and the references as sacrebleu takes them."""
-    from kdbench.data.decode.subwords import decoder
+    from kdbench.base.subwords import decoder
 
     return decoder(p.y.subwords)(p.output.written), [p.y.written()]
 
 
 def _program(name: str, rules: Rules) -> Any:
     """sacrebleu's metric; texts that end in a word of their own for a full stop are no mistake here."""
-    from kdbench.data.decode.subwords import sacrebleu
+    from kdbench.base.subwords import sacrebleu
 
     program = sacrebleu()
     return program.CHRF() if name == "chrf" else program.BLEU(tokenize=rules.tokenize, force=True)
@@ -85,12 +85,9 @@ class Translation(WrittenKind):
     tiny = Tiny(
         "token_nll",
         lambda pixels, digits: digits,
-        data=letters,
-        pairs=(
-            ("source", "gru_w8", "gru_w16"),
-            ("source", "gru_w8", "gru_w8"),
-            ("source", "transformer_w8_l1", "gru_w8"),
-        ),
+        sentences=letters,
+        vocabularies=alphabets,
+        pairs=tuple(("source", *nets) for nets in (("gru_w8", "gru_w16"), ("gru_w8", "gru_w8"))),
     )
 
     def __init__(self, rules: Rules | None = None) -> None:

@@ -13,8 +13,7 @@ from kdbench.kinds.base import Evidence, Kind, Metric, Scaling
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdbench.contract import Batch, Network, Out, Rows
-    from kdbench.data.feed.dataset import Dataset
+    from kdbench.contract import Batch, Network, Out, Rows, Vocabulary
 
 WRITTEN = frozenset({"chrf", "bleu", "exact"})
 """Metrics of what networks write."""
@@ -103,31 +102,31 @@ class WrittenKind(Kind):
         return Answers(sum(one.nll for one in answers), sum(one.count for one in answers), written if there else None)
 
 
-def letters(digits: Dataset, rows: int) -> Dataset:
-    """Embedded digits as sentences: the brightness of the columns is read, the digit's name is spelled."""
-    from dataclasses import replace
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LETTERS = sorted({*"".join(NAMES)})
+SHADES = 16
 
+
+def letters(pixels: Tensor, digits: Tensor) -> Rows:
+    """Embedded digits as sentences: the brightness of the columns is read, the digit's name is spelled."""
     import torch
 
-    from kdbench.contract import Rows, Sentences, Vocabulary
+    from kdbench.contract import Rows, Sentences
     from kdbench.contract.sentences import SPECIAL
-    from kdbench.data.feed.dataset import Symbols
 
-    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    spelled = sorted(set("".join(names)))
-    parts = {}
-    for part in ("train", "test"):
-        held = getattr(digits, part)
-        read = held.x["image"][:rows].float().mean(dim=(1, 2)) // 16 + SPECIAL
-        said = [names[int(digit)] for digit in held.y[:rows]]
-        symbols = [[SPECIAL + spelled.index(letter) for letter in name] for name in said]
-        parts[part] = Rows({"source": read.to(torch.int32)}, Sentences.of(symbols, said, "".join(spelled).encode()))
-    sizes = {"source": Vocabulary(SPECIAL + 16, "0" * 64), "target": Vocabulary(SPECIAL + len(spelled), "0" * 64)}
-    return replace(
-        digits, name="checks", train=parts["train"], test=parts["test"], classes=sizes["target"].size,
-        transforms={"source": Symbols()}, vocabularies=sizes, label_range=None, derived={}, shows={},
-        optional=frozenset(), class_names=None,
-    )  # fmt: skip
+    read = pixels.float().mean(dim=(1, 2)) * SHADES // 256 + SPECIAL
+    said = [NAMES[int(digit)] for digit in digits]
+    symbols = [[SPECIAL + LETTERS.index(letter) for letter in name] for name in said]
+    return Rows({"source": read.to(torch.int32)}, Sentences.of(symbols, said, "".join(LETTERS).encode()))
+
+
+def alphabets() -> dict[str, Vocabulary]:
+    """Of :func:`letters`."""
+    from kdbench.contract import Vocabulary
+    from kdbench.contract.sentences import SPECIAL
+
+    unknown = "0" * 64
+    return {"source": Vocabulary(SPECIAL + SHADES, unknown), "target": Vocabulary(SPECIAL + len(LETTERS), unknown)}
 
 
 def share_metric(fn: Callable[[Evidence], Tensor], about: str, word: str, **more: Any) -> Metric:

@@ -147,7 +147,7 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
         for name in ("fcos", "retinanet")
     },
     **{
-        f"{name}_w<width>_l<layers>_d<dropout>": (
+        f"{name}_w<width>": (
             rf"{name}_w(?P<width>[1-9][0-9]*)(?:_l(?P<layers>[1-9][0-9]?))?(?:_d(?P<dropout>[0-9]{{1,2}}))?",
             Recipe(name, SENTENCE, work=sentences, sentences=True),
         )
@@ -155,7 +155,11 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     },
     "project<width>:<net>": (r"project(?P<width>[0-9]+):(?P<net>.+)", Recipe("projecting", work=_within)),
 }
-"""Nets whose name holds a setting (those that read sentences may leave out layers and dropout, in percent): how the name is shown, the expression it matches, and its recipe."""
+"""Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe.
+
+Behind a ``gru`` or a ``transformer`` stand, where they are not the usual ones, ``_l<layers>`` and ``_d<percent>``, its
+dropout.
+"""
 
 
 def own() -> list[str]:

@@ -121,7 +121,8 @@ class Transformer(Writer):
         for block in self.encoder:
             x, _ = block(x, there)
         x = self.encoded(x)
-        return tuple(block.other.pair(x) for block in self.decoder), there
+        others: list[Any] = [block.other for block in self.decoder]
+        return tuple(other.pair(x) for other in others), there
 
     def states(self, read: Tensor, prefix: Tensor) -> Tensor:
         memory, there = self._memory(read)

@@ -46,6 +46,7 @@ def concrete(name: str) -> str:
 LIBRARIES = {"torchvision:<name>", "hf:<id>"}
 """Looked at in test_models_hooked.py."""
 NAMES = [concrete(name) for name in models.own() if name not in LIBRARIES and "<net>" not in name]
+NAMES = [name for name in NAMES if not models.recipe(name).sentences]
 HEAVY = {n for n in models.ZOO if models.recipe(n).axes == models.IMAGE and n not in LIGHT} | {
     "r2plus1d_18",
     "r2plus1d_34",

@@ -10,23 +10,21 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdbench.base import hub
+from kdbench.base import hub, subwords
 from kdbench.base.cache import Damaged, build_once
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.files import canonical_json, sha256, write_atomic
-from kdbench.data.decode import subwords
 from kdbench.data.decode.place import Place, find_folder
 
 if TYPE_CHECKING:
-    from kdbench.contract import Rows
-    from kdbench.data.feed.dataset import Dataset
+    from kdbench.contract import Rows, Vocabulary
 
 DECODER = 1
 """Raised when the same texts would become other rows."""
@@ -104,7 +102,25 @@ def state(corpus: Corpus, folder: Path | None) -> tuple[Literal["found", "hub", 
     return "absent", f"put it into {corpus.folders[0]}/ of the data folder"
 
 
-def load(corpus: Corpus, options: Options, place: Place) -> Dataset:
+@dataclass(frozen=True)
+class Found:
+    """A corpus as rows.
+
+    Attributes:
+        rows: of each part, input ``source`` and target sentences.
+        vocabularies: of ``source`` and ``target``.
+        official: whether these are the texts that the name stands for.
+        origin: where they came from.
+    """
+
+    name: str
+    rows: Mapping[str, Rows]
+    vocabularies: Mapping[str, Vocabulary]
+    official: bool
+    origin: str
+
+
+def load(corpus: Corpus, options: Options, place: Place) -> Found:
     """The rows: input ``source``, of nothing in a corpus of one column, and target sentences.
 
     Raises:
@@ -120,7 +136,8 @@ def load(corpus: Corpus, options: Options, place: Place) -> Dataset:
     texts = {
         part: _joined([_read(corpus, found, name, wanted) for name in names]) for part, names in corpus.parts.items()
     }
-    origin = f"hub:{corpus.hub[0]}" if found is None and corpus.hub is not None else f"folder:{corpus.folders[0]}"
+    online = found is None and corpus.hub is not None
+    origin = f"hub:{corpus.hub[0]}" if online and corpus.hub is not None else f"folder:{corpus.folders[0]}"
     return made(corpus, texts, read, target, options, place, origin)
 
 
@@ -132,10 +149,12 @@ def made(
     options: Options,
     place: Place,
     origin: str,
-) -> Dataset:
-    """The data set of some texts; see :func:`load`."""
+) -> Found:
+    """The rows of some texts; see :func:`load`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    from kdbench.contract import Vocabulary
 
     content = {part: digest(part_texts) for part, part_texts in texts.items()}
     given = subwords.given(Path(options.vocabulary).expanduser()) if options.vocabulary else None
@@ -154,33 +173,10 @@ def made(
         rows = {part: _rows(load_file(folder / ROWS.format(part=part))) for part in texts}
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{folder}: not readable ({error}); remove the folder, and it is made again") from error
-    return _dataset(corpus, rows, facts, _same(corpus, content), content, origin)
-
-
-def _same(corpus: Corpus, content: Mapping[str, str]) -> bool:
-    return bool(corpus.content) and all(content[part] == known for part, known in corpus.content.items())
-
-
-def _dataset(
-    corpus: Corpus, rows: Mapping[str, Rows], facts: Mapping[str, dict[str, dict[str, str]]], official: bool,
-    content: Mapping[str, str], origin: str,
-) -> Dataset:  # fmt: skip
-    from kdbench.contract import Vocabulary
-    from kdbench.data.feed.dataset import Dataset, Symbols
-
     known = {name: Vocabulary(int(one["size"]), one["sha256"]) for name, one in facts["vocabularies"].items()}
-    name = corpus.name if official else f"{corpus.name}-other-{sha256(canonical_json(dict(content)))[:8]}"
-    return Dataset(
-        name=name,
-        train=rows["train"],
-        test=rows["test"],
-        classes=known[TARGET].size,
-        transforms={SOURCE: Symbols()},
-        vocabularies=known,
-        made={SOURCE: {side: vocabulary.digest for side, vocabulary in known.items()}},
-        source=origin,
-        official=official,
-    )
+    official = bool(corpus.content) and all(content[part] == one for part, one in corpus.content.items())
+    name = corpus.name if official else f"{corpus.name}-other-{sha256(canonical_json(content))[:8]}"
+    return Found(name, rows, known, official, origin)
 
 
 def _version() -> str:
@@ -226,10 +222,10 @@ def _parquet(path: Path, columns: Sequence[str]) -> Part:
     return Part({column: _texts(table.column(column), column, at) for column in columns}, at)
 
 
-def _texts(column: object, name: str, at: Callable[[int], str]) -> list[str]:
+def _texts(column: Iterable[Any], name: str, at: Callable[[int], str]) -> list[str]:
     """The texts of an Arrow column."""
     found: list[str] = []
-    for number, value in enumerate(column):  # type: ignore[call-overload]
+    for number, value in enumerate(column):
         try:
             text = value.as_py()
         except UnicodeDecodeError as error:
@@ -272,9 +268,7 @@ def _lines(paths: Mapping[str, Path]) -> Part:
     counts = {paths[column]: len(lines) for column, lines in found.items()}
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{path} has {count} lines" for path, count in counts.items())
-        raise UserError(
-            f"{said}: the row behind line {min(counts.values())} has one side only; give every line its pair"
-        )
+        raise UserError(f"{said}: line {min(counts.values()) + 1} has one side only; give every line its pair")
     first = next(iter(paths.values()))
     return Part(found, _at(first, "line", 1))
 
@@ -293,7 +287,7 @@ def _there(path: Path, columns: Sequence[str], names: Sequence[str]) -> None:
 
 def _from_hub(corpus: Corpus, name: str, columns: Sequence[str]) -> Part:
     folder = f"{corpus.folders[0]}/{{{','.join(n for names in corpus.parts.values() for n in names)}}}.parquet"
-    how = f"put <data folder>/{folder} with columns {', '.join(columns)}, and name that folder with --data or KDBENCH_DATA"
+    how = f"put <data folder>/{folder} with columns {', '.join(columns)}, and name the data folder with --data"
     if corpus.hub is None:
         raise UserError(f"{corpus.name} is not at hand, and it is not on the hub; {how}")
     import datasets  # slow to import, and needed at the first use alone

@@ -30,6 +30,6 @@ FACTS = Facts(160239, 1000, {"source": (30,)}, about=CORPUS.about, licence=CORPU
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
     """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
-    from kdbench.data.decode import corpus
+    from kdbench.data.feed import corpora
 
-    return corpus.load(CORPUS, parse(Options, options, CORPUS.name), place)
+    return corpora.load(CORPUS, parse(Options, options, CORPUS.name), place)

@@ -1,8 +1,8 @@
 """Pairs of sentences of one's own: a folder of the data folder with a column, or a text file, a language.
 
 ``folder`` names it, ``source`` and ``target`` its columns; the other options are those of
-:class:`kdbench.data.decode.corpus.Options`. The files are ``train`` and ``test``, each ``.parquet``, ``.csv``, or a text
-file a language (``train.en``, ``train.de``) of a sentence a line.
+:class:`kdbench.data.decode.corpus.Options`. The files are ``train`` and ``test``, each ``.parquet``, ``.csv``, or a
+text file a language (``train.en``, ``train.de``) of a sentence a line.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class OwnOptions(Options):
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
     """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
-    from kdbench.data.decode import corpus
+    from kdbench.data.feed import corpora
 
     given = parse(OwnOptions, options, "parallel-text")
     name = given.folder.lower().replace("_", "-").replace(" ", "-")
     own = Corpus(name, FACTS.about, "yours", (given.source, given.target), (given.folder,))
-    return corpus.load(own, Options.model_validate(given.model_dump(exclude={"folder"})), place)
+    return corpora.load(own, Options.model_validate(given.model_dump(exclude={"folder"})), place)

@@ -54,12 +54,9 @@ TIMES = (
 ARTICLES = {("the", 0): ("der", "die", "das"), ("the", 1): ("den", "die", "das"),
             ("a", 0): ("ein", "eine", "ein"), ("a", 1): ("einen", "eine", "ein")}  # fmt: skip
 """By English article and case, 0 subject, 1 object; then by gender."""
-ENDINGS = {
-    ("the", 0): ("e", "e", "e"),
-    ("the", 1): ("en", "e", "e"),
-    ("a", 0): ("er", "e", "es"),
-    ("a", 1): ("en", "e", "es"),
-}
+ENDINGS = {("the", 0): ("e", "e", "e"), ("the", 1): ("en", "e", "e"),
+           ("a", 0): ("er", "e", "es"), ("a", 1): ("en", "e", "es")}  # fmt: skip
+"""Of adjectives."""
 NONE = {0: ("kein", "keine", "kein"), 1: ("keinen", "keine", "kein")}
 
 
@@ -127,7 +124,7 @@ def sentence(rng: np.random.Generator) -> tuple[str, str]:
 
 def pairs(count: int) -> list[tuple[str, str]]:
     """So many sentences, all different in English."""
-    rng, found = np.random.default_rng(7), {}
+    rng, found = np.random.default_rng(7), dict[str, str]()
     while len(found) < count:
         english, german = sentence(rng)
         found.setdefault(english, german)
@@ -142,18 +139,18 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
     """
     from dataclasses import replace
 
-    from kdbench.data.decode import corpus, subwords
+    from kdbench.base import subwords
+    from kdbench.data.decode import corpus
+    from kdbench.data.feed import corpora
 
     subwords.require()
     given = parse(PhrasesOptions, options, "phrases")
     every = pairs(given.train + given.test)
     parts = {"train": every[: given.train], "test": every[given.train :]}
     texts = {
-        name: corpus.Part(
-            {"en": [one for one, _ in rows], "de": [other for _, other in rows]}, lambda row: f"row {row}"
-        )
+        name: corpus.Part({"en": [one for one, _ in rows], "de": [other for _, other in rows]}, "row {}".format)
         for name, rows in parts.items()
     }
     about = corpus.Corpus("phrases", FACTS.about, FACTS.licence, ("en", "de"), ())
-    rows = corpus.made(about, texts, "en", "de", corpus.Options(subwords=given.subwords), place, "generated")
-    return replace(rows, name="phrases", official=True)
+    found = corpus.made(about, texts, "en", "de", corpus.Options(subwords=given.subwords), place, "generated")
+    return replace(corpora.data_set(found), name="phrases", official=True)

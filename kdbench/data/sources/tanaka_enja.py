@@ -35,6 +35,6 @@ FACTS = Facts(50000, 1000, {"source": (16,)}, about=CORPUS.about, licence=CORPUS
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
     """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
-    from kdbench.data.decode import corpus
+    from kdbench.data.feed import corpora
 
-    return corpus.load(CORPUS, parse(Options, options, CORPUS.name), place)
+    return corpora.load(CORPUS, parse(Options, options, CORPUS.name), place)

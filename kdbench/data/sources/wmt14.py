@@ -30,6 +30,6 @@ FACTS = Facts(4508785, 1000, {"source": (35,)}, about=CORPUS.about, licence=CORP
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
     """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
-    from kdbench.data.decode import corpus
+    from kdbench.data.feed import corpora
 
-    return corpus.load(CORPUS, parse(Options, options, CORPUS.name), place)
+    return corpora.load(CORPUS, parse(Options, options, CORPUS.name), place)

@@ -15,7 +15,6 @@ from typing import Any
 
 from kdbench.base.errors import UserError
 from kdbench.base.files import sha256, write_atomic
-from kdbench.contract.sentences import SPECIAL
 
 NAMES = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
 """Of the symbols that every vocabulary begins with, in order."""
@@ -71,8 +70,10 @@ def given(path: Path) -> bytes:
     except Exception as error:  # of the library anything, down to bare Exception
         raise UserError(f"{path}: not a file of `tokenizers` ({str(error).splitlines()[0]})") from error
     numbers = [found.token_to_id(name) for name in NAMES]
-    if numbers != list(range(SPECIAL)):
-        raise UserError(f"{path}: its first {SPECIAL} symbols are not {', '.join(NAMES)}; train it with these in front")
+    if numbers != list(range(len(NAMES))):
+        raise UserError(
+            f"{path}: its first {len(NAMES)} symbols are not {', '.join(NAMES)}; train it with these in front"
+        )
     return content
 
 
@@ -88,7 +89,15 @@ def kept(content: bytes, folder: Path, name: str) -> Path:
 def encoder(content: bytes) -> Callable[[Sequence[str]], list[list[int]]]:
     """Texts to symbols, without their ends."""
     found = _tokenizer(content)
-    return lambda texts: [one.ids for one in found.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        try:
+            return [one.ids for one in found.encode_batch(list(texts), add_special_tokens=False)]
+        except Exception as error:  # of the library a bare Exception, such as for a word without a symbol
+            reason = str(error).splitlines()[0]
+            raise UserError(f"data.options.vocabulary cannot make symbols of the texts ({reason})") from error
+
+    return encode
 
 
 def decoder(content: Any) -> Callable[[Sequence[Sequence[int]]], list[str]]:
