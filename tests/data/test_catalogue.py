@@ -38,8 +38,10 @@ def test_every_source_states_its_facts_and_they_are_true(tmp_path: Path) -> None
             continue
         assert facts.licence
         assert facts.about
-        if not facts.rows:  # it has what it is given
+        if not facts.rows or hasattr(sources.module(name), "CORPUS"):  # it has what it is given, or reads files
             continue
+        if name == "phrases":
+            pytest.importorskip("tokenizers", reason="text is an extra: pip install 'kdbench[text]'")
         options = {"inputs": list(facts.shapes)} if len(facts.shapes) > 1 else {}
         data = sources.module(name).load(options, Place(None, tmp_path))
         assert (len(data.train.y), data.classes) == (facts.rows, facts.classes)

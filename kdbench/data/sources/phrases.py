@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kdbench.data.feed.dataset import Dataset
 
 TRAIN, TEST, SUBWORDS = 2400, 300, 300
-FACTS = Facts(TRAIN, SUBWORDS, {"source": (12,)}, about="generated here by a small grammar", licence="none needed")
+FACTS = Facts(TRAIN, SUBWORDS, {"source": (18,)}, about="generated here by a small grammar", licence="none needed")
 PEOPLE = (
     ("dog", "Hund", 0), ("teacher", "Lehrer", 0), ("man", "Mann", 0), ("baker", "Bäcker", 0), ("king", "König", 0),
     ("woman", "Frau", 1), ("cat", "Katze", 1), ("sister", "Schwester", 1), ("nurse", "Schwester", 1),
