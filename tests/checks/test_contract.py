@@ -1,8 +1,9 @@
-"""The adapter contract, of each method and variant: what ``kdbench check NAME`` runs; one tiny task in the fast set."""
+"""The adapter contract, of each method and variant: what ``kdbench check NAME`` runs, on tiny tasks by ``tinies``."""
 
 from __future__ import annotations
 
 import pytest
+from tinies import METHODS, own_scenes, variants_slow
 
 from kdbench import kinds
 from kdbench.checks import CheckResult, check_method
@@ -23,16 +24,6 @@ def not_ok(name: str, results: list[CheckResult]) -> list[CheckResult]:
     return [r for r in results if r.outcome != "ok" and not may_skip(r)]
 
 
-NAMES = list(registry.methods())
-
-
-def own_scenes(name: str) -> tuple[str, list[str]]:
-    """The tiny task on which a name is checked in the fast set, and the others; names take turns at the scenes."""
-    own = [scene for scene, _ in declared(registry.method(name))]
-    first = own[NAMES.index(name) % len(own)]
-    return first, [scene for scene in own if scene != first]
-
-
 def keeps_the_contract(name: str, tasks: list[str]) -> None:
     results = check_method(name, tasks=tasks)
     problems = [f"{r.rule} ({r.task or 'card'}): {r.outcome}: {r.message}" for r in not_ok(name, results)]
@@ -40,20 +31,17 @@ def keeps_the_contract(name: str, tasks: list[str]) -> None:
     assert {r.task for r in results} - {""} == set(tasks)
 
 
-EVERY = [
-    pytest.param(name, marks=[] if ref.variant is None else pytest.mark.slow)
-    for name, ref in registry.methods().items()
-]
-"""Methods; variants of the same code are left to the slow set."""
-
-
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", variants_slow(registry.methods()))
 def test_method_keeps_the_contract(name):
     keeps_the_contract(name, [own_scenes(name)[0]])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in METHODS if own_scenes(name)[1]])
 def test_method_keeps_the_contract_on_every_other_task(name):
-    if others := own_scenes(name)[1]:
-        keeps_the_contract(name, others)
+    keeps_the_contract(name, own_scenes(name)[1])
+
+
+def test_methods_take_turns_at_every_tiny_task():
+    every = {scene for name in METHODS for scene, _ in declared(registry.method(name))}
+    assert {own_scenes(name)[0] for name in METHODS} == every

@@ -42,11 +42,6 @@ def run(monkeypatch, capsys):
     return call
 
 
-def in_process(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kdbench", *words]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=110)
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -212,14 +207,21 @@ def test_broken_records_are_named(run, tmp_path):
     assert "newer" in run("records", "validate", str(path)).out
 
 
-def test_list_and_show_print_every_method_and_task(run):
-    methods, tasks = run("list", "methods"), run("list", "tasks")
-    for name in json.loads(run("list", "methods", "--json").out):
-        assert name in methods.out
-        assert run("show", "method", name).code == 0
-    for name in json.loads(run("list", "tasks", "--json").out):
-        assert name in tasks.out
-        assert run("show", "task", name).code == 0
+def listed_and_shown(run, what, every):
+    table, names = run("list", f"{what}s").out, json.loads(run("list", f"{what}s", "--json").out)
+    assert [name for name in names if name not in table] == []
+    assert [name for name in list(names)[::every] if run("show", what, name).code != 0] == []
+
+
+@pytest.mark.parametrize("what", ["method", "task"])
+def test_list_prints_all_and_show_some(run, what):
+    listed_and_shown(run, what, every=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["method", "task"])
+def test_show_prints_all(run, what):
+    listed_and_shown(run, what, every=1)
 
 
 @pytest.mark.parametrize(
@@ -238,11 +240,11 @@ def test_quick_commands_import_no_torch(words):
     assert done.returncode == 0, done.stderr
 
 
-def test_pipe_gets_no_bars_and_no_escape_codes(tmp_path):
-    ran = in_process(*SMOKE, "-m", "plain", "--seed", "0", "--out", str(tmp_path))
-    assert ran.returncode == 0, ran.stderr
-    assert "\x1b" not in ran.stdout + ran.stderr
-    assert len(ran.stderr.strip().splitlines()) == 1  # the line of the finished run
+def test_pipe_gets_no_bars_and_no_escape_codes(run, tmp_path):
+    ran = run(*SMOKE, "-m", "plain", "--seed", "0", "--out", str(tmp_path))
+    assert ran.code == 0, ran.err
+    assert "\x1b" not in ran.out + ran.err
+    assert ran.line  # of the finished run
 
 
 def test_doctor_finds_this_machine_fit(run, tmp_path):

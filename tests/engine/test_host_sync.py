@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinies import captured, tiny_of
+from tinies import captured, tiny_of, variants_slow
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdbench.engine.stage import StageRun
@@ -87,14 +87,7 @@ def stages(method: str, folder: Path, device: torch.device) -> Iterator[StageRun
         yield StageRun(prepared.method, stage, prepared.task)
 
 
-EVERY = [
-    pytest.param(name, marks=[] if registry.method(name).variant is None or name in WAITING else pytest.mark.slow)
-    for name in captured()
-]
-"""Methods; variants, most of which run the same code, are left to the slow set."""
-
-
-@pytest.mark.parametrize("method", EVERY)
+@pytest.mark.parametrize("method", variants_slow(captured(), WAITING))
 def test_no_step_waits_for_the_device(method, tmp_path, monkeypatch):
     waits = Waits()
     stepping = False
