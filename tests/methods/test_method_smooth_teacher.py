@@ -41,7 +41,7 @@ def at(seed: int = 3) -> At:
 
 def check_stages() -> None:
     """The teacher alone first, kept for other students; then the student alone, beside a teacher in eval mode."""
-    prepared = made(teacher_phase=0.25, teacher_lr=0.3)
+    prepared = made(teacher_phase=0.25, teacher_lr=0.7)
     method = prepared.method
     asked = []
     method.task.recall = lambda name, ledger, uses: asked.append((name, ledger, set(uses)))
@@ -53,7 +53,7 @@ def check_stages() -> None:
     (group,) = first.groups
     assert group.name == "teacher"
     assert set(group.params) == set(method.teacher.parameters())
-    assert group.optimizer == {"lr": pytest.approx(0.3 * prepared.task.optimizer["lr"])}
+    assert group.optimizer == {"lr": pytest.approx(0.7 * prepared.task.optimizer["lr"])}
     assert first.losses == method.teacher_losses
     method.train()
     assert method.teacher.training

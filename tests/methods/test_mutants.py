@@ -98,6 +98,9 @@ EQUIVALENT = {
     "shared.objective:Initialisation.stages: [p for p in self.parameters() if p.requires_grad]: if of a comprehension "
     "gone": "no method of this kind has a frozen module of its own",
     "shared.objective:phase_epochs: max(1, round(share * epochs)): arguments 0 and 1 swapped": COMMUTES,
+    "smooth_teacher.adapter:SmoothTeacher.losses: with torch.no_grad():: gradients flow": DETACHED,
+    "smooth_teacher.adapter:SmoothTeacher.stages: phase_epochs(hp.teacher_phase, self.task.epochs): arguments 0 and 1 "
+    "swapped": COMMUTES,
     "sskd.adapter:SSKD.losses: with torch.no_grad():: gradients flow": DETACHED,
     "sskd.adapter:SSKD.losses: 0: 0 -> 1": ALIKE,
     "sskd.adapter:SSKD.stages: phase_epochs(self.hp.head_phase, self.task.epochs): arguments 0 and 1 swapped": COMMUTES,
