@@ -24,13 +24,14 @@ def broken(toys, load):
 
 @pytest.fixture
 def checked(toys, monkeypatch):
-    """Registers a toy and runs the checks on it, on the first tiny task that it can run on or on ``every`` one."""
+    """Registers a toy and runs the checks on it, on the first tiny task that it can run on, every one, or none."""
 
-    def check(cls, every=False, **card):
+    def check(cls, every=False, none=False, **card):
         ref = toys.toy_ref(cls, **card)
         known = dict(registry.methods())
         monkeypatch.setattr(registry, "methods", lambda: {**known, ref.name: ref})
-        monkeypatch.setattr(checks, "declared", declared if every else lambda ref: declared(ref)[:1])
+        most = None if every else 0 if none else 1
+        monkeypatch.setattr(checks, "declared", lambda ref: declared(ref)[:most])
         return check_method(ref.name)
 
     return check
@@ -109,20 +110,22 @@ def test_each_rule_can_fail_and_alone(broken, checked, rule, name, words):
 
 
 def test_a_card_of_other_kinds_than_needs_fails(toys, checked):
-    results = checked(toys.Toy, kinds=["classification", "regression"])
+    results = checked(toys.Toy, none=True, kinds=["classification", "regression"])
     assert [(r.rule, r.outcome) for r in results[:2]] == [("unknown hyper-parameter", "ok"), ("kinds", "failed")]
     assert "needs() gives classification" in results[1].message
 
 
 def test_a_card_of_other_needs_than_the_adapter_fails(toys, checked):
-    failed = {r.rule: r.message for r in checked(toys.Toy, needs=["teacher", "row index"]) if r.outcome == "failed"}
+    failed = {
+        r.rule: r.message for r in checked(toys.Toy, none=True, needs=["teacher", "row index"]) if r.outcome == "failed"
+    }
     assert failed.keys() == {"needs"}
     assert "the card says needs: [teacher, row index]; needs() gives [teacher]; write those there" in failed["needs"]
 
 
 def test_an_accepted_unknown_hyper_parameter_fails(toys, checked, monkeypatch):
     monkeypatch.setattr("kdbench.checks.rules.run_config", lambda *args: None)
-    assert "method.temperaturex=1 is accepted" in checked(toys.Toy)[0].message
+    assert "method.temperaturex=1 is accepted" in checked(toys.Toy, none=True)[0].message
 
 
 def test_a_method_whose_module_cannot_be_loaded_fails(toys, checked, monkeypatch):
