@@ -73,7 +73,10 @@ def factor(schedule: spec.Schedule, epoch: float, epochs: int) -> float:
         return (int(epoch) + 1) / (schedule.warmup + 1)  # by epoch, as papers state it; never exactly 0
     if schedule.name == "steps":
         return schedule.factor ** sum(epoch >= milestone for milestone in schedule.milestones)
+    done = (epoch - schedule.warmup) / max(1, epochs - schedule.warmup)
+    if schedule.name == "poly":
+        assert schedule.power is not None
+        return max(0.0, 1 - done) ** schedule.power
     if schedule.name == "cosine":
-        done = (epoch - schedule.warmup) / max(1, epochs - schedule.warmup)
         return 0.5 * (1 + math.cos(math.pi * done))
     return 1.0

@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.base.errors import UserError, nearest
-from kdbench.models.work import Work, cells, convolutions, dense, heads, on, sentences, timm, torchvision, unknown
+from kdbench.models.work import (
+    Work,
+    bins,
+    cells,
+    convolutions,
+    dense,
+    heads,
+    levels,
+    on,
+    sentences,
+    timm,
+    torchvision,
+    unknown,
+)  # fmt: skip
 from kdbench.specs import nets
 
 if TYPE_CHECKING:
@@ -70,10 +83,14 @@ def _within(shape: tuple[int, ...], settings: Mapping[str, Any]) -> float | None
     return work(settings["net"], shape)
 
 
-def _detector(shape: tuple[int, ...], settings: Mapping[str, Any]) -> float | None:
-    """Work of a detector: its backbone's and its head's."""
-    body = work(settings["net"], shape)
-    return None if body is None else body + heads(shape, settings)
+def around(more: Work) -> Work:
+    """Work of a net around a backbone: the backbone's, and that of what reads it."""
+
+    def both(shape: tuple[int, ...], settings: Mapping[str, Any]) -> float | None:
+        body, read = work(settings["net"], shape), more(shape, settings)
+        return None if body is None or read is None else body + read
+
+    return both
 
 
 THIN = (16, 16, 32, 64)
@@ -109,8 +126,11 @@ ZOO: dict[str, Recipe] = {
 }
 """Nets of fixed name."""
 
+_LEVELS = r"(?:c(?P<channels>[1-9][0-9]*))?(?:s(?P<finest>[1-9][0-9]*)-(?P<coarsest>[1-9][0-9]*))?"
+LEVELS = rf"(?=[cs][0-9]){_LEVELS}"
+"""Of a segmentation net's name: ``c`` channels of the pyramid, ``s`` its first and last stride."""
 PYRAMID = (
-    r"(?=[csha][0-9])(?:c(?P<channels>[1-9][0-9]*))?(?:s(?P<finest>[1-9][0-9]*)-(?P<coarsest>[1-9][0-9]*))?"
+    rf"(?=[csha][0-9]){_LEVELS}"
     r"(?:h(?P<depth>[1-9][0-9]*))?(?:a(?P<scale>[1-9][0-9]*))?"
 )
 """Of a detector's name: ``c`` channels of the pyramid, ``s`` its first and last stride, ``h`` blocks of the head's
@@ -118,7 +138,11 @@ branches, ``a`` side of the smallest anchors in strides; what is left out is as 
 
 
 def _one_stage(name: str) -> Recipe:
-    return Recipe("detector", settings={"detector": name}, work=_detector)
+    return Recipe("detector", settings={"detector": name}, work=around(heads))
+
+
+def _semantic(name: str, layers: Work) -> Recipe:
+    return Recipe("semantic", settings={"decoder": name}, work=around(layers))
 
 
 PATTERNS: dict[str, tuple[str, Recipe]] = {
@@ -153,6 +177,11 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
         )
         for name in ("gru", "transformer")
     },
+    "semfpn_<pyramid>:<net>": (
+        rf"semfpn_(?:{LEVELS}:)?(?P<net>.+)",
+        _semantic("semfpn", levels),
+    ),
+    "pspnet_c<channels>:<net>": (r"pspnet_(?:c(?P<channels>[1-9][0-9]*):)?(?P<net>.+)", _semantic("pspnet", bins)),
     "project<width>:<net>": (r"project(?P<width>[0-9]+):(?P<net>.+)", Recipe("projecting", work=_within)),
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe.

@@ -21,17 +21,16 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import box_iou
 
 from kdbench.base.errors import UserError
-from kdbench.contract import Batch, Dense, Network, NotApplicable, Objects, Out
+from kdbench.contract import Batch, Dense, NotApplicable, Objects, Out
 from kdbench.contract.dense import Later
 from kdbench.contract.network import HeadFrom
-from kdbench.models.pyramid import Body, Pyramid, TimmBody, pyramid
+from kdbench.models.parts import InParts
+from kdbench.models.pyramid import Pyramid, pyramid
 
 CENTRE_RADIUS = 1.5
 """Of FCOS's centre sampling, in strides."""
 FOREGROUND, BACKGROUND = 0.5, 0.4
 """Overlaps of RetinaNet's anchors with an object, from which and below which they are its own and background."""
-LATERAL = "fpn.inner_blocks."
-"""Of the names of a pyramid's convolutions that read the backbone."""
 LARGEST = math.log(1000 / 16)
 """Of the logarithm by which RetinaNet's boxes differ from their anchors."""
 
@@ -41,7 +40,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, max(1, min(32, channels // 4))), channels)
 
 
-class Detector(Network):
+class Detector(InParts):
     """Backbone, pyramid, and a head of two branches shared by all levels.
 
     Args:
@@ -51,8 +50,7 @@ class Detector(Network):
     """
 
     def __init__(self, of: Pyramid, head: Any, sides: Sequence[Sequence[float]], ratios: Sequence[float]) -> None:
-        super().__init__()
-        self.body: Body | TimmBody = of.body
+        super().__init__(of.body)
         self.neck = of.neck
         self.head: Any = head
         self._reads, self._strides = of.reads, of.strides
@@ -63,6 +61,7 @@ class Detector(Network):
 
     # What subclasses say
 
+    parts = ("body", "neck", "head")
     quality = False
 
     def regression(self, features: Tensor) -> tuple[Tensor, ...]:
@@ -179,12 +178,6 @@ class Detector(Network):
 
     # What it offers
 
-    def norm(self, stage: int) -> tuple[Tensor, Tensor]:
-        found = self.body.norm(stage)
-        if found is None:
-            raise NotApplicable("its backbone has no batch norm right before the activation of a stage")
-        return found.weight, found.bias
-
     def head_from(self, block: int) -> HeadFrom:
         if not 0 <= block <= len(self._branches[0]):
             raise NotApplicable(f"its head has {len(self._branches[0])} blocks, and none of number {block}")
@@ -200,37 +193,6 @@ class Detector(Network):
             return cls, tuple(self._flat(self.regression(f)[0], 4) for f in rest(boxes, 1))
 
         return head
-
-    def init_from(self, other: Network, parts: Collection[str]) -> None:
-        """As of every network; of the neck, what reads the backbone stays where backbones differ in width."""
-        own = {"body": self.body, "neck": self.neck, "head": self.head}
-        for part in parts:
-            if part not in own:
-                raise NotApplicable(f"a detector has the parts {', '.join(own)}, no {part}")
-            given = getattr(other, part, None)
-            try:
-                if given is None:
-                    raise RuntimeError("there is none")
-                mine, state = own[part].state_dict(), given.state_dict()
-                for key in mine.keys() & state.keys():
-                    if LATERAL in key and mine[key].shape != state[key].shape:
-                        state[key] = mine[key]
-                own[part].load_state_dict(state)
-            except RuntimeError as error:
-                line = str(error).strip().splitlines()[-1].strip()
-                raise NotApplicable(f"its {part} cannot start from the teacher's: {line}") from error
-
-    def pretrained(self) -> dict[str, Tensor]:
-        """The backbone's state as it comes with the net; pyramid and head keep their own.
-
-        Raises:
-            UserError: none comes with it.
-        """
-        shipped = self.body.pretrained()
-        if shipped is None:
-            raise UserError("no weights come with this detector's backbone; name a file or 'hub:<id>'")
-        own = self.state_dict()
-        return own | {f"body.{key}": value for key, value in shipped.items() if f"body.{key}" in own}
 
 
 def _blocks(conv: nn.Sequential) -> list[nn.Sequential]:

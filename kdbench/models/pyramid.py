@@ -1,4 +1,4 @@
-"""Backbones and feature pyramids of detectors: stage maps of any net of the zoo or of timm, brought to one width."""
+"""Backbones and pyramids of dense prediction: stage maps of any net of the zoo or of timm, brought to one width."""
 
 from __future__ import annotations
 
@@ -55,11 +55,14 @@ class Body(nn.Module):
 class TimmBody(nn.Module):
     """The feature points of a net of timm.
 
+    Args:
+        stride: of the last one, where the net's convolutions can be dilated to it; None for the net's own.
+
     Raises:
         UserError: no such net, or one without feature points, or it refuses the input.
     """
 
-    def __init__(self, name: str, in_channels: int) -> None:
+    def __init__(self, name: str, in_channels: int, stride: int | None = None) -> None:
         super().__init__()
         import timm  # seconds
 
@@ -68,6 +71,8 @@ class TimmBody(nn.Module):
         if not timm.is_model(name.split(".")[0]):
             raise UserError(f"timm has no net {name!r}{nearest(name, timm.list_models())}")
         self._made: dict[str, Any] = {"model_name": name, "features_only": True, "in_chans": in_channels}
+        if stride is not None:
+            self._made["output_stride"] = stride
         try:
             self.body: Any = timm.create_model(**self._made)
         except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -146,14 +151,8 @@ def pyramid(net: str, input_shape: tuple[int, ...], channels: int, finest: int, 
     Raises:
         UserError: the net has no stages, or none at a stride that the pyramid begins with or passes.
     """
-    if net.startswith("timm:"):
-        body: Body | TimmBody = TimmBody(net.removeprefix("timm:"), input_shape[0])
-    else:
-        built = models.build(net, input_shape, 2)
-        if not isinstance(built, Staged):
-            raise UserError(f"net {net!r} cannot be a detector's backbone: it is no net of stages; choose another one")
-        body = Body(built)
-    widths, strides = _measured(body, net, input_shape)
+    body = backbone(net, input_shape)
+    widths, strides = measured(body, net, input_shape)
     wanted = [finest]
     while wanted[-1] < coarsest:
         wanted.append(2 * wanted[-1])
@@ -171,8 +170,22 @@ def pyramid(net: str, input_shape: tuple[int, ...], channels: int, finest: int, 
     return Pyramid(body, neck, tuple(reads), tuple(wanted))
 
 
+def backbone(net: str, input_shape: tuple[int, ...], stride: int | None = None) -> Body | TimmBody:
+    """The stages of a net of the zoo or of timm; ``stride`` as of :class:`TimmBody`.
+
+    Raises:
+        UserError: the net has no stages.
+    """
+    if net.startswith("timm:"):
+        return TimmBody(net.removeprefix("timm:"), input_shape[0], stride)
+    built = models.build(net, input_shape, 2)
+    if not isinstance(built, Staged):
+        raise UserError(f"net {net!r} cannot be a backbone: it is no net of stages; choose another one")
+    return Body(built)
+
+
 @torch.no_grad()
-def _measured(body: nn.Module, net: str, input_shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+def measured(body: nn.Module, net: str, input_shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """Channels and strides of a backbone's stages."""
     side = max(64, *input_shape[1:])  # strides of a picture smaller than a stride cannot be told
     body.eval()
@@ -184,5 +197,5 @@ def _measured(body: nn.Module, net: str, input_shape: tuple[int, ...]) -> tuple[
     finally:
         body.train()
     if any(x.ndim != 4 for x in maps):
-        raise UserError(f"net {net!r} cannot be a detector's backbone: its stages are no maps; choose another net")
+        raise UserError(f"net {net!r} cannot be a backbone: its stages are no maps; choose another net")
     return [x.shape[1] for x in maps], [round(side / x.shape[-1]) for x in maps]

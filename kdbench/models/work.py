@@ -11,8 +11,8 @@ Work = Callable[[Shape, Mapping[str, Any]], float | None]
 """Of an input's shape, channels first, and a recipe's settings; None where it is not known."""
 
 TIMM = {
-    "resnet18": 1814.0, "resnet34": 3664.0, "resnet50": 4089.0, "mobilenetv1_100": 569.0, "convnext_tiny": 4456.0,
-    "convnext_atto": 546.0, "vit_base_patch16_224": 16_870.0, "efficientnet_b0": 400.0,
+    "resnet18": 1814.0, "resnet34": 3664.0, "resnet50": 4089.0, "resnet101": 7801.0, "mobilenetv1_100": 569.0,
+    "convnext_tiny": 4456.0, "convnext_atto": 546.0, "vit_base_patch16_224": 16_870.0, "efficientnet_b0": 400.0,
 }  # fmt: skip
 """Of timm's nets on 3x224x224."""
 
@@ -89,3 +89,13 @@ def heads(shape: Shape, settings: Mapping[str, Any]) -> float:
         found += 9 * channels**2 * (1 + 2 * depth) * prod(shape[1:]) / stride**2
         stride *= 2
     return found / 1e6
+
+
+def levels(shape: Shape, settings: Mapping[str, Any]) -> float:
+    """Work of a pyramid of 3x3 convolutions, whose levels are summed."""
+    return heads(shape, {"channels": 128, "finest": 4, "coarsest": 32, **settings, "depth": 0})
+
+
+def bins(shape: Shape, settings: Mapping[str, Any]) -> float:
+    """Work of PSPNet's 3x3 convolution of 4096 channels at stride 8, as of a residual net's; the pools are small."""
+    return 9 * 4096 * settings.get("channels", 512) * prod(shape[1:]) / 64 / 1e6

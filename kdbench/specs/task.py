@@ -141,13 +141,22 @@ class Optimizer(_Model):
     betas: tuple[float, float] | None = None
 
 
-class Schedule(_Model):
-    """Learning rates by epoch: ``steps`` multiplies by ``factor`` after each milestone; ``cosine`` falls to 0."""
+class Schedule(_Grown):
+    """Learning rates by epoch: ``steps`` multiplies by ``factor`` after each milestone; ``cosine`` falls to 0, and so
+    does ``poly``, as the share of training that is left, to a ``power``."""
 
-    name: Literal["steps", "cosine", "constant"] = "steps"
+    LATER = ("power",)
+    name: Literal["steps", "cosine", "poly", "constant"] = "steps"
     milestones: list[int] = []
     factor: float = Field(default=0.1, gt=0, lt=1)
     warmup: int = Field(default=0, ge=0)
+    power: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _of_poly(self) -> Schedule:
+        if (self.power is not None) != (self.name == "poly"):
+            raise ValueError("power belongs to schedule 'poly', which needs one, such as 0.9")
+        return self
 
     @model_validator(mode="after")
     def _sorted(self) -> Schedule:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.contract import At, Batch
-from kdbench.methods.shared.pyramids import Pairs, PyramidMethod, aligned
+from kdbench.methods.shared.pyramids import MAPPED, Pairs, PyramidMethod, aligned
 
 
 def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -26,7 +26,9 @@ def channel_cross_entropy(student: Tensor, teacher: Tensor, temperature: float, 
 
 
 class CWD(PyramidMethod):
-    """The detector's loss, and the divergence of all pyramid levels, summed."""
+    """The task's loss, and the divergence of all pyramid levels, summed, or of class scores, or of the last stage."""
+
+    kinds = MAPPED
 
     def build(self, pairs: Pairs) -> None:
         self.levels = nn.ModuleList(aligned(s, t) for s, t in pairs)

@@ -14,10 +14,11 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), 0-d, mean over the batch.
 
     Args:
-        student, teacher: (N, C) logits; the teacher's are constants.
+        student, teacher: (N, C) logits, or (N, C, h, w) of cells, over which the mean is taken too; the teacher's are
+            constants.
 
     Raises:
-        ValueError: the numbers of classes differ.
+        ValueError: the numbers of classes, or of cells, differ.
     """
     return row_divergence(student, teacher, temperature).mean()
 
@@ -27,7 +28,7 @@ class KD(ScoreMethod):
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        return Needs(one_process=None)
+        return Needs(kinds=frozenset({"classification", "segmentation"}), one_process=None)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp: Any = self.hp

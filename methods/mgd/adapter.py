@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch
-from kdbench.methods.shared.pyramids import Pairs, PyramidMethod, aligned
+from kdbench.contract import At, Batch, Needs
+from kdbench.methods.cwd.adapter import channel_divergence
+from kdbench.methods.shared.pyramids import MAPPED, Pairs, PyramidMethod, aligned
 
 
 class Generation(nn.Module):
@@ -44,9 +48,19 @@ def generation_loss(made: Tensor, teacher: Tensor) -> Tensor:
 
 
 class MGD(PyramidMethod):
-    """The detector's loss, and the generation loss of the levels, summed; one mask a level, picture and step."""
+    """The task's loss, and the generation loss of the levels, summed; one mask a level, picture and step.
 
+    With ``score_weight`` the class scores' channel divergence is added, as in the authors' segmentation.
+    """
+
+    kinds = MAPPED
     one_process = "each process would draw masks for its own pictures"
+
+    @classmethod
+    def needs(cls, hp: Any) -> Needs:
+        own = super().needs(hp)
+        scores = frozenset({"logits"} if hp.score_weight else ())
+        return replace(own, student=own.student | scores, teacher=own.teacher | scores)
 
     def build(self, pairs: Pairs) -> None:
         self.levels = nn.ModuleList(Generation(s, t) for s, t in pairs)
@@ -57,6 +71,14 @@ class MGD(PyramidMethod):
             keep = kept(self.uniform(s, at), self.hp.masked)
             losses.append(generation_loss(own(s, keep), t))
         return {"generation": self.hp.generation_weight * torch.stack(losses).sum()}
+
+    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        hp, out, target = self.hp, self.student(batch), self.teacher(batch)
+        terms = {"task": self.task.loss(out, batch), **self.imitation(self.pairs(out, target), batch, at)}
+        if hp.score_weight:
+            gap = channel_divergence(out.logits, target.logits, hp.score_temperature)
+            terms["scores"] = hp.score_weight * gap
+        return terms
 
     @staticmethod
     def uniform(x: Tensor, at: At) -> Tensor:

@@ -44,10 +44,10 @@ def require_same_shape(student: Tensor, teacher: Tensor) -> None:
 
 
 def row_divergence(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
-    """(N,) T^2 KL(softmax(teacher / T) || softmax(student / T)) of each row.
+    """(N,) T^2 KL(softmax(teacher / T) || softmax(student / T)) of each row; (N, h, w) of each cell of maps.
 
     Args:
-        student, teacher: (N, C) logits; the teacher's are constants.
+        student, teacher: (N, C, ...) logits; the teacher's are constants.
         temperature: T, one number or an (N, 1) column.
 
     Raises:

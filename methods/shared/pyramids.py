@@ -1,4 +1,6 @@
-"""Feature pyramids of two detectors, level by level, and the method that adds a term on them to the detector's loss.
+"""Feature pyramids of two detectors, level by level, and the method that adds a term on them to the task's own loss.
+
+What is compared may also be other maps of two networks: the class scores of nets of segmentation, or a last stage.
 
 Shapes: N pictures, C channels, levels l from fine to coarse with maps of h_l x w_l cells.
 """
@@ -17,6 +19,8 @@ Pairs = list[tuple[Tensor, Tensor]]
 """Student and teacher maps, fine to coarse; the teacher's are constants."""
 DETECTORS = frozenset({"detection"})
 """Kinds of task whose networks have a pyramid."""
+MAPPED = frozenset({"detection", "segmentation"})
+"""Kinds of task whose methods compare maps, whichever these are."""
 ACROSS_ROWS = "its statistics are of all pictures of a batch"
 
 
@@ -36,7 +40,7 @@ def level_pairs(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Pairs:
     pairs = [(s, sizes[s.shape[2:]]) for s in student if s.shape[2:] in sizes]
     if not pairs:
         own, theirs = (", ".join("x".join(map(str, m.shape[2:])) for m in maps) for maps in (student, teacher))
-        raise NotApplicable(f"pyramid levels are paired by size; the student's are {own}, the teacher's {theirs}")
+        raise NotApplicable(f"maps are paired by size; the student's are {own}, the teacher's {theirs}")
     return pairs
 
 
@@ -56,14 +60,32 @@ def aligned(student: Tensor, teacher: Tensor) -> nn.Module:
     return nn.Identity() if own == theirs else nn.Conv2d(own, theirs, 1)
 
 
+def features(hp: Any) -> str:
+    """The word of ``Needs`` for what a method compares."""
+    found: str = getattr(hp, "features", "fpn")
+    return found
+
+
+def compared(out: Out, word: str) -> Sequence[Tensor]:
+    """What a method compares of a network: all levels of the pyramid, class scores, or the last stage's map."""
+    if word == "fpn":
+        return out.dense.fpn
+    return [out.logits] if word == "logits" else out.maps[-1:]
+
+
 class PyramidMethod(Method, ABC):
-    """The detector's own loss, and terms of its pyramid and the teacher's, of which no head runs.
+    """The task's own loss, and terms of the student's pyramid and the teacher's, of which no head runs.
+
+    A method whose hyper-parameter ``features`` says so compares other maps: ``logits``, or ``maps``, of which the last
+    stage's.
 
     Attributes:
+        kinds: of tasks it runs on.
         batch_needs: what it reads of a batch beside the pictures.
         min_batch, one_process: see :class:`Needs`.
     """
 
+    kinds: ClassVar[frozenset[str]] = DETECTORS
     batch_needs: ClassVar[frozenset[str]] = frozenset()
     min_batch: ClassVar[int] = 1
     one_process: ClassVar[str | None] = None
@@ -71,10 +93,10 @@ class PyramidMethod(Method, ABC):
     @classmethod
     def needs(cls, hp: Any) -> Needs:
         return Needs(
-            kinds=DETECTORS,
+            kinds=cls.kinds,
             inputs="same",
-            student=frozenset({"fpn"}),
-            teacher=frozenset({"fpn"}),
+            student=frozenset({features(hp)}),
+            teacher=frozenset({features(hp)}),
             batch=cls.batch_needs,
             min_batch=cls.min_batch,
             one_process=cls.one_process,
@@ -84,8 +106,8 @@ class PyramidMethod(Method, ABC):
         self.build(self.pairs(self.task.probe(self.student), self.task.probe(self.teacher)))
 
     def pairs(self, out: Out, target: Out) -> Pairs:
-        """The levels it compares."""
-        return level_pairs(out.dense.fpn, target.dense.fpn)
+        """The maps it compares."""
+        return level_pairs(*(compared(one, features(self.hp)) for one in (out, target)))
 
     def build(self, pairs: Pairs) -> None:
         """Makes its modules, sized by maps of two pictures; a method without any leaves this as it is."""

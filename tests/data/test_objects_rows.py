@@ -194,10 +194,10 @@ def test_pictures_are_drawn_by_number_whatever_they_hold(tmp_path):
 
 def test_a_set_has_one_aim_and_objects_one_picture():
     label = {"column": "label", "classes": 2}
-    with pytest.raises(ValueError, match="one of label, target and objects"):
+    with pytest.raises(ValueError, match="one of label, target, objects and map"):
         spec(label=label)
     inputs = {"image": {"kind": "picture", "column": "image", "size": 8, "resize": 8, "mean": [0.5], "std": [0.5]}}
-    with pytest.raises(ValueError, match="objects are of one input of kind image"):
+    with pytest.raises(ValueError, match="objects of one input of kind image"):
         spec(inputs=inputs)
 
 

@@ -107,7 +107,7 @@ def test_a_kind_from_outside_trains_scores_resumes_and_is_recorded(tmp_path: Pat
     assert fitnet.status == "ok", fitnet.error
     refused = evaluate(Home(tmp_path / "calm"), "kd")
     assert (refused.status, refused.error.message) == (
-        "not_applicable", "it runs on classification tasks, this one is a multilabel task",
+        "not_applicable", "it runs on classification and segmentation tasks, this one is a multilabel task",
     )  # fmt: skip
     stormy = Home(tmp_path / "stormy")
     again = killed_and_resumed(lambda: evaluate(stormy, "fitnet", checkpoint_seconds=0.0))

@@ -122,7 +122,7 @@ def test_other_kinds_of_task_are_refused_with_the_reason() -> None:
 
     for name in ("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "real"):
         chosen = run_config(name, "digits")
-        with pytest.raises(NotApplicable, match="runs on detection tasks, this one is a classification task"):
+        with pytest.raises(NotApplicable, match=r"runs on detection .*tasks, this one is a classification task"):
             kind_and_roles(needs_of(chosen.method), chosen.task)
 
 

@@ -106,7 +106,7 @@ def wanted(spec: SetSpec) -> dict[str, Any]:
 
 def decoding(spec: SetSpec) -> dict[str, Any]:
     """What decides the arrays beside the files; normalisation does not."""
-    later = {key for key in ("objects", "only") if getattr(spec, key)}
+    later = {key for key in ("objects", "map", "only") if getattr(spec, key)}
     body = spec.model_dump(mode="json", include={"inputs", "label", "target", "id", "parts", *later})
     for given in body["inputs"].values():
         for key in ("mean", "std", "frame", "resize", *(["channels"] if given["kind"] == "picture" else [])):

@@ -23,6 +23,7 @@ from kdbench.data.decode.classfolders import differing, some
 from kdbench.data.decode.classnames import class_names
 from kdbench.data.decode.columns import Writer
 from kdbench.data.decode.inputs import ImageInput, Size, SoundInput
+from kdbench.data.decode.maps import MapsWriter
 from kdbench.data.decode.objects import ObjectsWriter
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import PART_NAMES, Part, SetSpec
@@ -147,7 +148,7 @@ def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pla
         raise UserError(f"{table.name}: the {part} part is empty")
     columns = _columns(spec, table)
     writers = {name: Writer(given, folder / f"{part}.{name}", table.count) for name, given in spec.inputs.items()}
-    objects = ObjectsWriter(spec.objects, _size(spec)) if spec.objects is not None else None
+    placed = _placed(spec, folder / f"{part}.y", table.count)
     aims: list[int | float] = []
     digests: list[bytes] = []
     inputs: list[bytes] = []
@@ -167,9 +168,9 @@ def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pla
                     content = writer.add(row, at)
                     digest.update(content)
                     seen.update(content)
-                if objects is not None:
+                if placed is not None:
                     (shown,) = writers.values()
-                    digest.update(objects.add(row[spec.aim], shown.came, at))
+                    digest.update(placed.add(row[spec.aim], shown.came, at))
                 aims.append(aim)
                 digests.append(digest.digest())
                 inputs.append(seen.digest())
@@ -180,8 +181,8 @@ def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pla
     if not aims:
         raise UserError(f"{table.name}: no row of the {part} part has a {next(iter(spec.columns))} in range")
     y = np.asarray(aims, dtype=np.int64 if spec.target is None else np.float32)
-    if objects is not None:
-        objects.close(folder / f"{part}.y")
+    if placed is not None:
+        placed.close()
     else:
         np.save(folder / f"{part}.y.npy", y)
     return {
@@ -269,8 +270,8 @@ def _typed(spec: SetSpec) -> list[tuple[str, Any, str]]:
 
 
 def _aim(spec: SetSpec, row: dict[str, Any], at: str) -> int | float | None:
-    """The row's label or target; None for a row that is left out, 0 of a row of objects, which come by themselves."""
-    if spec.objects is not None:
+    """The row's label or target; None for a row that is left out, 0 of one of places, which come apart."""
+    if spec.objects is not None or spec.map is not None:
         return 0
     if spec.label is not None:
         label = row[spec.label.column]
@@ -301,6 +302,13 @@ def _aim(spec: SetSpec, row: dict[str, Any], at: str) -> int | float | None:
 def _is_of(spec: SetSpec, row: dict[str, Any]) -> bool:
     """Whether a row of the files is one of the set."""
     return all(row[column] == value for column, value in spec.only.items())
+
+
+def _placed(spec: SetSpec, base: Path, rows: int) -> ObjectsWriter | MapsWriter | None:
+    """What writes a part's targets where these are places in pictures."""
+    if spec.objects is not None:
+        return ObjectsWriter(spec.objects, _size(spec), base)
+    return MapsWriter(spec.map, _size(spec), base, rows) if spec.map is not None else None
 
 
 def _size(spec: SetSpec) -> Size:

@@ -30,10 +30,12 @@ class ObjectsWriter:
     Args:
         given: the column.
         size: that pictures are brought to.
+        base: path without suffix; an array of each name is ``<base>.<name>.npy``.
     """
 
-    def __init__(self, given: ObjectsColumn, size: Size) -> None:
+    def __init__(self, given: ObjectsColumn, size: Size, base: Path) -> None:
         self.given = given
+        self._base = base
         self._size = height_width(size)
         self._boxes: list[list[float]] = []
         self._labels: list[int] = []
@@ -109,8 +111,8 @@ class ObjectsWriter:
             raise UserError(f"{here}: class {value!r} is not one of 0 to {len(names) - 1}")
         return value
 
-    def close(self, base: Path) -> str:
-        """Writes ``<base>.<name>.npy``; the digest's part of the labels."""
+    def close(self) -> None:
+        """Writes the arrays."""
         came = np.asarray(self._came, dtype=np.float32).reshape(-1, 2)
         arrays: dict[str, NDArray[Any]] = {
             "boxes": np.asarray(self._boxes, dtype=np.float32).reshape(-1, 4),
@@ -122,8 +124,7 @@ class ObjectsWriter:
             "origin": came,
         }
         for name, array in arrays.items():
-            np.save(base.with_name(f"{base.name}.{name}.npy"), array)
-        return str(len(self._labels))
+            np.save(self._base.with_name(f"{self._base.name}.{name}.npy"), array)
 
 
 def _entries(value: Any, given: ObjectsColumn, where: str) -> list[Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from kdbench.base.errors import UserError
 from kdbench.data.decode import folders
 from kdbench.data.decode.coco import open_coco
+from kdbench.data.decode.paired import open_paired, places
 from kdbench.data.decode.specification import Part, SetSpec
 
 _SHARD = re.compile(
@@ -26,7 +27,8 @@ class PartFiles:
     Attributes:
         tables: parquet or Arrow files, in order.
         folder: what holds the part's files where there are no tables.
-        objects: a COCO file, of a set of objects; its pictures lie below ``folder``, which is the set's own.
+        objects: a COCO file, of a set of objects; its pictures lie below ``folder``, which is the set's own. So is it
+            of a set of maps.
         part: what the part is called there.
     """
 
@@ -45,6 +47,8 @@ class PartFiles:
         """
         if self.objects is not None and self.folder is not None:
             return open_coco(self.spec, self.objects, self.folder, self.part).files
+        if self.spec.map is not None and self.folder is not None:
+            return open_paired(self.spec, self.folder, self.part).files
         return self.tables if self.folder is None else folders.files(self.spec, self.folder)
 
 
@@ -61,6 +65,8 @@ def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
                 return PartFiles(spec, found)
     if spec.objects is not None:
         return _coco(spec, folder, names)
+    if spec.map is not None:
+        return _paired(spec, folder, names)
     for name in names:
         if (folder / name).is_dir():
             return PartFiles(spec, folder=folder / name)
@@ -84,6 +90,22 @@ def _coco(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
     raise UserError(
         f"{folder}: no part {name}; {name}*.parquet, {name}*.arrow, or a COCO file {name}.json or "
         f"annotations/instances_{name}.json beside a folder {name}/ of its pictures is expected"
+    )
+
+
+def _paired(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
+    """A part's folders of pictures and maps.
+
+    Raises:
+        UserError: there are none.
+    """
+    assert spec.map is not None
+    if (name := next((name for name in names if places(spec, folder, name) is not None), None)) is not None:
+        return PartFiles(spec, folder=folder, part=name)
+    name = names[0]
+    raise UserError(
+        f"{folder}: no part {name}; {name}*.parquet, {name}*.arrow, or folders {spec.map.pictures}/{name} of pictures "
+        f"and {spec.map.maps}/{name} of maps of the same names are expected"
     )
 
 

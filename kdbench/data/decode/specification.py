@@ -84,6 +84,42 @@ class ObjectsColumn(_Model):
         return self
 
 
+class MapColumn(_Model):
+    """A class at every pixel of a picture, see :mod:`kdbench.data.decode.maps`.
+
+    Attributes:
+        classes: their names, in the order of their numbers.
+        holds: ``classes`` of pixels, or numbers of objects, 0 for none: ``instances`` become three classes, what lies
+            outside, inside, and on the border of one.
+        values: the value that stands for each class, in the order of ``classes``; 0, 1, 2 ... where not given.
+        ignore: values of pixels that are neither target nor error.
+        pictures, maps: folders of both, where a row is two files of one name instead of a table's.
+        endings: of the names of pictures and of maps, what they do not share.
+    """
+
+    column: Column
+    classes: list[Column] = Field(min_length=2, max_length=255)
+    holds: Literal["classes", "instances"] = "classes"
+    values: list[Annotated[int, Field(ge=0, le=65535)]] | None = None
+    ignore: list[Annotated[int, Field(ge=0, le=65535)]] = [255]
+    pictures: PartName = "images"
+    maps: PartName = "maps"
+    endings: tuple[str, str] = ("", "")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> MapColumn:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes have a name twice")
+        if self.holds == "instances" and (len(self.classes) != 3 or self.values is not None):
+            raise ValueError("instances have three classes, outside, inside and border, and no values")
+        known = self.values if self.values is not None else list(range(len(self.classes)))
+        if len(set(known)) != len(self.classes):
+            raise ValueError(f"values are {len(set(known))} different ones for {len(self.classes)} classes")
+        if both := sorted(set(known) & set(self.ignore)) if self.holds == "classes" else []:
+            raise ValueError(f"value {both[0]} stands for a class and is ignored")
+        return self
+
+
 class Hub(_Model):
     """A data set of the model hub, loaded through `datasets`; ``gated`` ones need the user's own token."""
 
@@ -161,6 +197,7 @@ class SetSpec(_Model):
     label: Label | None = None
     target: Target | None = None
     objects: ObjectsColumn | None = None
+    map: MapColumn | None = None
     only: dict[Column, int | str] = {}
     id: Column | None = None
     properties: list[Slug] = []
@@ -173,10 +210,13 @@ class SetSpec(_Model):
 
     @model_validator(mode="after")
     def _one_aim(self) -> SetSpec:
-        if sum(aim is not None for aim in (self.label, self.target, self.objects)) != 1:
-            raise ValueError("a data set has one of label, target and objects")
-        if self.objects is not None and [one.kind for one in self.inputs.values()] != ["image"]:
-            raise ValueError("objects are of one input of kind image, and of no other input")
+        if sum(aim is not None for aim in (self.label, self.target, self.objects, self.map)) != 1:
+            raise ValueError("a data set has one of label, target, objects and map")
+        placed = "objects" if self.objects is not None else "a map" if self.map is not None else ""
+        if placed and [one.kind for one in self.inputs.values()] != ["image"]:
+            raise ValueError(f"{placed} of one input of kind image, and of no other input, is what a set can have")
+        if self.map is not None and self.test_every is not None:
+            raise ValueError("rows with maps have no classes to draw test rows from; name a train and a test part")
         if set(self.parts) - {"val"} != set(PART_NAMES):
             raise ValueError("parts are train and test, and val where there are validation rows")
         taken = {*self.parts["train"], *self.parts["test"]}
@@ -200,8 +240,8 @@ class SetSpec(_Model):
     @property
     def classes(self) -> int:
         """How many, 1 of a regression."""
-        if self.objects is not None:
-            return len(self.objects.classes)
+        if (named := self.objects or self.map) is not None:
+            return len(named.classes)
         return self.label.classes if self.label is not None else 1
 
     @property
@@ -220,6 +260,8 @@ class SetSpec(_Model):
             found[self.target.column] = f"{self.target.range[0]:g} to {self.target.range[1]:g}"
         if self.objects is not None:
             found[self.objects.column] = "boxes and classes of objects"
+        if self.map is not None:
+            found[self.map.column] = "maps of " + ("numbered objects" if self.map.holds == "instances" else "classes")
         found |= {column: f"{value!r} in the rows of the set" for column, value in self.only.items()}
         if self.id is not None:
             found[self.id] = "distinct values"
@@ -227,8 +269,8 @@ class SetSpec(_Model):
 
     @property
     def aim(self) -> str:
-        """Column of the label, target or objects."""
-        aim = self.label or self.target or self.objects
+        """Column of the label, target, objects or map."""
+        aim = self.label or self.target or self.objects or self.map
         assert aim is not None
         return aim.column
 

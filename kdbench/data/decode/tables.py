@@ -15,7 +15,8 @@ from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.coco import open_coco
 from kdbench.data.decode.folders import open_folder
 from kdbench.data.decode.inputs import ClipInput
-from kdbench.data.decode.partfiles import part_files
+from kdbench.data.decode.paired import open_paired
+from kdbench.data.decode.partfiles import PartFiles, part_files
 from kdbench.data.decode.specification import Part, SetSpec
 from kdbench.data.decode.table import Row, Table
 
@@ -35,6 +36,8 @@ def open_part(spec: SetSpec, folder: Path, part: Part, classes: Sequence[str] | 
     found = part_files(spec, folder, part)
     if found.objects is not None and found.folder is not None:
         return open_coco(spec, found.objects, found.folder, found.part)
+    if spec.map is not None and found.folder is not None:
+        return open_paired(spec, found.folder, found.part)
     if found.folder is not None:
         return open_folder(spec, found.folder, classes)
     form = _parquet if found.tables[0].suffix == ".parquet" else _arrow
@@ -44,9 +47,16 @@ def open_part(spec: SetSpec, folder: Path, part: Part, classes: Sequence[str] | 
 def passed_over(spec: SetSpec, folder: Path | None) -> list[str]:
     """A line on the files of each part's folder that are no rows; none where there are no such files or folders."""
     parts = [part_files(spec, folder, part) for part in spec.part_names] if folder is not None else []
-    found = [part.folder for part in parts if part.objects is None]
-    lines = [open_folder(spec, part).passed for part in found if part is not None]
+    found = [part for part in parts if part.folder is not None and part.objects is None]
+    lines = [_passed(spec, part) for part in found]
     return list(dict.fromkeys(line for line in lines if line))
+
+
+def _passed(spec: SetSpec, found: PartFiles) -> str:
+    assert found.folder is not None
+    if spec.map is not None:
+        return open_paired(spec, found.folder, found.part).passed
+    return open_folder(spec, found.folder).passed
 
 
 def _block(spec: SetSpec) -> int:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from kdbench.base.errors import UserError
-from kdbench.contract import Objects, Rows
+from kdbench.contract import Maps, Objects, Rows
 from kdbench.data.decode.cache import Decoded, names_of
 from kdbench.data.decode.decoded import decode
 from kdbench.data.decode.identity import MINE, identify
@@ -155,8 +155,8 @@ def one_frame(clip: Tensor, rng: torch.Generator | None) -> Tensor:
 
 def _class_names(spec: SetSpec, decoded: Decoded) -> tuple[str, ...] | None:
     """Those that the data tell, if each class has one of its own."""
-    if spec.objects is not None:
-        return tuple(spec.objects.classes)
+    if (named := spec.objects or spec.map) is not None:
+        return tuple(named.classes)
     if spec.label is None:
         return None
     names = spec.label.names or decoded.facts.get("classes")
@@ -169,7 +169,8 @@ def rows_of(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
     columns: dict[str, Any] = {name: column(given, decoded, part, name, digest) for name, given in spec.inputs.items()}
     if spec.objects is not None:
         return Rows(columns, _objects(decoded, part))
-    return Rows(columns, torch.from_numpy(np.array(decoded.array(part, "y"))))
+    y = torch.from_numpy(np.array(decoded.array(part, "y")))
+    return Rows(columns, y if spec.map is None else Maps(y))
 
 
 def _objects(decoded: Decoded, part: str) -> Objects:

@@ -9,6 +9,7 @@ batches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from kdbench.data.feed.stored import Stored
 from kdbench.data.feed.stream import HostDraw, Order, Stream, default_workers
 from kdbench.devices import backends
 
+PIXELS = 2**22
+"""Of a batch of pictures whose targets are places: maps of large ones would not fit into memory."""
 _NO_DRAWS = torch.Generator()
 """Stands where a batch needs no draws."""
 
@@ -195,6 +198,8 @@ class RawInOrder:
         self.stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
         self._workers = default_workers() if workers is None else workers
         size = min(batch, 64) if self.stored or isinstance(rows.y, Placed | Sentences) else batch
+        if isinstance(rows.y, Placed):
+            size = max(1, min(size, PIXELS // max(prod(x.shape[2:]) for x in rows.x.values())))
         self._parts = torch.arange(len(rows.y), device=device_of(rows.y)).split(size)
 
     def __len__(self) -> int:

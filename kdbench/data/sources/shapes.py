@@ -43,15 +43,14 @@ def _shape(label: int, side: int) -> np.ndarray:
     return np.abs(y) <= (x + 1) / 2 + 1 / side
 
 
-def _part(count: int, seed: int) -> Rows:
-    import torch
-
-    from kdbench.contract import Objects, Rows
-
+def drawn(count: int, seed: int) -> tuple[np.ndarray, list[list[list[float]]], np.ndarray]:
+    """(N, 3, SIDE, SIDE) pictures, ``[class, x0, y0, x1, y1]`` of their shapes, and (N, SIDE, SIDE) which shape is
+    where: 0 for none, else 1 and its class."""
     rng = np.random.default_rng(seed)
     pixels = np.empty((count, 3, SIDE, SIDE), np.uint8)
     pictures: list[list[list[float]]] = []
-    for picture in pixels:
+    maps = np.zeros((count, SIDE, SIDE), np.uint8)
+    for picture, at in zip(pixels, maps, strict=True):
         ground = rng.uniform(20, 110, (3, 1, 1)) + rng.normal(0, 18, (3, SIDE, SIDE))
         taken = np.zeros((SIDE, SIDE), bool)
         found: list[list[float]] = []
@@ -65,10 +64,20 @@ def _part(count: int, seed: int) -> Rows:
             taken[place] = True
             inside = _shape(label, side)
             ground[(slice(None), *place)] = np.where(inside, colour, ground[(slice(None), *place)])
+            at[place] = np.where(inside, 1 + label, 0)
             rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
             found.append([label, left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1])
         picture[:] = np.clip(np.rint(ground), 0, 255)
         pictures.append(found)
+    return pixels, pictures, maps
+
+
+def _part(count: int, seed: int) -> Rows:
+    import torch
+
+    from kdbench.contract import Objects, Rows
+
+    pixels, pictures, _ = drawn(count, seed)
     return Rows({"image": torch.from_numpy(pixels)}, Objects.of(pictures, (SIDE, SIDE)))
 
 
