@@ -195,7 +195,9 @@ class Distiller(nn.Module):
         x = dict(batch.x)
         x[views.input] = views.fn(x[views.input], rng).flatten(0, 1)
         y, index = batch.y.repeat(views.n), batch.index.repeat(views.n)
-        return Batch(x, y, index, views.n, {name: mask.repeat(views.n) for name, mask in batch.present.items()})
+        seen = None if views.hide is None else views.hide.draw(len(index), x[views.input].shape[1:], rng)
+        present = {name: mask.repeat(views.n) for name, mask in batch.present.items()}
+        return Batch(x, y, index, views.n, present, visible=seen)
 
 
 def _batch(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import kinds
-from kdbench.contract import At, Batch, Method, Network, Out, Rows, Stage, TaskInfo, Terms
+from kdbench.contract import At, Batch, Dense, Method, Network, Out, Rows, Stage, TaskInfo, Terms
 from kdbench.engine import assemble as prepare
 from kdbench.specs import registry
 from kdbench.specs.config import method_config
@@ -55,13 +55,13 @@ class Stub(Network):
 
     def forward(self, batch: Batch) -> Out:
         rows = batch.x[NUMBERS if NUMBERS in batch.x else self.input]
-        logits, maps, preact, stem, emb, code, dense, attention = self.out[:]
 
-        def of(x: Tensor | None) -> Any:
-            return None if x is None else x[rows]
+        def of(given: Any) -> Any:
+            if given is None or isinstance(given, Dense):
+                return given
+            return given[rows] if isinstance(given, Tensor) else tuple(map(of, given))
 
-        maps, preact, attention = (tuple(map(of, some)) for some in (maps, preact, attention))
-        return Out(of(logits), maps, preact, of(stem), of(emb), of(code), dense, attention)
+        return Out(*map(of, self.out[:]))
 
     @property
     def classifier(self) -> Any:

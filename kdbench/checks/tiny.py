@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from kdbench.engine.assemble import Prepared, needs_of, prepare
 from kdbench.engine.place import RunPlace
 from kdbench.engine.task import Keeper, Task, build_network, seeded
 from kdbench.engine.teachers import TrainedTeacher
+from kdbench.kinds.base import Tiny as OfKind
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs import config
 from kdbench.specs.config import MethodConfig, RunConfig
@@ -46,9 +47,10 @@ SAME_INPUT = (
     ("cbam_w4", "cbam_w4"),
 )
 """Student and teacher nets to try in turn: a wider teacher, equal widths, more depth and a stem, attention."""
-PAIRS = [*(("image", *nets, False) for nets in SAME_INPUT), ("image", "convnet_w4", "convnet_w8", True)]
+Pair = tuple[str, str, str, bool]
+PAIRS: list[Pair] = [*(("image", *nets, False) for nets in SAME_INPUT), ("image", "convnet_w4", "convnet_w8", True)]
 """The student's input, its net, the teachers' net, and whether the student is cut out of the first teacher."""
-CROSS_PAIRS = [
+CROSS_PAIRS: list[Pair] = [
     ("profiles", "convnet1d_w4", "convnet_w8", False),
     ("profiles", "convnet1d_w4", "convnet_w4", False),
     *(("grey", *nets, False) for nets in SAME_INPUT),
@@ -65,6 +67,7 @@ class Setting:
         gaps: the last role's input is a vector that some rows lack.
         cross: student and teachers read different inputs, each teacher the one of its name.
         pruned: the student is the first teacher with channels left out.
+        version: which of the kind's tiny tasks.
     """
 
     kind: str
@@ -75,6 +78,12 @@ class Setting:
     teacher: str
     cross: bool = False
     pruned: bool = False
+    version: int = 0
+
+    @property
+    def made(self) -> OfKind:
+        """What the kind says of it."""
+        return kinds.kind(self.kind).tinies[self.version]
 
 
 @dataclass(frozen=True)
@@ -150,11 +159,10 @@ def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny
     reason = NotApplicable("no pair of nets is there to try")
     cross = scene == TWO_INPUTS
     kind = next(name for name in kinds.names() if kinds.serves(needs.kinds, name)) if cross else scene
-    own_pairs = [(*pair, False) for pair in kinds.kind(kind).tiny.pairs]
-    for own_input, student, teacher, pruned in CROSS_PAIRS if cross else own_pairs or PAIRS:
-        if pruned and kinds.kind(kind).tiny.wraps:
-            continue  # channels are left out of plain nets alone
-        setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross, pruned)
+    versions = enumerate(kinds.kind(kind).tinies[: 1 if cross else None])
+    every = [(number, pair) for number, made in versions for pair in (CROSS_PAIRS if cross else _pairs(made))]
+    for version, (own_input, student, teacher, pruned) in every:
+        setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross, pruned, version)
         data = replace(rows(setting), properties=needs.data)
         found = Tiny(RunConfig(chosen, task_spec(setting)), data, fitted(setting))
         try:
@@ -167,11 +175,18 @@ def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny
     raise reason
 
 
+def _pairs(made: OfKind) -> Sequence[Pair]:
+    """The pairs of nets to try on a tiny task."""
+    if made.pairs:
+        return [(*pair, False) for pair in made.pairs]
+    return [pair for pair in PAIRS if not (pair[-1] and made.wraps)]  # channels are left out of plain nets alone
+
+
 def task_spec(of: Setting) -> TaskSpec:
     """The specification of a tiny task."""
     nets = dict.fromkeys(of.roles, of.teacher) | ({of.roles[-1]: VECTOR_NET} if of.gaps else {})
     own = of.cross or of.gaps
-    made = kinds.kind(of.kind).tiny
+    made = of.made
     score, seen = made.score, of.input if made.sentences else "image"
     body: dict[str, Any] = {
         "name": f"checks/{of.kind}",
@@ -188,7 +203,7 @@ def task_spec(of: Setting) -> TaskSpec:
             | ({"weights": f"{PRUNED}{of.roles[0]}"} if of.pruned else {}),
             "teachers": {role: {"net": made.wraps + net, "input": role if own else seen} for role, net in nets.items()},
         },
-        "train": {"epochs": EPOCHS, "batch": BATCH, "optimizer": {"name": "adam", "lr": 0.01}},
+        "train": {"epochs": EPOCHS, "batch": BATCH, "optimizer": {"name": "adam", "lr": 0.01}, "loss": made.loss},
         "score": {"primary": score} | ({} if kinds.metrics()[score].unit else {"unit": "digits"}),
         "seeds": [0],
     }
@@ -198,7 +213,7 @@ def task_spec(of: Setting) -> TaskSpec:
 @functools.cache
 def rows(of: Setting) -> Dataset:
     """Digits in colour; a cross-modal student sees them grey, or the means of their columns and rows alone."""
-    data, made = digits.load({}), kinds.kind(of.kind).tiny
+    data, made = digits.load({}), of.made
     if made.sentences is not None and made.vocabularies is not None:
         train, test = (made.sentences(part.x["image"][:ROWS], part.y[:ROWS]) for part in (data.train, data.test))
         known = made.vocabularies()
@@ -244,7 +259,7 @@ def fitted(of: Setting) -> Mapping[str, TrainedTeacher]:
 
 def fit(net: Network, task: Task) -> None:
     """Fits a network to all training rows: full batches, Adam, a moment."""
-    batch = task.wrap(task.rows(torch.arange(task.n_rows)))
+    batch = task.as_trained(task.wrap(task.rows(torch.arange(task.n_rows))), torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(FIT_STEPS):
         optimizer.zero_grad()

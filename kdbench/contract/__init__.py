@@ -15,6 +15,7 @@ from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, UNS
 from kdbench.contract.network import Network
 from kdbench.contract.objects import Objects
 from kdbench.contract.out import Out, bits
+from kdbench.contract.patches import Hide, grown, hidden_error, kept, lowest, patched, spread
 from kdbench.contract.sentences import Sentences, Vocabulary
 from kdbench.contract.stage import Group, Losses, Partners, Stage, Step, Terms, Update, Views
 from kdbench.contract.targets import Placed, Ragged, Targets
@@ -30,6 +31,7 @@ __all__ = [
     "Batch",
     "Dense",
     "Group",
+    "Hide",
     "Inner",
     "Losses",
     "Maps",
@@ -53,4 +55,10 @@ __all__ = [
     "Views",
     "Vocabulary",
     "bits",
+    "grown",
+    "hidden_error",
+    "kept",
+    "lowest",
+    "patched",
+    "spread",
 ]  # fmt: skip

@@ -23,6 +23,8 @@ class Batch:
         present: input name to (N*V,) bool, for inputs some rows lack; an input not named here is always present.
         counts: (N,) of sentences, how many predictions each makes; None where each row makes one. ``y`` and ``index``
             are then those of the predictions, sentence after sentence, M in all, and so is what networks answer.
+        visible: (N*V, 1, h, w) bool, which patches of a picture are seen where the task hides some (:class:`Hide`), of
+            every row as many; None where whole pictures are seen.
         handed: in ``after_step``, what the losses of the step handed over (:class:`Terms`); None before, or if nothing.
     """
 
@@ -33,6 +35,7 @@ class Batch:
     present: Mapping[str, Tensor] = field(default_factory=dict)
     handed: Any = None
     counts: Tensor | None = None
+    visible: Tensor | None = None
 
     def __len__(self) -> int:
         """Predictions: N*V, of sentences M."""
@@ -59,6 +62,7 @@ class Batch:
             self.index[part],
             1,
             {name: t[part] for name, t in self.present.items()},
+            visible=None if self.visible is None else self.visible[part],
         )
 
 

@@ -34,13 +34,24 @@ class Network(nn.Module):
         """The network's :class:`Out` for the rows of ``batch``."""
         x = batch.x[self.input]
         if self.autocast is None:
-            return self.encode(x)
+            return self._read(x, batch.visible)
         with torch.autocast(x.device.type, self.autocast):
-            return self.encode(x).float()
+            return self._read(x, batch.visible).float()
+
+    def _read(self, x: Tensor, visible: Tensor | None) -> Out:
+        return self.encode(x) if visible is None else self.encode_visible(x, visible)
 
     def encode(self, x: Tensor) -> Out:
         """:class:`Out` for a tensor of normalised inputs."""
         raise NotApplicable(f"{type(self).__name__} has no encoder")
+
+    def encode_visible(self, x: Tensor, visible: Tensor) -> Out:
+        """:class:`Out` for pictures of which some patches are hidden; a net that knows nothing of that sees them all.
+
+        Args:
+            visible: as of a batch.
+        """
+        return self.encode(x)
 
     @property
     def classifier(self) -> nn.Linear:

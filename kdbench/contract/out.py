@@ -11,6 +11,9 @@ from kdbench.base.once import said_once
 from kdbench.contract.dense import Dense
 from kdbench.contract.errors import NotApplicable
 
+FIRST = 4
+"""The number of the last field that there was at first."""
+
 
 class _Fields(NamedTuple):
     """The fields of :class:`Out`, absent ones too."""
@@ -23,14 +26,17 @@ class _Fields(NamedTuple):
     code: Tensor | None = None
     dense: Dense | None = None
     attention: tuple[Tensor, ...] = ()
+    patches: tuple[Tensor, Tensor] | None = None
+    tokens: tuple[Tensor, ...] = ()
+    qkv: tuple[Tensor, ...] = ()
 
 
 class Out(_Fields):
     """What every network returns.
 
-    A field is given, or absent: None, and ``()`` of maps and attention. Reading ``logits``, ``stem``, ``emb``, ``code``
-    or ``dense`` where it is absent raises :class:`NotApplicable`, so a method reads without asking; what may do without
-    one asks :meth:`has`.
+    A field is given, or absent: None, and ``()`` of those that hold several. Reading ``logits``, ``stem``, ``emb``,
+    ``code``, ``dense`` or ``patches`` where it is absent raises :class:`NotApplicable`, so a method reads without
+    asking; what may do without one asks :meth:`has`.
 
     Attributes:
         logits: (N, C) scores of a classifier, (N,) prediction of a regression in scaled units; absent of a teacher that
@@ -44,6 +50,11 @@ class Out(_Fields):
             those of its backbone.
         attention: of a net with attention over maps, before its sigmoids, shallow to deep: of each block (N, C, 1, 1)
             of channels, then (N, 1, H, W) of positions.
+        patches: what a net with a decoder says of the P numbers of each patch, and what they are, (N, L, P) both, in
+            the order of the picture's rows (:func:`patched`); given where the batch hides some.
+        tokens: of a vision transformer, what each block gives: (N, 1 + L, D), the class token first, then the patches
+            that are seen in the order of the picture's rows.
+        qkv: queries, keys and values of each block, (N, 3, heads, 1 + L, D / heads).
     """
 
     __slots__ = ()
@@ -68,9 +79,13 @@ class Out(_Fields):
     def dense(self) -> Dense:
         return _given(self, "dense", self[6])
 
+    @property
+    def patches(self) -> tuple[Tensor, Tensor]:
+        return _given(self, "patches", self[8])
+
     def __iter__(self) -> Iterator[Any]:
         """Five fields, as at first; as many more as it takes to reach the last that is given."""
-        last = 7 if self[7] else 6 if self[6] is not None else 5 if self[5] is not None else 4
+        last = max((n for n, name in enumerate(self._fields) if n > FIRST and self.has(name)), default=FIRST)
         return iter(self[: last + 1])
 
     def _replace(self, **changed: Any) -> Out:
@@ -90,16 +105,21 @@ class Out(_Fields):
 
     @property
     def answered(self) -> tuple[Tensor, ...]:
-        """What answers are made from: class scores, or what a detector's head says at its cells."""
+        """What answers are made from: class scores, what a detector's head says at its cells, or else the embedding."""
         dense = self[6]
-        return (self.logits,) if dense is None else (*dense.cls, *dense.box)
+        if dense is not None:
+            return (*dense.cls, *dense.box)
+        return (self.logits if self.has("logits") else self.emb,)
 
     def float(self) -> Out:
         """The same as float32."""
-        logits, stem, emb, code = (t if t is None else t.float() for t in (self[0], self[3], self[4], self[5]))
-        maps, preact, attention = (tuple(t.float() for t in some) for some in (self[1], self[2], self[7]))
-        dense = self[6] if self[6] is None else self[6].float()
-        return Out(logits, maps, preact, stem, emb, code, dense, attention)
+
+        def floated(value: Any) -> Any:
+            if isinstance(value, Tensor | Dense):
+                return value.float()
+            return value if value is None else tuple(t.float() for t in value)
+
+        return Out(*map(floated, self[:]))
 
 
 def bits(code: Tensor) -> Tensor:

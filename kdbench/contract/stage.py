@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.contract.batch import At, Batch, Rows
+from kdbench.contract.patches import Hide
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Views:
         host: ``fn`` works on CPU pixels and is run in worker processes ahead of time (PIL operations); ``raw`` only.
         anew: the views differ by the task's augmentation alone, and a stored picture is cropped by itself for each of
             them; ``fn`` repeats pixels that are no stored ones. ``raw`` only.
+        hide: patches that networks do not see, drawn for each view (``Batch.visible``); None where they see all.
     """
 
     n: int
@@ -35,6 +37,7 @@ class Views:
     input: str = "image"
     host: bool = False
     anew: bool = False
+    hide: Hide | None = None
 
     def __post_init__(self) -> None:
         if self.host and self.where != "raw":

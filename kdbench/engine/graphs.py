@@ -151,7 +151,8 @@ def _reads(watched: Watched) -> Reads:
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    return [*batch.x.values(), *_targets(batch.y), batch.index, *batch.present.values()]
+    seen = [] if batch.visible is None else [batch.visible]
+    return [*batch.x.values(), *_targets(batch.y), batch.index, *batch.present.values(), *seen]
 
 
 def _targets(y: Any) -> list[Tensor]:
@@ -171,4 +172,5 @@ def _cloned(y: Any) -> Any:
 
 def _copy(batch: Batch) -> Batch:
     x, present = ({name: t.clone() for name, t in some.items()} for some in (batch.x, batch.present))
-    return replace(batch, x=x, present=present, y=_cloned(batch.y), index=batch.index.clone())
+    seen = None if batch.visible is None else batch.visible.clone()
+    return replace(batch, x=x, present=present, y=_cloned(batch.y), index=batch.index.clone(), visible=seen)

@@ -226,6 +226,14 @@ class Task:
             batch = Batch({}, batch, torch.arange(len(batch), device=batch.device))
         return self._kind.loss(out, batch)
 
+    def as_trained(self, batch: Batch, rng: torch.Generator) -> Batch:
+        """Rows as the task's own loss sees them: with patches hidden, where it hides some."""
+        hide = self._views.hide if self._views is not None else None
+        if hide is None:
+            return batch
+        shape = self.data.shape(self.spec.pair.student.input)
+        return replace(batch, visible=hide.draw(len(batch), shape, rng).to(self.device))
+
     def answers(self, net: nn.Module, batches: Iterable[Batch], names: Sequence[str]) -> Any:
         """What named metrics read of a network, of all rows of some batches, in the task's own unit."""
         kind = self._kind

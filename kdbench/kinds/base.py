@@ -138,7 +138,8 @@ class Tiny:
         wraps: what stands before the name of a network.
         sentences: where rows are sentences: the same -> input ``source``, and the targets.
         vocabularies: theirs.
-        pairs: the input, student's and teacher's net to try in turn, where they read no pictures.
+        pairs: the input, student's and teacher's net to try in turn instead of the usual ones.
+        loss: as a task's ``train.loss``.
     """
 
     score: str
@@ -149,6 +150,7 @@ class Tiny:
     sentences: Callable[[Tensor, Tensor], Rows] | None = None
     vocabularies: Callable[[], Mapping[str, Vocabulary]] | None = None
     pairs: tuple[tuple[str, str, str], ...] = ()
+    loss: Mapping[str, Any] | None = None
 
 
 class Kind:
@@ -162,6 +164,7 @@ class Kind:
         tiny: its smallest task.
         lacks: words of a method's needs that no network of this kind offers.
         one_process: why runs cannot be shared by several processes, None where they can.
+        one_way: whether every method minimises the task's own loss, beside its own; where not, some learn from another.
         placed: whether targets are places in a picture, which an augmentation has to move with it.
         viewless: why a row cannot be seen in several views, None where it can.
         eager: why steps can be neither captured nor compiled, None where they can.
@@ -172,9 +175,10 @@ class Kind:
     metrics: ClassVar[Mapping[str, Metric]]
     tiny: ClassVar[Tiny]
     also: ClassVar[frozenset[str]] = frozenset()
-    one_process: ClassVar[str | None] = None
+    one_process: str | None = None
+    one_way: ClassVar[bool] = True
     placed: ClassVar[bool] = False
-    eager: ClassVar[str | None] = None
+    eager: str | None = None
     viewless: ClassVar[str | None] = None
     lacks: ClassVar[frozenset[str]] = frozenset()
 
@@ -195,6 +199,21 @@ class Kind:
             ValueError: its targets are no classes.
         """
         raise ValueError(f"a {self.name} task has no train.label_smoothing; leave it out")
+
+    def trained(self, settings: Mapping[str, Any]) -> Kind:
+        """This kind under a task's ``train.loss``.
+
+        Raises:
+            ValueError: settings that it does not have; the message names the nearest.
+        """
+        if settings:
+            raise ValueError(f"a {self.name} task has no train.loss; leave it out")
+        return self
+
+    @property
+    def tinies(self) -> Sequence[Tiny]:
+        """Its smallest tasks, the first that of most methods."""
+        return (self.tiny,)
 
     @property
     def views(self) -> Views | None:

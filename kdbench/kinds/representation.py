@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kdbench.base.yamlfile import describe
 from kdbench.kinds.base import DATABASE, UNTRAINED, Evidence, Kind, Metric, Scaling, Tiny
-from kdbench.kinds.contrastive import ONE_PROCESS, contrast, numbers, pairs, two_views
+from kdbench.kinds.contrastive import numbers
+from kdbench.kinds.pretexts import Masked, SimCLR, given
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kdbench.contract import Batch, Out, Rows, Views
 
-TEMPERATURE = 0.5
-"""Of SimCLR on CIFAR-10 (Chen et al., ICML 2020, appendix B.9)."""
+
+def _per_class(given: Any) -> Any:
+    """A number of rows, also where it is written as of a subset."""
+    return given["per_class"] if isinstance(given, dict) and given.keys() == {"per_class"} else given
 
 
 class Rules(BaseModel):
@@ -32,7 +35,7 @@ class Rules(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    labels: int = Field(default=10, ge=1)
+    labels: Annotated[int, BeforeValidator(_per_class), Field(ge=1)] = 10
     penalty: float = Field(default=1e-3, gt=0)
     neighbours: int = Field(default=20, ge=1)
 
@@ -110,32 +113,59 @@ def _metrics(rules: Rules) -> dict[str, Metric]:
     }
 
 
+def _classes(pixels: Tensor, digits: Tensor) -> Tensor:
+    return digits
+
+
+MASKED = Tiny(
+    "probe",
+    _classes,
+    loss={"name": "masked", "patch": 4, "hide": 0.5},
+    pairs=(
+        ("image", "mae8d1:vit_w8d2h2p2", "mae8d1:vit_w16d3h4p2"),
+        ("image", "spark8:convnet_w4_s3", "spark8:convnet_w8_s3"),
+        ("image", "spark8:convnet_w4_s3", "mae8d1:vit_w16d3h4p2"),
+    ),
+)
+"""The smallest task of hidden patches."""
+
+
 class Representation(Kind):
     """Targets are classes and are read by the probe alone; training sees the rows' own numbers instead.
 
-    The loss is SimCLR's (Chen et al., ICML 2020) on two views of each row, each augmented by itself; nets give a
-    projection as ``logits``, and what is probed is ``emb``. A probe is fitted on all training rows, not augmented.
+    The loss is SimCLR's on two views of each row, of nets that give a projection as ``logits``; or that of hidden
+    patches (``train.loss``), of nets that give ``patches``. What is probed is ``emb``. A probe is fitted on all
+    training rows, not augmented.
     """
 
     name = "representation"
     about = "embeddings that a probe tells classes by"
     metrics: ClassVar = _metrics(Rules())
-    tiny = Tiny("probe", lambda pixels, digits: digits, wraps="project8:")
+    tiny = Tiny("probe", _classes, wraps="project8:")
     lacks = frozenset({"classifier", "tail"})
-    one_process = ONE_PROCESS
+    one_way = False
 
-    def __init__(self, rules: Rules | None = None) -> None:
+    def __init__(self, rules: Rules | None = None, pretext: SimCLR | Masked | None = None) -> None:
         self.rules = rules or Rules()
+        self.pretext = pretext or SimCLR()
+        self.one_process, self.eager = self.pretext.one_process, self.pretext.eager
 
     def ruled(self, rules: Mapping[str, Any]) -> Kind:
         try:
-            return Representation(Rules.model_validate(rules)) if rules else self
+            return Representation(Rules.model_validate(rules), self.pretext) if rules else self
         except ValidationError as error:
             raise ValueError(f"score.rules: {describe(error, Rules)}") from error
 
+    def trained(self, settings: Mapping[str, Any]) -> Kind:
+        return Representation(self.rules, given(settings)) if settings else self
+
+    @property
+    def tinies(self) -> Sequence[Tiny]:
+        return (self.tiny, MASKED)
+
     @property
     def views(self) -> Views | None:
-        return two_views()
+        return self.pretext.views
 
     def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
         return "a number to predict" if label_range is not None else None
@@ -149,10 +179,7 @@ class Representation(Kind):
         return numbers(y)
 
     def loss(self, out: Out, batch: Batch) -> Tensor:
-        """Mean over all pairs of views; a batch of one view is compared with itself."""
-        import torch
-
-        return torch.stack([contrast(a, b, TEMPERATURE) for a, b in pairs(out.logits, batch)]).mean()
+        return self.pretext.loss(out, batch)
 
     def answer(self, out: Out, batch: Batch, scaling: Scaling) -> Any:
         """(N, D) embeddings."""

@@ -61,8 +61,8 @@ class WrittenKind(Kind):
         "maps", "preact", "stem", "code", "attention", "classifier", "norm", "tail", "present", "teacher_input",
         "values",
     })  # fmt: skip
-    one_process: ClassVar[str | None] = "its batches hold another number of predictions in every process"
-    eager: ClassVar[str | None] = LENGTHS
+    one_process = "its batches hold another number of predictions in every process"
+    eager = LENGTHS
     viewless: ClassVar[str | None] = "a sentence has one"
     smoothing: float = 0.0
 

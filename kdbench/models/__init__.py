@@ -26,6 +26,7 @@ from kdbench.models.work import (
     sentences,
     timm,
     torchvision,
+    transformer,
     unknown,
 )  # fmt: skip
 from kdbench.specs import nets
@@ -158,6 +159,10 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     "convnet1d_w<width>": (r"convnet1d_w(?P<width>[1-9][0-9]*)", Recipe("convnet1d", SERIES, work=convolutions(1))),
     "cbam_w<width>": (r"cbam_w(?P<width>[1-9][0-9]*)", Recipe("cbam", work=convolutions(2))),
     "mlp_w<width>": (r"mlp_w(?P<width>[1-9][0-9]*)", Recipe("mlp", VECTOR, work=dense)),
+    "vit_w<width>d<depth>h<heads>p<patch>": (
+        r"vit_w(?P<width>[1-9][0-9]*)d(?P<depth>[1-9][0-9]*)h(?P<heads>[1-9][0-9]*)p(?P<patch>[1-9][0-9]*)",
+        Recipe("vit", work=transformer),
+    ),
     "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net", work=timm)),
     "torchvision:<name>": (r"torchvision:(?P<name>.+)", Recipe("torchvision_net", work=torchvision)),
     "hf:<id>": (r"hf:(?P<id>.+)", Recipe("hf_net", work=unknown)),
@@ -183,6 +188,11 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     ),
     "pspnet_c<channels>:<net>": (r"pspnet_(?:c(?P<channels>[1-9][0-9]*):)?(?P<net>.+)", _semantic("pspnet", bins)),
     "project<width>:<net>": (r"project(?P<width>[0-9]+):(?P<net>.+)", Recipe("projecting", work=_within)),
+    "spark<width>:<net>": (r"spark(?P<width>[1-9][0-9]*):(?P<net>.+)", Recipe("sparked", work=_within)),
+    "mae<width>d<layers>:<net>": (
+        r"mae(?P<width>[1-9][0-9]*)d(?P<layers>[1-9][0-9]*):(?P<net>.+)",
+        Recipe("mae", work=_within),
+    ),
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe.
 

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TypeVar
+
+from torch import Tensor, nn
 
 from kdbench.base.errors import UserError
-from kdbench.contract import Network
+from kdbench.contract import Network, NotApplicable
+
+N = TypeVar("N", bound=Network)
+
+
+def headless(net: N) -> N:
+    """The net without its classifier, in whose place an identity stands; a net that has none is as it was."""
+    try:
+        last = net.classifier
+    except NotApplicable:
+        return net
+    for path, module in list(net.named_modules()):
+        if module is last:
+            owner, _, name = path.rpartition(".")
+            setattr(net.get_submodule(owner), name, nn.Identity())
+    return net
 
 
 class Around(Network):

@@ -81,6 +81,12 @@ def sentences(shape: Shape, settings: Mapping[str, Any]) -> float:
     return 24 * settings["width"] ** 2 * settings.get("layers", 1) * shape[0] / 1e6
 
 
+def transformer(shape: Shape, settings: Mapping[str, Any]) -> float:
+    """Work of a vision transformer's blocks: their linear layers, and the products of attention."""
+    width, tokens = settings["width"], 1 + prod(shape[1:]) / settings["patch"] ** 2
+    return settings["depth"] * (12 * tokens * width**2 + 2 * tokens**2 * width) / 1e6
+
+
 def heads(shape: Shape, settings: Mapping[str, Any]) -> float:
     """Work of a one-stage detector's pyramid and head, their last layers apart."""
     channels, depth = settings.get("channels", 256), settings.get("depth", 4)

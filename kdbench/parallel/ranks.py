@@ -94,6 +94,7 @@ class Ranks:
             cut(batch.index),
             batch.views,
             {name: cut(mask) for name, mask in batch.present.items()},
+            visible=None if batch.visible is None else cut(batch.visible),
         )
 
     @property

@@ -173,15 +173,18 @@ class Train(_Grown):
     ``clip``: gradients of a larger norm, over all parameters of an update, are scaled to it; unset, none are.
     ``label_smoothing``: share of each target that the task's own loss spreads evenly over all classes, of kinds that
     have it; unset, none.
+
+    ``loss``: the task's own loss, of kinds that have several; unset, as the kind says.
     """
 
-    LATER = ("clip", "label_smoothing")
+    LATER = ("clip", "label_smoothing", "loss")
     epochs: int = Field(ge=1, le=100_000)
     batch: int = Field(ge=1, le=65_536)
     optimizer: Optimizer
     schedule: Schedule = Schedule(name="constant")
     clip: float | None = Field(default=None, gt=0)
     label_smoothing: float | None = Field(default=None, gt=0, lt=1)
+    loss: Annotated[dict[str, Any], AfterValidator(tame)] | None = None
 
 
 class TrainChange(_Grown):
@@ -385,8 +388,8 @@ class TaskSpec(_Model):
 
     @property
     def of_kind(self) -> kinds.Kind:
-        """The kind, under the task's own rules."""
-        found = kinds.kind(self.kind).ruled(self.score.rules or {})
+        """The kind, under the task's own rules and with its own loss."""
+        found = kinds.kind(self.kind).ruled(self.score.rules or {}).trained(self.train.loss or {})
         return found if self.train.label_smoothing is None else found.smoothed(self.train.label_smoothing)
 
     @property

@@ -49,8 +49,9 @@ def one_view(name: str) -> Views:
     Args:
         name: the input.
     """
-    return Views(1, _once, where="raw", input=name)
+    return Views(1, once, where="raw", input=name)
 
 
-def _once(pixels: Tensor, rng: torch.Generator) -> Tensor:
+def once(pixels: Tensor, rng: torch.Generator) -> Tensor:
+    """Pixels as one view of themselves."""
     return pixels[None]

@@ -15,10 +15,11 @@ from kdbench.contract import Batch, Out, Rows
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Keeper, Task
 from kdbench.kinds.base import Evidence
-from kdbench.kinds.representation import TEMPERATURE
+from kdbench.kinds.pretexts import SimCLR
 from kdbench.specs import registry
 from kdbench.specs.task import TaskSpec
 
+TEMPERATURE = SimCLR().temperature
 KIND = kinds.kind("representation")
 SETTING = Setting("representation", ("image",), False, "image", "convnet_w4", "convnet_w8")
 
@@ -77,6 +78,7 @@ def test_rules_of_a_task_decide_the_probe() -> None:
     evidence = Evidence(torch.tensor([[0.9]]), torch.tensor([0]), database=(x, y))
     few = KIND.ruled({"labels": 1}).score(["probe_few"], evidence)["probe_few"]
     assert few == 100.0  # 0.9 is nearer to 0 than to 9
+    assert KIND.ruled({"labels": {"per_class": 3}}).rules.labels == 3
     with pytest.raises(ValueError, match=r"score\.rules: unknown key 'label' \(did you mean 'labels'"):
         KIND.ruled({"label": 1})
     body = registry.task("digits/probe").model_dump(mode="json")

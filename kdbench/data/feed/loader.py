@@ -68,6 +68,8 @@ class Loader:
         self.batch = min(batch, len(rows.y))
         self.seed, self.stage = seed, stage
         self.device = device_of(rows.y)
+        if views is not None and views.hide is not None:
+            views.hide.grid(data.shape(views.input))  # refused before a step is made
         viewed = [name for name in (*rows.x, *data.derived) if views is not None and data.alike(views.input, name)]
         self._viewed = frozenset(viewed)
         self._moves: Moves | None = moves(augment) if isinstance(rows.y, Placed) else None
@@ -156,9 +158,17 @@ class Loader:
             present[name] = mask[index]
         if isinstance(y, Sentences):
             return y.batch(x)
+        visible = self._visible(len(index), rng)
         present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
         x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}
-        return Batch(x, y.repeat(n_views), index.repeat(n_views), self.n_views, present)
+        return Batch(x, y.repeat(n_views), index.repeat(n_views), self.n_views, present, visible=visible)
+
+    def _visible(self, rows: int, rng: torch.Generator) -> Tensor | None:
+        """Which patches of a batch are seen; of several views each has its own."""
+        if self.views is None or self.views.hide is None:
+            return None
+        seen = self.views.hide.draw(self.n_views * rows, self.data.shape(self.views.input), rng)
+        return seen.to(self.device)
 
     def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
         """Raw rows after views of raw pixels and augmentation; inputs of different pictures get draws of their own."""
