@@ -248,7 +248,7 @@ class Task:
         """What is there and what a network finds on each picture of some batches; [] where nothing is drawn on them."""
         if type(self._kind).marked is Kind.marked:
             return []
-        return self._kind.marked(self.answers(net, batches), batches.y)
+        return self._kind.marked(self.answers(net, batches, [self.spec.score.primary]), batches.y)
 
     def probe(self, net: nn.Module) -> Out:
         batch = self.wrap(self.rows(torch.arange(min(2, self.n_rows), device=self.device)))
