@@ -93,6 +93,7 @@ class StubTask:
     """A task of row numbers, in one process; nothing is kept.
 
     Attributes:
+        smoothing: as of ``train.label_smoothing``.
         first: number of the first training row; the rows of the batch come before it.
         pixels: (n, ...) raw rows instead of row numbers, for a method that looks at some.
     """
@@ -109,12 +110,14 @@ class StubTask:
     batch: int = 8
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "sgd", "lr": 0.05, "weight_decay": 5e-4})
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    smoothing: float = 0.0
     first: int = 0
     pixels: Tensor | None = None
     present: Mapping[str, Tensor] = field(default_factory=dict)
 
     def loss(self, out: Out, batch: Batch) -> Tensor:
-        return kinds.kind(self.kind).loss(out, batch)
+        kind = kinds.kind(self.kind)
+        return (kind.smoothed(self.smoothing) if self.smoothing else kind).loss(out, batch)
 
     def probe(self, net: nn.Module) -> Out:
         two = torch.arange(min(2, self.n_train))

@@ -99,6 +99,7 @@ class Stage:
         epochs, steps: its length; exactly one of the two.
         batch: rows of a batch, the task's when None.
         extra: raw rows trained on beside the task's own, e.g. generated ones.
+        targets: what its rows are trained on in the place of their own targets, a row each.
         views: several views of each row; or
         partners: draws a second row for each row of a batch, which is the batch's second view, augmented by itself.
         ledger: line of the cost ledger it belongs to (``distill``, ``generator_train``, ``generate``, ``bank_init``,
@@ -114,6 +115,7 @@ class Stage:
     steps: int | None = None
     batch: int | None = None
     extra: Rows | None = None
+    targets: Any = None
     views: Views | None = None
     partners: Partners | None = None
     ledger: str = "distill"

@@ -354,6 +354,7 @@ class Task:
     def loader(self, stage: Stage, drop_below: int) -> Loader:
         """The batches of a stage."""
         rows = self._rows if stage.extra is None else _join(self._rows, stage.extra)
+        rows = rows if stage.targets is None else rows._replace(y=stage.targets)
         return Loader(
             self.data, rows, self.spec.data.augment, stage.batch or self.batch, self.seed, stage.name,
             stage.views or self._views, drop_below, stage.partners,
