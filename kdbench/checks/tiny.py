@@ -142,7 +142,8 @@ def scenes(needs: Needs) -> list[str]:
     views = needs.views > 1
     own = {name: kinds.kind(name) for name in kinds.names() if kinds.serves(needs.kinds, name)}
     served = [name for name, kind in own.items() if not read & kind.lacks and not (views and kind.viewless)]
-    return [*(served if needs.inputs != "other" else []), *([TWO_INPUTS] if needs.inputs != "same" else [])]
+    cross = needs.inputs != "same" and any(kind.tiny.sentences is None for kind in own.values())
+    return [*(served if needs.inputs != "other" else []), *([TWO_INPUTS] if cross else [])]
 
 
 def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny:
@@ -158,7 +159,8 @@ def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny
     roles = tuple(dict.fromkeys(role for some in named for role in some)) or (DEFAULT_ROLE,)
     reason = NotApplicable("no pair of nets is there to try")
     cross = scene == TWO_INPUTS
-    kind = next(name for name in kinds.names() if kinds.serves(needs.kinds, name)) if cross else scene
+    seen = [name for name in kinds.names() if kinds.serves(needs.kinds, name) and not kinds.kind(name).tiny.sentences]
+    kind = seen[0] if cross else scene
     versions = enumerate(kinds.kind(kind).tinies[: 1 if cross else None])
     every = [(number, pair) for number, made in versions for pair in (CROSS_PAIRS if cross else _pairs(made))]
     for version, (own_input, student, teacher, pruned) in every:
