@@ -49,6 +49,10 @@ class _Fields(NamedTuple):
     taps: Mapping[int, tuple[tuple[Tensor, Tensor], ...]] = {}
     losses: Mapping[str, Tensor] = {}
     decode: Decode | None = None
+    proposals: tuple[Tensor, ...] = ()
+    roi: Tensor = None  # type: ignore[assignment]  # reading what is absent raises
+    roi_box: Tensor = None  # type: ignore[assignment]
+    roi_labels: Tensor = None  # type: ignore[assignment]
 
 
 class Dense(_Fields):
@@ -73,6 +77,11 @@ class Dense(_Fields):
         losses: the detector's own terms by name, 0-d, computed when they are first read; of batches with objects, and
             not of a teacher.
         decode: ``decode(box, anchors)``: (..., 4) raw regression and anchors, broadcast against it, to boxes.
+        proposals: of a detector of two stages, one tensor a picture, (P_n, 4) boxes that its second stage looks at: in
+            training those sampled for the loss, constants. R is their number in all pictures.
+        roi: (R, K + 1) class logits of the proposals, picture after picture; the last is that of background.
+        roi_box: (R, K, 4) raw regression of each class, which ``decode`` makes boxes of with the proposals.
+        roi_labels: (R,) int64 classes of the proposals, K for background. Where asked for.
     """
 
     __slots__ = ()
@@ -88,6 +97,12 @@ class Dense(_Fields):
         return field in self.words
 
     @property
+    def answered(self) -> tuple[Tensor, ...]:
+        """What detections are made from."""
+        many = [level for name in ("cls", "box") if self.has(name) for level in getattr(self, name)]
+        return (*many, *(getattr(self, name) for name in ("roi", "roi_box") if self.has(name)))
+
+    @property
     def words(self) -> frozenset[str]:
         """What it gives, in the words of ``Needs``."""
         values: dict[str, Any] = dict(zip(self._fields, tuple(self), strict=True))
@@ -98,8 +113,10 @@ class Dense(_Fields):
     def float(self) -> Dense:
         """The same as float32."""
         values: dict[str, Any] = dict(zip(self._fields, tuple(self), strict=True))
-        for name in ("fpn", "cls", "box", "quality", "anchors"):
+        for name in ("fpn", "cls", "box", "quality", "anchors", "proposals"):
             values[name] = tuple(t.float() for t in values[name])
+        for name in ("roi", "roi_box"):
+            values[name] = None if values[name] is None else values[name].float()
         values["taps"] = {
             block: tuple((one.float(), other.float()) for one, other in levels)
             for block, levels in values["taps"].items()
@@ -111,4 +128,6 @@ def _given(value: Any) -> bool:
     return isinstance(value, Later) or (value is not None and value != () and value != {})
 
 
-_OPTIONAL = frozenset({"cls", "box", "quality", "anchors", "assigned", "losses"})
+_OPTIONAL = frozenset(
+    {"cls", "box", "quality", "anchors", "assigned", "losses", "proposals", "roi", "roi_box", "roi_labels"}
+)

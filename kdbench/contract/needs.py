@@ -29,9 +29,9 @@ class Needs:
         teachers: roles it reads, ``()`` for none, ``(ANY_TEACHER,)`` for the task's first, ``(ALL_TEACHERS,)`` for all.
         students: networks of the student's architecture it trains; the first is deployed unless ``deployed`` differs.
         student, teacher: what it reads of networks: fields of :class:`Out`, or ``classifier``, ``norm``, ``tail``,
-            ``generate``; of detectors fields of :class:`Dense`, ``taps:<block>``, and ``head``, which is entered by
-            ``head_from``. Of a student the task's own loss is no need. A teacher computes what is named here and no
-            more.
+            ``generate``; of detectors fields of :class:`Dense`, ``taps:<block>``, ``head``, which is entered by
+            ``head_from``, and ``roi_head``. Of a student the task's own loss is no need. A teacher computes what is
+            named here and no more.
         batch: what it reads of a batch beyond the student's input and ``y``: ``index``, ``present``; ``boxes`` of
             :class:`Objects`; ``teacher_input``, the picture that the teacher reads, which one of stored features lacks;
             ``values``, inputs of numbers that it moves or mixes.

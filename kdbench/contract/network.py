@@ -102,6 +102,15 @@ class Network(nn.Module):
         """
         raise NotApplicable(f"{type(self).__name__} offers no head to enter at a block")
 
+    def roi_head(self, fpn: Sequence[Tensor], proposals: Sequence[Tensor]) -> Tensor:
+        """Class logits (R, K + 1) of a detector's second stage, as ``Dense.roi``, on proposals of another network.
+
+        Args:
+            fpn: its own pyramid.
+            proposals: of each picture (P_n, 4) boxes in pixels of the input; R is their number.
+        """
+        raise NotApplicable(f"{type(self).__name__} has no second stage that looks at proposals")
+
     def init_from(self, other: Network, parts: Collection[str]) -> None:
         """Starts from the weights of another network's ``parts``, such as ``neck`` and ``head``.
 

@@ -108,7 +108,7 @@ class Out(_Fields):
         """What answers are made from: class scores, what a detector's head says at its cells, or else the embedding."""
         dense = self[6]
         if dense is not None:
-            return (*dense.cls, *dense.box)
+            return dense.answered
         return (self.logits if self.has("logits") else self.emb,)
 
     def float(self) -> Out:

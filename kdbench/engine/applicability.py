@@ -29,13 +29,15 @@ OF_TARGETS = frozenset({"boxes"})
 
 
 def offers_of(net: Network, out: Out) -> set[str]:
-    """What a network offers: what its output gives, and its classifier, norms, tails, and a head to enter."""
+    """What a network offers: what its output gives, and its classifier, norms, tails, and heads to enter."""
     found = set(out.words)
+    pyramid, proposals = (out.dense.fpn, out.dense.proposals) if "proposals" in found else ((), ())
     for name, probe in (
         ("classifier", lambda: net.classifier),
         ("norm", lambda: net.norm(0)),
         ("tail", lambda: net.tail(0)),
         ("head", lambda: net.head_from(0)),
+        ("roi_head", lambda: net.roi_head(pyramid, proposals)),
     ):
         try:
             probe()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -128,8 +128,9 @@ def as_it_came(boxes: Tensor, of: Objects, image: Tensor | None = None) -> Tenso
 def detected(dense: Dense, sizes: Tensor, rules: Rules) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Boxes, scores and classes of each picture's detections, in pixels of the network's input.
 
-    Of each level the candidates of the highest scores are decoded and cut to the picture; of all levels together,
-    class by class, the lower of two boxes that overlap is left out. Equal scores are ordered by level, cell and class.
+    Of each level, or of all proposals, the candidates of the highest scores are decoded and cut to the picture; of all
+    together, class by class, the lower of two boxes that overlap is left out. Equal scores are ordered by level, cell
+    and class.
 
     Args:
         sizes: (N, 2) height and width of the pictures.
@@ -138,25 +139,19 @@ def detected(dense: Dense, sizes: Tensor, rules: Rules) -> tuple[list[Tensor], l
     from torchvision.ops import batched_nms
 
     assert dense.decode is not None
-    levels = []
-    for number, logits in enumerate(dense.cls):
-        chances = logits.sigmoid()
-        if dense.has("quality"):
-            chances = (chances * dense.quality[number].sigmoid()[..., None]).sqrt()
-        levels.append(chances)
     found: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-    for picture in range(len(sizes)):
+    for picture, levels in zip(range(len(sizes)), _candidates(dense), strict=True):
         parts = []
         height, width = sizes[picture].unbind()
-        for chances, box, anchors in zip(levels, dense.box, dense.anchors, strict=True):
-            scores = chances[picture].flatten()
+        for chances, box, anchors in levels:
+            scores = chances.flatten()
             place = torch.nonzero(scores > rules.threshold).squeeze(1)
             best, order = scores[place].sort(descending=True, stable=True)
             best, place = best[: rules.candidates], place[order[: rules.candidates]]
-            cell = place // chances.shape[-1]
-            boxes = dense.decode(box[picture][cell], anchors[cell])
+            cell, label = place // chances.shape[-1], place % chances.shape[-1]
+            boxes = dense.decode(box[cell] if box.ndim == 2 else box[cell, label], anchors[cell])
             x, y = boxes[:, 0::2].clamp(min=0).minimum(width), boxes[:, 1::2].clamp(min=0).minimum(height)
-            parts.append((torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1), best, place % chances.shape[-1]))
+            parts.append((torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1), best, label))
         boxes, scores, labels = (torch.cat(one) for one in zip(*parts, strict=True))
         kept = batched_nms(boxes, scores, labels, rules.nms)[: rules.detections]
         for one, values in zip(found, (boxes, scores, labels), strict=True):
@@ -176,6 +171,33 @@ def _marks(boxes: Tensor, labels: Tensor, scores: Tensor | None, counts: Tensor,
             marks.append(Mark(label, ((left, top), (right, top), (right, bottom), (left, bottom)), score))
         made.append(marks)
     return made
+
+
+def _candidates(dense: Dense) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
+    """Of each picture, of each level: (Q, K) scores, raw regression (Q, 4) or of each class (Q, K, 4), and anchors.
+
+    The proposals of a detector of two stages are one level.
+    """
+    if dense.has("roi"):
+        parts = [len(one) for one in dense.proposals]
+        scores = dense.roi.softmax(1)[:, :-1]
+        for chances, box, proposals in zip(
+            scores.split(parts), dense.roi_box.split(parts), dense.proposals, strict=True
+        ):
+            yield [(chances, box, proposals)]
+        return
+    levels = [logits.sigmoid() for logits in dense.cls]
+    if dense.has("quality"):
+        fits = [quality.sigmoid()[..., None] for quality in dense.quality]
+        levels = [(chances * fit).sqrt() for chances, fit in zip(levels, fits, strict=True)]
+    for picture in range(len(levels[0])):
+        one = zip(levels, dense.box, dense.anchors, strict=True)
+        yield [(chances[picture], box[picture], anchors) for chances, box, anchors in one]
+
+
+def classes_of(dense: Dense) -> int:
+    """How many classes a detector tells apart."""
+    return dense.roi.shape[1] - 1 if dense.has("roi") else dense.cls[0].shape[-1]
 
 
 def _value(p: Evidence, name: str) -> Tensor:
@@ -227,6 +249,10 @@ class Detection(Kind):
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
 
+    @property
+    def tinies(self) -> Sequence[Tiny]:
+        return (self.tiny, replace(self.tiny, wraps="faster_rcnn_c8s2-4a4p20r16f16:"))
+
     def ruled(self, rules: Mapping[str, Any]) -> Kind:
         return Detection(Rules.of(rules)) if rules else self
 
@@ -257,7 +283,7 @@ class Detection(Kind):
         boxes, scores, labels = detected(out.dense, batch.y.sizes, self.rules)
         counts = torch.tensor([len(one) for one in boxes], device=batch.y.counts.device)
         image = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-        classes = out.dense.cls[0].shape[-1]
+        classes = classes_of(out.dense)
         came = as_it_came(torch.cat(boxes), batch.y, image)
         return Detections(came, torch.cat(scores), torch.cat(labels), counts, classes, self.rules)
 

@@ -24,6 +24,7 @@ from kdbench.models.work import (
     levels,
     on,
     sentences,
+    stages,
     timm,
     torchvision,
     transformer,
@@ -138,6 +139,15 @@ PYRAMID = (
 branches, ``a`` side of the smallest anchors in strides; what is left out is as in the papers."""
 
 
+TWO_STAGES = (
+    r"(?=[csaprf][0-9])(?:c(?P<channels>[1-9][0-9]*))?(?:s(?P<finest>[1-9][0-9]*)-(?P<coarsest>[1-9][0-9]*))?"
+    r"(?:a(?P<scale>[1-9][0-9]*))?(?:p(?P<proposals>[1-9][0-9]*))?(?:r(?P<rows>[1-9][0-9]*))?"
+    r"(?:f(?P<width>[1-9][0-9]*))?"
+)
+"""The same of a detector of two stages: ``a`` side of the anchors in strides, ``p`` proposals of a picture, ``r`` those
+drawn for the loss, ``f`` width of the second stage's layers."""
+
+
 def _one_stage(name: str) -> Recipe:
     return Recipe("detector", settings={"detector": name}, work=around(heads))
 
@@ -175,6 +185,10 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
         f"{name}_<pyramid>:<net>": (rf"{name}_(?:{PYRAMID}:)?(?P<net>.+)", _one_stage(name))
         for name in ("fcos", "retinanet")
     },
+    "faster_rcnn_<pyramid>:<net>": (
+        rf"faster_rcnn_(?:{TWO_STAGES}:)?(?P<net>.+)",
+        Recipe("two_stage", work=around(stages)),
+    ),
     **{
         f"{name}_w<width>": (
             rf"{name}_w(?P<width>[1-9][0-9]*)(?:_l(?P<layers>[1-9][0-9]?))?(?:_d(?P<dropout>[0-9]{{1,2}}))?",

@@ -106,18 +106,20 @@ class TimmBody(nn.Module):
 
 
 class Neck(nn.Module):
-    """A feature pyramid (torchvision's), and coarser levels behind its last one by 3x3 convolutions of stride 2.
+    """A feature pyramid (torchvision's), and coarser levels behind its last one.
 
     Args:
         inputs: channels of the backbone's maps that it reads.
         channels: of every level.
         more: coarser levels.
+        picked: they are every second cell of the level before, as of Faster R-CNN, and no 3x3 convolutions of stride 2.
     """
 
-    def __init__(self, inputs: list[int], channels: int, more: int) -> None:
+    def __init__(self, inputs: list[int], channels: int, more: int, picked: bool = False) -> None:
         super().__init__()
         self.fpn = FeaturePyramidNetwork(inputs, channels)
-        coarser = [nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(more)]
+        self._picks = more if picked else 0
+        coarser = [nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(0 if picked else more)]
         self.coarser = nn.ModuleList(coarser)
         for conv in coarser:
             nn.init.kaiming_uniform_(conv.weight, a=1)  # as torchvision starts its P6 and P7
@@ -128,6 +130,8 @@ class Neck(nn.Module):
         levels = list(self.fpn(OrderedDict((str(i), x) for i, x in enumerate(maps))).values())
         for number, conv in enumerate(self.coarser):
             levels.append(conv(levels[-1].relu() if number else levels[-1]))
+        for _ in range(self._picks):
+            levels.append(levels[-1][..., ::2, ::2])
         return tuple(levels)
 
 
@@ -145,8 +149,13 @@ class Pyramid(NamedTuple):
     strides: tuple[int, ...]
 
 
-def pyramid(net: str, input_shape: tuple[int, ...], channels: int, finest: int, coarsest: int) -> Pyramid:
+def pyramid(
+    net: str, input_shape: tuple[int, ...], channels: int, finest: int, coarsest: int, picked: bool = False
+) -> Pyramid:
     """The pyramid of a net: levels of strides ``finest``, twice that, and so on to ``coarsest``.
+
+    Args:
+        picked: as of :class:`Neck`.
 
     Raises:
         UserError: the net has no stages, or none at a stride that the pyramid begins with or passes.
@@ -166,7 +175,7 @@ def pyramid(net: str, input_shape: tuple[int, ...], channels: int, finest: int, 
             "can be built on them; change the strides in the net's name"
         )
     body.cut(reads[-1] + 1)
-    neck = Neck([widths[stage] for stage in reads], channels, len(wanted) - len(reads))
+    neck = Neck([widths[stage] for stage in reads], channels, len(wanted) - len(reads), picked)
     return Pyramid(body, neck, tuple(reads), tuple(wanted))
 
 

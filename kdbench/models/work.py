@@ -105,3 +105,13 @@ def levels(shape: Shape, settings: Mapping[str, Any]) -> float:
 def bins(shape: Shape, settings: Mapping[str, Any]) -> float:
     """Work of PSPNet's 3x3 convolution of 4096 channels at stride 8, as of a residual net's; the pools are small."""
     return 9 * 4096 * settings.get("channels", 512) * prod(shape[1:]) / 64 / 1e6
+
+
+def stages(shape: Shape, settings: Mapping[str, Any]) -> float:
+    """Work of a two-stage detector's pyramid, its convolution for proposals, and the layers that look at them."""
+    channels, width = settings.get("channels", 256), settings.get("width", 1024)
+    stride, found = settings.get("finest", 4), 0.0
+    while stride <= settings.get("coarsest", 64):
+        found += 18 * channels**2 * prod(shape[1:]) / stride**2
+        stride *= 2
+    return (found + settings.get("proposals", 1000) * width * (49 * channels + width)) / 1e6

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kdbench.contract import At, Batch, Method, Needs, NotApplicable, Out
+from kdbench.contract import At, Batch, Method, Needs, Network, NotApplicable, Out
 
 Pairs = list[tuple[Tensor, Tensor]]
 """Student and teacher maps, fine to coarse; the teacher's are constants."""
@@ -42,6 +42,11 @@ def level_pairs(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Pairs:
         own, theirs = (", ".join("x".join(map(str, m.shape[2:])) for m in maps) for maps in (student, teacher))
         raise NotApplicable(f"maps are paired by size; the student's are {own}, the teacher's {theirs}")
     return pairs
+
+
+def proposed(out: Out, target: Out, teacher: Network) -> tuple[Tensor, Tensor]:
+    """(R, K + 1) logits of both networks' second stages on the proposals of the student's loss."""
+    return out.dense.roi, teacher.roi_head(target.dense.fpn, out.dense.proposals)
 
 
 def same_channels(pairs: Pairs) -> None:

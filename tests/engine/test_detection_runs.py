@@ -26,6 +26,12 @@ from kdbench.engine.trainer import Trainer
 from kdbench.specs.config import RunConfig, run_config
 
 CPU = torch.device("cpu")
+TWO_STAGES = "faster_rcnn_c8s4-16a4p20r16f16"
+NETS = {
+    "fcos": [],
+    "faster_rcnn": [f"pair.student.net={TWO_STAGES}:cell_w4d1", f"pair.teachers.image.net={TWO_STAGES}:cell_w8d1"],
+}
+"""Of a pair, how the task's own is changed."""
 OFF = ["method.attention_weight=0", "method.ce_weight=1"]
 
 
@@ -51,10 +57,16 @@ def trained(of: RunConfig, rows: Dataset, folder: Path) -> dict[str, torch.Tenso
     return state_copy(made.method.student)
 
 
-def test_a_method_of_weight_0_is_plain_bit_for_bit(rows, tmp_path):
-    plain = trained(config("plain"), rows, tmp_path / "plain")
-    assert first_difference(plain, trained(config("at", OFF), rows, tmp_path / "off")) is None
-    assert first_difference(plain, trained(config("at"), rows, tmp_path / "on")) is not None
+@pytest.mark.parametrize("pair", NETS)
+def test_a_method_of_weight_0_is_plain_bit_for_bit(rows, tmp_path, pair):
+    """Those that read proposals of two stages too."""
+    nets = NETS[pair]
+    plain = trained(config("plain", nets), rows, tmp_path / "plain")
+    assert first_difference(plain, trained(config("at", [*OFF, *nets]), rows, tmp_path / "off")) is None
+    assert first_difference(plain, trained(config("at", nets), rows, tmp_path / "on")) is not None
+    if pair == "faster_rcnn":
+        off = [f"method.{part}_weight=0" for part in ("neck", "neck_back", "head", "head_back")]
+        assert first_difference(plain, trained(config("defeat", [*off, *nets]), rows, tmp_path / "defeat")) is None
 
 
 def test_a_method_of_backbone_stages_runs_neither_head_nor_its_blocks_in_the_teacher(rows, tmp_path):
@@ -71,16 +83,18 @@ def test_a_method_of_backbone_stages_runs_neither_head_nor_its_blocks_in_the_tea
     assert made.method.teacher.sparing
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(rows, tmp_path):
-    whole = trained(config("plain"), rows, tmp_path / "whole")
-    made = prepared(config("plain"), rows, tmp_path / "part")
+@pytest.mark.parametrize("pair", NETS)
+def test_a_stopped_run_goes_on_to_the_same_bits(rows, tmp_path, pair):
+    nets = NETS[pair]
+    whole = trained(config("plain", nets), rows, tmp_path / "whole")
+    made = prepared(config("plain", nets), rows, tmp_path / "part")
     stage = next(iter(made.method.stages()))
     made.method.train()
     run = StageRun(made.method, stage, made.task)
     for _ in range(2):
         run.step()
     state = run.state()
-    again = prepared(config("plain"), rows, tmp_path / "again")
+    again = prepared(config("plain", nets), rows, tmp_path / "again")
     stage = next(iter(again.method.stages()))
     again.method.train()
     other = StageRun(again.method, stage, again.task)

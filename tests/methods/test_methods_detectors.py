@@ -19,7 +19,7 @@ from kdbench.engine.trainer import Trainer
 from kdbench.specs import config, registry
 
 KIND = "detection"
-PYRAMIDS = ("fitnet", "reviewkd", "pkd", "cwd", "fgd", "mgd")
+PYRAMIDS = ("fitnet", "reviewkd", "pkd", "cwd", "fgd", "mgd", "defeat-neck")
 HEADS = ("kd_dense", "crosskd", "crosskd-fcos", "crosskd+pkd")
 WEIGHTS = {
     "fitnet": ["hint_weight"],
@@ -30,7 +30,10 @@ WEIGHTS = {
     "mgd": ["generation_weight"],
     "kd_dense": ["class_weight", "box_weight"],
     "crosskd": ["class_weight", "box_weight"],
+    "defeat": ["neck_weight", "neck_back_weight", "head_weight", "head_back_weight"],
+    "defeat-neck": ["neck_weight", "neck_back_weight"],
 }
+TWO_STAGES = ("defeat", "dkd-roi")
 
 
 def scene(name: str, **values: Any) -> Tiny:
@@ -88,9 +91,36 @@ def trained(name: str, folder: Path, **values: Any) -> dict[str, Tensor]:
     return {key: held.clone() for key, held in made.method.student.state_dict().items()}
 
 
+@pytest.mark.parametrize("name", TWO_STAGES)
+def test_a_teachers_second_stage_looks_at_the_students_proposals_alone(tmp_path: Path, name: str) -> None:
+    method = scene(name).prepare(tmp_path).method.train()
+    teacher: Any = method.teacher
+    seen: list[int] = []
+    teacher.head.roi.box_head.register_forward_hook(lambda module, given, result: seen.append(len(result)))
+    with called(teacher.head) as parts:
+        terms = method.losses(rows(method), at())
+    assert all(term.isfinite() for term in terms.values())
+    drawn = method.student.head.roi.fg_bg_sampler.rows
+    assert len(seen) == 1
+    assert seen[0] <= 8 * drawn
+    assert not any(part.startswith("rpn") for part in parts)
+
+
+def test_methods_of_two_stages_say_why_they_do_not_apply_to_one(tmp_path: Path) -> None:
+    from kdbench.engine.applicability import nets_and_data
+
+    made = scene("pkd").prepare(tmp_path)
+    for name in TWO_STAGES:
+        chosen = method_config(registry.method(name))
+        with pytest.raises(NotApplicable, match="offers no proposals, roi, roi_labels"):
+            nets_and_data(needs_of(chosen), made.task, made.method.student, made.method.teachers)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_with_weights_of_0_a_student_is_plains_bit_for_bit(tmp_path: Path, name: str) -> None:
+    if name == "defeat":
+        pytest.skip("it runs on two stages; test_detection_runs trains it")
     plain = trained("plain", tmp_path / "plain")
     own = trained(name, tmp_path / "own", **dict.fromkeys(WEIGHTS[name], 0.0))
     assert plain.keys() == own.keys()
@@ -120,7 +150,7 @@ def test_other_kinds_of_task_are_refused_with_the_reason() -> None:
     from kdbench.engine.applicability import kind_and_roles
     from kdbench.specs.config import run_config
 
-    for name in ("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "real"):
+    for name in ("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "dkd-roi", "real"):
         chosen = run_config(name, "digits")
         with pytest.raises(NotApplicable, match=r"runs on detection .*tasks, this one is a classification task"):
             kind_and_roles(needs_of(chosen.method), chosen.task)

@@ -10,8 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pyramids import (
+    CLASSES,
     LEVELS,
     SIZES,
+    STRIDES,
+    WIDTH,
     answers,
     built,
     entered,
@@ -21,6 +24,8 @@ from pyramids import (
 from torch import Tensor
 
 from kdbench.contract import Dense
+from kdbench.methods.defeat.adapter import levels_of, own_cells
+from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.fgd.adapter import object_masks
 from kdbench.methods.mgd.adapter import MGD, kept
 from kdbench.methods.pkd.adapter import pearson_loss, standardised
@@ -254,6 +259,68 @@ def check_scales() -> None:
     built("real-equal").step()
 
 
+def check_decoupled() -> None:
+    """Cell by cell and proposal by proposal; half of the epochs done, half of the weights are left."""
+    own, theirs, y = answers(1), answers(2), some_objects()
+    made = built("defeat", own, theirs, decay="linear", smallest=8.0, temperature=2.0)
+    shares = {True: 0.0, False: 0.0}
+    for number, (adapt, (h, w)) in enumerate(zip(made.method.adapt, LEVELS, strict=True)):
+        mask = torch.zeros(3, h, w, dtype=torch.bool)
+        for (x1, y1, x2, y2), n in zip(y.boxes.tolist(), y.image.tolist(), strict=True):
+            size = math.sqrt((x2 - x1 + 1) * (y2 - y1 + 1))
+            if min(max(math.floor(math.log2(size / 8 + 1e-6)), 0), len(LEVELS) - 1) != number:
+                continue
+            left, top, right, bottom = (int(v / STRIDES[number]) for v in (x1, y1, x2, y2))
+            mask[n, top : min(bottom, h), left : min(right, w)] = True
+            if right <= left or bottom <= top:
+                mask[n, min(top, h - 1), min(left, w - 1)] = True
+        gap = (adapt(own.fpn[number]) - theirs.fpn[number]).square().sum(1)
+        for inside in shares:
+            cells = int((mask == inside).sum())
+            shares[inside] += gap[mask == inside].sum().item() / max(1, 2 * WIDTH * cells) / len(LEVELS)
+    terms = made.terms(epoch=20)
+    assert terms["neck"].item() == pytest.approx(3 * shares[True] / 2, rel=1e-5)
+    assert terms["neck_back"].item() == pytest.approx(12 * shares[False] / 2, rel=1e-5)
+    p, q = ((x / 2).softmax(1) for x in (own.roi, theirs.roi))
+    each = 4 * (q * (q / p).log()).sum(1)
+    objects_in = own.roi_labels < CLASSES
+    assert terms["head"].item() == pytest.approx(each[objects_in].mean().item(), rel=1e-5)
+    assert terms["head_back"].item() == pytest.approx(each[~objects_in].mean().item(), rel=1e-5)
+    whole = built("defeat", own, theirs, smallest=8.0, temperature=2.0).terms(epoch=20)
+    assert whole["head"].item() == pytest.approx(2 * terms["head"].item(), rel=1e-5)
+
+
+def check_absent() -> None:
+    """Of a batch without objects, or with nothing but them, what is not there is 0; starts are small."""
+    own, theirs = answers(1), answers(2)
+    for label, term in ((CLASSES, "head"), (0, "head_back")):
+        only = own._replace(roi_labels=torch.full_like(own.roi_labels, label))
+        assert built("defeat", only, theirs).terms()[term].item() == 0
+    made = built("defeat", answers(1), answers(1))
+    assert all(made.terms()[term].item() == pytest.approx(0, abs=1e-9) for term in ("head", "head_back"))
+    assert all(0 < conv.weight.abs().max() <= 2e-4 and not conv.bias.any() for conv in made.method.adapt)
+
+
+def check_borders() -> None:
+    """Cells of boxes at borders, and levels of sizes at which one begins."""
+    boxes = torch.tensor([[8.0, 0.0, 24.0, 16.0], [40.0, 24.0, 64.0, 31.0], [64.0, 8.0, 64.0, 24.0]])
+    cells = own_cells(boxes, torch.tensor([0, 1, 1]), 2, (4, 8), 8)
+    assert cells[0].nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    assert cells[1].nonzero().tolist() == [[1, 7], [2, 7], [3, 5]]
+    sides = torch.tensor([1.0, 15.0, 31.0, 32.0, 63.0, 500.0])
+    squares = torch.stack([sides * 0, sides * 0, sides, sides], 1)
+    assert levels_of(squares, 3, 16.0).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def check_proposals() -> None:
+    """dkd's own equation, background a class; no ramp, no loss of two classes too few."""
+    own, theirs = answers(1), answers(2)
+    terms = built("dkd-roi", own, theirs, alpha=0.7, ce_weight=2.0).terms()
+    wanted = dkd_loss(own.roi, theirs.roi, own.roi_labels, 1.0, 0.7, 0.25)
+    assert terms["dkd"].item() == pytest.approx(wanted.item())
+    assert terms["ce"].item() == 2
+
+
 CHECKS: dict[str, list[Callable[[], None]]] = {
     "kd_dense": [check_kd_dense, check_no_positive, check_overlaps, check_counts, check_centreness],
     "crosskd": [check_fcos_form, check_no_positive],
@@ -262,6 +329,8 @@ CHECKS: dict[str, list[Callable[[], None]]] = {
     "pkd": [check_correlation],
     "cwd": [check_cross_entropy],
     "fgd": [check_masks],
+    "defeat": [check_decoupled, check_absent, check_borders],
+    "dkd": [check_proposals],
 }
 """Of each method, which planted faults are held against."""
 

@@ -40,11 +40,15 @@ WEIGHTS: dict[str, dict[str, set[str]]] = {
     "crosskd-fcos": {"class_weight": {"class"}, "box_weight": {"box"}},
     "crosskd+pkd": {"class_weight": {"class"}, "box_weight": {"box"}, "pearson_weight": {"pearson"}},
     "kd_dense": {"class_weight": {"class"}, "box_weight": {"box"}},
+    "defeat": {f"{part}_weight": {part} for part in ("neck", "neck_back", "head", "head_back")},
+    "defeat-neck": {f"{part}_weight": {part} for part in ("neck", "neck_back")},
 }
 UNWEIGHED = ("real", "real-equal")
 """Their weights are trained, see check_scales."""
-COPIES = [name for name in ON if name not in ("reviewkd", "mgd", "cwd-distiller", "real")]
-"""Without a term that a copy of the teacher leaves; fusion and generation are untrained, an entropy is not 0."""
+FIELDS = ("cls", "box", "assigned", "anchors", "proposals", "roi", "roi_labels")
+"""Of what a detector returns, those that a method may ask for."""
+COPIES = [name for name in ON if name not in ("reviewkd", "mgd", "cwd-distiller", "real", "defeat", "defeat-neck")]
+"""Without a term that a copy of the teacher leaves; what adapts it is untrained, an entropy is not 0."""
 
 
 def check_weights(name: str) -> None:
@@ -167,7 +171,8 @@ def check_needs(name: str) -> None:
     needs = type(whole.method).needs(whole.method.hp)
 
     def only(dense: Dense, words: frozenset[str], own: dict[str, object]) -> Dense:
-        held = {field: getattr(dense, field) for field in ("cls", "box", "assigned", "anchors") if field in words}
+        held = {field: getattr(dense, field) for field in FIELDS if field in words}
+        held |= {"roi": dense.roi} if "roi_head" in words else {}  # what a made-up head says
         taps = {block: levels for block, levels in dense.taps.items() if f"taps:{block}" in words}
         return Dense(dense.fpn, dense.strides, decode=dense.decode, taps=taps, **held, **own)
 
@@ -175,7 +180,7 @@ def check_needs(name: str) -> None:
     reduced = made_up(method, student, only(answers(2), needs.teacher, {}), **values).terms()
     for term, value in whole.terms().items():
         assert torch.equal(reduced[term], value), term
-    assert ("boxes" in needs.batch) == (name in ("fgd", "crosskd-fcos"))
+    assert ("boxes" in needs.batch) == (name in ("fgd", "crosskd-fcos", "defeat", "defeat-neck"))
 
 
 @pytest.mark.parametrize("name", ON)
@@ -247,7 +252,7 @@ for _name in ON:
 
 def test_every_method_of_detectors_is_here() -> None:
     own = {name for name in registry.method_packages() if registry.card(name).kinds == ["detection"]}
-    assert own | {"fitnet", "reviewkd"} == CHECKS.keys()
+    assert own | {"fitnet", "reviewkd", "dkd"} == CHECKS.keys()
     for name in own:
         assert "stages" not in vars(registry.method(name).adapter())
 

@@ -18,7 +18,7 @@ PARITY = Path(__file__).parents[1] / "parity"
 SHARED = {
     "shared.objective": ("at+kd", "ab", "fsp", "crd+kd", "vid", "nst"),
     "shared.phases": ("sskd", "tf_kd", "ban", "hsakd"),
-    "shared.pyramids": ("cwd", "fgd", "pkd"),
+    "shared.pyramids": ("cwd", "defeat", "fgd", "pkd"),
     "shared.boxes": ("crosskd", "kd_dense", "pkd"),
 }
 """Modules that several methods share, to the methods whose checks are theirs."""

@@ -44,7 +44,7 @@ def on_pyramids(
 
 
 class Crossed(Stub):
-    """A network whose head is entered by a function."""
+    """A network whose head is entered by a function, and whose second stage says what it says of any proposals."""
 
     def __init__(self, out: Out, head: Any) -> None:
         super().__init__(out)
@@ -52,6 +52,11 @@ class Crossed(Stub):
 
     def head_from(self, block: int) -> Any:
         return self.head[0]
+
+    def roi_head(self, fpn: Sequence[Tensor], proposals: Sequence[Tensor]) -> Tensor:
+        said: Tensor = self.out.dense.roi
+        assert sum(len(one) for one in proposals) == len(said)
+        return said
 
 
 def crossed_heads(
@@ -66,6 +71,13 @@ def crossed_heads(
     y = y or objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), [[8.0, 8.0]] * rows)
     batch = batch_of(y, rows=torch.arange(rows))
     return assembled(name, values, batch, [Stub(student)], Crossed(teacher, head), kind="detection", train_labels=y)
+
+
+def proposing(fpn: Sequence[Tensor], strides: Sequence[int], roi: Tensor, labels: Tensor) -> Dense:
+    """Answers of two stages: a pyramid and class logits of proposals, whatever these are; the detector's loss is 0."""
+    boxes = (roi.new_zeros(len(roi), 4),)
+    losses = {OWN: fpn[0].new_zeros(())}
+    return Dense(tuple(fpn), tuple(strides), losses=losses, roi=roi, roi_labels=labels, proposals=boxes)
 
 
 LEVELS, WIDTH, CLASSES = ((6, 8), (3, 4), (2, 2)), 4, 3
@@ -102,6 +114,10 @@ def entered(classes: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[tuple[T
     return tuple(rows(x, CLASSES) for x in classes), tuple(rows(x, 4) for x in boxes)
 
 
+PROPOSALS = (5, 0, 4)
+"""Of made-up detectors in each picture."""
+
+
 def answers(seed: int, rows: int = 3, width: int = WIDTH, requires_grad: bool = False) -> Dense:
     """Random answers of a detector of consistent shapes."""
     rng = torch.Generator().manual_seed(seed)
@@ -125,13 +141,25 @@ def answers(seed: int, rows: int = 3, width: int = WIDTH, requires_grad: bool = 
         {block: tuple((draw(width, h, w), draw(width, h, w)) for h, w in LEVELS) for block in BLOCKS},
         {OWN: torch.ones(())},
         sides,
+        **_second(seed, requires_grad),
     )
+
+
+def _second(seed: int, requires_grad: bool) -> dict[str, Any]:
+    """What a second stage says of proposals."""
+    rng, count = torch.Generator().manual_seed(100 + seed), sum(PROPOSALS)
+    kind = torch.get_default_dtype()
+    return {
+        "proposals": tuple(torch.zeros(n, 4, dtype=kind) for n in PROPOSALS),
+        "roi": torch.randn(count, CLASSES + 1, generator=rng, dtype=kind).requires_grad_(requires_grad),
+        "roi_labels": torch.arange(count) % (CLASSES + 1),
+    }
 
 
 def tensors_of(dense: Dense) -> list[Tensor]:
     """All of its tensors that a network makes."""
     taps = [x for levels in dense.taps.values() for pair in levels for x in pair]
-    return [*dense.fpn, *dense.cls, *dense.box, *taps]
+    return [*dense.fpn, *dense.cls, *dense.box, *taps, dense.roi]
 
 
 def some_objects() -> Objects:
@@ -162,6 +190,9 @@ ON: dict[str, tuple[str, dict[str, object]]] = {
     "crosskd-fcos": ("crosskd-fcos", {}),
     "crosskd+pkd": ("crosskd+pkd", {}),
     "kd_dense": ("kd_dense", {}),
+    "defeat": ("defeat", {}),
+    "defeat-neck": ("defeat-neck", {}),
+    "dkd-roi": ("dkd-roi", {"ce_weight": 0.0}),
     "real": ("real", {}),
     "real-equal": ("real", {"weighing": "equal"}),
 }

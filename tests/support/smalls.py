@@ -31,7 +31,7 @@ ELSEWHERE = {
     "hash_kd": "hashing",
     "seed": "representation",
     "compress": "representation",
-    **dict.fromkeys(("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "real"), "detectors"),
+    **dict.fromkeys(("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "real"), "detectors"),
 }
 """Methods that made-up outputs say nothing of, and why; each has a file of its own."""
 
