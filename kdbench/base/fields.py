@@ -79,7 +79,7 @@ Settings = Annotated[dict[Word, JsonValue], AfterValidator(tame)]
 Basis = Literal["measured", "projected", "cited"]
 Ledger = Literal[
     "distill", "generator_train", "generate", "bank_init", "warmup_phase", "peer_students", "finetune",
-    "teacher_train", "teacher_cache", "hparam_search",
+    "teacher_train", "teacher_cache", "hparam_search", "evaluation",
 ]  # fmt: skip
 Status = Literal["ok", "failed", "timeout", "oom", "diverged", "not_applicable"]
 

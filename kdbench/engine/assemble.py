@@ -138,7 +138,11 @@ def effective_task(config: RunConfig) -> RunConfig:
         return config
     task = config.task
     train = task.train.model_copy(update={"epochs": min(task.train.epochs, task.smoke.epochs)})
-    return replace(config, task=task.model_copy(update={"train": train}))
+    score = task.score
+    if score.finetune is not None:
+        own = score.finetune.model_copy(update={"epochs": min(score.finetune.epochs, task.smoke.epochs)})
+        score = score.model_copy(update={"finetune": own})
+    return replace(config, task=task.model_copy(update={"train": train, "score": score}))
 
 
 def require_shared(config: RunConfig, processes: int) -> None:

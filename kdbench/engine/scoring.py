@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,18 @@ from kdbench import kinds
 from kdbench.contract import Network
 from kdbench.data.feed.loader import InOrder
 from kdbench.engine.task import Task, evaluating
-from kdbench.kinds.base import DATABASE, RETRIEVAL, TEACHER_DATABASE, UNTRAINED, Evidence
+from kdbench.kinds.base import (
+    DATABASE,
+    FINETUNED,
+    FINETUNED_UNTRAINED,
+    RETRIEVAL,
+    TEACHER_DATABASE,
+    UNTRAINED,
+    Evidence,
+)  # fmt: skip
+
+FINETUNE = "finetune"
+"""The name of a fine-tuning of the deployed network."""
 
 
 class Scorer:
@@ -21,10 +32,17 @@ class Scorer:
     Args:
         task: gives the test rows.
         teachers: the first is what metrics compare with that read a teacher.
+        finetune: class scores of a network once it is fine-tuned, by a name; None leaves such metrics out.
     """
 
-    def __init__(self, task: Task, teachers: Mapping[str, Network] | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        teachers: Mapping[str, Network] | None = None,
+        finetune: Callable[[nn.Module, str], Tensor] | None = None,
+    ) -> None:
         self.task = task
+        self._finetune = finetune
         self.batches = task.test_batches()
         self.y = self.batches.y
         self._teacher = next(iter((teachers or {}).values()), None)
@@ -68,6 +86,10 @@ class Scorer:
                 blank = self.task.untrained()
                 self._untrained = (self.task.answers(blank, self.batches, names), self._database(blank, names))
             evidence.untrained = self._untrained
+        if self._finetune is not None and FINETUNED in reads:
+            evidence.finetuned = self._finetune(net, FINETUNE)
+        if self._finetune is not None and FINETUNED_UNTRAINED in reads:
+            evidence.finetuned_untrained = self._finetune(self.task.untrained(), f"{FINETUNE}-untrained")
         return self.task.score(names, evidence)
 
     def _database(self, net: nn.Module, names: Sequence[str]) -> tuple[Any, Any]:

@@ -16,6 +16,9 @@ RETRIEVAL = frozenset({"emb", "gallery"})
 DATABASE, TEACHER_DATABASE = "database", "teacher_database"
 """Evidence of metrics that search what a network answers for the training rows."""
 DATABASES = frozenset({DATABASE, TEACHER_DATABASE})
+FINETUNED, FINETUNED_UNTRAINED = "finetuned", "finetuned_untrained"
+"""Evidence of metrics that ask what the student is worth once it is fine-tuned, and the same of the untrained one."""
+FINETUNES = frozenset({FINETUNED, FINETUNED_UNTRAINED})
 UNTRAINED = "untrained"
 """Evidence of metrics that ask what the student was worth before it was trained."""
 
@@ -80,6 +83,8 @@ class Evidence:
         database: what the network answers for all M training rows, whatever subset it trained on, and their targets.
         teacher_database: the same of the first teacher.
         untrained: ``output`` and ``database`` of the student as it was before training.
+        finetuned, finetuned_untrained: (N, C) class scores of the student after fine-tuning, and of one that started as
+            it was before training.
         k: how many of the first found count; None for all.
     """
 
@@ -91,6 +96,8 @@ class Evidence:
     database: tuple[Any, Any] | None = None
     teacher_database: tuple[Any, Any] | None = None
     untrained: tuple[Any, tuple[Any, Any]] | None = None
+    finetuned: Tensor | None = None
+    finetuned_untrained: Tensor | None = None
     k: int | None = None
 
     def has(self, what: str) -> bool:
@@ -165,6 +172,7 @@ class Kind:
         lacks: words of a method's needs that no network of this kind offers.
         one_process: why runs cannot be shared by several processes, None where they can.
         one_way: whether every method minimises the task's own loss, beside its own; where not, some learn from another.
+        labelled: the kind of a task of the same rows whose training reads the labels; None where training reads them.
         placed: whether targets are places in a picture, which an augmentation has to move with it.
         viewless: why a row cannot be seen in several views, None where it can.
         eager: why steps can be neither captured nor compiled, None where they can.
@@ -177,6 +185,7 @@ class Kind:
     also: ClassVar[frozenset[str]] = frozenset()
     one_process: str | None = None
     one_way: ClassVar[bool] = True
+    labelled: ClassVar[str | None] = None
     placed: ClassVar[bool] = False
     eager: str | None = None
     viewless: ClassVar[str | None] = None

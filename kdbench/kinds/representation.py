@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kdbench.base.yamlfile import describe
-from kdbench.kinds.base import DATABASE, UNTRAINED, Evidence, Kind, Metric, Scaling, Tiny
+from kdbench.kinds.base import (
+    DATABASE,
+    FINETUNED,
+    FINETUNED_UNTRAINED,
+    UNTRAINED,
+    Evidence,
+    Kind,
+    Metric,
+    Scaling,
+    Tiny,
+)
 from kdbench.kinds.contrastive import numbers
 from kdbench.kinds.pretexts import Masked, SimCLR, given
 
@@ -80,6 +90,11 @@ def _untrained(p: Evidence, rules: Rules, probe: Callable[[Evidence, Rules], Ten
     return probe(Evidence(output, p.y, database=database), rules)
 
 
+def _finetuned(p: Evidence, which: str) -> Tensor:
+    """Top-1 of the class scores of a fine-tuned student."""
+    return 100 * (getattr(p, which).argmax(1) == p.y).double().mean()
+
+
 def _most_frequent(y: Sequence[float]) -> float:
     return 100 * max(Counter(y).values()) / len(y)
 
@@ -106,6 +121,19 @@ def _metrics(rules: Rules) -> dict[str, Metric]:
         "knn": _share("test items that their nearest training rows tell", nearest, "k-NN"),
         "probe_untrained": _share(
             before, partial(_untrained, rules=rules, probe=_linear), "linear probe, untrained", UNTRAINED
+        ),
+        "finetune": _share(
+            "test items that the student tells, fine-tuned with the labels of all training rows",
+            partial(_finetuned, which=FINETUNED),
+            "fine-tuned",
+            FINETUNED,
+            floor="finetune_untrained",
+        ),
+        "finetune_untrained": _share(
+            "the same of a student that starts untrained",
+            partial(_finetuned, which=FINETUNED_UNTRAINED),
+            "fine-tuned, untrained",
+            FINETUNED_UNTRAINED,
         ),
         "probe_few_untrained": _share(
             before, partial(_untrained, rules=rules, probe=_few), "few labels, untrained", UNTRAINED
@@ -144,6 +172,7 @@ class Representation(Kind):
     tiny = Tiny("probe", _classes, wraps="project8:")
     lacks = frozenset({"classifier", "tail"})
     one_way = False
+    labelled = "classification"
 
     def __init__(self, rules: Rules | None = None, pretext: SimCLR | Masked | None = None) -> None:
         self.rules = rules or Rules()

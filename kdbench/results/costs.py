@@ -3,6 +3,8 @@
 student: stages that every student pays, once the method's artefacts exist.
 recipe: student, and what the method itself must make first (a GAN, generated samples ...), reusable or not.
 full: recipe, and the training of the teachers.
+
+Training that only measures what was learnt, such as fine-tuning, is a line of the ledger and in no total.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from kdbench.specs.registry import PLAIN
 from kdbench.stats.step_ratio import estimate_ratio
 
 HOUR_MS = 3_600_000
+EVALUATION = "evaluation"
+"""The line of the ledger of training that only measures, such as fine-tuning: it is shown, and counts as no cost."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def lines(record: Record) -> list[Line]:
 
 def totals(record: Record) -> Totals:
     """The three totals of a record that ended well."""
-    priced = lines(record)
+    priced = [line for line in lines(record) if line.ledger != EVALUATION]
     recipe = sum(line.hours for line in priced)
     student = sum(line.hours for line in priced if not line.reusable)
     taught = [teacher.training.device_h if teacher.training else None for teacher in record.models.teachers]
@@ -88,7 +92,7 @@ def _step_ms(record: Record, block: Measured | None) -> dict[str, float]:
         return {}
     if block.phases:
         return {phase.name: estimate_ratio(phase.builds).method_ms for phase in block.phases}
-    return {stage.name: block.step_ms for stage in record.stages if stage.steps}
+    return {stage.name: block.step_ms for stage in record.stages if stage.steps and stage.ledger != EVALUATION}
 
 
 def _plain_h(record: Record, block: Measured | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from kdbench.devices.deviceclass import DeviceClass
 from kdbench.devices.machine import environment
 from kdbench.engine.assemble import Prepared, effective_task
 from kdbench.engine.teachers import TrainedTeacher
-from kdbench.engine.trainer import Trained, digest_sha256
+from kdbench.engine.trainer import StageReport, Trained, digest_sha256
 from kdbench.records import files as records
 from kdbench.records.files import Record
 from kdbench.records.provenance import code, used
@@ -66,6 +66,7 @@ def with_result(
     test_items: int,
     deploy: dict[str, Any],
     overhead: CellOverhead | None,
+    evaluated: Sequence[StageReport] = (),
 ) -> Record:
     """The record of a run that ended well.
 
@@ -75,6 +76,7 @@ def with_result(
         test_items: rows scored.
         deploy: ``params``, ``equals_plain`` and ``export_sha256`` of the deployed network.
         overhead: of the cell, None when it was not asked for.
+        evaluated: what training cost that only measures, such as fine-tuning behind the task's own.
     """
     primary = facts.config.task.score.primary
     digest = {"steps": len(trained.digest), "sha256": digest_sha256(trained.digest), "losses": trained.digest}
@@ -99,7 +101,7 @@ def with_result(
         curve=[{k: v for k, v in point.items() if k != "stage"} for point in trained.curve],
         digest=digest if trained.digest else None,
         overhead=_block(overhead, facts),
-        stages=_stages(prepared, trained, overhead),
+        stages=_stages(prepared, trained, overhead) + [_line(report, prepared) for report in evaluated],
         deploy={**deploy, **costs},
     )
 
@@ -308,6 +310,12 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
             }
         )
     return lines
+
+
+def _line(report: StageReport, prepared: Prepared) -> dict[str, Any]:
+    """A line of the ledger of a stage that was trained here and whose operations nobody counted."""
+    hours = report.seconds * prepared.task.ranks.size / 3600
+    return {"name": report.name, "ledger": report.ledger, "device_h": hours, "steps": report.steps, "basis": "measured"}
 
 
 def _provenance(facts: Facts) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from kdbench.data.feed.dataset import Dataset
 from kdbench.engine import accelerate, examples
 from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, scored_against, threads
 from kdbench.engine.checkpoint import save_tensors
+from kdbench.engine.finetune import Finetuner
 from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
@@ -147,7 +148,8 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
     facts = _facts(request, begun)
     try:
         prepared = prepare(request.config, request.seed, place, everything)
-        scorer = Scorer(prepared.task, scored_against(prepared, request.config, place, everything))
+        finetuner = Finetuner(prepared.task, place.folder, request.progress)
+        scorer = Scorer(prepared.task, scored_against(prepared, request.config, place, everything), finetuner)
         trained = Trainer(
             prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds,
             kept.point,
@@ -167,7 +169,9 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
             raise
         return as_record.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
     overhead = _overhead(request, place, len(trained.stages))
-    return as_record.with_result(facts, prepared, trained, metrics, taught, len(scorer.y), deploy, overhead)
+    return as_record.with_result(
+        facts, prepared, trained, metrics, taught, len(scorer.y), deploy, overhead, finetuner.reports
+    )
 
 
 def _facts(request: Request, begun: Begun) -> as_record.Facts:

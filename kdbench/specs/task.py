@@ -22,7 +22,7 @@ from kdbench import kinds
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.fields import tame
 from kdbench.base.yamlfile import describe
-from kdbench.kinds.base import DATABASES
+from kdbench.kinds.base import DATABASES, FINETUNES
 from kdbench.specs.reduced import Reduced
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
@@ -287,11 +287,13 @@ class Score(_Grown):
 
     ``unit``: that of the targets, for metrics in the targets' own unit; the others have theirs and need none.
     ``k``: of metrics that search training rows, how many of the first found count; unset, all do.
+    ``finetune``: how the deployed network is trained on with labels for ``finetune``, keys as of ``train``; a protocol
+    of its own, no part of what the method costs.
     ``rules``: how answers are made and counted, of kinds that have rules, such as a detection's thresholds; unset, as
     the kind says.
     """
 
-    LATER = ("k", "rules")
+    LATER = ("k", "rules", "finetune")
 
     primary: str
     unit: Annotated[str, StringConstraints(max_length=12)] = ""
@@ -299,6 +301,7 @@ class Score(_Grown):
     also: list[str] = []
     k: int | None = Field(default=None, ge=1)
     rules: Annotated[dict[str, Any], AfterValidator(tame)] | None = None
+    finetune: Train | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -381,6 +384,18 @@ class TaskSpec(_Model):
         for name in (self.score.primary, *self.score.also):
             if name not in known:
                 raise ValueError(f"metric {name!r} is not one of a {self.kind} task{nearest(name, known)}")
+        tuned = [name for name in (self.score.primary, *self.score.also) if FINETUNES & known[name].reads]
+        if self.score.primary in tuned:
+            raise ValueError(
+                f"score.primary: {self.score.primary} is of a protocol behind training; put it into score.also, beside "
+                "a primary metric of the network as it was trained"
+            )
+        if bool(tuned) != (self.score.finetune is not None):
+            raise ValueError(
+                f"{tuned[0]} needs score.finetune: {{epochs, batch, optimizer}}; write it"
+                if tuned
+                else "score.finetune belongs to metrics of fine-tuning, such as finetune; leave it out, or score one"
+            )
         searching = any(DATABASES & known[name].reads for name in (self.score.primary, *self.score.also))
         if self.score.k is not None and not searching:
             raise ValueError("score.k belongs to metrics that search training rows, such as map; leave it out")

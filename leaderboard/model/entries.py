@@ -11,6 +11,7 @@ from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.records import settings
 from kdbench.results.book import Result
+from kdbench.results.costs import EVALUATION
 from kdbench.results.pairing import Cell
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.task import TaskSpec
@@ -279,6 +280,9 @@ def _apart(cell: Cell, catalogue: Catalogue, verified: bool, ranked: bool) -> st
 
 
 def _energy(source: Source, runs: Sequence[str]) -> float | None:
-    own = [[stage["energy_kwh"] for stage in source.stages.get(run, [])] or [None] for run in runs]
+    own = [
+        [stage["energy_kwh"] for stage in source.stages.get(run, []) if stage["ledger"] != EVALUATION] or [None]
+        for run in runs
+    ]
     known = [kwh for stages in own for kwh in stages if kwh is not None]
     return sum(known) / len(runs) if len(known) == sum(map(len, own)) else None
