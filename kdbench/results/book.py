@@ -35,7 +35,7 @@ class Result:
         cell: its row of ``v_cell``, or what is known of a run that no cell counts.
         record: the run that its costs are quoted from, without its curve (:func:`head_of`).
         scores, runs: score and run id by seed.
-        stat: of the scores, cut at the metric's bounds.
+        stat: of the scores of seeds that learned, cut at the metric's bounds; differences are of these seeds too.
         cost: row of the overhead table, None where none was measured.
         totals, stages: device-hours by the ledger.
         theirs: scores of the baseline and of plain, by name, on the seeds that the cell is paired with them on.
@@ -140,14 +140,16 @@ class Book:
         scores = dict(zip(cell["seeds"], cell["scores"], strict=True))
         runs = dict(zip(cell["seeds"], cell["run_ids"], strict=True))
         metric = kinds.metrics().get(cell["metric"])
-        stat = clipped(summarise(scores), *(metric.bounds if metric is not None else (None, None)))
+        at_chance = chance.seeds(record, scores)
+        learned = chance.learned(scores, at_chance)
+        stat = clipped(summarise(learned), *(metric.bounds if metric is not None else (None, None)))
         items = record.metrics.test_items if record.metrics is not None else None
         references = {cell["baseline"], PLAIN}
         theirs = {
             name: {seed: self.pairs[run, name][0] for seed, run in runs.items() if (run, name) in self.pairs}
             for name in references
         }
-        matched, to_matched, unmatched = self._matched(cell, scores)
+        matched, to_matched, unmatched = self._matched(cell, learned)
         return Result(
             cell=cell,
             record=record,
@@ -159,7 +161,7 @@ class Book:
             stages=tuple(lines(record)),
             theirs=theirs,
             deltas={
-                name: None if name == cell["method"] and not cell["custom"] else paired(scores, theirs[name], cell)
+                name: None if name == cell["method"] and not cell["custom"] else paired(learned, theirs[name], cell)
                 for name in references
             },
             unpaired={name: obstacle(cell, self._references(cell, name)) for name in references} | unmatched,
@@ -167,7 +169,7 @@ class Book:
             to_matched=to_matched,
             teacher=taught.score_of(record),
             item_noise=metric.noise(stat.mean, items) if metric is not None else None,
-            at_chance=chance.seeds(record, scores),
+            at_chance=at_chance,
             overrides=settings.overrides(record) if cell["custom"] or self._one_of_several(cell) else {},
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kdbench import kinds
 from kdbench.base.errors import UserError
@@ -43,5 +43,10 @@ def seeds(record: Record, scores: Mapping[int, float]) -> tuple[int, ...]:
 
 
 def words(at: int, n: int) -> str:
-    """``at chance``, or of how many seeds; "" for none."""
-    return "" if not at else "at chance" if at == n else f"{at} of {n} seeds at chance"
+    """``4 of 5 learned`` where ``at`` of ``n`` seeds stayed at chance; "" for none."""
+    return f"{n - at} of {n} learned" if at else ""
+
+
+def learned(scores: Mapping[int, float], at_chance: Sequence[int]) -> dict[int, float]:
+    """The seeds that means are taken over: those that learned, all of them where none did."""
+    return {seed: score for seed, score in scores.items() if seed not in at_chance} or dict(scores)

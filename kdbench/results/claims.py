@@ -120,6 +120,17 @@ def claims(method: str) -> list[PublishedFigure]:
     return found
 
 
+@functools.cache
+def _all(methods: tuple[str, ...]) -> tuple[PublishedFigure, ...]:
+    return tuple(claim for method in methods for claim in claims(method))
+
+
+def on_task(spec: TaskSpec, methods: Sequence[str]) -> list[PublishedFigure]:
+    """Published figures of registered methods on a task's data and pair, best first."""
+    found = [claim for claim in _all(tuple(methods)) if matches(claim, spec)]
+    return sorted(found, key=lambda claim: -claim.value if spec.score.higher_is_better else claim.value)
+
+
 def matches(claim: PublishedFigure, spec: TaskSpec) -> bool:
     """Whether a task has a claim's data, or another copy of it, pair and metric."""
     source = spec.data.source

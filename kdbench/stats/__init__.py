@@ -25,8 +25,10 @@ from kdbench.stats.missing import Missing
 from kdbench.stats.paired import PairedDelta, paired_delta, verdict
 from kdbench.stats.pooled import PooledDelta, pooled_delta
 from kdbench.stats.ties import TieGroups, tie_groups
+from kdbench.stats.told import Told, told
+from kdbench.stats.with_best import WithBest, with_best
 
-STATISTICS_VERSION = 3
+STATISTICS_VERSION = 4
 """Bumped whenever the same records would give other numbers, groups or words; printed by the board."""
 
 __all__ = [
@@ -47,6 +49,8 @@ __all__ = [
     "Suite",
     "TaskScale",
     "TieGroups",
+    "Told",
+    "WithBest",
     "clipped",
     "clipped_difference",
     "common_set",
@@ -63,7 +67,9 @@ __all__ = [
     "probability_of_improvement",
     "summarise",
     "tie_groups",
+    "told",
     "total_gap",
     "verdict",
     "win_rates",
+    "with_best",
 ]

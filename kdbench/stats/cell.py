@@ -27,6 +27,13 @@ def t_quantile(df: float, confidence: float = 0.95) -> float:
     return float(stdtrit(df, 0.5 + confidence / 2))
 
 
+def p_value(mean: float, error: float, df: float) -> float:
+    """Two-sided, of Student's t = ``mean`` / ``error``."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(df, -abs(mean) / error))
+
+
 @dataclass(frozen=True)
 class CellStat:
     """Summary of one cell.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from kdbench.base.errors import UserError
-from kdbench.stats.cell import SeedScores, describe, finite, no_spread
+from kdbench.stats.cell import SeedScores, describe, finite, no_spread, p_value
 from kdbench.stats.layout import Direction, sign
 
 
@@ -23,6 +24,7 @@ class PairedDelta:
         seeds: the seeds paired.
         unpaired: seeds only one arm holds; they are left out.
         note: why there is no interval, else "".
+        p: two-sided p-value of the paired t-test against 0, None without an interval.
     """
 
     n: int
@@ -34,6 +36,7 @@ class PairedDelta:
     seeds: tuple[int, ...]
     unpaired: tuple[int, ...]
     note: str
+    p: float | None = None
 
     @property
     def separated(self) -> bool:
@@ -66,7 +69,8 @@ def paired_delta(
     level = len(seeds) < 3 or no_spread(ours, size) or no_spread(theirs, size)
     correlation = None if level else float(np.corrcoef(ours, theirs)[0, 1])
     unpaired = tuple(sorted(method.keys() ^ baseline.keys()))
-    return PairedDelta(stat.n, stat.mean, stat.sd, stat.lo, stat.hi, correlation, seeds, unpaired, stat.note)
+    p = None if stat.sd is None or stat.lo is None else p_value(stat.mean, stat.sd / math.sqrt(stat.n), stat.n - 1)
+    return PairedDelta(stat.n, stat.mean, stat.sd, stat.lo, stat.hi, correlation, seeds, unpaired, stat.note, p)
 
 
 def verdict(method: str, baseline: str, task: str, delta: PairedDelta, unit: str) -> str:

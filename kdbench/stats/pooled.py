@@ -9,18 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdbench.base.errors import UserError
-from kdbench.stats.cell import satterthwaite, t_quantile
+from kdbench.stats.cell import p_value, satterthwaite, t_quantile
 from kdbench.stats.paired import PairedDelta
 
 
 @dataclass(frozen=True)
 class PooledDelta:
-    """Mean over ``tasks`` tasks of the mean difference, in the suite's unit; no interval where a task has none."""
+    """Mean over ``tasks`` tasks of the mean difference, in the suite's unit; no interval where a task has none.
+
+    Attributes:
+        p: two-sided p-value against 0, None without an interval.
+    """
 
     mean: float
     lo: float | None
     hi: float | None
     tasks: int
+    p: float | None = None
 
     @property
     def separated(self) -> bool:
@@ -43,5 +48,6 @@ def pooled_delta(deltas: Sequence[PairedDelta], *, confidence: float = 0.95) -> 
         return PooledDelta(mean, None, None, count)
     parts = np.array([(d.sd or 0.0) ** 2 / d.n for d in deltas])
     df = float(satterthwaite(parts, np.array([d.n - 1.0 for d in deltas])))
-    half = t_quantile(df, confidence) * math.sqrt(float(parts.sum())) / count
-    return PooledDelta(mean, mean - half, mean + half, count)
+    error = math.sqrt(float(parts.sum())) / count
+    half = t_quantile(df, confidence) * error
+    return PooledDelta(mean, mean - half, mean + half, count, p_value(mean, error, df))

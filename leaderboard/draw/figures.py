@@ -14,7 +14,7 @@ from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, TaskBoard, recipe_ratio, step_ratio
 from kdbench.specs.registry import PLAIN
 
-_COSTS = (("Step time", "step time, multiples of plain"), ("Recipe cost", "recipe cost, multiples of plain"))
+_COSTS = (("Recipe cost", "recipe cost, multiples of plain"), ("Step time", "step time, multiples of plain"))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def suite_charts(suite: SuiteBoard, key: str) -> tuple[Chart, ...]:
     def points(cost: int) -> list[Point]:
         found = []
         for row in suite.rows:
-            at = row.recipe_ratio if cost else row.step_ratio
+            at = row.step_ratio if cost else row.recipe_ratio
             quality: Interval | None = (0.0, 0.0, 0.0) if row.method in baselines else None
             if row.delta is not None:
                 quality = _interval(row.delta.mean, row.delta.lo, row.delta.hi)
@@ -69,7 +69,7 @@ def task_charts(board: TaskBoard, key: str) -> tuple[Chart, ...]:
     def points(cost: int) -> list[Point]:
         found = []
         for row in board.ranked:
-            at, quality = (recipe_ratio(row) if cost else step_ratio(row)), _quality(row)
+            at, quality = (step_ratio(row) if cost else recipe_ratio(row)), _quality(row)
             if at is not None and quality is not None:
                 group = groups.get(firsts.get(row.method, 0), 0)
                 found.append(Point(row.method, at, quality, group, "baseline" if row.is_baseline else ""))
@@ -169,14 +169,14 @@ def _by_cost(
             )
             for size in ("", "n")
         )
-        charts.append(Chart(word, wide, narrow, _caption(bool(cost), baseline, tasks), shapes))
+        charts.append(Chart(word, wide, narrow, _caption(not cost, baseline, tasks), shapes))
     return tuple(charts)
 
 
 def _caption(recipe: bool, baseline: str, tasks: int) -> str:
     mean = f"Means over {tasks} tasks. " if tasks > 1 else ""
     crosses = (
-        "Vertical bars are 95 % intervals; recipe cost, steps times the measured step time, has none."
+        "Crosses are 95 % intervals; recipe cost, steps times step time, has one where a recipe is one stage."
         if recipe
         else "Crosses are 95 % intervals."
     )

@@ -26,6 +26,7 @@ from kdbench.stats import (
 )
 
 CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
+NOT_LEARNED = "a seed did not learn"
 OTHER_DATA, NO_CARD, UNVERIFIED, RECONSTRUCTION = "other data", "no card", "parity unverified", "reconstruction"
 
 
@@ -257,11 +258,12 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: TaskVersi
             for metric in task.also
             if metric in source.also
         },
-        apart=_apart(cell, catalogue, verified, task.ranked),
+        apart=_apart(result, catalogue, verified, task.ranked),
     )
 
 
-def _apart(cell: Cell, catalogue: Catalogue, verified: bool, ranked: bool) -> str:
+def _apart(result: Result, catalogue: Catalogue, verified: bool, ranked: bool) -> str:
+    cell = result.cell
     parity = catalogue.parity(cell["method"].partition("@")[0] if cell["matched_method"] else cell["method"])
     rules = [
         (cell["custom"], CUSTOM),
@@ -275,6 +277,7 @@ def _apart(cell: Cell, catalogue: Catalogue, verified: bool, ranked: bool) -> st
         (parity == "reconstruction", RECONSTRUCTION),
         (cell["verification_failed"], "failed verification"),
         (verified and cell["level"] == 0, "not validated"),
+        (bool(result.at_chance), NOT_LEARNED),
     ]
     return next((word for broken, word in rules if broken), "")
 

@@ -34,12 +34,17 @@ from kdbench.stats import (
     Suite,
     TaskScale,
     TieGroups,
+    Told,
+    WithBest,
     common_set,
     pooled_delta,
     tie_groups,
+    told,
+    with_best,
 )
 from kdbench.stats.layout import ScoresOrMissing
 
+MARGIN_POINTS, MARGIN_SHARE = 1.0, 0.05
 FAILED = {"failed", "timeout", "oom", "diverged"}
 
 
@@ -63,6 +68,8 @@ class TaskBoard:
         apart: rows with numbers that are not ranked, with the reason in ``Entry.apart``.
         holes: methods without a result.
         seconds: the same rows ranked by other metrics, by metric.
+        best: which rows could be the best; None on an unranked task, or where nothing tells.
+        told: reference (``baseline``, ``plain``, ``matched``) to method to what its difference is taken for.
     """
 
     task: TaskVersion
@@ -74,6 +81,8 @@ class TaskBoard:
     holes: tuple[Hole, ...]
     ties: TieGroups | None
     seconds: Mapping[str, Second] = field(default_factory=dict)
+    best: WithBest | None = None
+    told: Mapping[str, Mapping[str, Told]] = field(default_factory=dict)
 
     @property
     def comparable(self) -> tuple[Entry, ...]:
@@ -100,7 +109,9 @@ class SuiteRow:
     """A ranked method of a suite.
 
     Attributes:
+        best: ``best``, ``≈ best``, ``undecided`` or "" (:class:`kdbench.stats.WithBest`).
         delta: mean over the common tasks of the difference to the baseline; None for the baseline itself.
+        matched: the same to plain trained for as long as the method's recipe takes.
         step_ratio, recipe_ratio: (value, lo, hi), geometric means over the common tasks; None where one lacks it.
     """
 
@@ -109,6 +120,7 @@ class SuiteRow:
     first: int
     best: str
     delta: PooledDelta | None
+    matched: PooledDelta | None
     step_ratio: tuple[float, float, float] | None
     recipe_ratio: tuple[float, float, float] | None
     coverage: tuple[int, int]
@@ -122,6 +134,7 @@ class SuiteBoard:
         tasks: those compared on, complete for every ranked method.
         below: methods that hold fewer tasks, with their coverage, not ranked.
         layout: the complete table, None where there is nothing to rank.
+        told: reference (``baseline``, ``matched``) to method to what its difference is taken for.
     """
 
     suite: str
@@ -137,6 +150,8 @@ class SuiteBoard:
     ties: TieGroups | None
     note: str
     boards: tuple[TaskBoard, ...]
+    told: Mapping[str, Mapping[str, Told]] = field(default_factory=dict)
+    best: WithBest | None = None
 
 
 @dataclass(frozen=True)
@@ -189,13 +204,14 @@ def _task_board(
         }
         for row in open_rows.values()
     }
-    complete, ties = list(open_rows.values()), None
+    complete, ties, best = list(open_rows.values()), None, None
     if seeds and cells:
         suite = Suite(task.suite, {task.label: TaskScale(task.direction, task.unit, seeds)}, cells)
         rows = [_marked_incomplete(row, suite) if row.method in cells and not row.apart else row for row in rows]
         complete = [row for row in rows if not row.apart]
         layout = common_set(suite, [row.method for row in complete]).layout if complete else None
         ties = tie_groups(layout) if layout is not None else None
+        best = with_best(layout, margin_of(task, open_rows.values())) if layout is not None else None
     order = {name: i for i, name in enumerate(ties.methods)} if ties else {}
     complete.sort(key=lambda row: (order.get(row.method, 0), row.method))
     ranked = task.ranked and task.newest
@@ -205,8 +221,27 @@ def _task_board(
     )
     seconds = {metric: second(task, metric, seeds, complete, ranked) for metric in task.also}
     return TaskBoard(
-        task, device, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None, seconds
-    )
+        task, device, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None, seconds,
+        best if ranked else None, _told([*complete, *apart]),
+    )  # fmt: skip
+
+
+def margin_of(task: TaskVersion, rows: Iterable[Entry]) -> float:
+    """A difference that nobody would mind: a point of a percentage, else 5 % of plain's score."""
+    if task.unit == "%":
+        return MARGIN_POINTS
+    plain = [abs(row.result.stat.mean) for row in rows if row.method == PLAIN]
+    return MARGIN_SHARE * plain[0] if plain else 0.0
+
+
+def _told(rows: Iterable[Entry]) -> dict[str, Mapping[str, Told]]:
+    """What each row's differences are taken for: the rows of a task are one family of questions a reference."""
+    open_rows = [row for row in rows if row.apart not in {CUSTOM, SMOKE, "superseded"}]
+    return {
+        "baseline": told({row.method: row.vs_baseline for row in open_rows}),
+        "plain": told({row.method: row.vs_plain for row in open_rows}),
+        "matched": told({row.method: row.result.to_matched for row in open_rows}),
+    }
 
 
 def _of_one_basis(rows: Sequence[Entry]) -> list[Entry]:
@@ -334,8 +369,10 @@ def _suite(name: str, device: str, unit: str, boards: list[TaskBoard]) -> SuiteB
     ties = tie_groups(best.layout)
     used = [one for one in boards if one.task.label in best.layout.tasks]
     below = tuple((method, best.coverage[method]) for method in best.below)
+    margin = sum(margin_of(one.task, one.ranked) for one in used) / len(used)
+    lead = with_best(best.layout, margin)
     rows = tuple(
-        _suite_row(method, ties, first, label, used, best.coverage[method])
+        _suite_row(method, lead, first, label, used, best.coverage[method])
         for method, (first, _), label in zip(ties.methods, ties.ranks, ties.labels, strict=True)
     )
     return SuiteBoard(
@@ -352,34 +389,31 @@ def _suite(name: str, device: str, unit: str, boards: list[TaskBoard]) -> SuiteB
         ties,
         best.note,
         tuple(boards),
+        {
+            "baseline": told({row.method: row.delta for row in rows}),
+            "matched": told({row.method: row.matched for row in rows}),
+        },
+        lead,
     )
 
 
 def _suite_row(
-    method: str, ties: TieGroups, first: int, label: str, boards: Sequence[TaskBoard], coverage: tuple[int, int]
+    method: str, lead: WithBest | None, first: int, label: str, boards: Sequence[TaskBoard], coverage: tuple[int, int]
 ) -> SuiteRow:
     rows = [row for one in boards if (row := one.entry(method)) is not None]
     deltas = [row.vs_baseline for row in rows if row.vs_baseline is not None]
+    longer = [row.result.to_matched for row in rows if row.result.to_matched is not None]
     return SuiteRow(
         method=method,
         rank=label,
         first=first,
-        best=best_word(ties, method),
+        best=lead.word(method) if lead is not None else "",
         delta=pooled_delta(deltas) if len(deltas) == len(boards) else None,
+        matched=pooled_delta(longer) if len(longer) == len(boards) else None,
         step_ratio=geometric([step_ratio(row) for row in rows]),
         recipe_ratio=geometric([recipe_ratio(row) for row in rows]),
         coverage=coverage,
     )
-
-
-def best_word(ties: TieGroups | None, method: str) -> str:
-    """``best`` for a leader separated from all others, ``tied`` for those that share the lead; "" otherwise."""
-    if ties is None or len(ties.methods) < 2:
-        return ""
-    first, last = ties.ranks[ties.methods.index(method)]
-    if first > 1:
-        return ""
-    return "best" if last == 1 else "tied"
 
 
 Ratio = tuple[float, float, float]
@@ -393,9 +427,13 @@ def step_ratio(row: Entry) -> Ratio | None:
 
 
 def recipe_ratio(row: Entry) -> Ratio | None:
-    """Recipe cost over plain's; no interval is known."""
-    value = row.recipe_ratio
-    return None if not value else (value, value, value)
+    """Recipe cost over plain's; a recipe of one stage has the interval of its step time, others have none."""
+    value, step = row.recipe_ratio, step_ratio(row)
+    if not value:
+        return None
+    if step is None or len(row.result.stages) > 1:
+        return (value, value, value)
+    return (value, value * step[1] / step[0], value * step[2] / step[0])
 
 
 def geometric(ratios: Sequence[Ratio | None]) -> Ratio | None:

@@ -61,11 +61,14 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kep
     """All pages except those of runs and of data; ``kept``: run id to the file of its examples."""
     current = [task for task in made.tasks if task.newest and not task.ranked]
     others = [(task, task.unranked_because or "not ranked") for task in current]
+    run = {one.task for one in made.task_boards}
+    waiting = [task for task in made.tasks if task.newest and task.ranked and task not in run]
     found = changes(made.source)
     suites = [suite_view(suite, local=pages.site.local) for suite in made.suites]
     pages.write(
-        "index.html", "index.html", title="Board", suites=suites, others=others, last=found[0] if found else None
-    )
+        "index.html", "index.html", title="Board", suites=suites, others=others, waiting=waiting,
+        last=found[0] if found else None,
+    )  # fmt: skip
     _tasks(pages, made, store, kept)
     for name in made.methods:
         pages.write(f"methods/{name}.html", "method.html", title=name, **vars(method_view(made, name)))

@@ -23,10 +23,10 @@ from kdbench.leaderboard.draw.numbers import (
     times,
 )
 from kdbench.leaderboard.model.entries import Entry
-from kdbench.leaderboard.model.ranking import TaskBoard, best_word, step_ratio
+from kdbench.leaderboard.model.ranking import Ratio, TaskBoard, step_ratio
 from kdbench.results import chance, taught
 from kdbench.specs.registry import PLAIN
-from kdbench.stats import CellStat, PairedDelta, PooledDelta
+from kdbench.stats import CellStat, PairedDelta, Told
 
 LEVELS = ("self-reported", "validated", "checkpoint re-evaluated", "re-run", "re-run on another device class")
 LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
@@ -107,17 +107,16 @@ def with_half(stat: CellStat, digits: int) -> str:
 
 def score_cell(row: Entry, ctx: Context) -> TableCell:
     """Score, interval and a dot for each seed."""
-    stat, best = row.result.stat, "" if row.apart else best_word(ctx.board.ties, row.method)
+    stat, best = row.result.stat, ctx.board.best
     dots = list(row.result.scores.values())
-    tied = best == "tied" and ctx.board.ties is not None and ctx.board.ties.split
     return TableCell(
         with_half(stat, ctx.digits),
         stat.mean,
         sub=f"n = {stat.n}" if not stat.note else ("1 seed" if stat.n == 1 else f"n = {stat.n}, {stat.note}"),
         title="seeds " + ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.result.scores.items()),
-        mark="best" if best == "best" else "≈ best" if tied else "",
+        mark="" if row.apart or best is None else best.word(row.method),
         art=strip(dots, ctx.lo, ctx.hi, stat.mean),
-        tags=tuple(filter(None, [chance.words(len(row.result.at_chance), stat.n)])),
+        tags=tuple(filter(None, [chance.words(len(row.result.at_chance), len(dots))])),
     )
 
 
@@ -144,7 +143,9 @@ def second_rank_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
     return make
 
 
-def _delta(delta: PairedDelta | None, ctx: Context, reference: bool, unpaired: str = "") -> TableCell:
+def _delta(
+    delta: PairedDelta | None, ctx: Context, told: Told | None, reference: bool, unpaired: str = ""
+) -> TableCell:
     if reference:
         return TableCell("0", 0.0, sub="reference")
     if delta is None:
@@ -157,30 +158,33 @@ def _delta(delta: PairedDelta | None, ctx: Context, reference: bool, unpaired: s
         delta.mean,
         sub=between(delta.lo, delta.hi, ctx.digits, sign=True),
         title=f"{delta.n} pairs{pairing}",
-        verdict=verdict_word(delta),
+        verdict=told or "",
     )
 
 
-def verdict_word(delta: PairedDelta | PooledDelta) -> str:
-    """Which way the interval excludes 0, if it does."""
-    return "not separated" if not delta.separated else "better" if delta.mean > 0 else "worse"
+def _told(row: Entry, ctx: Context, reference: str) -> Told | None:
+    """What a row's difference is taken for; one that is no part of the family has its interval alone."""
+    return None if row.custom else ctx.board.told[reference].get(row.method)
 
 
 def vs_baseline_cell(row: Entry, ctx: Context) -> TableCell:
     """Paired difference to the baseline."""
-    return _delta(row.vs_baseline, ctx, row.is_baseline, row.result.unpaired.get(row.task.baseline, ""))
+    told = _told(row, ctx, "baseline")
+    return _delta(row.vs_baseline, ctx, told, row.is_baseline, row.result.unpaired.get(row.task.baseline, ""))
 
 
 def vs_plain_cell(row: Entry, ctx: Context) -> TableCell:
     """Paired difference to plain."""
-    return _delta(row.vs_plain, ctx, row.method == PLAIN and not row.custom, row.result.unpaired.get(PLAIN, ""))
+    reference = row.method == PLAIN and not row.custom
+    return _delta(row.vs_plain, ctx, _told(row, ctx, "plain"), reference, row.result.unpaired.get(PLAIN, ""))
 
 
 def vs_matched_cell(row: Entry, ctx: Context) -> TableCell:
     """Paired difference to plain of equal cost."""
     if row.matched is None:
         return TableCell(NONE, None)
-    cell = _delta(row.result.to_matched, ctx, False, row.result.unpaired.get(f"{PLAIN}@{row.method}", ""))
+    told = _told(row, ctx, "matched")
+    cell = _delta(row.result.to_matched, ctx, told, False, row.result.unpaired.get(f"{PLAIN}@{row.method}", ""))
     reached = f"plain@{row.method} reaches {with_half(row.matched, ctx.digits)}"
     return replace(cell, title=reached, links=_links(row.matched_runs))
 
@@ -236,6 +240,16 @@ def ratio_cell(row: Entry, ctx: Context) -> TableCell:
     return TableCell(
         times(ratio[0]), ratio[0], sub=between(ratio[1], ratio[2], 2), tags=tuple(flags), mark="" if row.apart else mark
     )
+
+
+def ratio_text(ratio: Ratio | None, method: str) -> TableCell:
+    """A ratio over tasks to plain's cost, with its interval where one is known."""
+    if ratio is None:
+        return TableCell(NONE, None, sub="not measured")
+    if method == PLAIN:
+        return TableCell(f"1 {TIMES}", 1.0, sub="reference")
+    value, lo, hi = ratio
+    return TableCell(times(value), value, sub=between(lo, hi, 2) if hi > lo else "")
 
 
 def _over(row: Entry, field: str) -> float | None:

@@ -7,15 +7,20 @@ from dataclasses import dataclass, replace
 
 from kdbench import kinds
 from kdbench.leaderboard.draw.figures import Chart, key_of, suite_charts
-from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, range_of, signed, significant, times
+from kdbench.leaderboard.draw.numbers import NONE, digits_for, range_of, significant
 from kdbench.leaderboard.model.entries import NO_CARD, RECONSTRUCTION, UNVERIFIED, TaskVersion
-from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, SuiteRow, TaskBoard, best_word
-from kdbench.leaderboard.tables.cells import TableCell, context, verdict_word, with_half
+from kdbench.leaderboard.model.ranking import SuiteBoard, SuiteRow, TaskBoard
+from kdbench.leaderboard.tables.cells import TableCell, context, ratio_text, with_half
 from kdbench.leaderboard.tables.columns import COLUMNS, Head, Line, Table, head
+from kdbench.leaderboard.views.answer import Answer, answer_of, difference
 from kdbench.specs.registry import PLAIN
 
 SMALL_ROWS = 10_000
 """A task with fewer training rows says so in its title."""
+
+
+NAMED = 6
+"""Names in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class SuiteView:
     charts: tuple[Chart, ...]
     notes: tuple[str, ...]
     below: tuple[tuple[str, str], ...]
+    answer: Answer | None = None
     own: Table | None = None
 
 
@@ -95,7 +101,17 @@ def _view(suite: SuiteBoard) -> SuiteView:
     notes = [f"{suite.note.capitalize()}; {suite.ties.note}." if suite.ties.note else f"{suite.note.capitalize()}."]
     if not suite.ties.split and len(suite.rows) > 1:
         notes.insert(0, "No two methods are separated: the order below is not evidence of any difference.")
-    return SuiteView(key, suite, title, deck, _table(suite, key), suite_charts(suite, key), tuple(notes), _below(suite))
+    return SuiteView(
+        key,
+        suite,
+        title,
+        deck,
+        _table(suite, key),
+        suite_charts(suite, key),
+        tuple(notes),
+        _below(suite),
+        answer_of(suite, key),
+    )
 
 
 def _below(suite: SuiteBoard) -> tuple[tuple[str, str], ...]:
@@ -158,45 +174,21 @@ def _table(suite: SuiteBoard, key: str) -> Table:
 
 def _line(suite: SuiteBoard, row: SuiteRow, used: Sequence[TaskBoard], digits: int) -> Line:
     is_baseline = all(board.task.baseline == row.method for board in used)
-    split = suite.ties is not None and suite.ties.split
-    mark = "best" if row.best == "best" else "≈ best" if row.best == "tied" and split else ""
     cells = {
-        "rank": TableCell(range_of(row.rank), float(row.first), mark=mark),
+        "rank": TableCell(range_of(row.rank), float(row.first), mark=row.best),
         "method": TableCell(
             row.method, row.method, tags=("baseline",) if is_baseline else ("reference",) if row.method == PLAIN else ()
         ),
-        "delta": _delta_cell(row, is_baseline, digits),
-        "step": _ratio_cell(row.step_ratio, row.method),
-        "recipe": _ratio_cell(row.recipe_ratio, row.method),
+        "delta": TableCell("0", 0.0, sub="reference")
+        if is_baseline
+        else difference(row.delta, suite.told["baseline"].get(row.method, ""), digits),
+        "step": ratio_text(row.step_ratio, row.method),
+        "recipe": ratio_text(row.recipe_ratio, row.method),
         "coverage": TableCell(f"{row.coverage[0]} / {row.coverage[1]}", float(row.coverage[0])),
     }
     for i, board in enumerate(used):
         cells[f"task-{i}"] = _score_cell(board, row.method)
     return Line(row.method, cells, role="baseline" if is_baseline else "")
-
-
-def _delta_cell(row: SuiteRow, is_baseline: bool, digits: int) -> TableCell:
-    if is_baseline:
-        return TableCell("0", 0.0, sub="reference")
-    if row.delta is None:
-        return TableCell(NONE, None, sub="no common seed")
-    if row.delta.lo is None or row.delta.hi is None:
-        return TableCell(signed(row.delta.mean, digits), row.delta.mean, sub="no interval")
-    return TableCell(
-        signed(row.delta.mean, digits),
-        row.delta.mean,
-        sub=between(row.delta.lo, row.delta.hi, digits, sign=True),
-        verdict=verdict_word(row.delta),
-    )
-
-
-def _ratio_cell(ratio: Ratio | None, method: str) -> TableCell:
-    if ratio is None:
-        return TableCell(NONE, None, sub="not measured")
-    if method == PLAIN:
-        return TableCell("1 ×", 1.0, sub="reference")
-    value, lo, hi = ratio
-    return TableCell(times(value), value, sub=between(lo, hi, 2) if hi > lo else "")
 
 
 def _score_cell(board: TaskBoard, method: str) -> TableCell:
@@ -211,12 +203,18 @@ def separation_word(board: TaskBoard) -> str:
     """What the ranking of a task can tell, in a sentence."""
     if board.ties is None or len(board.ranked) < 2:
         return ""
-    leaders = [m for m in board.ties.methods if best_word(board.ties, m)]
     if not board.ties.split:
         return "No two methods are separated: the order is not evidence of any difference."
+    if board.best is None:
+        return ""
+    leaders = [method for method in board.ties.methods if method in board.best.candidates]
     if len(leaders) == 1:
-        return f"{leaders[0]} is separated from every other method."
-    return f"{', '.join(leaders)} could each be the best: they are not separated from each other."
+        return f"{leaders[0]} is better than every other method."
+    shown = leaders if len(leaders) <= NAMED else [*leaders[:NAMED], f"{len(leaders) - NAMED} others"]
+    margin = f"{significant(board.best.margin, 2)} {board.task.points}"
+    near = [method for method in leaders if board.best.word(method) == "≈ best"]
+    close = f"{', '.join(near)} surely within {margin} of the best" if near else f"none is surely within {margin} of it"
+    return f"{', '.join(shown)} could each be the best; {close}."
 
 
 def noise_word(metric: str, value: float, items: int) -> str:

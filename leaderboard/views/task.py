@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.leaderboard.draw.figures import Chart, cost_chart, difference_chart, key_of, task_charts
-from kdbench.leaderboard.draw.numbers import fixed
+from kdbench.leaderboard.draw.numbers import NONE, fixed
 from kdbench.leaderboard.model.entries import TaskVersion
 from kdbench.leaderboard.model.ranking import Board, Hole, TaskBoard
 from kdbench.leaderboard.tables.cells import metric_word
 from kdbench.leaderboard.tables.columns import Table, task_table
 from kdbench.leaderboard.views.panel import Panel, panel_of
 from kdbench.leaderboard.views.suite import noise_word, separation_word, small_word
+from kdbench.results import claims
+from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import Missing
 
@@ -47,6 +49,7 @@ class TaskView:
     boards: tuple[TaskSection, ...]
     facts: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, str, int, str, str], ...]
+    published: tuple[tuple[str, str, str, str], ...]
     versions: tuple[TaskVersion, ...]
     bib: tuple[tuple[str, str], ...]
 
@@ -77,7 +80,8 @@ def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mappin
     known = board.catalogue.methods
     bib = tuple((name, known[name].card.bibtex()) for name in shown if name in known)
     facts, rows = tuple(_facts(task, record)), tuple(_rows(record))
-    return TaskView(task, anchor, lead, tuple(warnings), boards, facts, rows, versions, bib)
+    figures = _published(task, board)
+    return TaskView(task, anchor, lead, tuple(warnings), boards, facts, rows, figures, versions, bib)
 
 
 def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
@@ -129,6 +133,22 @@ def _headroom(one: TaskBoard) -> str:
     if leader is not None and (word := noise_word(one.task.metric, leader.result.stat.mean, leader.test_items)):
         words.append(word)
     return f"For scale: {'; '.join(words)}. One teacher for all seeds: its own noise is left out." if words else ""
+
+
+def _published(task: TaskVersion, board: Board) -> tuple[tuple[str, str, str, str], ...]:
+    """Method, figure, spread and source of what others published on the task's data and pair."""
+    if task.spec is None:
+        return ()
+    known = [name for name, ref in board.catalogue.methods.items() if registry.methods().get(name) is ref]
+    return tuple(
+        (
+            claim.method,
+            fixed(claim.value, 2),
+            NONE if claim.std is None else f"± {claim.std:g}",
+            claim.source + ("" if claim.verified else " (not read by us)"),
+        )
+        for claim in claims.on_task(task.spec, known)
+    )
 
 
 def _facts(task: TaskVersion, record: dict | None) -> list[tuple[str, str]]:

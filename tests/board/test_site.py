@@ -43,12 +43,53 @@ def test_golden_task(site: Any) -> None:
             "not separated +1.00 [−1.48, +3.48]",
             "+11.00 no spread over seeds",
         ],
-        "kd": ["1–2", "81.00 ± 2.48 ≈ best n = 3", "0 reference", "▲ better +10.00 [+7.52, +12.48]"],
+        "kd": ["1–2", "81.00 ± 2.48 undecided n = 3", "0 reference", "▲ better +10.00 [+7.52, +12.48]"],
         "plain": ["3", "71.00 ± 2.48 n = 3", "▼ worse −10.00 [−12.48, −7.52]", "0 reference"],
     }
     assert list(found) == ["alpha", "kd", "plain"]
-    assert "could each be the best: they are not separated from each other" in page.text
+    assert "alpha, kd could each be the best; alpha surely within 1.0 pt of the best" in page.text
     assert "the half-width of each, is 1.4 to 1.9 points (moderated variances, 1 task, n = 3)" in page.text
+
+
+def golden_with_longer() -> list[dict[str, Any]]:
+    """The golden set with plain trained as long as kd and as alpha: the one above kd, the other below alpha."""
+    made = golden()
+    first = {raw["method"]["name"]: raw for raw in made if raw["task"]["name"] == "golden/a" and raw["seed"] == 0}
+    for method, scores in {"kd": (84.0, 85.0, 86.0), "alpha": (72.0, 73.5, 73.0)}.items():
+        match = {"method": method, "ratio": 2.0, "spec_hash": first[method]["spec_hash"]}
+        made += [
+            record(
+                "plain", "a", seed, score, method__variant=f"plain@{method}", compute_match=match,
+                spec_hash=samples.run_id(method) * 2,
+            )
+            for seed, score in enumerate(scores)
+        ]  # fmt: skip
+    return made
+
+
+def test_a_suite_answers_first_which_methods_are_worth_their_cost(tmp_path: Path) -> None:
+    page = make_site(tmp_path, golden_with_longer()).page("index.html")
+    sentence = (
+        "Of 2 methods set against plain trained for as long as the method’s recipe takes, 1 beats it, 1 does worse, "
+        "and 0 cannot be told from it."
+    )
+    assert sentence in page.text
+    found = cells(page, f"suite-golden-{DEVICE}-answer", "matched", "delta", "words")
+    assert list(found) == ["alpha", "kd"]
+    assert found["alpha"][0].startswith("▲ better +9.17")
+    assert found["alpha"][2] == "not told from kd at 1.50 times its cost; near the best"
+    assert found["kd"][0].startswith("▼ worse −4.00")
+    assert found["kd"][1:] == ["0 reference", "plain trained as long is better; could be the best"]
+    assert page.text.index(sentence) < page.text.index("All 3 ranked methods")
+
+
+def test_a_seed_that_did_not_learn_is_counted_and_left_out_of_the_mean(tmp_path: Path) -> None:
+    made = golden()
+    made += [record("alpha2", "a", seed, score, task__chance=10.0) for seed, score in enumerate((10.0, 80.0, 82.0))]
+    site = make_site(tmp_path, made, catalogue("plain", "kd", "alpha", "alpha2"))
+    apart = cells(site.page("tasks/golden__a@v1.html"), f"golden-a-v1-{DEVICE}-apart", "rank", "score")
+    assert apart == {"alpha2": ["– a seed did not learn", "81.00 ± 12.71 n = 2 2 of 3 learned"]}
+    assert "Not ranked, for a seed stayed at chance: alpha2." in site.page("index.html").text
 
 
 def test_golden_costs(site: Any) -> None:
@@ -92,8 +133,8 @@ def test_golden_suite(site: Any) -> None:
     page = site.page("index.html")
     found = cells(page, f"suite-golden-{DEVICE}-table", "rank", "delta", "recipe", "coverage")
     assert found == {
-        "alpha": ["1–2 ≈ best", "not separated +1.00 [−1.48, +3.48]", "3.01 ×", "1 / 2"],
-        "kd": ["1–2 ≈ best", "0 reference", "2.00 ×", "2 / 2"],
+        "alpha": ["1–2 ≈ best", "not separated +1.00 [−1.48, +3.48]", "3.01 × [3.00, 3.02]", "1 / 2"],
+        "kd": ["1–2 undecided", "0 reference", "2.00 × [2.00, 2.01]", "2 / 2"],
         "plain": ["3", "▼ worse −10.00 [−12.48, −7.52]", "1 × reference", "1 / 2"],
     }
     assert [h.text for h in page.all("h2")][:2] == [

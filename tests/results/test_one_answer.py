@@ -89,10 +89,10 @@ def test_a_score_at_chance_is_marked_on_terminal_and_board(keep: Any, store: Any
         keep(seed=seed, score=11.0, task__chance=10.0, method__name="x")
     with store() as opened:
         remarks = {row.method: row.remarks for row in summary.rows(opened)}
-    assert "2 of 3 seeds at chance" in remarks["kd"]
-    assert "at chance" in remarks["x"]
+    assert "1 of 3 learned" in remarks["kd"]
+    assert "0 of 3 learned" in remarks["x"]
     page = task_page(tmp_path, built(tmp_path)["kd"])
-    assert "2 of 3 seeds at chance" in page
+    assert "1 of 3 learned" in page
 
 
 def test_a_record_without_its_chance_has_that_of_its_tasks_classes(make_record: Any) -> None:

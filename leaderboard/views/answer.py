@@ -1,0 +1,123 @@
+"""What a suite says of the board's question, first: counts in a sentence, and the methods that answer it best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, signed, significant
+from kdbench.leaderboard.model.entries import NOT_LEARNED
+from kdbench.leaderboard.model.ranking import SuiteBoard, SuiteRow
+from kdbench.leaderboard.tables.cells import TableCell, ratio_text
+from kdbench.leaderboard.tables.columns import Head, Line, Table
+from kdbench.specs.registry import PLAIN
+from kdbench.stats import PooledDelta
+
+ROWS = 10
+NAMED = 5
+"""Methods that a sentence names; further ones are counted."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The sentences, and the table of the first methods by their difference to plain trained as long."""
+
+    sentences: tuple[str, ...]
+    table: Table | None
+
+
+def answer_of(suite: SuiteBoard, key: str) -> Answer:
+    """Which methods are worth their cost in a suite."""
+    told = suite.told.get("matched", {})
+    by_word: dict[str, list[str]] = {word: [] for word in ("better", "worse", "not separated")}
+    for method, word in told.items():
+        by_word[word].append(method)
+    said = [_counted(by_word)] if told else ["No method has been measured against plain trained for as long yet."]
+    if lost := _not_learned(suite):
+        said.append(lost)
+    rows = [row for row in suite.rows if row.matched is not None and row.method != PLAIN]
+    rows.sort(key=lambda row: -row.matched.mean if row.matched is not None else 0.0)
+    return Answer(tuple(said), _table(suite, rows[:ROWS], len(rows), key) if rows else None)
+
+
+def _counted(by_word: dict[str, list[str]]) -> str:
+    better, worse, even = (by_word[word] for word in ("better", "worse", "not separated"))
+    total = len(better) + len(worse) + len(even)
+    one = total == 1
+    return (
+        f"Of {total} method{'' if one else 's'} set against plain trained for as long as the method’s recipe takes, "
+        f"{len(better)} beat{'s' * (len(better) == 1)} it, {len(worse)} do{'es' * (len(worse) == 1)} worse, and "
+        f"{len(even)} cannot be told from it."
+    )
+
+
+def _not_learned(suite: SuiteBoard) -> str:
+    lost = sorted({row.method for board in suite.boards for row in board.apart if row.apart == NOT_LEARNED})
+    if not lost:
+        return ""
+    names = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
+    return f"Not ranked, for a seed stayed at chance: {names}."
+
+
+def _table(suite: SuiteBoard, rows: list[SuiteRow], total: int, key: str) -> Table:
+    scores = [v for board in suite.boards for row in board.ranked for v in row.result.scores.values()]
+    digits = digits_for(suite.unit, scores)
+    heads = (
+        Head("method", "Method", "", "Answer", "Name of the card, or of its variant.", True, False),
+        _number("matched", "Δ to plain as long", suite.points, "To plain trained for as long as its recipe takes."),
+        _number("delta", f"Δ to {suite.baseline}", suite.points, "Paired with the baseline, seed by seed."),
+        _number("recipe", "Recipe cost", "× plain", "All stages that the method needs, as a multiple of plain’s."),
+        Head("words", "In words", "", "Answer", "The two differences together.", True, False),
+    )
+    lines = tuple(Line(row.method, _cells(suite, row, digits)) for row in rows)
+    shown = f"the first {len(rows)} of {total} methods" if len(rows) < total else "methods"
+    caption = f"Worth their cost on {suite.suite}: {shown} by the difference to plain trained for as long."
+    return Table(f"{key}-answer", caption, heads, lines)
+
+
+def _number(key: str, head: str, unit: str, about: str) -> Head:
+    return Head(key, head, unit, "Answer", f"{about} 95 % interval below.", True, True)
+
+
+def _cells(suite: SuiteBoard, row: SuiteRow, digits: int) -> dict[str, TableCell]:
+    is_baseline = all(board.task.baseline == row.method for board in suite.boards)
+    return {
+        "method": TableCell(row.method, row.method, tags=("baseline",) if is_baseline else ()),
+        "matched": difference(row.matched, suite.told["matched"].get(row.method, ""), digits),
+        "delta": TableCell("0", 0.0, sub="reference") if is_baseline else difference(
+            row.delta, suite.told["baseline"].get(row.method, ""), digits
+        ),
+        "recipe": ratio_text(row.recipe_ratio, row.method),
+        "words": TableCell(_words(suite, row, digits, is_baseline=is_baseline)),
+    }  # fmt: skip
+
+
+def difference(delta: PooledDelta | None, told: str, digits: int) -> TableCell:
+    """A difference over tasks with its interval."""
+    if delta is None:
+        return TableCell(NONE, None, sub="no common seed")
+    if delta.lo is None or delta.hi is None:
+        return TableCell(signed(delta.mean, digits), delta.mean, sub="no interval")
+    interval = between(delta.lo, delta.hi, digits, sign=True)
+    return TableCell(signed(delta.mean, digits), delta.mean, sub=interval, verdict=told)
+
+
+def _words(suite: SuiteBoard, row: SuiteRow, digits: int, *, is_baseline: bool) -> str:
+    """E.g. ``+3.7 over kd at 2.8 times its cost; could be the best``."""
+    base = next((other for other in suite.rows if other.method == suite.baseline), None)
+    said = []
+    if not is_baseline and row.delta is not None:
+        told = suite.told["baseline"].get(row.method)
+        if told in ("better", "worse"):
+            said.append(f"{signed(row.delta.mean, digits)} {'over' if told == 'better' else 'under'} {suite.baseline}")
+        else:
+            said.append(f"not told from {suite.baseline}")
+        if base is not None and base.recipe_ratio is not None and row.recipe_ratio is not None:
+            said[-1] += f" at {significant(row.recipe_ratio[0] / base.recipe_ratio[0])} times its cost"
+    told = suite.told["matched"].get(row.method)
+    if told == "worse":
+        said.append("plain trained as long is better")
+    elif told == "not separated":
+        said.append("not told from plain trained as long")
+    if row.best:
+        said.append({"best": "the best", "≈ best": "near the best"}.get(row.best, "could be the best"))
+    return "; ".join(said)
