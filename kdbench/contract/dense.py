@@ -53,6 +53,7 @@ class _Fields(NamedTuple):
     roi: Tensor = None  # type: ignore[assignment]  # reading what is absent raises
     roi_box: Tensor = None  # type: ignore[assignment]
     roi_labels: Tensor = None  # type: ignore[assignment]
+    bins: tuple[tuple[float, ...], ...] = ()
 
 
 class Dense(_Fields):
@@ -66,7 +67,8 @@ class Dense(_Fields):
         fpn: (N, C, h_l, w_l), the maps that the head reads, after the level's last convolution.
         strides: pixels of the input from one cell to the next, of each level.
         cls: (N, h_l w_l A, K) class logits, rows of cells first, then cells, then anchors.
-        box: (N, h_l w_l A, 4) raw regression, in the units of the detector; ``decode`` makes boxes of it.
+        box: (N, h_l w_l A, 4) raw regression, in the units of the detector, or logits of ``bins``; ``decode`` makes
+            boxes of it.
         quality: (N, h_l w_l A) logits of how well a cell's box fits (centre-ness), only of detectors that have it; a
             detection's score is then the root of both probabilities' product.
         anchors: (h_l w_l A, 4) x0, y0, x1, y1, the same in all pictures.
@@ -76,6 +78,8 @@ class Dense(_Fields):
             the block's activation and after its norm; block 0 is the pyramid. Only blocks asked for.
         losses: the detector's own terms by name, 0-d, computed when they are first read; of batches with objects, and
             not of a teacher.
+        bins: of heads whose ``box`` holds distributions, (N, Q, sum of bins) logits, edge by edge: what each bin of
+            each distribution stands for.
         decode: ``decode(box, anchors)``: (..., 4) raw regression and anchors, broadcast against it, to boxes.
         proposals: of a detector of two stages, one tensor a picture, (P_n, 4) boxes that its second stage looks at: in
             training those sampled for the loss, constants. R is their number in all pictures.
@@ -129,5 +133,5 @@ def _given(value: Any) -> bool:
 
 
 _OPTIONAL = frozenset(
-    {"cls", "box", "quality", "anchors", "assigned", "losses", "proposals", "roi", "roi_box", "roi_labels"}
+    {"cls", "box", "quality", "anchors", "assigned", "losses", "proposals", "roi", "roi_box", "roi_labels", "bins"}
 )

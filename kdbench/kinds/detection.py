@@ -200,6 +200,10 @@ def classes_of(dense: Dense) -> int:
     return dense.roi.shape[1] - 1 if dense.has("roi") else dense.cls[0].shape[-1]
 
 
+WRAPS = ("faster_rcnn_c8s2-4a4p20r16f16:", "gfl_c8s2-4h1:")
+"""Of networks of methods that read what FCOS does not give, on the smallest task."""
+
+
 def _value(p: Evidence, name: str) -> Tensor:
     import torch
 
@@ -251,7 +255,8 @@ class Detection(Kind):
 
     @property
     def tinies(self) -> Sequence[Tiny]:
-        return (self.tiny, replace(self.tiny, wraps="faster_rcnn_c8s2-4a4p20r16f16:"))
+        """Heads of one stage, of two, and boxes that are distributions."""
+        return (self.tiny, *(replace(self.tiny, wraps=wraps) for wraps in WRAPS))
 
     def ruled(self, rules: Mapping[str, Any]) -> Kind:
         return Detection(Rules.of(rules)) if rules else self

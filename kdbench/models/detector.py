@@ -63,6 +63,10 @@ class Detector(InParts):
 
     parts = ("body", "neck", "head")
     quality = False
+    offset = 0.0
+    """Of an anchor's centre from its cell's corner, in strides."""
+    bins: tuple[tuple[float, ...], ...] = ()
+    """What the bins of a box's distributions stand for, see :class:`Dense`."""
 
     def regression(self, features: Tensor) -> tuple[Tensor, ...]:
         """Maps of a level's box branch: raw regression and, with ``quality``, how well it fits."""
@@ -93,7 +97,7 @@ class Detector(InParts):
     def encode(self, x: Tensor) -> Out:
         stages = self.body(x)
         fpn = self.neck([stages.maps[stage] for stage in self._reads])
-        dense = Dense(fpn, self._strides, decode=self.decode)
+        dense = Dense(fpn, self._strides, decode=self.decode, bins=self.bins)
         everything = not self.sparing
         taps = sorted(int(word.removeprefix("taps:")) for word in self.asked if word.startswith("taps:"))
         classes = everything or "cls" in self.asked
@@ -111,7 +115,7 @@ class Detector(InParts):
                 found["cls"] = tuple(self._flat(self.head.classification_head.cls_logits(f), 0) for f in class_features)
             if boxes:
                 regressed = [self.regression(f) for f in box_features]
-                found["box"] = tuple(self._flat(one[0], 4) for one in regressed)
+                found["box"] = tuple(self._flat(one[0], self.width) for one in regressed)
                 if self.quality:
                     found["quality"] = tuple(self._flat(one[1], 1).squeeze(2) for one in regressed)
         if classes or boxes or self.asked & {"anchors", "assigned"}:
@@ -132,6 +136,11 @@ class Detector(InParts):
             features = [f.relu() for f in features]
         return features, kept
 
+    @property
+    def width(self) -> int:
+        """Numbers of a raw regression."""
+        return sum(map(len, self.bins)) or 4
+
     def _flat(self, x: Tensor, width: int) -> Tensor:
         """(N, A * W, h, w) as (N, h * w * A, W); W is the number of classes where ``width`` is 0."""
         n, _, h, w = x.shape
@@ -146,7 +155,8 @@ class Detector(InParts):
             (whole,) = self._anchors(ImageList(x, [tuple(x.shape[-2:])]), floats)
             cells = [f.shape[-2] * f.shape[-1] for f in fpn]
             each = len(whole) // sum(cells)
-            self._known = (key, list(whole.split([count * each for count in cells])))
+            levels = whole.split([count * each for count in cells])
+            self._known = (key, [a + self.offset * stride for a, stride in zip(levels, self._strides, strict=True)])
         return self._known[1]
 
     def _assigned(self, dense: Dense, y: Objects, losses: bool) -> Dense:
@@ -190,7 +200,7 @@ class Detector(InParts):
 
         def head(classes: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
             cls = tuple(self._flat(self.head.classification_head.cls_logits(f), 0) for f in rest(classes, 0))
-            return cls, tuple(self._flat(self.regression(f)[0], 4) for f in rest(boxes, 1))
+            return cls, tuple(self._flat(self.regression(f)[0], self.width) for f in rest(boxes, 1))
 
         return head
 
@@ -317,4 +327,8 @@ def build(
     made = pyramid(net, input_shape, channels, finest, coarsest)
     if detector == "fcos":
         return FCOSDetector(made, channels, outputs, depth)
+    if detector == "gfl":
+        from kdbench.models.gfl import GFLDetector  # built on this module
+
+        return GFLDetector(made, channels, outputs, depth)
     return RetinaNetDetector(made, channels, outputs, depth, scale)
