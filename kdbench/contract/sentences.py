@@ -121,10 +121,13 @@ class Sentences:
         within = torch.arange(len(self.symbols), device=self.counts.device) - ahead
         return self.begins.repeat_interleave(self.counts) + within
 
-    @property
-    def prefixes(self) -> Tensor:
-        """(N, T) int64: a sentence's symbols but the last, behind a :data:`BOS`; padded to the longest."""
-        return prefixes(self.flat, self.counts)
+    def drawn(self, rows: Tensor, x: Mapping[str, Tensor]) -> Batch:
+        """A batch of some of these sentences, by number; their texts are not looked at. Args: as of :meth:`batch`."""
+        places, counts = picked(self.counts, rows)
+        flat = self.symbols[places].long()
+        moved = (self.begins - first(self.counts))[rows].repeat_interleave(counts)
+        inputs = {name: cut(values.long()) for name, values in x.items()}
+        return Batch({**inputs, PREFIX: prefixes(flat, counts)}, flat, places + moved, counts=counts)
 
     def batch(self, x: Mapping[str, Tensor]) -> Batch:
         """A batch of these sentences; every input is cut to the longest that one of them has.
@@ -132,9 +135,7 @@ class Sentences:
         Args:
             x: input name to (N, ...) symbols, padded at the end.
         """
-        inputs = {name: cut(values.long()) for name, values in x.items()}
-        inputs[PREFIX] = self.prefixes
-        return Batch(inputs, self.flat, self.index, counts=self.counts)
+        return self.drawn(torch.arange(len(self), device=self.counts.device), x)
 
 
 def first(counts: Tensor) -> Tensor:
@@ -149,22 +150,15 @@ def prefixes(flat: Tensor, counts: Tensor) -> Tensor:
         flat: (M,) symbols of N sentences, each with its end.
         counts: (N,), how many each has.
     """
-    wide = padded(flat, counts)
-    begin = torch.full_like(wide[:, :1], BOS)
-    shifted = torch.cat([begin, wide[:, :-1]], 1)
-    return shifted.masked_fill(~real(counts, shifted.shape[1]), PAD)
+    wide = torch.full((len(counts), int(counts.max()) + 1), PAD, dtype=flat.dtype, device=flat.device)
+    wide[:, 0] = BOS
+    wide[:, 1:][real(counts, wide.shape[1] - 1)] = flat
+    return wide[:, :-1].masked_fill_(wide[:, :-1] == EOS, PAD)
 
 
 def real(counts: Tensor, width: int) -> Tensor:
     """(N, T) bool, True where a sentence has a symbol."""
     return torch.arange(width, device=counts.device) < counts[:, None]
-
-
-def padded(flat: Tensor, counts: Tensor) -> Tensor:
-    """(M,) values of N sentences as (N, T), :data:`PAD` behind them."""
-    wide = torch.full((len(counts), int(counts.max())), PAD, dtype=flat.dtype, device=flat.device)
-    wide[real(counts, wide.shape[1])] = flat
-    return wide
 
 
 def cut(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import kinds
+from kdbench.base.errors import UserError
 from kdbench.contract import Rows
 from kdbench.data.decode.inputs import ImageInput, Input
 from kdbench.data.decode.place import Place
@@ -41,7 +42,13 @@ def deployed(
     built_by_name: bool,
     score: float,
 ) -> Loaded:
-    """The network with all that is around it."""
+    """The network with all that is around it.
+
+    Raises:
+        UserError: it reads sentences.
+    """
+    if rows.vocabularies:
+        raise UserError(f"{net} of {spec.name} reads sentences, and nets that do are not taken out of kdbench yet")
     derived = rows.derived.get(input_name)
     raw = derived.base if derived is not None else input_name
     seen = rows.transforms[input_name]

@@ -194,7 +194,7 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
             rf"{name}_w(?P<width>[1-9][0-9]*)(?:_l(?P<layers>[1-9][0-9]?))?(?:_d(?P<dropout>[0-9]{{1,2}}))?",
             Recipe(name, SENTENCE, work=sentences, sentences=True),
         )
-        for name in ("gru", "transformer")
+        for name in ("gru", "transformer", "grulm", "gpt")
     },
     "semfpn_<pyramid>:<net>": (
         rf"semfpn_(?:{LEVELS}:)?(?P<net>.+)",
@@ -210,7 +210,7 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
 }
 """Nets whose name holds a setting: how the name is shown, the expression it matches, and its recipe.
 
-Behind a ``gru`` or a ``transformer`` stand, where they are not the usual ones, ``_l<layers>`` and ``_d<percent>``, its
+Behind the width of a net of sentences stand, where they are not the usual ones, ``_l<layers>`` and ``_d<percent>``, its
 dropout.
 """
 

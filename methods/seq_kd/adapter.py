@@ -16,7 +16,7 @@ class SeqKD(Method):
     """The teacher writes every training row anew, before training; then the task's own loss of these targets.
 
     Of a beam the likeliest is taken, or the one nearest to the reference by sentence BLEU (sequence-level
-    interpolation).
+    interpolation). With ``draw`` texts are drawn from the teacher, as a language model without prompts needs.
     """
 
     @classmethod
@@ -26,6 +26,8 @@ class SeqKD(Method):
     def setup(self) -> None:
         if self.hp.nearest and self.hp.beam < 2:
             raise NotApplicable("of a beam of 1 there is nothing to choose from; raise method.beam")
+        if not self.hp.draw and not self.task.raw_shape[self.teacher.input][-1]:
+            raise NotApplicable("nothing is read, so the likeliest text is one for all rows; set method.draw=true")
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         return {"task": self.task.loss(self.student(batch), batch)}
@@ -34,8 +36,11 @@ class SeqKD(Method):
         task, hp = self.task, self.hp
 
         def make() -> dict[str, Tensor]:
+            if hp.draw:
+                rng = torch.Generator(task.device).manual_seed(task.rng("written").initial_seed())
+                return written(task, self.teacher, hp.longest, 1, rng=rng)
             return written(task, self.teacher, hp.longest, hp.beam, nearest_reference if hp.nearest else None)
 
-        made = task.keep("written", make, "task", "teacher_cache", ("beam", "longest", "nearest"))
+        made = task.keep("written", make, "task", "teacher_cache", ("beam", "longest", "nearest", "draw"))
         y = task.rows(torch.arange(task.n_rows, device=task.device)).y
         yield Stage("distill", self.groups(), losses=self.losses, epochs=task.epochs, targets=retold(y, made))

@@ -13,7 +13,7 @@ from kdbench.base.subwords import sacrebleu
 from kdbench.contract import Network, Sentences, TaskInfo
 from kdbench.contract.sentences import EOS, PAD, first
 
-TEXTS = frozenset({"translation"})
+TEXTS = frozenset({"translation", "language"})
 """Kinds whose targets are sentences."""
 CHUNK = 256
 """Rows that a network sees at a time."""
@@ -31,7 +31,14 @@ def nearest_reference(found: Sequence[Sequence[int]], reference: Sequence[int]) 
 
 
 @torch.no_grad()
-def written(task: TaskInfo, net: Network, longest: int, beam: int, choose: Choose | None = None) -> dict[str, Tensor]:
+def written(
+    task: TaskInfo,
+    net: Network,
+    longest: int,
+    beam: int,
+    choose: Choose | None = None,
+    rng: torch.Generator | None = None,
+) -> dict[str, Tensor]:
     """What a network writes for all training rows: ``symbols`` (M,) of one row after the other, ``counts`` (N,).
 
     A row for which it writes nothing keeps its reference.
@@ -40,6 +47,7 @@ def written(task: TaskInfo, net: Network, longest: int, beam: int, choose: Choos
         longest: symbols of a sentence at most.
         beam: as of ``Network.generate``.
         choose: None takes what the network says is likeliest.
+        rng: texts are drawn instead.
     """
     every = task.rows(torch.arange(task.n_rows, device=task.device))
     references = [row[:-1] for row in every.y.tolist()]
@@ -49,7 +57,7 @@ def written(task: TaskInfo, net: Network, longest: int, beam: int, choose: Choos
         batch = task.wrap(task.rows(part))
         rows = part.tolist()
         if choose is None:
-            said: Sequence[Sequence[int]] = net.generate(batch, longest, beam)
+            said: Sequence[Sequence[int]] = net.generate(batch, longest, beam, rng)
         else:
             each = net.candidates(batch, longest, beam)
             said = [choose(some, references[row]) for some, row in zip(each, rows, strict=True)]

@@ -121,7 +121,7 @@ def test_every_task_says_where_its_choices_come_from(name: str) -> None:
             assert "min_score" in said, f"{name}: why is {role}'s least score {teacher.min_score}"
     assert spec.smoke.epochs <= spec.train.epochs
     assert spec.train.schedule.milestones == [] or spec.train.schedule.milestones[-1] < spec.train.epochs
-    assert spec.kind == "regression" or spec.score.unit == "%"
+    assert spec.kind in ("regression", "language") or spec.score.unit == "%"
 
 
 def test_tasks_of_a_suite_can_be_ranked_together() -> None:

@@ -62,7 +62,8 @@ class Options(BaseModel):
     """``data.options`` of a corpus.
 
     Attributes:
-        source, target: columns; of the corpus' own where unset. ``source`` is what is read, nothing in a corpus of one.
+        source, target: columns; of the corpus' own where unset. ``source`` is what is read.
+        alone: nothing is read, the target column is all there is, as for language models.
         words: pairs of which one side has more words are no part of the task; unset, all are.
         subwords: symbols of each vocabulary at most.
         joint: one vocabulary for both sides.
@@ -75,6 +76,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     source: str | None = None
     target: str | None = None
+    alone: bool = False
     words: int | None = Field(default=None, ge=1)
     subwords: int = Field(default=1000, ge=8, le=200_000)
     joint: bool = False
@@ -121,14 +123,14 @@ class Found:
 
 
 def load(corpus: Corpus, options: Options, place: Place) -> Found:
-    """The rows: input ``source``, of nothing in a corpus of one column, and target sentences.
+    """The rows: input ``source``, of no symbols where nothing is read, and target sentences.
 
     Raises:
         UserError: the corpus is not at hand, or has a row that cannot be; names file and row.
     """
     subwords.require()
     target = options.target or corpus.columns[-1]
-    read = options.source or (corpus.columns[0] if len(corpus.columns) > 1 else None)
+    read = None if options.alone else options.source or corpus.columns[0]
     wanted = [name for name in (read, target) if name is not None]
     if read == target:
         raise UserError(f"data.options: source and target are both {target!r}; name two columns of {corpus.name}")

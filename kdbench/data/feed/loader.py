@@ -140,6 +140,8 @@ class Loader:
         if self._stream is not None:
             raw |= {name: x.to(self.device, non_blocking=True) for name, x in self._stream.get(number).items()}
         rng = generator(self.device, self.seed, "augment", self.stage, number) if raw else _NO_DRAWS
+        if isinstance(self.rows.y, Sentences):
+            return self.rows.y.drawn(index, {name: values[index] for name, values in self._still.items()})
         y = self.rows.y[index]
         if self._moves:
             for name in raw:
@@ -156,8 +158,6 @@ class Loader:
             x[name] = _repeat(values[index], n_views)
         for name, mask in self._still_present.items():
             present[name] = mask[index]
-        if isinstance(y, Sentences):
-            return y.batch(x)
         visible = self._visible(len(index), rng)
         present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
         x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}

@@ -1,4 +1,4 @@
-"""Pairs of sentences of one's own: a folder of the data folder with a column, or a text file, a language.
+"""Pairs of sentences, or texts alone, of one's own: a folder with a column, or a text file, a language.
 
 ``folder`` names it, ``source`` and ``target`` its columns; the other options are those of
 :class:`kdbench.data.decode.corpus.Options`. The files are ``train`` and ``test``, each ``.parquet``, ``.csv``, or a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import StringConstraints
+from pydantic import StringConstraints, model_validator
 
 from kdbench.data.decode.corpus import Corpus, Options
 from kdbench.data.decode.facts import Facts
@@ -26,8 +26,13 @@ class OwnOptions(Options):
     """``folder``: its name below the data folder."""
 
     folder: Annotated[str, StringConstraints(pattern=r"^[^./\\][^/\\]*$", max_length=100)]
-    source: str
     target: str
+
+    @model_validator(mode="after")
+    def _one_or_two(self) -> OwnOptions:
+        if (self.source is None) != self.alone:
+            raise ValueError("name source, the column that is read, or set alone: true where nothing is")
+        return self
 
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
@@ -36,5 +41,5 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
 
     given = parse(OwnOptions, options, "parallel-text")
     name = given.folder.lower().replace("_", "-").replace(" ", "-")
-    own = Corpus(name, FACTS.about, "yours", (given.source, given.target), (given.folder,))
+    own = Corpus(name, FACTS.about, "yours", (given.source or given.target, given.target), (given.folder,))
     return corpora.load(own, Options.model_validate(given.model_dump(exclude={"folder"})), place)

@@ -61,12 +61,16 @@ NONE = {0: ("kein", "keine", "kein"), 1: ("keinen", "keine", "kein")}
 
 
 class PhrasesOptions(BaseModel):
-    """``train`` and ``test``: numbers of sentences; ``subwords``: symbols of each vocabulary at most."""
+    """``train`` and ``test``: numbers of sentences; ``subwords``: symbols of each vocabulary at most.
+
+    ``alone``: the German side with nothing that is read.
+    """
 
     model_config = ConfigDict(extra="forbid")
     train: int = Field(default=TRAIN, ge=2, le=100_000)
     test: int = Field(default=TEST, ge=2, le=10_000)
     subwords: int = Field(default=SUBWORDS, ge=60, le=5000)
+    alone: bool = False
 
 
 class Noun(NamedTuple):
@@ -152,5 +156,6 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
         for name, rows in parts.items()
     }
     about = corpus.Corpus("phrases", FACTS.about, FACTS.licence, ("en", "de"), ())
-    found = corpus.made(about, texts, "en", "de", corpus.Options(subwords=given.subwords), place, "generated")
+    own = corpus.Options(subwords=given.subwords, alone=given.alone)
+    found = corpus.made(about, texts, None if given.alone else "en", "de", own, place, "generated")
     return replace(corpora.data_set(found), name="phrases", official=True)
