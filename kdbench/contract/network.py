@@ -85,7 +85,7 @@ class Network(nn.Module):
         """
         raise NotApplicable(f"{type(self).__name__} writes no sentences")
 
-    def candidates(self, batch: Batch, longest: int, beam: int) -> list[list[list[int]]]:
+    def n_best(self, batch: Batch, longest: int, beam: int) -> list[list[list[int]]]:
         """All that a beam found for each sentence, the best first. Args: as of :meth:`generate`."""
         raise NotApplicable(f"{type(self).__name__} writes no sentences")
 

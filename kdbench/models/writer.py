@@ -88,7 +88,7 @@ class Writer(Network):
     ) -> list[list[int]]:
         if beam == 1:
             return self._written(cut(batch.x[self.input]), longest, rng)
-        return [found[0] for found in self.candidates(batch, longest, beam)]
+        return [found[0] for found in self.n_best(batch, longest, beam)]
 
     def _next(self, symbols: Tensor, known: Any) -> tuple[Tensor, Any]:
         """(N, V) log-probabilities of the next symbol, minus infinity of those never written."""
@@ -117,7 +117,7 @@ class Writer(Network):
                 break
         return [_ended(symbols) for symbols in found.tolist()]
 
-    def candidates(self, batch: Batch, longest: int, beam: int) -> list[list[list[int]]]:
+    def n_best(self, batch: Batch, longest: int, beam: int) -> list[list[list[int]]]:
         """By likelihood over length; an ended sentence keeps its place and its likelihood while others go on."""
         read = cut(batch.x[self.input])
         n, device = len(read), read.device

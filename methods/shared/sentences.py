@@ -59,7 +59,7 @@ def written(
         if choose is None:
             said: Sequence[Sequence[int]] = net.generate(batch, longest, beam, rng)
         else:
-            each = net.candidates(batch, longest, beam)
+            each = net.n_best(batch, longest, beam)
             said = [choose(some, references[row]) for some, row in zip(each, rows, strict=True)]
         for row, symbols in zip(rows, said, strict=True):
             found[row] = symbols or references[row]

@@ -103,8 +103,8 @@ def test_what_is_written_is_what_answers_say(name: str) -> None:
         known = symbols.tolist() if row in ended else symbols.tolist()[:-1]
         assert known == [*written[row], EOS][: len(known)]
     assert chosen is None or len(chosen) == len(said)
-    assert made.candidates(one, 6, 1) == [[symbols] for symbols in written]
-    every = made.candidates(one, 6, 4)
+    assert made.n_best(one, 6, 1) == [[symbols] for symbols in written]
+    every = made.n_best(one, 6, 4)
     assert [len({tuple(symbols) for symbols in found}) for found in every] == [4, 4, 4]
     assert made.generate(one, 6, 4) == [found[0] for found in every]
 
