@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from kdbench.contract.errors import NotApplicable
 Levels = tuple[Tensor, ...]
 """One tensor a level of the pyramid, fine to coarse."""
 Decode = Callable[[Tensor, Tensor], Tensor]
+MaskHead = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 
 
 class Later(Mapping[str, Tensor]):
@@ -54,6 +55,7 @@ class _Fields(NamedTuple):
     roi_box: Tensor = None  # type: ignore[assignment]
     roi_labels: Tensor = None  # type: ignore[assignment]
     bins: tuple[tuple[float, ...], ...] = ()
+    masks: MaskHead | None = None
 
 
 class Dense(_Fields):
@@ -86,6 +88,8 @@ class Dense(_Fields):
         roi: (R, K + 1) class logits of the proposals, picture after picture; the last is that of background.
         roi_box: (R, K, 4) raw regression of each class, which ``decode`` makes boxes of with the proposals.
         roi_labels: (R,) int64 classes of the proposals, K for background. Where asked for.
+        masks: of a detector that gives masks, ``masks(boxes, labels)``: of each picture (D, 4) boxes in pixels of the
+            input and (D,) classes to (D, m, m) probabilities of what lies in the box.
     """
 
     __slots__ = ()

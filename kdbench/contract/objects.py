@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench.contract.maps import cut
 from kdbench.contract.targets import picked
 
 LEAST_SHARE, LEAST_SIDE = 0.4, 2.0
@@ -27,6 +28,8 @@ class Objects:
         ignore: (M,) bool, True for what is neither target nor error (COCO's crowds); None where there is no such.
         area: (M,) float32 area in pixels of the picture as it came, None where boxes are all that is known.
         origin: (N, 2) float32 height and width of each picture as it came, None where they are ``sizes``.
+        masks: (N, L, H, W) int16 in pixels of the network's input, 1 + the number of an object within its picture where
+            it is, 0 elsewhere; L layers, for objects that overlap. None where boxes are all that is known.
     """
 
     boxes: Tensor
@@ -36,13 +39,14 @@ class Objects:
     ignore: Tensor | None = None
     area: Tensor | None = None
     origin: Tensor | None = None
+    masks: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, rows in (("boxes", len(self.labels)), *((n, len(self.boxes)) for n in ("labels", "ignore", "area"))):
             held = getattr(self, name)
             if held is not None and len(held) != rows:
                 raise ValueError(f"{name} are {len(held)}, the other fields are of {rows} objects")
-        for name in ("sizes", "origin"):
+        for name in ("sizes", "origin", "masks"):
             held = getattr(self, name)
             if held is not None and len(held) != len(self.counts):
                 raise ValueError(f"{name} are {len(held)}, counts are of {len(self.counts)} pictures")
@@ -69,12 +73,38 @@ class Objects:
             None if self.ignore is None else self.ignore[places],
             None if self.area is None else self.area[places],
             None if self.origin is None else self.origin[index],
+            None if self.masks is None else self.masks[index],
         )
 
     @property
     def image(self) -> Tensor:
         """(M,) int64 row of the batch that each object lies in, ascending."""
         return torch.arange(len(self), device=self.counts.device).repeat_interleave(self.counts)
+
+    @property
+    def within(self) -> Tensor:
+        """(M,) int64 number of each object within its picture, from 0."""
+        begins = self.counts.cumsum(0) - self.counts
+        return torch.arange(len(self.labels), device=self.counts.device) - begins[self.image]
+
+    def shapes(self) -> Tensor:
+        """(M, H, W) bool, the mask of each object; read of targets that have ``masks``."""
+        assert self.masks is not None
+        number = (self.within + 1).to(self.masks.dtype)
+        return (self.masks[self.image] == number[:, None, None, None]).any(1)
+
+    def _renumbered(self, kept: Tensor) -> Tensor | None:
+        """Masks of some objects, under the numbers that they have without the others."""
+        if self.masks is None:
+            return None
+        image, most = self.image, int(self.counts.max()) if len(self.counts) else 0
+        table = self.masks.new_zeros(len(self), most + 1)
+        begins = torch.zeros_like(self.counts).index_add_(0, image, kept.to(self.counts.dtype))
+        begins = begins.cumsum(0) - begins
+        number = kept.to(torch.int64).cumsum(0) - begins[image]
+        table[image[kept], self.within[kept] + 1] = number[kept].to(table.dtype)
+        pictures = torch.arange(len(self), device=table.device)[:, None, None, None]
+        return table[pictures, self.masks.long()]
 
     def keep(self, kept: Tensor) -> Objects:
         """Those objects for which (M,) ``kept`` is True; no picture is left out."""
@@ -86,14 +116,23 @@ class Objects:
             counts=counts,
             ignore=None if self.ignore is None else self.ignore[kept],
             area=None if self.area is None else self.area[kept],
+            masks=self._renumbered(kept),
         )
 
-    def listed(self) -> list[dict[str, Tensor]]:
-        """``boxes`` and ``labels`` of each picture, as torchvision's detectors take them; without what is ignored."""
+    def listed(self, masks: bool = False) -> list[dict[str, Tensor]]:
+        """``boxes`` and ``labels`` of each picture, as torchvision's detectors take them; without what is ignored.
+
+        Args:
+            masks: with ``masks``, (m, H, W) uint8, too.
+        """
         own = self if self.ignore is None else self.keep(~self.ignore)
         parts = own.counts.tolist()
         pairs = zip(own.boxes.split(parts), own.labels.split(parts), strict=True)
-        return [{"boxes": boxes, "labels": labels} for boxes, labels in pairs]
+        found = [{"boxes": boxes, "labels": labels} for boxes, labels in pairs]
+        if masks:
+            shapes = own.shapes().to(torch.uint8).split(parts)
+            found = [{**one, "masks": of} for one, of in zip(found, shapes, strict=True)]
+        return found
 
     def to(self, device: torch.device) -> Objects:
         return replace(self, **{name: held.to(device) for name, held in self.tensors().items()})
@@ -119,7 +158,10 @@ class Objects:
         low, high = 1 - axis, 3 - axis  # places of x0 and x1, or of y0 and y1, in a box
         boxes = self.boxes.clone()
         boxes[:, low], boxes[:, high] = side - self.boxes[:, high], side - self.boxes[:, low]
-        return replace(self, boxes=torch.where(which[self.image][:, None], boxes, self.boxes))
+        masks = self.masks
+        if masks is not None:
+            masks = torch.where(which[:, None, None, None], masks.flip(2 + axis), masks)
+        return replace(self, boxes=torch.where(which[self.image][:, None], boxes, self.boxes), masks=masks)
 
     def transposed(self, which: Tensor) -> Objects:
         turned = {
@@ -128,6 +170,8 @@ class Objects:
         }
         if self.origin is not None:
             turned["origin"] = torch.where(which[:, None], self.origin.flip(1), self.origin)
+        if self.masks is not None:
+            turned["masks"] = torch.where(which[:, None, None, None], self.masks.transpose(2, 3), self.masks)
         return replace(self, **turned)
 
     def shown(self, corners: Tensor, size: tuple[int, int]) -> Tensor:
@@ -139,7 +183,8 @@ class Objects:
         are left is left out."""
         boxes, seen = self._cut(corners[self.image], size)
         sizes = self.sizes.new_tensor(size).expand(len(self), 2)
-        return replace(self, boxes=boxes, sizes=sizes, area=None, origin=None).keep(seen)
+        masks = None if self.masks is None else cut(self.masks, corners, size)
+        return replace(self, boxes=boxes, sizes=sizes, area=None, origin=None, masks=masks).keep(seen)
 
     def _cut(self, corners: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """(..., M, 4) boxes in windows at (..., M, 2) top and left, and (..., M) whether enough of each is seen."""
@@ -151,7 +196,12 @@ class Objects:
 
     def join(self, other: Objects) -> Objects:
         """The pictures of ``other`` behind these; what one of both lacks is filled in as its absence means."""
+        if (self.masks is None) != (other.masks is None):
+            raise ValueError("some pictures have masks and others have none; they cannot be joined")
         one, two = self._full(other), other._full(self)
+        if one.masks is not None and two.masks is not None:
+            most = max(one.masks.shape[1], two.masks.shape[1])
+            one, two = (replace(held, masks=_deep(held.masks, most)) for held in (one, two))
         both = {name: torch.cat([held, two.tensors()[name].to(held)]) for name, held in one.tensors().items()}
         return replace(one, **both)
 
@@ -166,3 +216,9 @@ class Objects:
             scale = (self.sizes if self.origin is None else self.origin).prod(1) / self.sizes.prod(1)
             area = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(1) * scale[self.image]
         return replace(self, ignore=ignore, area=area, origin=origin)
+
+
+def _deep(masks: Tensor | None, layers: int) -> Tensor:
+    """With empty layers behind, so that there are so many."""
+    assert masks is not None
+    return torch.cat([masks, masks.new_zeros(len(masks), layers - masks.shape[1], *masks.shape[2:])], 1)

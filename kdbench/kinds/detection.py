@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,6 +75,7 @@ class Detections:
         counts: (N,) how many each picture has.
         classes: that there are.
         rules: they were made and are counted by.
+        masks: (D,) run lengths of COCO's in pixels of the network's input, () where there are boxes alone.
     """
 
     boxes: Tensor
@@ -82,6 +84,7 @@ class Detections:
     counts: Tensor
     classes: int
     rules: Rules
+    masks: tuple[Mapping[str, Any], ...] = ()
     _known: list[tuple[Objects, dict[str, float]]] = field(default_factory=list, repr=False, compare=False)
 
     def measured(self, truth: Objects) -> dict[str, float]:
@@ -104,17 +107,40 @@ class Detections:
             return [tensor.detach().cpu().double().numpy() if tensor.is_floating_point() else tensor.cpu().numpy()
                     for tensor in tensors]  # fmt: skip
 
-        return average_precision(
-            Boxes(*arrays(self.boxes, self.labels, image)),
-            arrays(self.scores)[0],
-            Boxes(*arrays(wanted, truth.labels, truth.image)),
-            arrays(area)[0],
-            arrays(ignore)[0],
+        found = Boxes(*arrays(self.boxes, self.labels, image))
+        there = Boxes(*arrays(wanted, truth.labels, truth.image))
+        compared = functools.partial(
+            average_precision,
+            scores=arrays(self.scores)[0],
+            area=arrays(area)[0],
+            ignore=arrays(ignore)[0],
             images=len(truth),
             classes=self.classes,
             most=self.rules.detections,
             bounds=self.rules.areas,
         )
+        values = compared(found, truth=there)
+        if truth.masks is not None and (self.masks or not len(self.boxes)):
+            by_mask = compared(found._replace(masks=self.masks), truth=there._replace(masks=runs_of(truth)))
+            values |= {f"mask_{name}": by_mask[name] for name in ("ap", "ap50")}
+        return values
+
+
+def runs(masks: Tensor) -> list[Mapping[str, Any]]:
+    """Run lengths of COCO's of (D, H, W) bool masks."""
+    import numpy as np
+    from faster_coco_eval.core import mask as coco
+
+    planes = np.asfortranarray(masks.permute(1, 2, 0).to("cpu").numpy().astype(np.uint8))
+    return list(coco.encode(planes)) if len(masks) else []
+
+
+def runs_of(truth: Objects) -> list[Mapping[str, Any]]:
+    """Those of the objects of pictures, one picture after the other."""
+    import torch
+
+    pictures = (truth[torch.tensor([place])] for place in range(len(truth)))
+    return [one for picture in pictures for one in runs(picture.shapes())]
 
 
 def as_it_came(boxes: Tensor, of: Objects, image: Tensor | None = None) -> Tensor:
@@ -210,11 +236,11 @@ def _value(p: Evidence, name: str) -> Tensor:
     return torch.tensor(p.output.measured(p.y)[name], dtype=torch.float64)
 
 
-def _metric(name: str, about: str, word: str, *, ranks: bool = False) -> Metric:
+def metric(name: str, about: str, word: str, *, ranks: bool = False) -> Metric:
     return Metric(True, "%", about, partial(_value, name=name), high=100.0, word=word, ranks=ranks)
 
 
-def _inked(pixels: Tensor, digits: Tensor) -> Objects:
+def inked(pixels: Tensor, digits: Tensor) -> Objects:
     """Digits as objects: the box around a digit's ink."""
     from kdbench.contract import Objects
 
@@ -236,15 +262,15 @@ class Detection(Kind):
     name = "detection"
     about = "boxes and classes of the objects of a picture"
     metrics: ClassVar = {
-        "ap": _metric("ap", "COCO's average precision, overlaps .5 to .95", "AP"),
-        "ap50": _metric("ap50", "average precision at overlap .5", "AP50", ranks=True),
-        "ap75": _metric("ap75", "average precision at overlap .75", "AP75"),
-        "ap_small": _metric("ap_small", "average precision of small objects", "AP small"),
-        "ap_medium": _metric("ap_medium", "average precision of objects of middle size", "AP medium"),
-        "ap_large": _metric("ap_large", "average precision of large objects", "AP large"),
-        "ar": _metric("ar", "average recall, overlaps .5 to .95", "AR"),
+        "ap": metric("ap", "COCO's average precision, overlaps .5 to .95", "AP"),
+        "ap50": metric("ap50", "average precision at overlap .5", "AP50", ranks=True),
+        "ap75": metric("ap75", "average precision at overlap .75", "AP75"),
+        "ap_small": metric("ap_small", "average precision of small objects", "AP small"),
+        "ap_medium": metric("ap_medium", "average precision of objects of middle size", "AP medium"),
+        "ap_large": metric("ap_large", "average precision of large objects", "AP large"),
+        "ar": metric("ar", "average recall, overlaps .5 to .95", "AR"),
     }
-    tiny = Tiny("ap", _inked, wraps="fcos_c8s2-4h1:")
+    tiny = Tiny("ap", inked, wraps="fcos_c8s2-4h1:")
     lacks = frozenset({"logits", "emb", "code", "classifier", "tail"})
     placed = True
     one_process = "its task's loss divides by the objects of a batch"
@@ -259,7 +285,7 @@ class Detection(Kind):
         return (self.tiny, *(replace(self.tiny, wraps=wraps) for wraps in WRAPS))
 
     def ruled(self, rules: Mapping[str, Any]) -> Kind:
-        return Detection(Rules.of(rules)) if rules else self
+        return type(self)(Rules.of(rules)) if rules else self
 
     def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
         from kdbench.contract import Objects
@@ -290,7 +316,14 @@ class Detection(Kind):
         image = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
         classes = classes_of(out.dense)
         came = as_it_came(torch.cat(boxes), batch.y, image)
-        return Detections(came, torch.cat(scores), torch.cat(labels), counts, classes, self.rules)
+        masks = self.masks_of(out.dense, boxes, labels, batch)
+        return Detections(came, torch.cat(scores), torch.cat(labels), counts, classes, self.rules, masks)
+
+    def masks_of(
+        self, dense: Dense, boxes: list[Tensor], labels: list[Tensor], batch: Batch
+    ) -> tuple[Mapping[str, Any], ...]:
+        """Run lengths of the detections' masks; none where boxes alone are scored."""
+        return ()
 
     def joined(self, answers: Sequence[Any]) -> Any:
         import torch
@@ -299,7 +332,8 @@ class Detection(Kind):
             return torch.cat([getattr(one, name) for one in answers])
 
         boxes, scores, labels, counts = map(together, ("boxes", "scores", "labels", "counts"))
-        return Detections(boxes, scores, labels, counts, answers[0].classes, self.rules)
+        masks = tuple(mask for one in answers for mask in one.masks)
+        return Detections(boxes, scores, labels, counts, answers[0].classes, self.rules, masks)
 
     def marked(self, answer: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
         """Boxes, and the detections of :data:`SURE` and more."""

@@ -140,12 +140,12 @@ branches, ``a`` side of the smallest anchors in strides; what is left out is as 
 
 
 TWO_STAGES = (
-    r"(?=[csaprf][0-9])(?:c(?P<channels>[1-9][0-9]*))?(?:s(?P<finest>[1-9][0-9]*)-(?P<coarsest>[1-9][0-9]*))?"
+    r"(?=[csaprfm][0-9])(?:c(?P<channels>[1-9][0-9]*))?(?:s(?P<finest>[1-9][0-9]*)-(?P<coarsest>[1-9][0-9]*))?"
     r"(?:a(?P<scale>[1-9][0-9]*))?(?:p(?P<proposals>[1-9][0-9]*))?(?:r(?P<rows>[1-9][0-9]*))?"
     r"(?:f(?P<width>[1-9][0-9]*))?"
 )
 """The same of a detector of two stages: ``a`` side of the anchors in strides, ``p`` proposals of a picture, ``r`` those
-drawn for the loss, ``f`` width of the second stage's layers."""
+drawn for the loss, ``f`` width of the second stage's layers; with masks ``m``, their part's convolutions."""
 
 
 def _one_stage(name: str) -> Recipe:
@@ -188,6 +188,10 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     "faster_rcnn_<pyramid>:<net>": (
         rf"faster_rcnn_(?:{TWO_STAGES}:)?(?P<net>.+)",
         Recipe("two_stage", work=around(stages)),
+    ),
+    "mask_rcnn_<pyramid>:<net>": (
+        rf"mask_rcnn_(?:{TWO_STAGES}(?:m(?P<blocks>[1-9]))?:)?(?P<net>.+)",
+        Recipe("two_stage", settings={"blocks": 4}, work=around(stages)),
     ),
     **{
         f"{name}_w<width>": (

@@ -1,5 +1,6 @@
-"""Faster R-CNN on torchvision's parts, called one by one: one pass gives pyramid, proposals, what the second stage says
-of them, and the losses (Ren et al., arXiv 1506.01497; with a pyramid Lin et al., arXiv 1612.03144).
+"""Faster and Mask R-CNN on torchvision's parts, called one by one: one pass gives pyramid, proposals, what the second
+stage says of them, and the losses (Ren et al., arXiv 1506.01497; with a pyramid Lin et al., arXiv 1612.03144; masks He
+et al., arXiv 1703.06870).
 
 Inside, classes are counted from 1 and background is 0, as torchvision has it; what is returned counts from 0, and
 background comes last. Which anchors and proposals the losses are of is drawn by a generator that the pixels of the
@@ -8,6 +9,7 @@ batch seed: neither a method beside it nor a stop of the run changes a draw, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -29,8 +32,8 @@ from kdbench.models.pyramid import Pyramid, pyramid
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height to width of a cell's anchors."""
-POOLED, SAMPLES = 7, 2
-"""Cells of a side of a pooled proposal, and samples of a side of a cell."""
+POOLED, POOLED_MASK, SAMPLES = 7, 14, 2
+"""Cells of a side of a pooled proposal, of one whose mask is told, and samples of a side of a cell."""
 FIRST = {"fg_iou_thresh": 0.7, "bg_iou_thresh": 0.3, "nms_thresh": 0.7}
 """Overlaps of the first stage: of an object's anchors, of background, of proposals of which the lower is left out."""
 SECOND = {"fg_iou_thresh": 0.5, "bg_iou_thresh": 0.5}
@@ -87,10 +90,11 @@ class Stages(nn.Module):
         proposals: of a picture that the second stage looks at; in training twice as many are drawn from.
         rows: proposals that are drawn for its loss, and twice the anchors drawn for the first stage's.
         width: of the second stage's two layers.
+        blocks: convolutions of the part that tells masks; 0 for none such.
     """
 
     def __init__(
-        self, of: Pyramid, channels: int, classes: int, scale: int, proposals: int, rows: int, width: int
+        self, of: Pyramid, channels: int, classes: int, scale: int, proposals: int, rows: int, width: int, blocks: int
     ) -> None:
         super().__init__()
         anchors = AnchorGenerator(tuple((stride * scale,) for stride in of.strides), (RATIOS,) * len(of.strides))
@@ -108,6 +112,11 @@ class Stages(nn.Module):
         )  # fmt: skip
         self.rpn.fg_bg_sampler = Sampler(rows // 2, POSITIVE[0])
         self.roi.fg_bg_sampler = Sampler(rows, POSITIVE[1])
+        self.masks: Any = None
+        if blocks:
+            head = MaskRCNNHeads(channels, (channels,) * blocks, 1)
+            self.masks = nn.Sequential(head, MaskRCNNPredictor(channels, channels, classes + 1))
+            self.mask_pool = MultiScaleRoIAlign(levels, POOLED_MASK, SAMPLES)
 
 
 class TwoStageDetector(InParts):
@@ -129,14 +138,14 @@ class TwoStageDetector(InParts):
     def forward(self, batch: Batch) -> Out:
         x, y = batch.x[self.input], batch.y if isinstance(batch.y, Objects) else None
         if self.autocast is None:
-            return self._read(x, y)
+            return self._answers(x, y)
         with torch.autocast(x.device.type, self.autocast):
-            return self._read(x, y).float()
+            return self._answers(x, y).float()
 
     def encode(self, x: Tensor) -> Out:
-        return self._read(x, None)
+        return self._answers(x, None)
 
-    def _read(self, x: Tensor, y: Objects | None) -> Out:
+    def _answers(self, x: Tensor, y: Objects | None) -> Out:
         stages = self.body(x)
         fpn = self.neck([stages.maps[stage] for stage in self._reads])
         dense = Dense(fpn, self._strides, decode=self._decoded)
@@ -165,6 +174,8 @@ class TwoStageDetector(InParts):
         if not self.sparing or self.training or self.asked & {"roi", "roi_box"}:
             logits, boxes = self._second(dense.fpn, proposals, size)
             found |= {"roi": logits.roll(-1, 1), "roi_box": boxes.unflatten(1, (-1, 4))[:, 1:]}
+            if self.head.masks is not None:
+                found["masks"] = functools.partial(self._masked, dense.fpn, size)
         if "roi_labels" in found:
             background = self.head.roi.box_predictor.cls_score.out_features - 1
             labels = found["roi_labels"]
@@ -185,12 +196,45 @@ class TwoStageDetector(InParts):
         logits, boxes = self.head.roi.box_predictor(self.head.roi.box_head(pooled))
         return logits, boxes
 
+    def _mask_logits(self, fpn: Sequence[Tensor], boxes: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(D, K + 1, m, m) logits of what lies in boxes, background first."""
+        levels = {str(level): x.float() for level, x in enumerate(fpn[: len(self._reads)])}
+        pooled = self.head.mask_pool(levels, list(boxes), [size] * len(boxes))
+        found: Tensor = self.head.masks(pooled).float()
+        return found
+
+    def _masked(
+        self, fpn: Sequence[Tensor], size: tuple[int, int], boxes: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """As ``Dense.masks``."""
+        logits = self._mask_logits(fpn, boxes, size)
+        return [one.squeeze(1) for one in maskrcnn_inference(logits, [own + 1 for own in labels])]
+
+    def _mask_loss(
+        self, fpn: Sequence[Tensor], size: tuple[int, int], proposals: Sequence[Tensor], second: _Second,
+        targets: list[dict[str, Tensor]],
+    ) -> Tensor:  # fmt: skip
+        """Of the proposals that hold an object."""
+        own = [torch.nonzero(labels > 0).squeeze(1) for labels in second.labels]
+        boxes = [one[which] for one, which in zip(proposals, own, strict=True)]
+        matched = [one[which] for one, which in zip(second.matched, own, strict=True)]
+        logits = self._mask_logits(fpn, boxes, size)
+        if not len(logits):
+            return logits.sum() * 0
+        some = [place for place, one in enumerate(boxes) if len(one)]
+        shapes, labels = ([targets[place][name] for place in some] for name in ("masks", "labels"))
+        found: Tensor = maskrcnn_loss(
+            logits, [boxes[place] for place in some], shapes, labels, [matched[place] for place in some]
+        )
+        return found
+
     def _losses(
         self, first: _First, proposals: list[Tensor], second: _Second | None, fpn: Sequence[Tensor],
         size: tuple[int, int], y: Objects, said: dict[str, Any],
     ) -> dict[str, Tensor]:  # fmt: skip
         """Both stages' terms; of a network in eval mode those of proposals drawn now."""
-        targets = _targets(y)
+        masked = self.head.masks is not None and y.masks is not None
+        targets = _targets(y, masked)
         if second is None:
             self.head.roi.fg_bg_sampler.seed = first.seed
             proposals, second = self._sampled(proposals, targets)
@@ -199,7 +243,10 @@ class TwoStageDetector(InParts):
             logits, boxes = said["roi"].roll(1, 1), said["roi_box"].flatten(1)
             boxes = torch.cat([boxes.new_zeros(len(boxes), 4), boxes], 1)  # of background, which nothing reads
         classes, moved = fastrcnn_loss(logits, boxes, second.labels, second.wanted)
-        return {**first.losses(targets), "loss_classifier": classes, "loss_box_reg": moved}
+        terms = {**first.losses(targets), "loss_classifier": classes, "loss_box_reg": moved}
+        if masked:
+            terms["loss_mask"] = self._mask_loss(fpn, size, proposals, second, targets)
+        return terms
 
     def _decoded(self, box: Tensor, anchors: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(box.shape, anchors.shape)
@@ -251,11 +298,11 @@ class _First:
         return {"loss_objectness": scores, "loss_rpn_box_reg": moved}
 
 
-def _targets(y: Objects) -> list[dict[str, Tensor]]:
+def _targets(y: Objects, masks: bool = False) -> list[dict[str, Tensor]]:
     """Objects of each picture with classes from 1, in an order of their own, so that none of them is drawn for its
     place."""
     found = []
-    for one in y.listed():
+    for one in y.listed(masks):
         order = torch.arange(len(one["labels"]), device=one["labels"].device)
         for key in (one["labels"], *one["boxes"].unbind(1)):
             order = order[key[order].argsort(stable=True)]
@@ -275,6 +322,7 @@ def build(
     proposals: int = 1000,
     rows: int = 512,
     width: int = 1024,
+    blocks: int = 0,
 ) -> TwoStageDetector:
     """A detector of two stages.
 
@@ -283,7 +331,7 @@ def build(
         net: the name of the backbone.
         channels: of the pyramid.
         finest, coarsest: strides of the first and the last level.
-        scale, proposals, rows, width: as of :class:`Stages`.
+        scale, proposals, rows, width, blocks: as of :class:`Stages`.
 
     Raises:
         UserError: the backbone cannot carry such a pyramid.
@@ -293,4 +341,4 @@ def build(
     if rows < 4:
         raise UserError(f"a detector of two stages draws 4 rows of a picture or more, r{rows} asks for {rows}")
     made = pyramid(net, input_shape, channels, finest, coarsest, picked=True)
-    return TwoStageDetector(made, Stages(made, channels, outputs, scale, proposals, rows, width))
+    return TwoStageDetector(made, Stages(made, channels, outputs, scale, proposals, rows, width, blocks))

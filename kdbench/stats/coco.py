@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ class Boxes(NamedTuple):
         boxes: (M, 4) x0, y0, x1, y1.
         labels: (M,) classes from 0.
         image: (M,) the number of the picture.
+        masks: (M,) run lengths of COCO's, which are compared instead of boxes; None to compare boxes.
     """
 
     boxes: Floats
     labels: Integers
     image: Integers
+    masks: Sequence[Mapping[str, Any]] | None = None
 
 
 def average_precision(
@@ -54,6 +57,7 @@ def average_precision(
     from faster_coco_eval import COCO, COCOeval_faster
 
     low, high = bounds
+    kind = "bbox" if truth.masks is None else "segm"
     sides = truth.boxes[:, 2:] - truth.boxes[:, :2]
     annotations = [
         {"id": number, "image_id": int(image), "category_id": int(label) + 1, "bbox": [x, y, w, h], "area": float(size),
@@ -62,9 +66,13 @@ def average_precision(
             zip(truth.image, truth.labels, truth.boxes[:, :2].tolist(), sides.tolist(), area, ignore, strict=True), 1
         )
     ]  # fmt: skip
+    if truth.masks is not None:
+        for annotation, mask in zip(annotations, truth.masks, strict=True):
+            annotation["segmentation"] = mask
+    height, width = truth.masks[0]["size"] if truth.masks else (1, 1)
     known = COCO(
         {
-            "images": [{"id": number} for number in range(images)],
+            "images": [{"id": number, "height": height, "width": width} for number in range(images)],
             "annotations": annotations,
             "categories": [{"id": label + 1, "name": str(label)} for label in range(classes)],
         }
@@ -76,9 +84,13 @@ def average_precision(
             found.image, found.labels, found.boxes[:, :2].tolist(), sides.tolist(), scores, strict=True
         )
     ]
+    if found.masks is not None:
+        for detection, mask in zip(detections, found.masks, strict=True):
+            detection["segmentation"] = mask
+            del detection["bbox"]
     if not detections:
         return _none_found(truth, area, ignore, low, high)
-    evaluation = COCOeval_faster(known, known.loadRes(detections), "bbox", print_function=lambda *_: None)
+    evaluation = COCOeval_faster(known, known.loadRes(detections), kind, print_function=lambda *_: None)
     evaluation.params.maxDets = [most]
     most_area = 1e10
     evaluation.params.areaRng = [[0, most_area], [0, low], [low, high], [high, most_area]]

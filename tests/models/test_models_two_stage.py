@@ -83,6 +83,64 @@ def test_losses_are_those_of_torchvisions_own_model():
         torch.testing.assert_close(ours[key], theirs[key])
 
 
+def masked() -> Batch:
+    """The same pictures; each object's mask is its box but for a corner."""
+    given, y = batch(), batch().y
+    planes = torch.zeros(3, 4, *SIZE, dtype=torch.int16)
+    for number, (image, within) in enumerate(zip(y.image.tolist(), y.within.tolist(), strict=True)):
+        left, top, right, bottom = (int(side) for side in y.boxes[number].tolist())
+        planes[image, within, top:bottom, left:right] = within + 1
+        planes[image, within, top : top + 5, left : left + 5] = 0
+    return Batch(given.x, Objects(y.boxes, y.labels, y.counts, y.sizes, masks=planes), given.index)
+
+
+MASKED = NAME.replace("faster", "mask").replace("f32:", "f32m2:")
+
+
+def torchvisions_masked(net: TwoStageDetector) -> Any:
+    own = copy.deepcopy(net)
+    made = torchvisions(net)
+    made.roi_heads.mask_roi_pool = own.head.mask_pool
+    made.roi_heads.mask_head, made.roi_heads.mask_predictor = own.head.masks[0], own.head.masks[1]
+    return made.train(net.training)
+
+
+def test_losses_of_masks_are_those_of_torchvisions_own_model():
+    net, given = detector(MASKED), masked()
+    made = torchvisions_masked(net)
+    made.rpn.fg_bg_sampler.seed = made.roi_heads.fg_bg_sampler.seed = seed_of(given.x["image"])
+    shapes = given.y.listed(masks=True)
+    targets = canonical(given.y)
+    for target, one in zip(targets, shapes, strict=True):
+        order = [one["boxes"].tolist().index(box) for box in target["boxes"].tolist()]
+        target["masks"] = one["masks"][order]
+    theirs = made(list(given.x["image"]), targets)
+    ours = net(given).dense.losses
+    assert ours.keys() == theirs.keys() >= {"loss_mask"}
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key])
+    torch.stack(list(ours.values())).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    empty = Objects.of([[], []], SIZE)
+    none = Objects(empty.boxes, empty.labels, empty.counts, empty.sizes, masks=torch.zeros(2, 1, *SIZE).short())
+    assert net(Batch(batch([[], []]).x, none, torch.arange(2))).dense.losses["loss_mask"] == 0
+
+
+def test_masks_of_detections_are_those_of_torchvisions_own_model():
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    net, given = detector(MASKED), masked()
+    torch.nn.init.normal_(net.head.roi.box_predictor.cls_score.weight, std=0.3)
+    net.eval()
+    with torch.no_grad():
+        theirs = torchvisions_masked(net)(list(given.x["image"]))
+        dense = net(given).dense
+        boxes, _, labels = detected(dense, given.y.sizes, Rules(detections=30))
+        masks = dense.masks(boxes, labels)
+    for own, places, wanted in zip(masks, boxes, theirs, strict=True):
+        torch.testing.assert_close(paste_masks_in_image(own[:, None], places, SIZE), wanted["masks"])
+
+
 def test_detections_are_those_of_torchvisions_own_model():
     net, given = detector(), batch()
     torch.nn.init.normal_(net.head.roi.box_predictor.cls_score.weight, std=0.3)
@@ -200,6 +258,8 @@ def test_names_say_what_differs_and_the_last_level_is_picked():
     assert given.settings == {"net": "cell_w8d1"}
     assert models.family(NAME) == "faster_rcnn_<pyramid>:<net>"
     assert models.recipe(NAME).settings["rows"] == 32
+    assert models.recipe("mask_rcnn_cell_w8d1").settings == {"net": "cell_w8d1", "blocks": 4}
+    assert models.recipe(MASKED).settings["blocks"] == 2
     assert models.work(NAME, (3, *SIZE)) > models.work("cell_w4d1", (3, *SIZE)) > 0  # type: ignore[operator]
     fpn = detector(NAME.replace("s4-32", "s4-64"))(batch()).dense.fpn
     assert torch.equal(fpn[-1], fpn[-2][..., ::2, ::2])

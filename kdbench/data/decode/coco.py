@@ -38,6 +38,7 @@ def open_coco(spec: SetSpec, file: Path, folder: Path, part: str) -> Table:
             )
     images = _by_id(found["images"], file, "picture")
     objects: dict[Any, list[dict[str, Any]]] = {image: [] for image in images}
+    keys = ("bbox", "area", "iscrowd", *([spec.objects.segments] if spec.objects.segments else []))
     for number, annotation in enumerate(_by_id(found["annotations"], file, "annotation").values()):
         where = f"{file}: annotation {number} (id {annotation['id']})"
         if annotation.get("image_id") not in images:
@@ -46,7 +47,7 @@ def open_coco(spec: SetSpec, file: Path, folder: Path, part: str) -> Table:
             raise UserError(f"{where}: there is no category of id {annotation.get('category_id')!r}")
         if "bbox" not in annotation:
             raise UserError(f"{where}: it has no bbox")
-        kept: dict[str, Any] = {key: annotation[key] for key in ("bbox", "area", "iscrowd") if key in annotation}
+        kept: dict[str, Any] = {key: annotation[key] for key in keys if key in annotation}
         category = categories[annotation["category_id"]]["name"]
         objects[annotation["image_id"]].append(
             {spec.objects.bbox: kept.pop("bbox"), spec.objects.category: category, **kept}

@@ -170,7 +170,8 @@ def decode_part(spec: SetSpec, part: str, table: Table, folder: Path, place: Pla
                     seen.update(content)
                 if placed is not None:
                     (shown,) = writers.values()
-                    digest.update(placed.add(row[spec.aim], shown.came, at))
+                    maps = [row[column]] if spec.objects and (column := spec.objects.instances) else []
+                    digest.update(placed.add(row[spec.aim], shown.came, at, *maps))
                 aims.append(aim)
                 digests.append(digest.digest())
                 inputs.append(seen.digest())

@@ -6,6 +6,7 @@ list of mappings.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.inputs import Size, height_width
+from kdbench.data.decode.masks import Layers, Mask, decoded, layered, numbered
 from kdbench.data.decode.specification import ObjectsColumn
 
 ARRAYS = ("boxes", "labels", "counts", "sizes", "ignore", "area", "origin")
 """Of a decoded part, ``<part>.y.<name>.npy``: fields of :class:`kdbench.contract.Objects`."""
+MASKS = "masks"
+"""The same of masks, where objects have any."""
 SLACK = 1.0
 """Pixels by which a box may stick out of its picture, as rounded coordinates do; it is cut."""
 
@@ -43,13 +47,15 @@ class ObjectsWriter:
         self._areas: list[float] = []
         self._counts: list[int] = []
         self._came: list[tuple[int, int]] = []
+        self._layers = Layers() if given.masked else None
 
-    def add(self, value: Any, came: tuple[int, int], at: str) -> bytes:
+    def add(self, value: Any, came: tuple[int, int], at: str, instances: Any = None) -> bytes:
         """Appends a row's objects, none where it has none.
 
         Args:
             came: height and width of the picture as it came.
             at: file and row, for messages.
+            instances: the row's map of object numbers, where masks are such.
 
         Returns:
             What identifies them.
@@ -73,9 +79,22 @@ class ObjectsWriter:
             self._areas.append(area)
             self._crowds.append(crowd)
             content.append([label, *box, area, crowd])
+        masks = self._masks(entries, came, where, instances)
+        if self._layers is not None:
+            self._layers.add(layered(masks, self._size))
+            content.append([hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for mask in masks])
         self._counts.append(len(entries))
         self._came.append(came)
         return repr(content).encode()
+
+    def _masks(self, entries: list[Mapping[str, Any]], came: tuple[int, int], where: str, instances: Any) -> list[Mask]:
+        """Of a row's objects, in the size of the picture as it came."""
+        if self.given.instances is not None:
+            return numbered(instances, len(entries), came, f"{where}, {self.given.instances!r}")
+        if self.given.segments is None:
+            return []
+        pairs = [(entry[self.given.segments], f"{where}, object {number}") for number, entry in enumerate(entries)]
+        return [decoded(value, came, here) for value, here in pairs]
 
     def _box(self, value: Any, came: tuple[int, int], here: str) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 in pixels of the picture as it came."""
@@ -125,11 +144,13 @@ class ObjectsWriter:
         }
         for name, array in arrays.items():
             np.save(self._base.with_name(f"{self._base.name}.{name}.npy"), array)
+        if self._layers is not None:
+            self._layers.write(self._base.with_name(f"{self._base.name}.{MASKS}.npy"), self._size)
 
 
 def _entries(value: Any, given: ObjectsColumn, where: str) -> list[Mapping[str, Any]]:
     """One mapping an object."""
-    needed = (given.bbox, given.category)
+    needed = (given.bbox, given.category, *([given.segments] if given.segments else []))
     if value is None:
         return []
     if isinstance(value, Mapping):

@@ -69,6 +69,8 @@ class ObjectsColumn(_Model):
         boxes: ``xywh`` as COCO writes them, or ``xyxy``; in pixels of the picture as it came.
         classes: their names, in the order of their numbers.
         bbox, category: what boxes and classes are called.
+        segments: what masks are called among the objects (COCO's ``segmentation``): polygons or run lengths.
+        instances: a column of maps instead, files whose values are numbers of objects from 1, 0 for none.
     """
 
     column: Column
@@ -76,9 +78,18 @@ class ObjectsColumn(_Model):
     classes: list[Column] = Field(min_length=1)
     bbox: Column = "bbox"
     category: Column = "category"
+    segments: Column | None = None
+    instances: Column | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether objects have masks."""
+        return self.segments is not None or self.instances is not None
 
     @model_validator(mode="after")
     def _distinct(self) -> ObjectsColumn:
+        if self.segments is not None and self.instances is not None:
+            raise ValueError("masks are among the objects (segments) or maps of their own (instances), not both")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes have a name twice")
         return self
@@ -260,6 +271,8 @@ class SetSpec(_Model):
             found[self.target.column] = f"{self.target.range[0]:g} to {self.target.range[1]:g}"
         if self.objects is not None:
             found[self.objects.column] = "boxes and classes of objects"
+            if self.objects.instances is not None:
+                found[self.objects.instances] = "pictures of object numbers"
         if self.map is not None:
             found[self.map.column] = "maps of " + ("numbered objects" if self.map.holds == "instances" else "classes")
         found |= {column: f"{value!r} in the rows of the set" for column, value in self.only.items()}

@@ -17,7 +17,7 @@ from kdbench.data.decode.cache import Decoded, names_of
 from kdbench.data.decode.decoded import decode
 from kdbench.data.decode.identity import MINE, identify
 from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, VectorInput
-from kdbench.data.decode.objects import ARRAYS
+from kdbench.data.decode.objects import ARRAYS, MASKS
 from kdbench.data.decode.options import parse
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import SetSpec, set_names, set_spec
@@ -168,14 +168,15 @@ def rows_of(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
     digest = decoded.facts["parts"][part]["ordered"]
     columns: dict[str, Any] = {name: column(given, decoded, part, name, digest) for name, given in spec.inputs.items()}
     if spec.objects is not None:
-        return Rows(columns, _objects(decoded, part))
+        return Rows(columns, _objects(decoded, part, spec.objects.masked))
     y = torch.from_numpy(np.array(decoded.array(part, "y")))
     return Rows(columns, y if spec.map is None else Maps(y))
 
 
-def _objects(decoded: Decoded, part: str) -> Objects:
+def _objects(decoded: Decoded, part: str, masked: bool) -> Objects:
     """Those of a decoded part; without crowds where there are none."""
-    held = {name: torch.from_numpy(np.array(decoded.array(part, f"y.{name}"))) for name in ARRAYS}
+    names = (*ARRAYS, *([MASKS] if masked else []))
+    held = {name: torch.from_numpy(np.array(decoded.array(part, f"y.{name}"))) for name in names}
     return Objects(**held if held["ignore"].any() else {**held, "ignore": None})
 
 

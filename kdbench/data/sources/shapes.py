@@ -5,6 +5,7 @@ Every number of a picture comes from one fixed seed. Some pictures are empty.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,11 +27,12 @@ FACTS = Facts(TRAIN, len(NAMES), {"image": (3, SIDE, SIDE)}, about="generated he
 
 
 class ShapesOptions(BaseModel):
-    """``train`` and ``test``: numbers of pictures."""
+    """``train`` and ``test``: numbers of pictures. ``masks``: whether shapes come with theirs."""
 
     model_config = ConfigDict(extra="forbid")
     train: int = Field(default=TRAIN, ge=2, le=10_000)
     test: int = Field(default=TEST, ge=2, le=10_000)
+    masks: bool = False
 
 
 def _shape(label: int, side: int) -> np.ndarray:
@@ -72,13 +74,21 @@ def drawn(count: int, seed: int) -> tuple[np.ndarray, list[list[list[float]]], n
     return pixels, pictures, maps
 
 
-def _part(count: int, seed: int) -> Rows:
+def _part(count: int, seed: int, masks: bool) -> Rows:
     import torch
 
     from kdbench.contract import Objects, Rows
 
-    pixels, pictures, _ = drawn(count, seed)
-    return Rows({"image": torch.from_numpy(pixels)}, Objects.of(pictures, (SIDE, SIDE)))
+    pixels, pictures, maps = drawn(count, seed)
+    y = Objects.of(pictures, (SIDE, SIDE))
+    if masks:
+        numbers = np.zeros((count, 1, SIDE, SIDE), np.int16)
+        for (plane,), at, shapes in zip(numbers, maps, pictures, strict=True):
+            for number, (_, *box) in enumerate(shapes, 1):
+                left, top, right, bottom = (int(side) for side in box)
+                plane[top:bottom, left:right] = np.where(at[top:bottom, left:right], number, 0)
+        y = replace(y, masks=torch.from_numpy(numbers))
+    return Rows({"image": torch.from_numpy(pixels)}, y)
 
 
 def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
@@ -88,8 +98,8 @@ def load(options: dict[str, Any], place: Place | None = None) -> Dataset:
     given = parse(ShapesOptions, options, "shapes")
     return Dataset(
         name="shapes",
-        train=_part(given.train, seed=1),
-        test=_part(given.test, seed=2),
+        train=_part(given.train, 1, given.masks),
+        test=_part(given.test, 2, given.masks),
         classes=len(NAMES),
         transforms={"image": Transform((0.3,) * 3, (0.2,) * 3)},
         properties=frozenset({"rgb"}),

@@ -1,0 +1,155 @@
+"""Masks of a picture's objects: polygons, run lengths or a map of object numbers, checked and packed in layers.
+
+Run lengths are COCO's, compressed (a text) or not (a list), down the columns; decoding is faster-coco-eval's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.base.errors import UserError
+from kdbench.data.decode.maps import values
+
+Mask = NDArray[np.bool_]
+CORNERS = 3
+"""Fewest points of a polygon."""
+
+
+def decoded(value: Any, size: tuple[int, int], here: str) -> Mask:
+    """An object's mask, (height, width).
+
+    Args:
+        value: polygons as lists of x, y, x, y ..., or ``size`` and ``counts`` of run lengths.
+        size: height and width of the picture.
+        here: file, row and object, for messages.
+
+    Raises:
+        UserError: it is neither, a polygon of fewer than three points, run lengths of another size or of another sum.
+    """
+    from faster_coco_eval.core import mask as coco
+
+    if isinstance(value, Mapping):
+        return _runs(value, size, here)
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise UserError(f"{here}: a mask of polygons or run lengths is expected, found {_short(value)}")
+    for number, polygon in enumerate(value):
+        try:
+            corners = [float(side) for side in polygon]
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{here}, polygon {number}: x, y, x, y ... are expected, found {_short(polygon)}"
+            ) from error
+        if len(corners) % 2 or len(corners) < 2 * CORNERS:
+            raise UserError(
+                f"{here}, polygon {number}: {len(corners)} numbers are no polygon, {CORNERS} points or more of two "
+                "numbers each are expected"
+            )
+        if not np.isfinite(corners).all():
+            raise UserError(f"{here}, polygon {number}: it holds a number that is not finite")
+    runs = coco.frPyObjects([[float(side) for side in polygon] for polygon in value], *size)
+    return np.asarray(coco.decode(coco.merge(runs))).astype(bool)
+
+
+def _runs(value: Mapping[str, Any], size: tuple[int, int], here: str) -> Mask:
+    from faster_coco_eval.core import mask as coco
+
+    given, counts = value.get("size"), value.get("counts")
+    if given is None or counts is None:
+        raise UserError(f"{here}: run lengths have size and counts, found {', '.join(value) or 'nothing'}")
+    if [int(side) for side in given] != list(size):
+        raise UserError(
+            f"{here}: its mask is of {given[1]}x{given[0]} pixels, its picture of {size[1]}x{size[0]}; masks and "
+            "pictures are of one size"
+        )
+    if isinstance(counts, str | bytes):
+        runs = _numbers(counts.encode() if isinstance(counts, str) else counts)
+    else:
+        runs = [int(run) for run in counts]
+    if runs is None or min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+        told = "cannot be read" if runs is None else f"sum to {sum(runs)}"
+        raise UserError(f"{here}: run lengths {told}, a picture of {size[1]}x{size[0]} has {size[0] * size[1]} pixels")
+    return np.asarray(coco.decode(coco.frPyObjects({"size": list(size), "counts": runs}, *size))).astype(bool)
+
+
+def _numbers(text: bytes) -> list[int] | None:
+    """Compressed run lengths: five bits a character from 48, the sixth says that more follow, differences of every
+    second run from the third on; None where the last is cut off or a character is none of them."""
+    found: list[int] = []
+    value = shift = 0
+    more = False
+    for character in text:
+        bits = character - 48
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 31) << shift
+        shift, more = shift + 5, bool(bits & 32)
+        if not more:
+            if bits & 16:
+                value -= 1 << shift
+            found.append(value + (found[-2] if len(found) > 2 else 0))
+            value = shift = 0
+    return None if more else found
+
+
+def numbered(value: Any, objects: int, size: tuple[int, int], where: str) -> list[Mask]:
+    """Masks of a picture's objects, in order, from a file of one channel: 0 is none, i is object i.
+
+    Raises:
+        UserError: no such file, of another size than its picture, or with numbers that no object has.
+    """
+    if value is None:
+        raise UserError(f"{where}: no map of objects there")
+    found = values(value, where)
+    if found.shape != size:
+        raise UserError(
+            f"{where}: its map is of {found.shape[1]}x{found.shape[0]} pixels, its picture of {size[1]}x{size[0]}; "
+            "both are of one size"
+        )
+    if (most := int(found.max(initial=0))) > objects:
+        raise UserError(f"{where}: its map numbers {most} objects, the row has {objects}")
+    return [found == number for number in range(1, objects + 1)]
+
+
+def layered(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.int16]:
+    """Masks brought to ``size`` by their nearest pixels, as numbers 1, 2 ... in as few layers as keep all of them.
+
+    Returns:
+        (L, *size), L at least 1; 0 where no object of the layer is.
+    """
+    layers = [np.zeros(size, np.int16)]
+    for number, mask in enumerate(masks, 1):
+        if mask.shape != size:
+            rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, mask.shape, strict=True))
+            mask = mask[rows[:, None], columns]
+        free = next((layer for layer in layers if not layer[mask].any()), None)
+        if free is None:
+            layers.append(free := np.zeros(size, np.int16))
+        free[mask] = number
+    return np.stack(layers)
+
+
+class Layers:
+    """Layers of one picture after the other, written as (N, L, height, width) int16 with the most layers of any."""
+
+    def __init__(self) -> None:
+        self._held: list[NDArray[np.int16]] = []
+
+    def add(self, layers: NDArray[np.int16]) -> None:
+        self._held.append(layers)
+
+    def write(self, path: Path, size: tuple[int, int]) -> None:
+        most = max((len(layers) for layers in self._held), default=1)
+        whole = np.lib.format.open_memmap(path, "w+", np.int16, (len(self._held), most, *size))
+        for place, layers in enumerate(self._held):
+            whole[place, : len(layers)] = layers
+        whole.flush()
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,78 @@
+"""Instance segmentation: objects with masks; networks give detections with masks, scored by COCO's AP of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdbench.kinds.base import Tiny
+from kdbench.kinds.detection import Detection, inked, metric, runs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdbench.contract import Batch, Dense, Objects, Rows
+
+INSIDE = 0.5
+"""Probability from which a pixel of a detection's box belongs to its mask."""
+
+
+def _cut_out(pixels: Tensor, digits: Tensor) -> Objects:
+    """Digits as objects whose masks are their ink."""
+    from dataclasses import replace
+
+    import torch
+
+    return replace(inked(pixels, digits), masks=(pixels > 0).to(torch.int16))
+
+
+class InstanceSegmentation(Detection):
+    """Detection of objects that have masks, by networks that tell masks beside boxes.
+
+    Methods of detection run here as they are. Masks are compared in pixels of the network's input.
+    """
+
+    name = "instance_segmentation"
+    about = "masks, boxes and classes of the objects of a picture"
+    also = frozenset({"detection"})
+    metrics: ClassVar = {
+        "mask_ap": metric("mask_ap", "COCO's average precision of masks, overlaps .5 to .95", "mask AP"),
+        "mask_ap50": metric("mask_ap50", "average precision of masks at overlap .5", "mask AP50", ranks=True),
+        **Detection.metrics,
+    }
+    tiny = Tiny("mask_ap", _cut_out, wraps="mask_rcnn_c8s2-4a4p20r16f16m1:")
+    lacks = Detection.lacks | {"cls", "box", "quality", "anchors", "assigned", "head"}
+
+    @property
+    def tinies(self) -> Sequence[Tiny]:
+        return (self.tiny,)
+
+    def refusal(self, train: Rows, label_range: tuple[float, float] | None) -> str | None:
+        from kdbench.contract import Objects
+
+        return None if isinstance(train.y, Objects) and train.y.masks is not None else "targets without masks"
+
+    def masks_of(
+        self, dense: Dense, boxes: list[Tensor], labels: list[Tensor], batch: Batch
+    ) -> tuple[Mapping[str, Any], ...]:
+        """Run lengths of the detections' masks.
+
+        Raises:
+            UserError: the network tells none.
+        """
+        from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+        from kdbench.base.errors import UserError
+
+        if dense.masks is None:
+            raise UserError(
+                "an instance_segmentation task needs nets that tell masks; choose mask_rcnn_<pyramid>:<net>"
+            )
+        size = tuple(batch.y.masks.shape[-2:])
+        found: list[Mapping[str, Any]] = []
+        for own, places in zip(dense.masks(boxes, labels), boxes, strict=True):
+            found += runs(paste_masks_in_image(own[:, None], places, size)[:, 0] >= INSIDE)
+        return tuple(found)
+
+
+KIND = InstanceSegmentation()
