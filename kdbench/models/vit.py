@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.base.errors import UserError
-from kdbench.contract import Network, Out, kept
+from kdbench.contract import Network, Out, kept, spread
 from kdbench.models.base import scores
 
 PARTS = 4
@@ -67,7 +67,7 @@ class Block(nn.Module):
 class ViT(Network):
     """A vision transformer of fixed places; ``emb`` is the mean of the patches' tokens behind the last norm.
 
-    ``maps`` is one, the patches' tokens of the last block, where all patches are seen.
+    ``maps`` is one, the patches' tokens of the last block, 0 where a patch is hidden.
 
     Args:
         input_shape: (channels, height, width).
@@ -105,11 +105,10 @@ class ViT(Network):
 
     def encode(self, x: Tensor) -> Out:
         out = self.seen(x, None)
-        last = out.tokens[-1][:, 1:].transpose(1, 2).unflatten(2, self.grid)
-        return out._replace(logits=scores(self.fc, out.emb), maps=(last,))
+        return out._replace(logits=scores(self.fc, out.emb))
 
     def seen(self, x: Tensor, visible: Tensor | None) -> Out:
-        """What the blocks give of the patches that are seen, or of all: ``emb``, ``tokens`` and ``qkv``."""
+        """What the blocks give of the patches that are seen, or of all: ``emb``, ``maps``, ``tokens`` and ``qkv``."""
         rows = self.patch_embed(x).flatten(2).transpose(1, 2) + self.pos_embed[:, 1:]
         if visible is not None:
             rows = kept(rows, visible)
@@ -121,7 +120,9 @@ class ViT(Network):
             tokens.append(at)
             qkv.append(own)
         emb = self.final(at)[:, 1:].mean(dim=1)
-        return Out(None, emb=emb, tokens=tuple(tokens), qkv=tuple(qkv))
+        last = at[:, 1:] if visible is None else spread(at[:, 1:], visible, at.new_zeros(at.shape[2]))
+        map_ = last.transpose(1, 2).unflatten(2, self.grid)
+        return Out(None, (map_,), emb=emb, tokens=tuple(tokens), qkv=tuple(qkv))
 
     @property
     def classifier(self) -> nn.Linear:

@@ -113,8 +113,9 @@ def test_all_but_a_classifier_learns_and_none_is_there(name: str) -> None:
     assert not net(seen).has("logits")
 
 
-def test_hidden_places_stay_zero_in_every_map() -> None:
-    net, seen = fresh("spark8:resnet8").train(), batch()
+@pytest.mark.parametrize("name", NETS)
+def test_hidden_places_stay_zero_in_every_map(name: str) -> None:
+    net, seen = fresh(name).train(), batch()
     out = net(seen)
     for one in (*out.maps, *out.preact):
         assert not (one * ~grown(seen.visible, *one.shape[2:])).any()
