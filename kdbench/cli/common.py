@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from kdbench.base.errors import UserError
 from kdbench.parallel.torchrun import speaks
+
+if TYPE_CHECKING:
+    from kdbench.base.home import Home
 
 EXIT_FAILED, EXIT_NOTHING_RAN, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -52,6 +55,10 @@ Verbose = Annotated[
 Track = Annotated[
     list[str] | None,
     typer.Option("--track", help="tensorboard, wandb or mlflow: is told of each run; may be repeated."),
+]
+Teachers = Annotated[
+    Literal["own", "published"],
+    typer.Option("--teachers", help="Train teachers here, or take those beside the published records."),
 ]
 Local = Annotated[
     list[str] | None,
@@ -119,3 +126,11 @@ def rows_of(home: Any, **where: Any) -> list[Any]:
     if not home.records.is_dir():
         raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
     return index.use(home, lambda store: cells.rows(store, **where))
+
+
+def take_teachers(home: Home) -> None:
+    """What ``--teachers published`` asks for."""
+    from kdbench.runs import published_teachers
+
+    home.require_writable()
+    published_teachers.take(home)

@@ -31,15 +31,20 @@ def submit(
     out: Out = None,
 ) -> None:
     """Bundle records as a pull request to the board has them, and validate them as CI will."""
+    from kdbench.records.files import load
     from kdbench.records.provenance import PUBLISHED
     from kdbench.records.submit import bundle
+    from kdbench.runs.published_teachers import publish
 
     if to is None and not PUBLISHED.is_dir():
         raise UserError("kdbench runs outside a checkout; name a folder with --to, e.g. leaderboard/results of a clone")
     folder = to or PUBLISHED
     done = bundle(sources or [home_of(out).records], folder)
-    for path in done.added:
-        print(f"added: {folder / path}")
+    home = home_of(out)
+    for path in [folder / path for path in done.added] + publish(
+        home, (load(folder / path) for path in done.added), folder.parent / "teachers"
+    ):
+        print(f"added: {path}")
     for file, reason in done.left_out:
         print(f"left out: {file}: {reason}")
     _tell(done.problems)

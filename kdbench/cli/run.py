@@ -18,6 +18,7 @@ from kdbench.cli.common import (
     Json,
     Local,
     Out,
+    Teachers,
     Track,
     Verbose,
     app,
@@ -25,6 +26,7 @@ from kdbench.cli.common import (
     progress,
     show,
     take_local,
+    take_teachers,
     warn,
 )
 
@@ -54,6 +56,7 @@ def evaluate(
         Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")
     ] = "full",
     force: Annotated[bool, typer.Option("--force", help="Run again although a record is there.")] = False,
+    teachers: Teachers = "own",
     track: Track = None,
     verbose: Verbose = False,
     as_json: Json = False,
@@ -72,6 +75,8 @@ def evaluate(
 
         if seed is not None and seeds is not None:
             raise UserError("give --seed or --seeds, not both")
+        if teachers == "published":
+            take_teachers(home_of(out))
         wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
         done = evaluate_seeds(
             Command(_order(method, task, overrides, local, smoke), device, out, data),

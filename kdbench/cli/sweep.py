@@ -12,11 +12,13 @@ from kdbench.cli.common import (
     DataFolder,
     Local,
     Out,
+    Teachers,
     Track,
     app,
     home_of,
     show,
     take_local,
+    take_teachers,
     warn,
 )
 
@@ -52,6 +54,7 @@ def sweep(
     ] = "full",
     smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
+    teachers: Teachers = "own",
     track: Track = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
     out: Out = None,
@@ -74,6 +77,8 @@ def sweep(
     trackers = require(track or ())
     checkpoint_seconds()
     home = home_of(out)
+    if teachers == "published" and not dry_run:
+        take_teachers(home)
     asked = Asked(
         methods=tuple(names.method_names(methods)),
         tasks=tuple(names.task_names(tasks)),

@@ -69,13 +69,24 @@ QUALIFY row_number() OVER (
                  test_sha256, teacher_sha256, custom, smoke, seed
     ORDER BY created_at, run_id) = 1;
 
+-- What a method's name stands for: of the newest engine, adapter and code on the task's rows one cell a teacher, for a
+-- teacher that somebody else trained makes another result and no newer one.
 CREATE VIEW v_cell AS
+SELECT * EXCLUDE (newest), newest = {{'ranked': ranked, 'engine': engine_version, 'adapter': adapter_version,
+                                     'known': known, 'data': data, 'test': test_sha256}}
+       AND row_number() OVER (
+           PARTITION BY method, task, task_version, device_class, custom, smoke, ranked, engine_version,
+                        adapter_version, known, data, test_sha256, teacher_sha256,
+                        CASE WHEN custom THEN spec_hash END
+           ORDER BY n DESC, last_at DESC, spec_hash) = 1 AS current
+FROM (
 SELECT *, list_avg(scores) AS mean, CASE WHEN n > 1 THEN list_stddev_samp(scores) END AS sd,
-       row_number() OVER (
+       first({{'ranked': ranked, 'engine': engine_version, 'adapter': adapter_version, 'known': known, 'data': data,
+              'test': test_sha256}}) OVER (
            PARTITION BY method, task, task_version, device_class, custom, smoke,
                         CASE WHEN custom THEN spec_hash || known END
            ORDER BY ranked DESC, engine_version DESC, string_split(adapter_version, '.')::INTEGER[] DESC, known_at DESC,
-                    n DESC, last_at DESC, spec_hash, teacher_sha256) = 1 AS current
+                    n DESC, last_at DESC, spec_hash, teacher_sha256) AS newest
 FROM (SELECT *, max(last_at) OVER (
           PARTITION BY method, task, task_version, device_class, custom, smoke, known, data, test_sha256) AS known_at
 FROM (
@@ -95,7 +106,7 @@ FROM (
                FILTER (mode IS NOT NULL) AS overhead_run_id
     FROM v_counted LEFT JOIN (SELECT run_id, mode, measured_by FROM overhead) USING (run_id)
     GROUP BY method, task, task_version, device_class, spec_hash, engine_version, adapter_version, known, data,
-             test_sha256, teacher_sha256, custom, smoke));
+             test_sha256, teacher_sha256, custom, smoke)));
 
 -- Seed-paired difference to the task's baseline and to plain, by the rule of COMPARABLE. An overridden protocol has its
 -- own reference: one that overrides the same and no hyper-parameter.

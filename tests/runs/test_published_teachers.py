@@ -1,0 +1,73 @@
+"""Teachers of the published records, taken into a home elsewhere; rows of another teacher beside the published ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
+from kdbench.index.store import Store
+from kdbench.records.files import Record
+from kdbench.runs import published_teachers, run
+from kdbench.runs.request import Request
+from kdbench.specs.config import run_config
+
+
+def kd(home: Home) -> Record:
+    config = run_config("kd", "digits/few-shot", smoke=True)
+    return run.run_seed(Request(config, 0, torch.device("cpu"), home, overhead="off"))
+
+
+def test_a_published_teacher_is_taken_and_not_trained_again(tmp_path: Path) -> None:
+    ours, theirs, folder = Home(tmp_path / "ours"), Home(tmp_path / "theirs"), tmp_path / "teachers"
+    record = kd(ours)
+    (place,) = published_teachers.publish(ours, [record], folder)
+    assert published_teachers.publish(ours, [record], folder) == []  # it is there
+    facts = place / published_teachers.FACTS
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"seconds": 12345.0}))  # so that it can be told apart
+    assert published_teachers.take(theirs, folder) == 1
+    assert published_teachers.take(theirs, folder) == 0
+    (teacher,) = kd(theirs).models.teachers
+    assert teacher.weights_sha256 == record.models.teachers[0].weights_sha256
+    assert teacher.training is not None
+    assert teacher.training.device_h == pytest.approx(12345.0 / 3600)
+
+
+def test_what_cannot_be_taken_is_said(tmp_path: Path) -> None:
+    home, folder = Home(tmp_path / "home"), tmp_path / "teachers"
+    with pytest.raises(UserError, match="no teacher is published in"):
+        published_teachers.take(home, folder)
+    (place,) = published_teachers.publish(home, [kd(home)], folder)
+    other = Home(tmp_path / "other")
+    own = other.teachers / place.name
+    shutil.copytree(place, own)
+    (own / published_teachers.FACTS).write_text(json.dumps({"weights_sha256": "0" * 64}))
+    with pytest.raises(UserError, match="holds a teacher trained here, with other weights"):
+        published_teachers.take(other, folder)
+    (place / published_teachers.WEIGHTS).write_bytes(b"something else")
+    with pytest.raises(UserError, match="is not what its facts say"):
+        published_teachers.take(Home(tmp_path / "third"), folder)
+
+
+def test_a_newer_cell_of_another_teacher_supersedes_none(tmp_path: Path, make_record) -> None:
+    """A stranger on another processor trains another teacher: both cells stand, the published one first."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for number, (teacher, day) in enumerate([("a", "01"), ("a", "01"), ("b", "09")]):
+        raw = make_record(
+            run_id=f"{number:032x}", seed=number % 2, method__name="kd", created_at=f"2026-01-{day}T00:00:00.000Z",
+            finished_at=f"2026-01-{day}T01:00:00.000Z",
+        )  # fmt: skip
+        raw["models"]["teachers"][0]["weights_sha256"] = teacher * 64
+        (folder / f"{raw['run_id']}.json").write_text(json.dumps(raw))
+    with Store.memory(folder) as store:
+        cells = store.cells(method="kd")
+    assert {(cell["teacher_sha256"][0], cell["n"], cell["current"]) for cell in cells} == {
+        ("a", 2, True),
+        ("b", 1, True),
+    }
