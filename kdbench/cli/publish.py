@@ -28,6 +28,9 @@ def submit(
     to: Annotated[
         Path | None, typer.Option("--to", help="Published results [default: leaderboard/results in a checkout].")
     ] = None,
+    teachers: Annotated[
+        bool, typer.Option("--teachers", help="Add their small teachers too, for others to take; in a request apart.")
+    ] = False,
     out: Out = None,
 ) -> None:
     """Bundle records as a pull request to the board has them, and validate them as CI will."""
@@ -40,11 +43,12 @@ def submit(
         raise UserError("kdbench runs outside a checkout; name a folder with --to, e.g. leaderboard/results of a clone")
     folder = to or PUBLISHED
     done = bundle(sources or [home_of(out).records], folder)
-    home = home_of(out)
-    for path in [folder / path for path in done.added] + publish(
-        home, (load(folder / path) for path in done.added), folder.parent / "teachers"
-    ):
-        print(f"added: {path}")
+    for path in done.added:
+        print(f"added: {folder / path}")
+    if teachers:
+        added = (load(folder / path) for path in done.added)
+        for path in publish(home_of(out), added, folder.parent / "teachers"):
+            print(f"added: {path}")
     for file, reason in done.left_out:
         print(f"left out: {file}: {reason}")
     _tell(done.problems)

@@ -11,8 +11,13 @@ import torch
 
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
+from kdbench.base.progress import Progress
+from kdbench.engine import teachers
+from kdbench.engine.assemble import load_data
+from kdbench.engine.place import RunPlace
 from kdbench.index.store import Store
-from kdbench.records.files import Record
+from kdbench.records.files import Record, load
+from kdbench.records.provenance import PUBLISHED
 from kdbench.runs import published_teachers, run
 from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
@@ -71,3 +76,19 @@ def test_a_newer_cell_of_another_teacher_supersedes_none(tmp_path: Path, make_re
         ("a", 2, True),
         ("b", 1, True),
     }
+
+
+def test_the_teachers_of_the_published_rows_are_those_that_this_code_asks_for(tmp_path: Path) -> None:
+    """By the hash of what made them, and with the weights that the published records name."""
+    home = Home(tmp_path)
+    published_teachers.take(home)
+    for task, method in (("digits/few-shot", "kd"), ("digits/profiles", "kd"), ("digits/angle", "rkd")):
+        config = run_config(method, task)
+        data = load_data(config, None, home, Progress.silent())
+        place = RunPlace(torch.device("cpu"), home, None, tmp_path, Progress.silent())
+        there = {path.name for path in home.teachers.iterdir()}
+        facts = teachers.get(config, "image", data, place).facts
+        assert {path.name for path in home.teachers.iterdir()} == there  # none was trained
+        folder = PUBLISHED / f"{task.replace('/', '__')}@v1" / method
+        named = {load(path).models.teachers[0].weights_sha256 for path in folder.glob("*.json")}
+        assert named == {facts["weights_sha256"]}
