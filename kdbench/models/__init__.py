@@ -51,14 +51,15 @@ class Recipe:
         axes: names of the axes of one input, without the batch; None for a net that says itself what it cannot read.
         settings: what tells the net from others of its module.
         work: million multiply-adds of a forward pass; nothing is said of how long a task takes without it.
-        sentences: whether it reads symbols of a vocabulary; its ``build`` then takes ``vocabularies``.
+        sentences: whether it reads symbols of a vocabulary, None where it may; its ``build`` then takes
+            ``vocabularies``.
     """
 
     module: str
     axes: tuple[str, ...] | None = IMAGE
     settings: Mapping[str, Any] = field(default_factory=dict)
     work: Work | None = None
-    sentences: bool = False
+    sentences: bool | None = False
 
     @property
     def within(self) -> str | None:
@@ -175,7 +176,7 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     ),
     "timm:<name>": (r"timm:(?P<name>.+)", Recipe("timm_net", work=timm)),
     "torchvision:<name>": (r"torchvision:(?P<name>.+)", Recipe("torchvision_net", work=torchvision)),
-    "hf:<id>": (r"hf:(?P<id>.+)", Recipe("hf_net", work=unknown)),
+    "hf:<id>": (r"hf:(?P<id>.+)", Recipe("hf_net", work=unknown, sentences=None)),
     "hash<bits>:<net>": (r"hash(?P<bits>[0-9]+):(?P<net>.+)", Recipe("hashing", work=_within)),
     "hash<bits>_<head>:<net>": (
         r"hash(?P<bits>[0-9]+)_(?P<form>linear|mlp):(?P<net>.+)",
@@ -303,10 +304,11 @@ def build(
         UserError: no such net, or an input of the wrong number of axes.
     """
     found = recipe(net)
-    if found.axes is not None and found.sentences != (vocabularies is not None):
+    if found.sentences is not None and found.sentences != (vocabularies is not None):
         reads, holds = ("sentences", "none") if found.sentences else ("no sentences", "sentences")
         raise UserError(f"net {net!r} reads {reads}, and input {input_name!r} holds {holds}; choose another net")
-    if found.axes is not None and len(input_shape) != len(found.axes):
+    either = found.sentences is None and vocabularies is not None
+    if found.axes is not None and not either and len(input_shape) != len(found.axes):
         raise UserError(
             f"net {net!r} reads inputs of ({', '.join(found.axes)}), but input {input_name!r} has shape "
             f"{tuple(input_shape)}; choose another net or another input"

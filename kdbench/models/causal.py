@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdbench.contract.sentences import BOS, PAD, real
+from kdbench.contract.sentences import PAD, real
 from kdbench.models.writer import Writer
 
 
@@ -22,12 +22,22 @@ class Causal(Writer):
     def states(self, read: Tensor, prefix: Tensor) -> Tensor:
         if not read.shape[1]:
             return self.run(prefix)
-        before, width = (read != PAD).sum(1), prefix.shape[1]
-        counts = ((prefix != PAD) & (prefix != BOS)).sum(1) + 1
-        joined = torch.full((len(read), int((before + counts).max())), PAD, device=read.device)
-        joined[real(before, joined.shape[1])] = read[read != PAD]
-        behind = real(before + counts, joined.shape[1]) & ~real(before, joined.shape[1])
-        joined[behind] = prefix[real(counts, width)]
-        place = before[:, None] + torch.arange(width, device=read.device)
-        place = place.clamp_max(joined.shape[1] - 1)[..., None].expand(-1, -1, self.width)
-        return self.run(joined).gather(1, place)
+        together, place = joined(read, prefix)
+        return self.run(together).gather(1, place[..., None].expand(-1, -1, self.width))
+
+
+def joined(read: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, L) prompts and texts as one sequence, padded at its end, and (N, T) where each symbol of the text stands.
+
+    Args:
+        read: (N, S) prompts.
+        prefix: (N, T) texts one place later, behind a :data:`BOS`.
+    """
+    before, width = (read != PAD).sum(1), prefix.shape[1]
+    counts = (prefix != PAD).sum(1)
+    together = torch.full((len(read), int((before + counts).max())), PAD, device=read.device)
+    together[real(before, together.shape[1])] = read[read != PAD]
+    behind = real(before + counts, together.shape[1]) & ~real(before, together.shape[1])
+    together[behind] = prefix[real(counts, width)]
+    place = before[:, None] + torch.arange(width, device=read.device)
+    return together, place.clamp_max(together.shape[1] - 1)

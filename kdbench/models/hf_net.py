@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdbench.base import hub
 from kdbench.base.errors import UserError, described
+from kdbench.contract import Network, Vocabulary
 from kdbench.models.hooked import Hooked, look
 from kdbench.models.plan import CONVOLUTIONS
 from kdbench.models.stages import stage_points
@@ -78,16 +79,23 @@ def _library() -> Any:
     return transformers
 
 
-def build(input_shape: tuple[int, ...], outputs: int, id: str) -> Hooked:
+def build(
+    input_shape: tuple[int, ...], outputs: int, id: str, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
+) -> Network:
     """A net of transformers for (channels, height, width) inputs, freshly initialised.
 
     Args:
         id: of the hub, or the path of a folder with ``config.json``.
+        vocabularies: of an input of sentences, which a net of :mod:`kdbench.models.hf_text` reads.
 
     Raises:
         UserError: no such net, or it cannot read such inputs.
     """
     name, library = f"hf:{id}", _library()
+    if vocabularies is not None:
+        from kdbench.models import hf_text
+
+        return hf_text.build(library, id, vocabularies)
     where = str(Path(id).expanduser()) if id[0] in "./~" else id
     if id[0] in "./~" and not (Path(where) / "config.json").is_file():
         raise UserError(f"net {name!r}: no config.json in that folder; name a folder that save_pretrained wrote")

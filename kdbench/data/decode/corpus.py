@@ -67,7 +67,8 @@ class Options(BaseModel):
         words: pairs of which one side has more words are no part of the task; unset, all are.
         subwords: symbols of each vocabulary at most.
         joint: one vocabulary for both sides.
-        vocabulary: file of `tokenizers` that makes both sides' symbols, instead of one trained here.
+        vocabulary: file of `tokenizers` that makes both sides' symbols, instead of one trained here; ``hf:<id>`` or
+            ``hf:./FOLDER`` is that of a checkpoint, which a teacher ``hf:`` of the same then reads.
         longest: symbols of a sentence at most.
         unfit: training pairs that are empty or too long are an error that names them, or left out. Test pairs never
             are.
@@ -159,7 +160,7 @@ def made(
     from kdbench.contract import Vocabulary
 
     content = {part: digest(part_texts) for part, part_texts in texts.items()}
-    given = subwords.given(Path(options.vocabulary).expanduser()) if options.vocabulary else None
+    given = _given(options.vocabulary)
     key = {
         "content": content, "read": read, "target": target, "options": options.model_dump(exclude={"vocabulary"}),
         "vocabulary": None if given is None else sha256(given), "decoder": DECODER, "tokenizers": _version(),
@@ -179,6 +180,15 @@ def made(
     official = bool(corpus.content) and all(content[part] == one for part, one in corpus.content.items())
     name = corpus.name if official else f"{corpus.name}-other-{sha256(canonical_json(content))[:8]}"
     return Found(name, rows, known, official, origin)
+
+
+def _given(vocabulary: str | None) -> bytes | None:
+    """The file of a vocabulary that an option names, None without one."""
+    if vocabulary is None:
+        return None
+    if vocabulary.startswith(subwords.HUB):
+        return subwords.borrowed(vocabulary.removeprefix(subwords.HUB))
+    return subwords.given(Path(vocabulary).expanduser())
 
 
 def _version() -> str:
