@@ -107,6 +107,8 @@ def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
         (teacher.net, teacher.input) for teacher in spec.pair.teachers.values()
     ]:
         recipe = models.recipe(net)
+        if recipe.sentences is None:  # a library's own, whose work nobody counted
+            continue
         assert len(recipe.axes) == len(shapes[given]), f"{net} cannot read {given}"
         assert duration.forward(net, shapes[given]) is not None
 

@@ -71,7 +71,7 @@ class Options(BaseModel):
             ``hf:./FOLDER`` is that of a checkpoint, which a teacher ``hf:`` of the same then reads.
         longest: symbols of a sentence at most.
         unfit: training pairs that are empty or too long are an error that names them, or left out. Test pairs never
-            are.
+            are, but for the empty lines of texts that stand alone, which hold nothing to be scored.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -375,7 +375,7 @@ def _chosen(part: str, texts: Part, options: Options, place: Place) -> list[int]
     for row in range(len(texts)):
         sides = {name: lines[row] for name, lines in texts.columns.items()}
         if blank := next((name for name, text in sides.items() if not text.strip()), None):
-            if part == "test" or options.unfit == "refuse":
+            if (part == "test" and not options.alone) or options.unfit == "refuse":
                 raise UserError(
                     f"{texts.at(row)}, {blank}: an empty line; leave the pair out"
                     + (", or set data.options.unfit=drop" if part == "train" else "")
