@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from kdbench import kinds
+from kdbench.base.errors import UserError
+from kdbench.base.home import Home
 from kdbench.checks.tiny import STANDS_FOR, Setting, Tiny, fitted, method_config, rows, task_spec
 from kdbench.contract import NotApplicable
 from kdbench.engine.assemble import needs_of
 from kdbench.engine.stage import StageRun
+from kdbench.runs import run
+from kdbench.runs.request import Request
 from kdbench.specs import registry
-from kdbench.specs.config import RunConfig
+from kdbench.specs.config import RunConfig, run_config
 
 KIND = "representation"
 PROJECTED, TRANSFORMERS, SPARSE, BOTH = "projected", "transformers", "sparse", "both"
@@ -74,6 +78,36 @@ def test_it_makes_a_step_or_says_why_not(method: str, pair: str, tmp_path: Path)
         assert "\n" not in found
     else:
         assert all(math.isfinite(float(term)) for term in found.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "line"),
+    [
+        ("seed", "method.queue=2000", "a queue of 2000 rows is longer than the 256 of the data; lower method.queue"),
+        ("compress", "method.queue=257", "a queue of 257 rows is longer than the 256 of the data; lower method.queue"),
+    ],
+)
+def test_a_queue_longer_than_the_data_is_recorded_as_one_line(
+    method: str, override: str, line: str, tmp_path: Path
+) -> None:
+    words = [override, "pair.teachers.image.net='project32:convnet_w2'", "pair.teachers.image.train.epochs=1"]
+    config = run_config(method, "digits/probe", words, smoke=True)
+    record = run.run_seed(Request(config, 0, torch.device("cpu"), Home(tmp_path), overhead="off"))
+    assert record.status == "not_applicable"
+    assert record.error is not None
+    assert record.error.message == line
+
+
+def test_a_methods_own_share_of_hidden_patches_is_between_none_and_all(tmp_path: Path) -> None:
+    def request(hide: float) -> Request:
+        config = run_config("spark", "digits/probe", [f"method.hide={hide}"], smoke=True)
+        return Request(config, 0, torch.device("cpu"), Home(tmp_path), overhead="off")
+
+    with pytest.raises(UserError, match="leaves 0 to see; at least one has to be seen and one hidden"):
+        run.run_seed(request(1))
+    with pytest.raises(UserError, match="hide of spark: must be above 0"):
+        request(0)
+    assert run.run_seed(request(0.5)).status == "ok"
 
 
 def test_methods_of_labels_are_of_other_kinds() -> None:
