@@ -94,6 +94,58 @@ def test_two_passes_of_a_net_without_dropout_are_one() -> None:
         require_dropout(models.build("gru_w8_d0", (8,), 20, **known))
 
 
+WEIGHTS = {
+    "word_kd": {"ce_weight": {"ce"}, "kd_weight": {"kd"}},
+    "word_kd+batch": {"ce_weight": {"ce"}, "kd_weight": {"kd"}},
+    "knn_kd": {"kd_weight": {"knn"}},
+    "rdrop": {"weight": {"agree"}},
+    "dkd_nmt": {"kd_weight": {"knn"}, "weight": {"agree"}},
+    "gkd": {"kd_weight": {"kd"}},
+    "distillm": {"kd_weight": {"kd"}},
+}
+"""Method to its weights and the terms that each multiplies; all others are without it, but for the rest to 1."""
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_each_weight_multiplies_its_own_terms(name: str) -> None:
+    from kdbench.checks.stubs import hyper_parameters
+    from kdbench.contract import At
+    from kdbench.methods.shared.sentences import nearest
+    from kdbench.specs import registry
+
+    task, teacher = tiny(), fitted(SETTING)["image"].net
+    ref = registry.method(name)
+    params = {**(ref.variant.params if ref.variant else {}), "kd_weight": 0.5}
+    params = {key: value for key, value in params.items() if key in ref.card.hyper_parameters}
+    if "neighbours" in ref.card.hyper_parameters:
+        params["neighbours"] = 4
+    if "rate" in ref.card.hyper_parameters and not name.startswith("word"):
+        params["rate"] = 0.0
+    batch = task.wrap(task.rows(torch.arange(12)))
+
+    def terms(**changed: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        hp = hyper_parameters(ref.card.name, {**params, **changed})
+        method = ref.adapter()(task, [task.build_student()], {"image": teacher}, hp)
+        if hasattr(method, "symbols"):
+            found = nearest(task, teacher, 4)
+            method.symbols, method.distances = found["symbols"], found["distances"]
+        torch.manual_seed(1)  # dropout draws alike
+        return dict(method.train().losses(batch, At(0, 0, 4, 0.0, torch.Generator().manual_seed(0))))
+
+    task_of = {"ce"} if name in ("gkd", "distillm") else set()
+    for weight, own in WEIGHTS[name].items():
+        base = params.get(weight, ref.card.hyper_parameters[weight].default)
+        task._peers = 0
+        before = terms()
+        task._peers = 0
+        after = terms(**{weight: 1.6 * base})
+        assert before.keys() == after.keys()
+        for term, value in before.items():
+            factor = 1.6 if term in own else (1 - 1.6 * base) / (1 - base) if term in task_of else 1.0
+            assert after[term].item() == pytest.approx(factor * value.item(), rel=1e-4, abs=1e-9), (weight, term)
+
+
 def evaluated(home: Home, method: str, *overrides: str) -> Any:
     small = ["data.options.train=96", "data.options.test=32", "train.epochs=1", "train.batch=16"]
     nets = ["pair.teachers.text.net=gru_w8", "pair.student.net=gru_w8", "pair.teachers.text.train.epochs=1"]

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "seed": "representation",
     "compress": "representation",
     **dict.fromkeys(("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "real"), "detectors"),
+    **dict.fromkeys(("word_kd", "seq_kd", "knn_kd", "rdrop", "dkd_nmt", "gkd", "distillm"), "sentences"),
 }
 """Methods that made-up outputs say nothing of, and why; each has a file of its own."""
 
