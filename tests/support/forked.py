@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import traceback
@@ -111,7 +114,13 @@ def main() -> None:
     """Answers orders until there are none."""
     import torch
 
+    import kdbench
+
     torch.set_num_threads(1)
+    for found in pkgutil.walk_packages(kdbench.__path__, "kdbench."):
+        if found.name.rpartition(".")[2] != "__main__":
+            with contextlib.suppress(ImportError):  # of what is not installed here
+                importlib.import_module(found.name)
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         child = os.fork()
