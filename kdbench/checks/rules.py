@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,6 +138,14 @@ def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
         return
     run = TinyRun(first, watch.seen, state_copy(first.method))
     verdicts: dict[str, Verdict] = {}
+
+    @functools.cache
+    def stopped() -> Verdict:
+        try:
+            return resume(tiny, run, folder / "resume")
+        except Exception as error:
+            return crash("checking it", error)
+
     judges: dict[str, Callable[[], Verdict]] = {
         "runs": lambda: None,
         "losses": lambda: None,
@@ -148,10 +157,9 @@ def on_task(tiny: Tiny, folder: Path) -> Iterator[tuple[str, Verdict]]:
             before, task_loss(first.task, first.method.deployed), tiny.config.task.of_kind.one_way
         ),
         "deployment": lambda: deployment(tiny, run, folder / "deployment"),
-        "same seed": lambda: same_seed(tiny, run, folder / "same"),
-        "resume": lambda: (
-            Skipped("same seed failed") if verdicts["same seed"] else resume(tiny, run, folder / "resume")
-        ),
+        # A run that was stopped and gave the same bits is a second run of the seed already.
+        "same seed": lambda: same_seed(tiny, run, folder / "same") if stopped() else None,
+        "resume": lambda: Skipped("same seed failed") if verdicts["same seed"] else stopped(),
         "replay": lambda: Skipped("same seed failed") if verdicts["same seed"] else _replayed(tiny, folder / "replay"),
         "smallest batch": lambda: smallest_batch(tiny, first.needs, folder / "smallest"),
     }

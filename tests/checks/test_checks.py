@@ -24,14 +24,13 @@ def broken(toys, load):
 
 @pytest.fixture
 def checked(toys, monkeypatch):
-    """Registers a toy and runs the checks on it, on the first tiny task that it can run on, every one, or none."""
+    """Registers a toy and runs the checks on it, on the first tiny tasks that it can run on."""
 
-    def check(cls, every=False, none=False, **card):
+    def check(cls, tasks=1, **card):
         ref = toys.toy_ref(cls, **card)
         known = dict(registry.methods())
         monkeypatch.setattr(registry, "methods", lambda: {**known, ref.name: ref})
-        most = None if every else 0 if none else 1
-        monkeypatch.setattr(checks, "declared", lambda ref: declared(ref)[:most])
+        monkeypatch.setattr(checks, "declared", lambda ref: declared(ref)[:tasks])
         return check_method(ref.name)
 
     return check
@@ -53,7 +52,7 @@ def test_toys_that_use_every_part_of_the_contract_pass(toys, checked, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_toys_pass_on_every_task(toys, checked, name):
-    assert not [r for r in checked(getattr(toys, name), every=True) if r.outcome != "ok"]
+    assert not [r for r in checked(getattr(toys, name), tasks=None) if r.outcome != "ok"]
 
 
 def test_every_toy_is_tested(toys):
@@ -110,14 +109,14 @@ def test_each_rule_can_fail_and_alone(broken, checked, rule, name, words):
 
 
 def test_a_card_of_other_kinds_than_needs_fails(toys, checked):
-    results = checked(toys.Toy, none=True, kinds=["classification", "regression"])
+    results = checked(toys.Toy, tasks=0, kinds=["classification", "regression"])
     assert [(r.rule, r.outcome) for r in results[:2]] == [("unknown hyper-parameter", "ok"), ("kinds", "failed")]
     assert "needs() gives classification" in results[1].message
 
 
 def test_a_card_of_other_needs_than_the_adapter_fails(toys, checked):
     failed = {
-        r.rule: r.message for r in checked(toys.Toy, none=True, needs=["teacher", "row index"]) if r.outcome == "failed"
+        r.rule: r.message for r in checked(toys.Toy, tasks=0, needs=["teacher", "row index"]) if r.outcome == "failed"
     }
     assert failed.keys() == {"needs"}
     assert "the card says needs: [teacher, row index]; needs() gives [teacher]; write those there" in failed["needs"]
@@ -125,7 +124,7 @@ def test_a_card_of_other_needs_than_the_adapter_fails(toys, checked):
 
 def test_an_accepted_unknown_hyper_parameter_fails(toys, checked, monkeypatch):
     monkeypatch.setattr("kdbench.checks.rules.run_config", lambda *args: None)
-    assert "method.temperaturex=1 is accepted" in checked(toys.Toy, none=True)[0].message
+    assert "method.temperaturex=1 is accepted" in checked(toys.Toy, tasks=0)[0].message
 
 
 def test_a_method_whose_module_cannot_be_loaded_fails(toys, checked, monkeypatch):
@@ -164,10 +163,11 @@ def test_a_term_that_starts_at_zero_and_rises_passes(toys, broken, checked):
 
 
 def test_all_rules_are_reported_for_every_kind(toys, checked):
-    results = checked(toys.Adversary, every=True)
+    results = checked(toys.Adversary, tasks=2)
     per_kind = list(ON_TASK)
     assert [r.rule for r in results if r.task == "regression"] == per_kind
-    assert {r.task for r in results} == {"", "classification", "regression", "two inputs"}
+    assert [r.rule for r in results if r.task == "classification"] == per_kind
+    assert {r.task for r in results} == {"", "classification", "regression"}
 
 
 def test_rules_after_a_broken_run_are_skipped_with_the_reason(broken, checked):
