@@ -164,10 +164,10 @@ def test_a_term_that_starts_at_zero_and_rises_passes(toys, broken, checked):
 
 def test_all_rules_are_reported_for_every_kind(toys, checked):
     results = checked(toys.Adversary, tasks=2)
-    per_kind = list(ON_TASK)
-    assert [r.rule for r in results if r.task == "regression"] == per_kind
-    assert [r.rule for r in results if r.task == "classification"] == per_kind
-    assert {r.task for r in results} == {"", "classification", "regression"}
+    own = dict.fromkeys(r.task for r in results if r.task)
+    assert len(own) == 2
+    for task in own:
+        assert [r.rule for r in results if r.task == task] == list(ON_TASK)
 
 
 def test_rules_after_a_broken_run_are_skipped_with_the_reason(broken, checked):
