@@ -21,6 +21,11 @@ LEDGER = "evaluation"
 """The line of the cost ledger: it counts as no method's cost."""
 
 
+def probed(task: Task, seconds: float) -> list[StageReport]:
+    """A line of the ledger for the probes of a network that learnt without labels; none for another kind of task."""
+    return [] if kinds.kind(task.kind).labelled is None else [StageReport("probe", LEDGER, 0, 0, seconds, False)]
+
+
 class Labelled(Network):
     """A network with a linear classifier behind its embedding.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ class Scorer:
         task: gives the test rows.
         teachers: the first is what metrics compare with that read a teacher.
         finetune: class scores of a network once it is fine-tuned, by a name; None leaves such metrics out.
+
+    Attributes:
+        seconds: what the metrics took that were computed last, of what networks had answered by then.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Scorer:
     ) -> None:
         self.task = task
         self._finetune = finetune
+        self.seconds = 0.0
         self.batches = task.test_batches()
         self.y = self.batches.y
         self._teacher = next(iter((teachers or {}).values()), None)
@@ -90,7 +95,10 @@ class Scorer:
             evidence.finetuned = self._finetune(net, FINETUNE)
         if self._finetune is not None and FINETUNED_UNTRAINED in reads:
             evidence.finetuned_untrained = self._finetune(self.task.untrained(), f"{FINETUNE}-untrained")
-        return self.task.score(names, evidence)
+        begin = time.perf_counter()
+        found = self.task.score(names, evidence)
+        self.seconds = time.perf_counter() - begin
+        return found
 
     def _database(self, net: nn.Module, names: Sequence[str]) -> tuple[Any, Any]:
         """What a network answers for all training rows, and their targets."""

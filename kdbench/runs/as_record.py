@@ -76,7 +76,7 @@ def with_result(
         test_items: rows scored.
         deploy: ``params``, ``equals_plain`` and ``export_sha256`` of the deployed network.
         overhead: of the cell, None when it was not asked for.
-        evaluated: what training cost that only measures, such as fine-tuning behind the task's own.
+        evaluated: what it cost to measure what was learnt, such as probes and fine-tuning behind the task's training.
     """
     primary = facts.config.task.score.primary
     digest = {"steps": len(trained.digest), "sha256": digest_sha256(trained.digest), "losses": trained.digest}

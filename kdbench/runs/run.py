@@ -20,7 +20,7 @@ from kdbench.data.feed.dataset import Dataset
 from kdbench.engine import accelerate, examples
 from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, scored_against, threads
 from kdbench.engine.checkpoint import save_tensors
-from kdbench.engine.finetune import Finetuner
+from kdbench.engine.finetune import Finetuner, probed
 from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.task import Task, build_network, evaluating
@@ -155,6 +155,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
             kept.point,
         ).run()  # fmt: skip
         metrics = scorer.all(prepared.method.deployed)
+        evaluated = probed(prepared.task, scorer.seconds) + finetuner.reports
         kept.scored(metrics, sum(stage.steps for stage in trained.stages))
         taught = {role: scorer.primary(net)[scorer.name] for role, net in prepared.trained_on.items()}
         if (shown := examples.of(prepared.task, prepared.method.deployed)) is not None:
@@ -169,9 +170,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
             raise
         return as_record.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
     overhead = _overhead(request, place, len(trained.stages))
-    return as_record.with_result(
-        facts, prepared, trained, metrics, taught, len(scorer.y), deploy, overhead, finetuner.reports
-    )
+    return as_record.with_result(facts, prepared, trained, metrics, taught, len(scorer.y), deploy, overhead, evaluated)
 
 
 def _facts(request: Request, begun: Begun) -> as_record.Facts:
