@@ -56,6 +56,13 @@ def new_task(
         Path | None,
         typer.Option("--parquet", help="A parquet file of pictures, or a folder of its pieces; a test file is found."),
     ] = None,
+    coco: Annotated[
+        Path | None,
+        typer.Option("--coco", help="Pictures with objects: a folder with COCO files, masks too where all have one."),
+    ] = None,
+    voc: Annotated[
+        Path | None, typer.Option("--voc", help="Pictures with objects: a folder with Pascal VOC's XML files.")
+    ] = None,
     hub: Annotated[str | None, typer.Option("--hub", help="A data set of the hub, e.g. owner/name.")] = None,
     config: Annotated[str | None, typer.Option("--config", help="With --hub: which of its configurations.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Column of the classes, if it is not plain.")] = None,
@@ -72,10 +79,10 @@ def new_task(
     from kdbench.scaffold import new_task as write
 
     _require_standalone(to, standalone, "a task lies in tasks/")
-    given = {"folder": folder, "parquet": parquet, "hub": hub}
+    given = {"folder": folder, "parquet": parquet, "coco": coco, "voc": voc, "hub": hub}
     named = [(source, str(where)) for source, where in given.items() if where is not None]
     if len(named) != 1:
-        raise UserError("name the data with one of --folder, --parquet and --hub")
+        raise UserError("name the data with one of --folder, --parquet, --coco, --voc and --hub")
     source, where = named[0]
     here = None if Path.cwd().is_relative_to(ROOT) else Path.cwd()
     columns = {"label": label, "target": target, "image": image}

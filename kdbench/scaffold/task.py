@@ -32,8 +32,12 @@ STANDALONE = {
     "{package}/sets/{set}.yaml": "set.yaml",
 }
 """Files of a package of its own."""
+OBJECTS = {"task.yaml": "task_objects.yaml", "set.yaml": "set_objects.yaml"}
+"""Templates that stand in the place of others where pictures have objects."""
 PART = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-Source = Literal["folder", "parquet", "hub"]
+Source = Literal["folder", "parquet", "hub", "coco", "voc"]
+WITH_OBJECTS = ("coco", "voc")
+"""Sources of pictures with objects."""
 
 
 def new_task(
@@ -53,7 +57,7 @@ def new_task(
 
     Args:
         name: of the task, one or two parts; the first is the data set's name too.
-        source: what ``where`` is: a folder, a parquet file, an id of the hub.
+        source: what ``where`` is: a folder, a parquet file, an id of the hub, a folder as COCO or Pascal VOC has it.
         config: of a data set of the hub that has several.
         label, target: column of the classes, or of a number to predict.
         image: column of the pictures.
@@ -72,10 +76,9 @@ def new_task(
         raise UserError("kdbench runs outside a checkout; give --standalone for a package of your own")
     if label is not None and target is not None:
         raise UserError("give --label for classes or --target for a number, not both")
-    if source == "folder" and (label or target or image):
-        raise UserError(
-            "--label, --target and --image name columns; in a folder of pictures the class is the folder's name"
-        )
+    if source in ("folder", *WITH_OBJECTS) and (label or target or image):
+        said = "the class is the folder's name" if source == "folder" else "classes are those of the objects"
+        raise UserError(f"--label, --target and --image name columns; in a folder of pictures {said}")
     if source != "hub" and config is not None:
         raise UserError("--config belongs to --hub")
     found = _look(source, where, config, label, target, image)
@@ -92,7 +95,9 @@ def new_task(
     then: tuple[str, ...] = (
         f"kdbench check {typed}", f"kdbench evaluate --method plain --task {typed} --smoke",
     )  # fmt: skip
-    if here is not None:
+    if source in WITH_OBJECTS:
+        plan = {path: OBJECTS.get(template, template) for path, template in plan.items()}
+    if here is not None and source not in WITH_OBJECTS:
         then += (f"kdbench distill --task {typed}",)
     judge = functools.partial(_sound, name, data_set)
     return Made(folder, write(folder, plan, facts, judge), (*first, *then), tuple(found["notes"]))
@@ -141,8 +146,16 @@ def _look(
     source: Source, where: str, config: str | None, label: str | None, target: str | None, image: str | None
 ) -> dict[str, Any]:
     """What the templates say about the data."""
-    from kdbench.scaffold import hubset, parquet, pictures, sample  # import numpy and pyarrow
+    from kdbench.scaffold import hubset, objects, parquet, pictures, sample  # import numpy and pyarrow
 
+    if source in WITH_OBJECTS:
+        given = Path(where).expanduser()
+        if not given.is_dir():
+            beside = [item.name for item in given.parent.iterdir()] if given.parent.is_dir() else []
+            raise UserError(f"--{source} {where}: there is no such folder{nearest(given.name, beside)}")
+        if not _is_text(str(given.absolute())):
+            raise UserError(f"{given}: a folder whose name is not UTF-8 cannot stand in a file; rename it")
+        return objects.look(given, source)
     path, hub, revision = None, None, None
     if source == "hub":
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", where):

@@ -261,7 +261,7 @@ def test_the_command_says_what_to_type_next(folder: Path, tmp_path: Path, monkey
     code, said = run("scans", "--folder", str(folder), "--standalone", "--to", str(tmp_path / "package"))
     assert code == 0
     assert "kdbench evaluate --method plain --task scans --smoke" in said
-    assert run("scans") == (2, "kdbench: name the data with one of --folder, --parquet and --hub\n")
+    assert run("scans") == (2, "kdbench: name the data with one of --folder, --parquet, --coco, --voc and --hub\n")
     assert "belongs to --standalone" in run("scans", "--folder", str(folder), "--to", "x")[1]
 
 

@@ -28,18 +28,18 @@ def open_coco(spec: SetSpec, file: Path, folder: Path, part: str) -> Table:
         UserError: it is no such file, has an id twice, names a picture, category or file that is not there.
     """
     assert spec.objects is not None
-    found = _read(file)
-    categories = _by_id(found["categories"], file, "category")
+    found = contents(file)
+    categories = by_id(found["categories"], file, "category")
     for one in categories.values():
         if one.get("name") not in spec.objects.classes:
             raise UserError(
                 f"{file}: category {one.get('name')!r} is no class of the set"
                 f"{nearest(str(one.get('name')), spec.objects.classes)}"
             )
-    images = _by_id(found["images"], file, "picture")
+    images = by_id(found["images"], file, "picture")
     objects: dict[Any, list[dict[str, Any]]] = {image: [] for image in images}
     keys = ("bbox", "area", "iscrowd", *([spec.objects.segments] if spec.objects.segments else []))
-    for number, annotation in enumerate(_by_id(found["annotations"], file, "annotation").values()):
+    for number, annotation in enumerate(by_id(found["annotations"], file, "annotation").values()):
         where = f"{file}: annotation {number} (id {annotation['id']})"
         if annotation.get("image_id") not in images:
             raise UserError(f"{where}: there is no picture of id {annotation.get('image_id')!r}")
@@ -52,7 +52,7 @@ def open_coco(spec: SetSpec, file: Path, folder: Path, part: str) -> Table:
         objects[annotation["image_id"]].append(
             {spec.objects.bbox: kept.pop("bbox"), spec.objects.category: category, **kept}
         )
-    files = {image: _picture(one, image, file, folder, part) for image, one in images.items()}
+    files = {image: picture(one, image, file, folder, part) for image, one in images.items()}
 
     def read(columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         (given,) = spec.inputs.values()
@@ -66,7 +66,12 @@ def open_coco(spec: SetSpec, file: Path, folder: Path, part: str) -> Table:
     return Table(str(file), [file, *files.values()], len(images), read)
 
 
-def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
+def contents(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """Pictures, annotations and categories of a COCO file.
+
+    Raises:
+        UserError: it is no such file.
+    """
     try:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
@@ -76,7 +81,12 @@ def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
     return {key: found[key] for key in KEYS}
 
 
-def _by_id(entries: list[dict[str, Any]], file: Path, what: str) -> dict[Any, dict[str, Any]]:
+def by_id(entries: list[dict[str, Any]], file: Path, what: str) -> dict[Any, dict[str, Any]]:
+    """Entries by their ids.
+
+    Raises:
+        UserError: one has no id, or that of another.
+    """
     made: dict[Any, dict[str, Any]] = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or "id" not in entry:
@@ -87,7 +97,12 @@ def _by_id(entries: list[dict[str, Any]], file: Path, what: str) -> dict[Any, di
     return made
 
 
-def _picture(entry: dict[str, Any], image: Any, file: Path, folder: Path, part: str) -> Path:
+def picture(entry: dict[str, Any], image: Any, file: Path, folder: Path, part: str) -> Path:
+    """The file of a picture's entry.
+
+    Raises:
+        UserError: it has no name, or is missing.
+    """
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
         raise UserError(f"{file}: the picture of id {image!r} has no file_name")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.base.errors import UserError
-from kdbench.data.decode import folders
+from kdbench.data.decode import folders, voc
 from kdbench.data.decode.coco import open_coco
 from kdbench.data.decode.paired import open_paired, places
 from kdbench.data.decode.specification import Part, SetSpec
+from kdbench.data.decode.table import Table
 
 _SHARD = re.compile(
     r"[-_.](?P<number>\d+)([-_]of[-_](?P<count>\d+))?"
@@ -27,8 +28,8 @@ class PartFiles:
     Attributes:
         tables: parquet or Arrow files, in order.
         folder: what holds the part's files where there are no tables.
-        objects: a COCO file, of a set of objects; its pictures lie below ``folder``, which is the set's own. So is it
-            of a set of maps.
+        objects: a COCO file, or a list or folder of Pascal VOC's, of a set of objects; its pictures lie below
+            ``folder``, which is the set's own. So is it of a set of maps.
         part: what the part is called there.
     """
 
@@ -38,6 +39,18 @@ class PartFiles:
     objects: Path | None = None
     part: str = ""
 
+    def placed(self) -> Table:
+        """The rows of a set of objects that are no tables.
+
+        Raises:
+            UserError: as of :func:`open_coco` and :func:`kdbench.data.decode.voc.open_voc`.
+        """
+        assert self.objects is not None
+        assert self.folder is not None
+        if self.objects.suffix == ".json":
+            return open_coco(self.spec, self.objects, self.folder, self.part)
+        return voc.open_voc(self.spec, self.objects, self.folder)
+
     @property
     def files(self) -> Sequence[str] | Sequence[Path]:
         """Every file that decides the part's rows; slow for a folder of many.
@@ -46,7 +59,7 @@ class PartFiles:
             UserError: the folder does not hold what it should.
         """
         if self.objects is not None and self.folder is not None:
-            return open_coco(self.spec, self.objects, self.folder, self.part).files
+            return self.placed().files
         if self.spec.map is not None and self.folder is not None:
             return open_paired(self.spec, self.folder, self.part).files
         return self.tables if self.folder is None else folders.files(self.spec, self.folder)
@@ -64,7 +77,7 @@ def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
             if found := _files(folder, name, suffix):
                 return PartFiles(spec, found)
     if spec.objects is not None:
-        return _coco(spec, folder, names)
+        return _objects(spec, folder, names)
     if spec.map is not None:
         return _paired(spec, folder, names)
     for name in names:
@@ -76,8 +89,8 @@ def part_files(spec: SetSpec, folder: Path, part: Part) -> PartFiles:
     )
 
 
-def _coco(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
-    """A part's COCO file, which is called like the part, or as COCO itself has it.
+def _objects(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
+    """A part's COCO file, which is called like the part, or as COCO itself has it; or what Pascal VOC has.
 
     Raises:
         UserError: there is none.
@@ -86,10 +99,14 @@ def _coco(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
         for place in (f"{name}.json", f"{name}/_annotations.coco.json", f"annotations/instances_{name}.json"):
             if (folder / place).is_file():
                 return PartFiles(spec, folder=folder, objects=folder / place, part=name)
+    for name in names:
+        if (found := voc.listing(folder, name)) is not None:
+            return PartFiles(spec, folder=folder, objects=found, part=name)
     name = names[0]
     raise UserError(
-        f"{folder}: no part {name}; {name}*.parquet, {name}*.arrow, or a COCO file {name}.json or "
-        f"annotations/instances_{name}.json beside a folder {name}/ of its pictures is expected"
+        f"{folder}: no part {name}; {name}*.parquet, {name}*.arrow, a COCO file {name}.json or "
+        f"annotations/instances_{name}.json beside a folder {name}/ of its pictures, or Pascal VOC's "
+        f"{voc.LISTS}/{name}.txt or folder {name}/ of XML files is expected"
     )
 
 

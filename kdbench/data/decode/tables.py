@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from kdbench.base import hub
 from kdbench.base.errors import UserError, nearest
-from kdbench.data.decode.coco import open_coco
 from kdbench.data.decode.folders import open_folder
 from kdbench.data.decode.inputs import ClipInput
 from kdbench.data.decode.paired import open_paired
@@ -35,7 +34,7 @@ def open_part(spec: SetSpec, folder: Path, part: Part, classes: Sequence[str] | 
     """
     found = part_files(spec, folder, part)
     if found.objects is not None and found.folder is not None:
-        return open_coco(spec, found.objects, found.folder, found.part)
+        return found.placed()
     if spec.map is not None and found.folder is not None:
         return open_paired(spec, found.folder, found.part)
     if found.folder is not None:
