@@ -175,7 +175,7 @@ def test_what_is_wrong_in_a_coco_file_is_told(tmp_path, changes, line):
 
 def test_a_part_that_is_not_there_is_told_with_what_could_be(tmp_path):
     (tmp_path / "few").mkdir()
-    with pytest.raises(UserError, match=r"no part train; train\*.parquet.*or a COCO file train.json"):
+    with pytest.raises(UserError, match=r"no part train; train\*.parquet.*a COCO file train.json.*Pascal VOC"):
         loaded(tmp_path)
 
 
