@@ -39,6 +39,7 @@ class Metric:
         floor: another metric of the kind, that plain must beat for the task to be ranked by this one; "" for none.
         word: how people write its name; "" for the name itself.
         ranks: a task that scores it beside its primary metric is ranked by it a second time.
+        column: a table of results offers a column of it beside the primary metric's, without ranks.
     """
 
     higher_is_better: bool
@@ -52,6 +53,7 @@ class Metric:
     floor: str = ""
     word: str = ""
     ranks: bool = False
+    column: bool = False
 
     @property
     def bounds(self) -> tuple[float, float | None]:

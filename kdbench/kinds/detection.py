@@ -237,7 +237,7 @@ def _value(p: Evidence, name: str) -> Tensor:
 
 
 def metric(name: str, about: str, word: str, *, ranks: bool = False) -> Metric:
-    return Metric(True, "%", about, partial(_value, name=name), high=100.0, word=word, ranks=ranks)
+    return Metric(True, "%", about, partial(_value, name=name), high=100.0, word=word, ranks=ranks, column=not ranks)
 
 
 def inked(pixels: Tensor, digits: Tensor) -> Objects:

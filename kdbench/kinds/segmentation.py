@@ -45,7 +45,7 @@ def _mean_right(counts: Tensor) -> Tensor:
 
 
 def _metric(about: str, word: str, fn: Callable[[Tensor], Tensor]) -> Metric:
-    return Metric(True, "%", about, partial(_of, fn=fn), high=100.0, word=word)
+    return Metric(True, "%", about, partial(_of, fn=fn), high=100.0, word=word, column=True)
 
 
 def confused(logits: Tensor, labels: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def alphabets() -> dict[str, Vocabulary]:
 
 def share_metric(fn: Callable[[Evidence], Tensor], about: str, word: str, **more: Any) -> Metric:
     """A metric in percent."""
-    return Metric(True, "%", about, fn, high=100.0, word=word, **more)
+    return Metric(True, "%", about, fn, high=100.0, word=word, column=True, **more)
 
 
 NLL = Metric(False, "nat", "mean negative log-likelihood of a symbol", token_nll, word="NLL a token")

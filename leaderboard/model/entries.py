@@ -76,6 +76,12 @@ class TaskVersion:
         return tuple(name for name in named if name != self.metric and kinds.metrics()[name].ranks)
 
     @property
+    def offered(self) -> tuple[str, ...]:
+        """Metrics that have a column beside the primary one's, and no ranks."""
+        named = () if self.spec is None else (self.spec.score.primary, *self.spec.score.also)
+        return tuple(name for name in named if name != self.metric and kinds.metrics()[name].column)
+
+    @property
     def points(self) -> str:
         """Unit of a difference."""
         return "pt" if self.unit == "%" else self.unit
@@ -92,7 +98,7 @@ class Entry:
         energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
         deploy: row of the deploy table of its first run.
         matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
-        also: metric to score by seed, of the metrics that rank the task a second time.
+        also: metric to score by seed, of the metrics that rank the task a second time or have a column.
         apart: why it is not ranked, "" where nothing forbids it.
     """
 
@@ -255,7 +261,7 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: TaskVersi
         matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
         also={
             metric: {seed: source.also[metric][run] for seed, run in result.runs.items() if run in source.also[metric]}
-            for metric in task.also
+            for metric in (*task.also, *task.offered)
             if metric in source.also
         },
         apart=_apart(result, catalogue, verified, task.ranked),

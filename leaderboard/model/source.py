@@ -31,7 +31,7 @@ class Source:
         data_rows: training rows of a task.
         settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
             the first run of every cell.
-        also: metric to run id to value, of the metrics that rank a task a second time.
+        also: metric to run id to value, of the metrics that rank a task a second time or have a column.
         floors: metric's floor (``Metric.floor``) of a task and metric: means over plain's runs of both.
         skipped: files that are no valid record, and why.
     """
@@ -75,7 +75,9 @@ _ALSO = "SELECT name, run_id, value FROM metrics WHERE selection = 'last' AND li
 def read(store: Store) -> Source:
     """Everything the pages need, except the records themselves, which run pages read one by one."""
     also: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in store.query(_ALSO, [[name for name, metric in kinds.metrics().items() if metric.ranks]]):
+    for row in store.query(
+        _ALSO, [[name for name, metric in kinds.metrics().items() if metric.ranks or metric.column]]
+    ):
         also[row["name"]][row["run_id"]] = row["value"]
     stages: dict[str, list[IndexRow]] = defaultdict(list)
     for row in store.query("SELECT * FROM stages ORDER BY run_id, ord"):

@@ -133,6 +133,19 @@ def second_score_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
     return make
 
 
+def offered_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
+    """Cells of a metric that is shown and ranks nothing: its mean."""
+
+    def make(row: Entry, ctx: Context) -> TableCell:
+        found = row.also.get(metric, {})
+        if not found:
+            return TableCell(NONE, None)
+        mean = fmean(found.values())
+        return TableCell(fixed(mean, ctx.digits), mean, sub=f"n = {len(found)}")
+
+    return make
+
+
 def second_rank_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
     """Cells of the ranks that the row could hold by such a metric."""
 

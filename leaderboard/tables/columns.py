@@ -315,10 +315,24 @@ COLUMNS: tuple[Column, ...] = (
 
 
 def columns_of(task: TaskVersion) -> tuple[Column, ...]:
-    """The columns of a task's table: those of every task, and two for each metric that ranks it a second time."""
+    """Those of every task, two for each metric that ranks it a second time, one for each other that has a column."""
     more = [column for metric in task.also for column in _of_second(metric)]
+    more += [_offered(metric) for metric in task.offered]
     place = next(i for i, column in enumerate(COLUMNS) if column.key == "vs_baseline")
     return (*COLUMNS[:place], *more, *COLUMNS[place:])
+
+
+def _offered(metric: str) -> Column:
+    known, word = kinds.metrics()[metric], cells.metric_word(metric)
+    return Column(
+        f"also-{metric}",
+        _plain_head(f"{word} {'↑' if known.higher_is_better else '↓'}"),
+        lambda task: known.unit or task.unit,
+        "Quality",
+        f"{known.about[0].upper()}{known.about[1:]}: mean over the seeds that have it.",
+        cells.offered_cell(metric),
+        False,
+    )
 
 
 def _of_second(metric: str) -> tuple[Column, Column]:

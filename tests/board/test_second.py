@@ -86,3 +86,20 @@ def test_a_teacher_that_was_trained_on_has_both_scores(tmp_path: Path) -> None:
     assert "99.20 one teacher for all seeds" in page.one("table", id=table).one("tfoot").text
     run = next(raw["run_id"] for raw in made if raw["method"]["name"] == "alpha")
     assert "99.20 → 97.50" in next(path for path in site.pages if run in path.name).read_text()
+
+
+def test_sizes_of_objects_have_columns_without_ranks(tmp_path: Path) -> None:
+    facts = {
+        "task__name": "bccd/few-shot", "task__suite": "bccd", "task__kind": "detection", "task__metric_primary": "ap",
+        "task__baseline": "plain",
+    }  # fmt: skip
+    made = []
+    for seed, large in enumerate((30.0, 31.0, None)):  # one test set holds no large object
+        raw = samples.record("plain", "a", seed, 20.0 + seed, **facts)
+        raw["metrics"]["last"] = {"ap": 20.0 + seed} | ({} if large is None else {"ap_large": large})
+        made.append(raw)
+    known = Catalogue(samples.catalogue("plain").methods, {"bccd/few-shot": registry.task("bccd/few-shot")})
+    page = samples.make_site(tmp_path, made, known).page("tasks/bccd__few-shot@v1.html")
+    found = samples.cells(page, "bccd-few-shot-v1-cpu-fp32-x1-table", "also-ap_large", "also-ap_small")
+    assert found == {"plain": ["30.50 n = 2", "–"]}
+    assert "Rank by AP large" not in page.text

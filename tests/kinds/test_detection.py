@@ -207,8 +207,9 @@ def test_answers_of_batches_are_joined_in_pixels_of_the_pictures_as_they_came():
     assert len(both.boxes) == int(both.counts.sum())
 
 
-def test_a_task_that_scores_ap50_too_shows_and_ranks_by_it():
+def test_a_task_that_scores_ap50_too_shows_and_ranks_by_it_and_offers_the_sizes():
     assert [name for name, metric in KIND.metrics.items() if metric.ranks] == ["ap50"]
+    assert {"ap75", "ap_small", "ap_medium", "ap_large", "ar"} <= {n for n, m in KIND.metrics.items() if m.column}
 
 
 def test_more_objects_than_detections_that_count_are_refused():
