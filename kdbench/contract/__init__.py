@@ -14,6 +14,7 @@ from kdbench.contract.method import Inner, Method
 from kdbench.contract.needs import ALL_TEACHERS, ANY_TEACHER, TEACHER_INPUT, UNSHOWN, VALUES, Needs
 from kdbench.contract.network import Network
 from kdbench.contract.objects import Objects
+from kdbench.contract.oriented import OrientedObjects
 from kdbench.contract.out import Out, bits
 from kdbench.contract.patches import Hide, grown, hidden_error, kept, lowest, patched, spread
 from kdbench.contract.sentences import Sentences, Vocabulary
@@ -40,6 +41,7 @@ __all__ = [
     "Network",
     "NotApplicable",
     "Objects",
+    "OrientedObjects",
     "Out",
     "Partners",
     "Placed",

@@ -41,6 +41,9 @@ class Objects:
     origin: Tensor | None = None
     masks: Tensor | None = None
 
+    WIDTH = 4
+    """Numbers of a box."""
+
     def __post_init__(self) -> None:
         for name, rows in (("boxes", len(self.labels)), *((n, len(self.boxes)) for n in ("labels", "ignore", "area"))):
             held = getattr(self, name)
@@ -55,7 +58,7 @@ class Objects:
     def of(cls, pictures: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Objects:
         """From one list a picture of ``[class, x0, y0, x1, y1]``; all pictures of one (height, width)."""
         flat = [entry for picture in pictures for entry in picture]
-        boxes = torch.tensor([entry[1:] for entry in flat], dtype=torch.float32).reshape(-1, 4)
+        boxes = torch.tensor([entry[1:] for entry in flat], dtype=torch.float32).reshape(-1, cls.WIDTH)
         labels = torch.tensor([int(entry[0]) for entry in flat], dtype=torch.int64)
         counts = torch.tensor([len(picture) for picture in pictures], dtype=torch.int64)
         return cls(boxes, labels, counts, torch.tensor(size, dtype=torch.float32).repeat(len(pictures), 1))
@@ -65,21 +68,27 @@ class Objects:
 
     def __getitem__(self, index: Tensor | slice) -> Objects:
         places, counts = picked(self.counts, index)
-        return Objects(
-            self.boxes[places],
-            self.labels[places],
-            counts,
-            self.sizes[index],
-            None if self.ignore is None else self.ignore[places],
-            None if self.area is None else self.area[places],
-            None if self.origin is None else self.origin[index],
-            None if self.masks is None else self.masks[index],
+        return replace(
+            self,
+            boxes=self.boxes[places],
+            labels=self.labels[places],
+            counts=counts,
+            sizes=self.sizes[index],
+            ignore=None if self.ignore is None else self.ignore[places],
+            area=None if self.area is None else self.area[places],
+            origin=None if self.origin is None else self.origin[index],
+            masks=None if self.masks is None else self.masks[index],
         )
 
     @property
     def image(self) -> Tensor:
         """(M,) int64 row of the batch that each object lies in, ascending."""
         return torch.arange(len(self), device=self.counts.device).repeat_interleave(self.counts)
+
+    @property
+    def sides(self) -> Tensor:
+        """(M, 2) width and height of the boxes."""
+        return self.boxes[:, 2:] - self.boxes[:, :2]
 
     @property
     def within(self) -> Tensor:
@@ -164,8 +173,9 @@ class Objects:
         return replace(self, boxes=torch.where(which[self.image][:, None], boxes, self.boxes), masks=masks)
 
     def transposed(self, which: Tensor) -> Objects:
+        places = [1, 0, 3, 2, *range(4, self.WIDTH)]
         turned = {
-            "boxes": torch.where(which[self.image][:, None], self.boxes[:, [1, 0, 3, 2]], self.boxes),
+            "boxes": torch.where(which[self.image][:, None], self.boxes[:, places], self.boxes),
             "sizes": torch.where(which[:, None], self.sizes.flip(1), self.sizes),
         }
         if self.origin is not None:
@@ -214,7 +224,7 @@ class Objects:
             origin = self.sizes
         if area is None and other.area is not None:
             scale = (self.sizes if self.origin is None else self.origin).prod(1) / self.sizes.prod(1)
-            area = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(1) * scale[self.image]
+            area = self.sides.prod(1) * scale[self.image]
         return replace(self, ignore=ignore, area=area, origin=origin)
 
 

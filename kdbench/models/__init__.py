@@ -184,7 +184,7 @@ PATTERNS: dict[str, tuple[str, Recipe]] = {
     ),
     **{
         f"{name}_<pyramid>:<net>": (rf"{name}_(?:{PYRAMID}:)?(?P<net>.+)", _one_stage(name))
-        for name in ("fcos", "retinanet", "gfl")
+        for name in ("fcos", "retinanet", "gfl", "obb")
     },
     "faster_rcnn_<pyramid>:<net>": (
         rf"faster_rcnn_(?:{TWO_STAGES}:)?(?P<net>.+)",

@@ -22,11 +22,11 @@ def centres(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
-def candidates(boxes: Tensor, anchors: Sequence[Tensor]) -> Tensor:
-    """(Q, M) bool, the nearest anchors of each level."""
+def candidates(at: Tensor, anchors: Sequence[Tensor]) -> Tensor:
+    """(Q, M) bool, the anchors of each level that are nearest to (M, 2) centres."""
     found = []
     for level in anchors:
-        distances = (centres(level)[:, None] - centres(boxes)).square().sum(2).sqrt()
+        distances = (centres(level)[:, None] - at).square().sum(2).sqrt()
         nearest = distances.topk(min(NEAREST, len(level)), 0, largest=False).indices
         found.append(torch.zeros_like(distances, dtype=torch.bool).scatter_(0, nearest, True))
     return torch.cat(found)
@@ -45,9 +45,17 @@ def selected(boxes: Tensor, anchors: Sequence[Tensor]) -> Tensor:
     every = torch.cat(list(anchors))
     if not len(boxes):
         return torch.full((len(every),), -1, dtype=torch.int64, device=every.device)
-    overlaps, candidate = box_iou(every, boxes), candidates(boxes, anchors)
     at = centres(every)[:, None]
     inside = torch.cat([at - boxes[:, :2], boxes[:, 2:] - at], 2).amin(2) > INSIDE
+    return best_of(box_iou(every, boxes), candidates(centres(boxes), anchors), inside)
+
+
+def best_of(overlaps: Tensor, candidate: Tensor, inside: Tensor) -> Tensor:
+    """(Q,) of an anchor the object that it overlaps most, of those it is a sample of; -1 for background.
+
+    Args:
+        overlaps, candidate, inside: (Q, M); whether an anchor's centre lies in the object.
+    """
     own = candidate & inside & (overlaps >= thresholds(overlaps, candidate))
     best, number = overlaps.where(own, -1).max(1)
     return torch.where(best < 0, -1, number)

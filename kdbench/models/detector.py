@@ -65,6 +65,8 @@ class Detector(InParts):
     quality = False
     offset = 0.0
     """Of an anchor's centre from its cell's corner, in strides."""
+    numbers = Objects.WIDTH
+    """Of a box that it answers with."""
     bins: tuple[tuple[float, ...], ...] = ()
     """What the bins of a box's distributions stand for, see :class:`Dense`."""
 
@@ -161,6 +163,9 @@ class Detector(InParts):
 
     def _assigned(self, dense: Dense, y: Objects, losses: bool) -> Dense:
         """With the losses of a batch's objects, and the assignment that they follow from where it is asked for."""
+        if self.numbers != (given := y.WIDTH):
+            theirs, ours = ("turned", "not") if given > self.numbers else ("not turned", "turned")
+            raise NotApplicable(f"the targets' boxes are {theirs}, those of a {type(self).__name__} are {ours}")
         own = y if y.ignore is None else y.keep(~y.ignore)
         targets, anchors = own.listed(), list(dense.anchors)
 
@@ -331,4 +336,8 @@ def build(
         from kdbench.models.gfl import GFLDetector  # built on this module
 
         return GFLDetector(made, channels, outputs, depth)
+    if detector == "obb":
+        from kdbench.models.obb import OrientedDetector  # built on this module
+
+        return OrientedDetector(made, channels, outputs, depth)
     return RetinaNetDetector(made, channels, outputs, depth, scale)

@@ -40,7 +40,7 @@ def valuable(boxes: Tensor, anchors: Sequence[Tensor], distance: str = "released
     if not len(boxes):
         return every.new_zeros(len(every))
     overlaps = box_iou(every, boxes)
-    limit = thresholds(overlaps, candidates(boxes, anchors))
+    limit = thresholds(overlaps, candidates(centres(boxes), anchors))
     low = torch.maximum(every[:, None, :2], boxes[:, :2])
     high = torch.minimum(every[:, None, 2:], boxes[:, 2:])
     shared = (high - low).clamp_min(0).prod(2)

@@ -17,6 +17,8 @@ from kdbench.contract import At, Batch, Method, Needs, Network, NotApplicable, O
 
 Pairs = list[tuple[Tensor, Tensor]]
 """Student and teacher maps, fine to coarse; the teacher's are constants."""
+ORIENTED = frozenset({"oriented"})
+"""Kinds of task whose boxes are turned."""
 DETECTORS = frozenset({"detection"})
 """Kinds of task whose networks have a pyramid."""
 MAPPED = frozenset({"detection", "segmentation"})

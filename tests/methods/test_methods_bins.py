@@ -26,7 +26,11 @@ from kdbench.methods.shared.bins import divergence
 from kdbench.specs.config import RunConfig, run_config
 
 CPU = torch.device("cpu")
-METHODS = {"ld": ("shapes/gfl", {"edge_weight": "edges", "region_weight": "region", "class_weight": "class"})}
+METHODS = {
+    "ld": ("shapes/gfl", {"edge_weight": "edges", "region_weight": "region", "class_weight": "class"}),
+    "ld_obb": ("shapes/oriented", {"box_weight": "box", "class_weight": "class"}),
+    "ddkd_obb": ("shapes/oriented", {"target_weight": "target", "others_weight": "others"}),
+}
 """Task, and weights with their terms."""
 
 
@@ -92,9 +96,9 @@ def test_of_weight_0_it_is_plain_bit_for_bit_and_pictures_without_objects_train(
 def test_a_head_without_bins_is_not_applicable_with_the_reason(tmp_path, rows, name):
     task, _ = METHODS[name]
     net = config("plain", task).task.pair.student.net
-    plain = {"gfl": "fcos", "gflo": "fcoso"}[net.split("_")[0]] + "_" + net.split("_", 1)[1]
+    plain = f"fcos_{net.split('_', 1)[1]}"
     of = config(name, task, f"pair.student.net={plain}", f"pair.teachers.image.net={plain}")
-    with pytest.raises(NotApplicable, match="offers no bins"):
+    with pytest.raises(NotApplicable, match=r"offers no bins|targets' boxes are turned"):
         prepared(of, rows[task], tmp_path)
 
 

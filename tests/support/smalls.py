@@ -33,6 +33,7 @@ ELSEWHERE = {
     "compress": "representation",
     **dict.fromkeys(("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "real"), "detectors"),
     **dict.fromkeys(("word_kd", "seq_kd", "knn_kd", "rdrop", "dkd_nmt", "gkd", "distillm"), "sentences"),
+    **dict.fromkeys(("ld", "ld_obb", "ddkd_obb"), "distributions of boxes"),
 }
 """Methods that made-up outputs say nothing of, and why; each has a file of its own."""
 

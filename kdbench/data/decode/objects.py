@@ -68,13 +68,16 @@ class ObjectsWriter:
         content: list[Any] = []
         for number, entry in enumerate(entries):
             here = f"{where}, object {number}"
-            box = self._box(entry[self.given.bbox], came, here)
+            turned = self.given.boxes == "cxcywhr"
+            box = (self._turned if turned else self._box)(entry[self.given.bbox], came, here)
             label = self._label(entry[self.given.category], here)
             area = entry.get("area")
-            area = (box[2] - box[0]) * (box[3] - box[1]) if area is None else float(area)
+            sides = box[2:4] if turned else (box[2] - box[0], box[3] - box[1])
+            area = sides[0] * sides[1] if area is None else float(area)
             crowd = bool(entry.get("iscrowd") or False)
             scale = (self._size[1] / came[1], self._size[0] / came[0])
-            self._boxes.append([box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]])
+            scaled = [box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]]
+            self._boxes.append([*scaled, *box[4:]])
             self._labels.append(label)
             self._areas.append(area)
             self._crowds.append(crowd)
@@ -95,6 +98,24 @@ class ObjectsWriter:
             return []
         pairs = [(entry[self.given.segments], f"{where}, object {number}") for number, entry in enumerate(entries)]
         return [decoded(value, came, here) for value, here in pairs]
+
+    def _turned(self, value: Any, came: tuple[int, int], here: str) -> tuple[float, ...]:
+        """Centre, sides and degrees of a turned box, the longer side first, the angle within [-90, 90)."""
+        try:
+            x, y, width, height, degrees = (float(side) for side in value)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{here}: a turned box of five numbers is expected, found {value!r}") from error
+        if not all(map(math.isfinite, (x, y, width, height, degrees))):
+            raise UserError(f"{here}: box {value!r} holds a number that is not finite")
+        if width <= 0 or height <= 0:
+            raise UserError(f"{here}: box {value!r} has no area; leave it out")
+        if not (0 <= x <= came[1] and 0 <= y <= came[0]):
+            raise UserError(f"{here}: the centre of box {value!r} lies outside its picture of {came[1]}x{came[0]}")
+        if self._size[0] * came[1] != self._size[1] * came[0]:
+            raise UserError(f"{here}: turned boxes are not squeezed; give `size` the shape of the pictures")
+        if height > width:
+            width, height, degrees = height, width, degrees + 90
+        return x, y, width, height, (degrees + 90) % 180 - 90
 
     def _box(self, value: Any, came: tuple[int, int], here: str) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 in pixels of the picture as it came."""
@@ -134,7 +155,7 @@ class ObjectsWriter:
         """Writes the arrays."""
         came = np.asarray(self._came, dtype=np.float32).reshape(-1, 2)
         arrays: dict[str, NDArray[Any]] = {
-            "boxes": np.asarray(self._boxes, dtype=np.float32).reshape(-1, 4),
+            "boxes": np.asarray(self._boxes, dtype=np.float32).reshape(len(self._labels), -1),
             "labels": np.asarray(self._labels, dtype=np.int64),
             "counts": np.asarray(self._counts, dtype=np.int64),
             "sizes": np.tile(np.asarray(self._size, dtype=np.float32), (len(came), 1)),

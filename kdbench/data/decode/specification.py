@@ -66,7 +66,8 @@ class ObjectsColumn(_Model):
     """Boxes and classes of a picture's objects, see :mod:`kdbench.data.decode.objects`.
 
     Attributes:
-        boxes: ``xywh`` as COCO writes them, or ``xyxy``; in pixels of the picture as it came.
+        boxes: ``xywh`` as COCO writes them, or ``xyxy``; in pixels of the picture as it came. ``cxcywhr`` are turned
+            boxes: centre, sides and degrees counter-clockwise as seen, as torchvision has them.
         classes: their names, in the order of their numbers.
         bbox, category: what boxes and classes are called.
         segments: what masks are called among the objects (COCO's ``segmentation``): polygons or run lengths.
@@ -74,7 +75,7 @@ class ObjectsColumn(_Model):
     """
 
     column: Column
-    boxes: Literal["xywh", "xyxy"] = "xywh"
+    boxes: Literal["xywh", "xyxy", "cxcywhr"] = "xywh"
     classes: list[Column] = Field(min_length=1)
     bbox: Column = "bbox"
     category: Column = "category"

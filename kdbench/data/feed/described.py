@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from kdbench.base.errors import UserError
-from kdbench.contract import Maps, Objects, Rows
+from kdbench.contract import Maps, Objects, OrientedObjects, Rows
 from kdbench.data.decode.cache import Decoded, names_of
 from kdbench.data.decode.decoded import decode
 from kdbench.data.decode.identity import MINE, identify
@@ -168,16 +168,18 @@ def rows_of(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
     digest = decoded.facts["parts"][part]["ordered"]
     columns: dict[str, Any] = {name: column(given, decoded, part, name, digest) for name, given in spec.inputs.items()}
     if spec.objects is not None:
-        return Rows(columns, _objects(decoded, part, spec.objects.masked))
+        return Rows(columns, _objects(decoded, part, spec.objects.masked, spec.objects.boxes == "cxcywhr"))
     y = torch.from_numpy(np.array(decoded.array(part, "y")))
     return Rows(columns, y if spec.map is None else Maps(y))
 
 
-def _objects(decoded: Decoded, part: str, masked: bool) -> Objects:
+def _objects(decoded: Decoded, part: str, masked: bool, turned: bool) -> Objects:
     """Those of a decoded part; without crowds where there are none."""
     names = (*ARRAYS, *([MASKS] if masked else []))
     held = {name: torch.from_numpy(np.array(decoded.array(part, f"y.{name}"))) for name in names}
-    return Objects(**held if held["ignore"].any() else {**held, "ignore": None})
+    of = OrientedObjects if turned else Objects
+    held["boxes"] = held["boxes"].reshape(-1, of.WIDTH)
+    return of(**held if held["ignore"].any() else {**held, "ignore": None})
 
 
 def column(given: Input, decoded: Decoded, part: str, name: str, digest: str) -> Tensor | Stored:
