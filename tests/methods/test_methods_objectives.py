@@ -92,6 +92,18 @@ def check_graph_needs_as_many_rows_as_neighbours() -> None:
         assert (not torch.equal(before, made.method.banks[0].rows)) is built_graph
 
 
+def check_negatives_of_the_other_network() -> None:
+    """hkd tells an anchor from rows of the bank that is named, which makes no difference where banks are equal."""
+    for equal in (False, True):
+        pair = [built("hkd", negatives_of=whose) for whose in ("own", "cross")]
+        if equal:
+            for made in pair:
+                made.method.banks[1].rows.copy_(made.method.banks[0].rows)
+        own, cross = (made.terms() for made in pair)
+        for term in ("individual", "graph"):
+            assert (own[term].item() == pytest.approx(cross[term].item(), rel=1e-6)) is equal, term
+
+
 def test_supervision_is_the_tasks_own_loss():
     """Methods with a term ``task`` leave the loss to the task."""
     for name in ("at", "crd", "hkd", "reviewkd", "plain"):
@@ -284,7 +296,7 @@ CHECKS: dict[str, list[Callable[[], None]]] = {
     "ab": [partial(check_a_teacher_without_a_say_rests, "ab")],
     "ccd": [check_ccd_without_an_inner_method],
     "ccl": [check_ccl_rows],
-    "hkd": [check_graph_needs_as_many_rows_as_neighbours],
+    "hkd": [check_graph_needs_as_many_rows_as_neighbours, check_negatives_of_the_other_network],
     "simkd": [check_simkd_after_norm],
     "byot": [check_byot_of_several_processes],
     "energykd": [check_mixed_rows],
