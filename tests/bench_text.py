@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
 
 import pytest
 import torch
@@ -28,6 +29,14 @@ pytest.importorskip("tokenizers", reason="text is an extra: pip install 'kdbench
 
 STEPS, ROUNDS = 25, 12
 MOST_OVER_BARE = 1.03
+
+
+@pytest.fixture(autouse=True)
+def _kernels_of_a_run() -> Iterator[None]:
+    """Runs do not ask for deterministic algorithms, as the tests do."""
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(True)
 
 
 @pytest.mark.alone
@@ -74,9 +83,10 @@ def test_the_engine_costs_little_beside_a_bare_loop(net: str, tmp_path: Path) ->
             for number in range(STEPS):
                 symbols += step(round_ * STEPS + number)
             took[name].append((time.process_time() - begin) / symbols)
-    ratios = [one / other for one, other in zip(took["engine"], took["bare"], strict=True)]
-    print(f"{net}: engine {1 / median(took['engine']):.0f} symbols/s, bare {1 / median(took['bare']):.0f}, {ratios}")
-    assert median(ratios) <= MOST_OVER_BARE
+    low = {name: quantiles(values, n=4)[0] for name, values in took.items()}  # whatever else runs only adds
+    ratio = low["engine"] / low["bare"]
+    print(f"{net}: engine {1 / low['engine']:.0f} symbols/s, bare {1 / low['bare']:.0f}, ratio {ratio:.3f}")
+    assert ratio <= MOST_OVER_BARE
 
 
 def _rows(run: StageRun) -> list[torch.Tensor]:

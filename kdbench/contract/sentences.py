@@ -6,6 +6,7 @@ a network answers for these in the same order, so that whatever is a mean over r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -121,11 +122,18 @@ class Sentences:
         within = torch.arange(len(self.symbols), device=self.counts.device) - ahead
         return self.begins.repeat_interleave(self.counts) + within
 
+    @functools.cached_property
+    def _starts(self) -> Tensor:
+        """(N,) where a sentence's symbols begin in ``symbols``; every batch asks."""
+        return first(self.counts)
+
     def drawn(self, rows: Tensor, x: Mapping[str, Tensor]) -> Batch:
         """A batch of some of these sentences, by number; their texts are not looked at. Args: as of :meth:`batch`."""
-        places, counts = picked(self.counts, rows)
+        counts, starts = self.counts[rows], self._starts[rows]
+        number = torch.repeat_interleave(counts)  # of the sentence, for each of their symbols
+        places = torch.arange(len(number), device=number.device) + (starts - first(counts))[number]
         flat = self.symbols[places].long()
-        moved = (self.begins - first(self.counts))[rows].repeat_interleave(counts)
+        moved = (self.begins[rows] - starts)[number]
         inputs = {name: cut(values.long()) for name, values in x.items()}
         return Batch({**inputs, PREFIX: prefixes(flat, counts)}, flat, places + moved, counts=counts)
 
