@@ -6,16 +6,13 @@ From the paper's equations; no public code was compared. Shapes: M real symbols,
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Needs
-from kdbench.methods.gkd.adapter import forward_kl
-from kdbench.methods.shared.logits import ScoreMethod, require_same_shape
-from kdbench.methods.shared.onpolicy import drawn, self_written
-from kdbench.methods.shared.sentences import TEXTS
+from kdbench.contract import At
+from kdbench.methods.shared.logits import require_same_shape
+from kdbench.methods.shared.onpolicy import OnPolicy, forward_kl
 
 
 def skewed(student: Tensor, teacher: Tensor, alpha: float, reverse: bool) -> Tensor:
@@ -33,19 +30,11 @@ def skewed(student: Tensor, teacher: Tensor, alpha: float, reverse: bool) -> Ten
     return forward_kl(own, torch.logaddexp(own + math.log(alpha), other + math.log1p(-alpha)))
 
 
-class DistiLLM(ScoreMethod):
-    """(1 - kd_weight) CE of the data + kd_weight skewed KL, on the student's own texts in a share of the steps."""
+class DistiLLM(OnPolicy):
+    """Skewed KL, in a share of on-policy steps that may grow with training."""
 
-    @classmethod
-    def needs(cls, hp: Any) -> Needs:
-        return Needs(kinds=TEXTS)
+    def share(self, at: At) -> float:
+        return float(self.hp.rate * at.t) if self.hp.growing else super().share(at)
 
-    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        hp = self.hp
-        terms = {}
-        if hp.kd_weight < 1:
-            terms["ce"] = (1 - hp.kd_weight) * self.task.loss(self.student(batch), batch)
-        if drawn(hp.rate * at.t if hp.growing else hp.rate, at.rng):
-            batch = self_written(self.student, batch, hp.longest, at.rng)
-        student, teacher = self.student(batch).logits, self.teacher(batch).logits
-        return {**terms, "kd": hp.kd_weight * skewed(student, teacher, hp.alpha, hp.reverse).mean()}
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return skewed(student, teacher, self.hp.alpha, self.hp.reverse)

@@ -5,20 +5,11 @@ From the paper's equations; no public code was compared. Shapes: M real symbols,
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from kdbench.contract import At, Batch, Needs
-from kdbench.methods.shared.logits import ScoreMethod, require_same_shape
-from kdbench.methods.shared.onpolicy import drawn, self_written
-from kdbench.methods.shared.sentences import TEXTS
-
-
-def forward_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """(M,) KL(p || q) of (M, V) log-probabilities."""
-    return (log_p.exp() * (log_p - log_q)).sum(1)
+from kdbench.methods.shared.logits import require_same_shape
+from kdbench.methods.shared.onpolicy import OnPolicy, forward_kl
 
 
 def generalised_js(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
@@ -49,24 +40,9 @@ def divergence(student: Tensor, teacher: Tensor, kind: str, beta: float, tempera
     return forward_kl(log_p, log_q) if kind == "forward" else forward_kl(log_q, log_p)
 
 
-class GKD(ScoreMethod):
-    """(1 - kd_weight) CE of the data + kd_weight D(teacher, student), on texts that the student drew itself in a share
-    ``rate`` of the steps, and on those of the data in the others (algorithm 1).
+class GKD(OnPolicy):
+    """A divergence of choice in a share ``rate`` of on-policy steps (algorithm 1)."""
 
-    No gradient passes through the drawing of a text.
-    """
-
-    @classmethod
-    def needs(cls, hp: Any) -> Needs:
-        return Needs(kinds=TEXTS)
-
-    def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         hp = self.hp
-        terms = {}
-        if hp.kd_weight < 1:
-            terms["ce"] = (1 - hp.kd_weight) * self.task.loss(self.student(batch), batch)
-        if drawn(hp.rate, at.rng):
-            batch = self_written(self.student, batch, hp.longest, at.rng)
-        student, teacher = self.student(batch).logits, self.teacher(batch).logits
-        apart = divergence(student, teacher, hp.divergence, hp.beta, hp.temperature)
-        return {**terms, "kd": hp.kd_weight * apart.mean()}
+        return divergence(student, teacher, hp.divergence, hp.beta, hp.temperature)
