@@ -14,7 +14,6 @@ from torch import Tensor
 
 from kdbench.contract import At, Batch, Needs, TaskInfo
 from kdbench.methods.shared.logits import ScoreMethod, others, require_same_shape, row_divergence
-from kdbench.methods.shared.pyramids import ACROSS_ROWS, DETECTORS, proposed
 from kdbench.methods.shared.ramps import ramp
 
 
@@ -62,36 +61,20 @@ def _two_classes(logits: Tensor, y: Tensor) -> Tensor:
 
 
 class DKD(ScoreMethod):
-    """The task's loss, and the softened divergence split at the target class, each part with a weight of its own.
-
-    Of a detector of two stages, rows are the proposals that the student's loss is of, and background is a class.
-    """
+    """Cross-entropy, and the softened divergence split at the target class, each part with a weight of its own."""
 
     @classmethod
     def needs(cls, hp: Any) -> Needs:
-        if hp.of == "rows":
-            return Needs(one_process=None)
-        return Needs(
-            kinds=DETECTORS,
-            inputs="same",
-            student=frozenset({"proposals", "roi", "roi_labels"}),
-            teacher=frozenset({"fpn", "roi_head"}),
-            one_process=ACROSS_ROWS,
-        )
+        return Needs(one_process=None)
 
     def setup(self) -> None:
-        if self.hp.of == "rows":  # of proposals, background is one class more
-            super().setup()
-            warn_of_two_classes(self.task)
+        super().setup()
+        warn_of_two_classes(self.task)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         hp = self.hp
         out, target = self.student(batch), self.teacher(batch)
-        if hp.of == "rows":
-            scores, y = (out.logits, target.logits), batch.y
-        else:
-            scores, y = proposed(out, target, self.teacher), out.dense.roi_labels
-        divergence = dkd_loss(*scores, y, hp.temperature, hp.alpha, hp.beta)
+        divergence = dkd_loss(out.logits, target.logits, batch.y, hp.temperature, hp.alpha, hp.beta)
         return {
             "ce": hp.ce_weight * self.task.loss(out, batch),
             "dkd": ramp("linear", at.epoch, hp.warmup_epochs) * divergence,

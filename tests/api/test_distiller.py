@@ -23,7 +23,7 @@ REFUSED = {
     **dict.fromkeys(("dlb", "mlkd", "sskd"), "it makes views of pixels before they are augmented"),
     **dict.fromkeys(("brcd", "hash_kd"), "a hashing task makes views of pixels of its own"),
     **dict.fromkeys(("seed", "compress"), "a representation task makes views of pixels of its own"),
-    **dict.fromkeys(("crosskd", "cwd", "defeat", "fgd", "kd_dense", "mgd", "pkd", "real"), "its targets are a tensor"),
+    **dict.fromkeys(("crosskd", "cwd", "defeat", "dkd_roi", "fgd", "kd_dense", "mgd", "pkd", "real"), "its targets are a tensor"),  # noqa: E501
     **dict.fromkeys(("cskd", "fskd_lr"), "it draws a second row for each of a batch"),
     "ccd": "its views are of 8-bit grey or RGB images",
     "cgan_kd": "it trains in several stages", "energykd": "it reads rows of the whole training set",

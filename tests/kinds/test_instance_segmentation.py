@@ -158,6 +158,6 @@ def test_methods_of_detection_run_and_of_weight_0_are_plain_bit_for_bit(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["reviewkd", "pkd", "fgd", "mgd", "cwd", "fitnet", "defeat", "dkd-roi"])
+@pytest.mark.parametrize("method", ["reviewkd", "pkd", "fgd", "mgd", "cwd", "fitnet", "defeat", "dkd_roi"])
 def test_methods_of_detection_run(tmp_path: Path, method: str) -> None:
     trained(method, tmp_path)

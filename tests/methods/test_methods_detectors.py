@@ -33,7 +33,7 @@ WEIGHTS = {
     "defeat": ["neck_weight", "neck_back_weight", "head_weight", "head_back_weight"],
     "defeat-neck": ["neck_weight", "neck_back_weight"],
 }
-TWO_STAGES = ("defeat", "dkd-roi")
+TWO_STAGES = ("defeat", "dkd_roi")
 
 
 def scene(name: str, **values: Any) -> Tiny:
@@ -150,7 +150,7 @@ def test_other_kinds_of_task_are_refused_with_the_reason() -> None:
     from kdbench.engine.applicability import kind_and_roles
     from kdbench.specs.config import run_config
 
-    for name in ("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "dkd-roi", "real"):
+    for name in ("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "dkd_roi", "real"):
         chosen = run_config(name, "digits")
         with pytest.raises(NotApplicable, match=r"runs on detection .*tasks, this one is a classification task"):
             kind_and_roles(needs_of(chosen.method), chosen.task)

@@ -315,10 +315,10 @@ def check_borders() -> None:
 def check_proposals() -> None:
     """dkd's own equation, background a class; no ramp, no loss of two classes too few."""
     own, theirs = answers(1), answers(2)
-    terms = built("dkd-roi", own, theirs, alpha=0.7, ce_weight=2.0).terms()
+    terms = built("dkd_roi", own, theirs, alpha=0.7).terms()
     wanted = dkd_loss(own.roi, theirs.roi, own.roi_labels, 1.0, 0.7, 0.25)
     assert terms["dkd"].item() == pytest.approx(wanted.item())
-    assert terms["ce"].item() == 2
+    assert terms["task"].item() == 1
 
 
 CHECKS: dict[str, list[Callable[[], None]]] = {
@@ -330,7 +330,7 @@ CHECKS: dict[str, list[Callable[[], None]]] = {
     "cwd": [check_cross_entropy],
     "fgd": [check_masks],
     "defeat": [check_decoupled, check_absent, check_borders],
-    "dkd": [check_proposals],
+    "dkd_roi": [check_proposals],
 }
 """Of each method, which planted faults are held against."""
 

@@ -41,6 +41,7 @@ WEIGHTS: dict[str, dict[str, set[str]]] = {
     "crosskd+pkd": {"class_weight": {"class"}, "box_weight": {"box"}, "pearson_weight": {"pearson"}},
     "kd_dense": {"class_weight": {"class"}, "box_weight": {"box"}},
     "defeat": {f"{part}_weight": {part} for part in ("neck", "neck_back", "head", "head_back")},
+    "dkd_roi": {"kd_weight": {"dkd"}},
     "defeat-neck": {f"{part}_weight": {part} for part in ("neck", "neck_back")},
 }
 UNWEIGHED = ("real", "real-equal")
@@ -252,7 +253,7 @@ for _name in ON:
 
 def test_every_method_of_detectors_is_here() -> None:
     own = {name for name in registry.method_packages() if registry.card(name).kinds == ["detection"]}
-    assert own | {"fitnet", "reviewkd", "dkd"} == CHECKS.keys()
+    assert own | {"fitnet", "reviewkd"} == CHECKS.keys()
     for name in own:
         assert "stages" not in vars(registry.method(name).adapter())
 

@@ -192,7 +192,7 @@ ON: dict[str, tuple[str, dict[str, object]]] = {
     "kd_dense": ("kd_dense", {}),
     "defeat": ("defeat", {}),
     "defeat-neck": ("defeat-neck", {}),
-    "dkd-roi": ("dkd-roi", {"ce_weight": 0.0}),
+    "dkd_roi": ("dkd_roi", {}),
     "real": ("real", {}),
     "real-equal": ("real", {"weighing": "equal"}),
 }

@@ -31,7 +31,7 @@ ELSEWHERE = {
     "hash_kd": "hashing",
     "seed": "representation",
     "compress": "representation",
-    **dict.fromkeys(("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "real"), "detectors"),
+    **dict.fromkeys(("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "dkd_roi", "real"), "detectors"),
     **dict.fromkeys(("word_kd", "seq_kd", "knn_kd", "rdrop", "dkd_nmt", "gkd", "distillm"), "sentences"),
     **dict.fromkeys(("ld", "ld_obb", "ddkd_obb"), "distributions of boxes"),
 }
