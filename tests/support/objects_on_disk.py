@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ def scenes(count: int, seed: int) -> list[tuple[np.ndarray, list[tuple[int, list
     return found[::-1] if count == 2 else [found[1], found[0], *found[2:]]
 
 
-def coco(folder: Path, parts: dict[str, int], masks: bool = False, categories: tuple[int, int] = (7, 3)) -> Path:
+def coco(folder: Path, parts: dict[str, int], masks: bool = False, names: Sequence[str] = NAMES) -> Path:
     """A folder as COCO has it; ids of categories do not begin at 0."""
+    categories = (7, 3)
     (folder / "annotations").mkdir(parents=True)
     for seed, (part, count) in enumerate(parts.items()):
         (folder / part).mkdir()
         made: dict[str, Any] = {"images": [], "annotations": []}
-        made["categories"] = [{"id": number, "name": name} for number, name in zip(categories, NAMES, strict=True)]
+        made["categories"] = [{"id": number, "name": name} for number, name in zip(categories, names, strict=True)]
         for number, (pixels, objects) in enumerate(scenes(count, seed), 10):
             Image.fromarray(pixels).save(folder / part / f"{number}.png")
             made["images"].append({"id": number, "file_name": f"{number}.png", "height": SIZE[0], "width": SIZE[1]})
@@ -49,22 +51,22 @@ def coco(folder: Path, parts: dict[str, int], masks: bool = False, categories: t
     return folder
 
 
-def voc(folder: Path, parts: dict[str, int]) -> Path:
+def voc(folder: Path, parts: dict[str, int], names: Sequence[str] = NAMES) -> Path:
     """A folder as Pascal VOC has it."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
     for seed, (part, count) in enumerate(parts.items()):
-        names = []
+        listed = []
         for number, (pixels, objects) in enumerate(scenes(count, seed)):
             name = f"{part}{number:03d}"
-            names.append(name)
+            listed.append(name)
             Image.fromarray(pixels).save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
             said = "".join(
-                f"<object><name>{NAMES[label]}</name><difficult>0</difficult><bndbox><xmin>{x0 + 1}</xmin>"
+                f"<object><name>{names[label]}</name><difficult>0</difficult><bndbox><xmin>{x0 + 1}</xmin>"
                 f"<ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
                 for label, (x0, y0, x1, y1) in objects
             )
             text = f"<annotation><filename>{name}.jpg</filename>{said}</annotation>"
             (folder / "Annotations" / f"{name}.xml").write_text(text)
-        (folder / "ImageSets/Main" / f"{part}.txt").write_text("\n".join(names) + "\n")
+        (folder / "ImageSets/Main" / f"{part}.txt").write_text("\n".join(listed) + "\n")
     return folder
