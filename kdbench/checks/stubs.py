@@ -100,7 +100,6 @@ class StubTask:
 
     classes: int = 10
     n_train: int = 8
-    n_rows: int = 8
     train_labels: Tensor = field(default_factory=lambda: torch.arange(8))
     kind: str = "classification"
     label_range: tuple[float, float] | None = None
@@ -114,6 +113,11 @@ class StubTask:
     first: int = 0
     pixels: Tensor | None = None
     present: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """A row has one target here."""
+        return self.n_train
 
     def loss(self, out: Out, batch: Batch) -> Tensor:
         kind = kinds.kind(self.kind)

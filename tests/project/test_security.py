@@ -71,6 +71,7 @@ ALLOWED = {
     ("tests/support/mutants.py", "compile"): "this repository's own methods with a fault planted",
     ("tests/conftest.py", "exec_module"): "files of tests/, which are no package",
     ("tests/support/killed_run.py", "exec_module"): "a file of tests/",
+    ("tests/support/forked.py", "importlib.import_module"): "every module of this package",
     ("tests/support/peers.py", "importlib.import_module"): "another project's checkout that the user names, to time it",
     ("tests/support/peers.py", "exec_module"): "another project's checkout that the user names, to time it",
     ("tests/models/test_models_hooked.py", "pickle"): "of a net made there, to see that its taps come back",

@@ -34,6 +34,7 @@ ELSEWHERE = {
     **dict.fromkeys(("kd_dense", "pkd", "cwd", "fgd", "mgd", "crosskd", "defeat", "dkd_roi", "real"), "detectors"),
     **dict.fromkeys(("word_kd", "seq_kd", "knn_kd", "rdrop", "dkd_nmt", "gkd", "distillm"), "sentences"),
     **dict.fromkeys(("ld", "ld_obb", "ddkd_obb"), "distributions of boxes"),
+    **dict.fromkeys(("spark", "dmae", "tinymim", "h_gkd"), "hidden patches"),
 }
 """Methods that made-up outputs say nothing of, and why; each has a file of its own."""
 

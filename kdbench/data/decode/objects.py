@@ -48,6 +48,7 @@ class ObjectsWriter:
         self._counts: list[int] = []
         self._came: list[tuple[int, int]] = []
         self._layers = Layers() if given.masked else None
+        self._turned_ones = given.boxes == "cxcywhr"
 
     def add(self, value: Any, came: tuple[int, int], at: str, instances: Any = None) -> bytes:
         """Appends a row's objects, none where it has none.
@@ -68,11 +69,10 @@ class ObjectsWriter:
         content: list[Any] = []
         for number, entry in enumerate(entries):
             here = f"{where}, object {number}"
-            turned = self.given.boxes == "cxcywhr"
-            box = (self._turned if turned else self._box)(entry[self.given.bbox], came, here)
+            box = (self._turned if self._turned_ones else self._box)(entry[self.given.bbox], came, here)
             label = self._label(entry[self.given.category], here)
             area = entry.get("area")
-            sides = box[2:4] if turned else (box[2] - box[0], box[3] - box[1])
+            sides = box[2:4] if self._turned_ones else (box[2] - box[0], box[3] - box[1])
             area = sides[0] * sides[1] if area is None else float(area)
             crowd = bool(entry.get("iscrowd") or False)
             scale = (self._size[1] / came[1], self._size[0] / came[0])
@@ -155,7 +155,7 @@ class ObjectsWriter:
         """Writes the arrays."""
         came = np.asarray(self._came, dtype=np.float32).reshape(-1, 2)
         arrays: dict[str, NDArray[Any]] = {
-            "boxes": np.asarray(self._boxes, dtype=np.float32).reshape(len(self._labels), -1),
+            "boxes": np.asarray(self._boxes, dtype=np.float32).reshape(-1, 5 if self._turned_ones else 4),
             "labels": np.asarray(self._labels, dtype=np.int64),
             "counts": np.asarray(self._counts, dtype=np.int64),
             "sizes": np.tile(np.asarray(self._size, dtype=np.float32), (len(came), 1)),

@@ -55,15 +55,13 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
             Dense(
                 tuple(fpn),
                 strides,
-                tuple(map(rows, scores)),
-                box,
-                (),
-                tuple(anchors),
-                split,
-                {},
-                {OWN: fpn[0].new_zeros(())},
-                edges,
-                bins(scalars["reg_max"]),
+                cls=tuple(map(rows, scores)),
+                box=box,
+                anchors=tuple(anchors),
+                assigned=split,
+                losses={OWN: fpn[0].new_zeros(())},
+                decode=edges,
+                bins=bins(scalars["reg_max"]),
             )
         )
     hp = {
