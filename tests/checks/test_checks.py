@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench import checks
+from kdbench import checks, kinds
 from kdbench.base.errors import UserError
 from kdbench.checks import check_method
 from kdbench.checks.rules import ON_TASK
@@ -52,7 +52,9 @@ def test_toys_that_use_every_part_of_the_contract_pass(toys, checked, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_toys_pass_on_every_task(toys, checked, name):
-    assert not [r for r in checked(getattr(toys, name), tasks=None) if r.outcome != "ok"]
+    """But for graphs on kinds whose steps cannot be captured."""
+    found = [r for r in checked(getattr(toys, name), tasks=None) if r.outcome != "ok"]
+    assert not [r for r in found if not (r.rule == "replay" and kinds.kind(r.task).eager)]
 
 
 def test_every_toy_is_tested(toys):
