@@ -195,9 +195,12 @@ class Distiller(nn.Module):
         x = dict(batch.x)
         x[views.input] = views.fn(x[views.input], rng).flatten(0, 1)
         y, index = batch.y.repeat(views.n), batch.index.repeat(views.n)
-        seen = None if views.hide is None else views.hide.draw(len(index), x[views.input].shape[1:], rng)
+        shape, hide = x[views.input].shape[1:], views.hide
+        visible, seen = (
+            (None, None) if hide is None else (hide.draw(len(index), shape, rng), hide.seen(hide.grid(shape)))
+        )
         present = {name: mask.repeat(views.n) for name, mask in batch.present.items()}
-        return Batch(x, y, index, views.n, present, visible=seen)
+        return Batch(x, y, index, views.n, present, visible=visible, seen=seen)
 
 
 def _batch(

@@ -25,6 +25,7 @@ class Batch:
             are then those of the predictions, sentence after sentence, M in all, and so is what networks answer.
         visible: (N*V, 1, h, w) bool, which patches of a picture are seen where the task hides some (:class:`Hide`), of
             every row as many; None where whole pictures are seen.
+        seen: how many of a picture's patches that are, of ``visible``; None beside None.
         handed: in ``after_step``, what the losses of the step handed over (:class:`Terms`); None before, or if nothing.
     """
 
@@ -36,6 +37,7 @@ class Batch:
     handed: Any = None
     counts: Tensor | None = None
     visible: Tensor | None = None
+    seen: int | None = None
 
     def __len__(self) -> int:
         """Predictions: N*V, of sentences M."""
@@ -63,6 +65,7 @@ class Batch:
             1,
             {name: t[part] for name, t in self.present.items()},
             visible=None if self.visible is None else self.visible[part],
+            seen=self.seen,
         )
 
 

@@ -34,22 +34,25 @@ class Network(nn.Module):
         """The network's :class:`Out` for the rows of ``batch``."""
         x = batch.x[self.input]
         if self.autocast is None:
-            return self._read(x, batch.visible)
+            return self._read(x, batch)
         with torch.autocast(x.device.type, self.autocast):
-            return self._read(x, batch.visible).float()
+            return self._read(x, batch).float()
 
-    def _read(self, x: Tensor, visible: Tensor | None) -> Out:
-        return self.encode(x) if visible is None else self.encode_visible(x, visible)
+    def _read(self, x: Tensor, batch: Batch) -> Out:
+        if batch.visible is None:
+            return self.encode(x)
+        assert batch.seen is not None
+        return self.encode_visible(x, batch.visible, batch.seen)
 
     def encode(self, x: Tensor) -> Out:
         """:class:`Out` for a tensor of normalised inputs."""
         raise NotApplicable(f"{type(self).__name__} has no encoder")
 
-    def encode_visible(self, x: Tensor, visible: Tensor) -> Out:
+    def encode_visible(self, x: Tensor, visible: Tensor, seen: int) -> Out:
         """:class:`Out` for pictures of which some patches are hidden; a net that knows nothing of that sees them all.
 
         Args:
-            visible: as of a batch.
+            visible, seen: as of a batch.
         """
         return self.encode(x)
 

@@ -72,14 +72,15 @@ def patched(pictures: Tensor, patch: int) -> Tensor:
     return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-def kept(rows: Tensor, visible: Tensor) -> Tensor:
+def kept(rows: Tensor, visible: Tensor, seen: int) -> Tensor:
     """Of (N, L, D) those of the patches that are seen, (N, K, D), in order.
 
     Args:
         visible: (N, 1, h, w) bool, as many of every row.
+        seen: K; a selection by the mask itself would make the host wait for the device to count it.
     """
-    seen = visible.flatten(1)
-    return rows[seen].view(len(rows), -1, rows.shape[-1])
+    places = visible.flatten(1).byte().argsort(dim=1, descending=True, stable=True)[:, :seen]
+    return rows.gather(1, places[..., None].expand(-1, -1, rows.shape[2]))
 
 
 def spread(rows: Tensor, visible: Tensor, blank: Tensor) -> Tensor:

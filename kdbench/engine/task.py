@@ -232,7 +232,8 @@ class Task:
         if hide is None:
             return batch
         shape = self.data.shape(self.spec.pair.student.input)
-        return replace(batch, visible=hide.draw(len(batch), shape, rng).to(self.device))
+        visible = hide.draw(len(batch), shape, rng).to(self.device)
+        return replace(batch, visible=visible, seen=hide.seen(hide.grid(shape)))
 
     def answers(self, net: nn.Module, batches: Iterable[Batch], names: Sequence[str]) -> Any:
         """What named metrics read of a network, of all rows of some batches, in the task's own unit."""

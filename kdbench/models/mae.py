@@ -50,14 +50,15 @@ class MaeNet(Around):
     def encode(self, x: Tensor) -> Out:
         return self.body.encode(x)._replace(logits=None)
 
-    def encode_visible(self, x: Tensor, visible: Tensor) -> Out:
+    def encode_visible(self, x: Tensor, visible: Tensor, seen: int) -> Out:
         if (hidden := x.shape[2] // visible.shape[2]) % self.body.patch:
             raise UserError(
                 f"the net's patches are of {self.body.patch} pixels, and patches of {hidden} are hidden; set "
                 f"train.loss.patch to {self.body.patch}, or a multiple"
             )
+        patches = visible[0].numel()
         visible = grown(visible, *self.body.grid)
-        out = self.body.seen(x, visible)
+        out = self.body.seen(x, visible, seen * visible[0].numel() // patches)
         if self.sparing and "patches" not in self.asked:
             return out
         tokens = self.embed(self.body.final(out.tokens[-1]))

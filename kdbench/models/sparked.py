@@ -40,7 +40,7 @@ class SparkNet(Around):
     def encode(self, x: Tensor) -> Out:
         return self.body.encode(x)._replace(logits=None)
 
-    def encode_visible(self, x: Tensor, visible: Tensor) -> Out:
+    def encode_visible(self, x: Tensor, visible: Tensor, seen: int) -> Out:
         if (hidden := x.shape[2] // visible.shape[2]) % self.patch:
             raise UserError(
                 f"a place of the net's coarsest map is {self.patch} pixels wide, and patches of {hidden} are hidden; "

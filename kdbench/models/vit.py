@@ -107,11 +107,15 @@ class ViT(Network):
         out = self.seen(x, None)
         return out._replace(logits=scores(self.fc, out.emb))
 
-    def seen(self, x: Tensor, visible: Tensor | None) -> Out:
-        """What the blocks give of the patches that are seen, or of all: ``emb``, ``maps``, ``tokens`` and ``qkv``."""
+    def seen(self, x: Tensor, visible: Tensor | None, count: int = 0) -> Out:
+        """What the blocks give of the patches that are seen, or of all: ``emb``, ``maps``, ``tokens`` and ``qkv``.
+
+        Args:
+            count: how many of each row are seen, where ``visible`` says which.
+        """
         rows = self.patch_embed(x).flatten(2).transpose(1, 2) + self.pos_embed[:, 1:]
         if visible is not None:
-            rows = kept(rows, visible)
+            rows = kept(rows, visible, count)
         first = self.cls_token + self.pos_embed[:, :1]
         at = torch.cat([first.expand(len(rows), -1, -1).to(rows), rows], dim=1)
         tokens, qkv = [], []

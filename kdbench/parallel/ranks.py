@@ -95,6 +95,7 @@ class Ranks:
             batch.views,
             {name: cut(mask) for name, mask in batch.present.items()},
             visible=None if batch.visible is None else cut(batch.visible),
+            seen=batch.seen,
         )
 
     @property

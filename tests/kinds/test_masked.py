@@ -39,8 +39,9 @@ SIDE = 16
 def batch(rows_: int = 3, patch: int = 4, channels: int = 3) -> Batch:
     rng = torch.Generator().manual_seed(1)
     x = torch.randn(rows_, channels, SIDE, SIDE, generator=rng)
-    visible = Hide(patch, 0.5).draw(rows_, x.shape[1:], rng)
-    return Batch({"image": x}, None, torch.arange(rows_), visible=visible)
+    hide = Hide(patch, 0.5)
+    visible = hide.draw(rows_, x.shape[1:], rng)
+    return Batch({"image": x}, None, torch.arange(rows_), visible=visible, seen=hide.seen(hide.grid(x.shape[1:])))
 
 
 def fresh(name: str, side: int = SIDE) -> Network:
@@ -62,7 +63,7 @@ def test_patches_are_cut_by_the_pictures_rows_and_come_back() -> None:
     assert cut.shape == (2, 6, 12)
     assert torch.equal(cut[1, 4], x[1, :, 2:4, 2:4].permute(1, 2, 0).flatten())
     visible = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 1, 1, 1, 0, 0]], dtype=torch.bool).view(2, 1, 2, 3)
-    back = spread(kept(cut, visible), visible, torch.zeros(12))
+    back = spread(kept(cut, visible, 3), visible, torch.zeros(12))
     assert torch.equal(back, cut * visible.flatten(1)[..., None])
 
 

@@ -158,17 +158,17 @@ class Loader:
             x[name] = _repeat(values[index], n_views)
         for name, mask in self._still_present.items():
             present[name] = mask[index]
-        visible = self._visible(len(index), rng)
+        visible, seen = self._visible(len(index), rng)
         present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
         x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}
-        return Batch(x, y.repeat(n_views), index.repeat(n_views), self.n_views, present, visible=visible)
+        return Batch(x, y.repeat(n_views), index.repeat(n_views), self.n_views, present, visible=visible, seen=seen)
 
-    def _visible(self, rows: int, rng: torch.Generator) -> Tensor | None:
-        """Which patches of a batch are seen; of several views each has its own."""
+    def _visible(self, rows: int, rng: torch.Generator) -> tuple[Tensor | None, int | None]:
+        """Which patches of a batch are seen, and how many of a picture; of several views each has its own."""
         if self.views is None or self.views.hide is None:
-            return None
-        seen = self.views.hide.draw(self.n_views * rows, self.data.shape(self.views.input), rng)
-        return seen.to(self.device)
+            return None, None
+        hide, shape = self.views.hide, self.data.shape(self.views.input)
+        return hide.draw(self.n_views * rows, shape, rng).to(self.device), hide.seen(hide.grid(shape))
 
     def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
         """Raw rows after views of raw pixels and augmentation; inputs of different pictures get draws of their own."""

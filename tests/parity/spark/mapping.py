@@ -49,7 +49,7 @@ def run(tensors: dict[str, Tensor], scalars: dict[str, Any], case: Any) -> dict[
     stages, image, visible = len(scalars["channels"]), tensors["image"], tensors["visible"]
     net = SparkNet(Encoder(scalars["channels"]), tuple(image.shape[1:]), scalars["width"])
     case.bind(net, "weight.", names(stages))
-    batch = Batch({"image": image}, None, torch.arange(len(image)), visible=visible)
+    batch = Batch({"image": image}, None, torch.arange(len(image)), visible=visible, seen=int(visible[0].sum()))
     out = net(batch)
     rules = {"name": "masked", "patch": net.patch, "hide": scalars["mask"]}
     loss = kinds.kind("representation").trained(rules).loss(out, batch)
