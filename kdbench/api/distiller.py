@@ -118,6 +118,10 @@ class Distiller(nn.Module):
                 )
             if (reason := kinds.refusal(needs.kinds, kind)) is not None:
                 raise NotApplicable(reason)
+            if kinds.kind(kind).tiny.sentences is not None:
+                raise NotApplicable(
+                    f"a {kind} task's rows are sentences, of several predictions each; `kdbench evaluate` runs it"
+                )
             if kinds.kind(kind).views is not None:
                 raise NotApplicable(f"a {kind} task makes views of pixels of its own; `kdbench evaluate` runs it")
             read = applicability.roles_read(needs, list(roles))

@@ -22,9 +22,14 @@ REFUSED = {
     **dict.fromkeys(("ab", "ban", "fsp", "ft", "hsakd", "tf_kd", "smooth_teacher"), "it trains in several stages"),
     **dict.fromkeys(("dlb", "mlkd", "sskd"), "it makes views of pixels before they are augmented"),
     **dict.fromkeys(("brcd", "hash_kd"), "a hashing task makes views of pixels of its own"),
-    **dict.fromkeys(("seed", "compress"), "a representation task makes views of pixels of its own"),
+    **dict.fromkeys(
+        ("seed", "compress", "spark", "dmae", "tinymim", "h_gkd"), "a representation task makes views of pixels of its own"
+    ),
     **dict.fromkeys(("crosskd", "cwd", "defeat", "dkd_roi", "fgd", "kd_dense", "mgd", "pkd", "real"), "its targets are a tensor"),  # noqa: E501
     **dict.fromkeys(("cskd", "fskd_lr"), "it draws a second row for each of a batch"),
+    **dict.fromkeys(
+        ("dkd_nmt", "gkd", "distillm", "knn_kd", "rdrop", "seq_kd", "word_kd"), "task's rows are sentences, of several"
+    ),
     "ccd": "its views are of 8-bit grey or RGB images",
     "cgan_kd": "it trains in several stages", "energykd": "it reads rows of the whole training set",
 }  # fmt: skip
