@@ -23,7 +23,8 @@ REFUSED = {
     **dict.fromkeys(("dlb", "mlkd", "sskd"), "it makes views of pixels before they are augmented"),
     **dict.fromkeys(("brcd", "hash_kd"), "a hashing task makes views of pixels of its own"),
     **dict.fromkeys(
-        ("seed", "compress", "spark", "dmae", "tinymim", "h_gkd"), "a representation task makes views of pixels of its own"
+        ("seed", "compress", "spark", "dmae", "tinymim", "h_gkd"),
+        "a representation task makes views of pixels of its own",
     ),
     **dict.fromkeys(("crosskd", "cwd", "defeat", "dkd_roi", "fgd", "kd_dense", "mgd", "pkd", "real"), "its targets are a tensor"),  # noqa: E501
     **dict.fromkeys(("cskd", "fskd_lr"), "it draws a second row for each of a batch"),

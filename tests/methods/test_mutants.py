@@ -62,6 +62,7 @@ EQUIVALENT = {
     "crd.adapter:CRD.losses: v_t.detach(): detach gone": NO_GRADIENT,
     "cskd.adapter:CSKD.losses: with torch.no_grad():: gradients flow": DETACHED,
     "dlb.adapter:DLB.losses: out.detach(): detach gone": NO_GRADIENT,
+    "dkd_nmt.adapter:DKDNMT.losses: disagreement(one.logits, other.logits): arguments 0 and 1 swapped": COMMUTES,
     "energykd.adapter:EnergyKD._mixed: -2: USub gone": "pictures have four axes",
     "few_sample.adapter:FewSample._moments: :: [:] -> [:]": "the slice holds all",
     "ffsd.adapter:FFSD._commons: guided(common.maps, guide.targets(push.map)): arguments 0 and 1 swapped": COMMUTES,
@@ -82,6 +83,7 @@ EQUIVALENT = {
     "lwr.adapter:LWR.losses: out.logits.detach(): detach gone": NO_GRADIENT,
     "plain.adapter:Plain.stages: max(1, round(self.task.epochs * self.task.steps * self.hp.length)): arguments 0 and 1 "
     "swapped": COMMUTES,
+    "rdrop.adapter:RDrop.losses: disagreement(one.logits, other.logits): arguments 0 and 1 swapped": COMMUTES,
     "real.adapter:REAL.losses: box_distance('giou', boxes, wanted): arguments 1 and 2 swapped": COMMUTES,
     "pskd.adapter:PSKD.losses: logits.detach(): detach gone": NO_GRADIENT,
     "reviewkd.adapter:ReviewKD.losses: hcl(o, t, hp.levels): arguments 0 and 1 swapped": COMMUTES,

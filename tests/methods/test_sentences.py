@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from sentenced import SETTING, tiny
 
 from kdbench.base.home import Home
-from kdbench.checks.tiny import Setting, fitted, rows, task_spec
+from kdbench.checks.tiny import fitted, rows
 from kdbench.contract import NotApplicable, Sentences
 from kdbench.contract.sentences import EOS
-from kdbench.engine.task import Keeper, Task
 from kdbench.methods.rdrop.adapter import require_dropout
 from kdbench.methods.shared.sentences import gate, nearest, nearest_reference, retold, written
 from kdbench.methods.word_kd.adapter import LossQueue
@@ -21,11 +21,6 @@ from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
 
 torch.set_num_threads(1)
-SETTING = Setting("translation", ("image",), False, "source", "gru_w8", "gru_w16")
-
-
-def tiny() -> Any:
-    return Task(task_spec(SETTING), rows(SETTING), torch.device("cpu"), 0, Keeper(Path("x"), Path("x"), {}))
 
 
 def test_a_queue_drops_as_many_of_the_oldest_as_it_takes() -> None:

@@ -22,6 +22,8 @@ SHARED = {
     "shared.boxes": ("crosskd", "kd_dense", "pkd"),
 }
 """Modules that several methods share, to the methods whose checks are theirs."""
+TOGETHER = {"sentences": "methods/test_methods_sentences.py", "hidden patches": "methods/test_methods_patches.py"}
+"""Why made-up outputs say nothing of some methods, to the file that has the checks of them all."""
 
 
 def checks(name: str, load: Load) -> list[Check]:
@@ -46,6 +48,8 @@ def _own(name: str, load: Load) -> list[Check]:
         return [
             check for part in ("stages", "updates") for check in load(f"methods/test_method_cgan_kd_{part}.py").CHECKS
         ]
+    if ELSEWHERE[name] in TOGETHER:
+        return load(TOGETHER[ELSEWHERE[name]]).CHECKS[name]
     return load(f"methods/test_method_{name}.py").CHECKS
 
 
