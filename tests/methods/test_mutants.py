@@ -48,6 +48,7 @@ OTHERS: dict[str, Sequence[Any]] = {
 COMMUTES = "the function is symmetric in the two"
 DETACHED = "what it is given to holds it constant itself"
 ALIKE = "the other one has the same value"
+ANY_ROWS = "any number of rows tells what an output depends on"
 NO_GRADIENT = "it is read where nothing has gradients"
 EQUIVALENT = {
     "ban.adapter:BAN.taught_losses: with torch.no_grad():: gradients flow": DETACHED,
@@ -56,7 +57,7 @@ EQUIVALENT = {
     "cgan_kd.ccgan:CcGAN.embed_step: noisy(labels, noise): arguments 0 and 1 swapped": COMMUTES,
     "cgan_kd.ccgan:CcGAN.embed_step: torch.randn(len(labels), generator=at.rng, device=labels.device, dtype: dtype= "
     "gone": "the labels are of the default type",
-    "compress.adapter:CompRess.groups: 2: 2 -> 3": "any number of rows tells what an embedding depends on",
+    "compress.adapter:CompRess.groups: 2: 2 -> 3": ANY_ROWS,
     "compress.adapter:CompRess._key: with torch.no_grad():: gradients flow": DETACHED,
     "crd.adapter:CRD.losses: v_s.detach(): detach gone": NO_GRADIENT,
     "crd.adapter:CRD.losses: v_t.detach(): detach gone": NO_GRADIENT,
@@ -107,6 +108,7 @@ EQUIVALENT = {
     "sskd.adapter:SSKD.losses: 0: 0 -> 1": ALIKE,
     "sskd.adapter:SSKD.stages: phase_epochs(self.hp.head_phase, self.task.epochs): arguments 0 and 1 swapped": COMMUTES,
     "tf_kd.adapter:TFKD.losses: with torch.no_grad():: gradients flow": DETACHED,
+    "tinymim.adapter:TinyMIM.groups: 2: 2 -> 3": ANY_ROWS,
 }  # fmt: skip
 """Faults that are none, and why."""
 NAMES = sorted({*registry.method_packages(), *OTHERS})
