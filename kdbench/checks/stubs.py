@@ -114,10 +114,8 @@ class StubTask:
     pixels: Tensor | None = None
     present: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def n_rows(self) -> int:
-        """A row has one target here."""
-        return self.n_train
+    def __post_init__(self) -> None:
+        self.n_rows = self.n_train  # a row has one target here
 
     def loss(self, out: Out, batch: Batch) -> Tensor:
         kind = kinds.kind(self.kind)
