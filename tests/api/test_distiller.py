@@ -26,7 +26,9 @@ REFUSED = {
         ("seed", "compress", "spark", "dmae", "tinymim", "h_gkd"),
         "a representation task makes views of pixels of its own",
     ),
-    **dict.fromkeys(("crosskd", "cwd", "defeat", "dkd_roi", "fgd", "kd_dense", "mgd", "pkd", "real"), "its targets are a tensor"),  # noqa: E501
+    **dict.fromkeys(("crosskd", "defeat", "dkd_roi", "fgd", "kd_dense", "ld", "pkd", "real"), "not Objects;"),
+    **dict.fromkeys(("ddkd_obb", "ld_obb"), "not OrientedObjects;"),
+    **dict.fromkeys(("cwd", "mgd"), "not Maps;"),
     **dict.fromkeys(("cskd", "fskd_lr"), "it draws a second row for each of a batch"),
     **dict.fromkeys(
         ("dkd_nmt", "gkd", "distillm", "knn_kd", "rdrop", "seq_kd", "word_kd"), "task's rows are sentences, of several"

@@ -17,13 +17,14 @@ from pyramids import (
     WIDTH,
     answers,
     built,
+    crossed_heads,
     entered,
     sides,
     some_objects,
 )
 from torch import Tensor
 
-from kdbench.contract import Dense
+from kdbench.contract import Dense, Out
 from kdbench.methods.defeat.adapter import levels_of, own_cells
 from kdbench.methods.dkd.adapter import dkd_loss
 from kdbench.methods.fgd.adapter import object_masks
@@ -195,6 +196,20 @@ def check_share() -> None:
     assert MGD.uniform(torch.zeros(2, 5, 3, 4), at).shape == (2, 1, 3, 4)
 
 
+def check_scores() -> None:
+    """Class scores beside: each channel's divergence over its cells, mean over pictures and channels, weighted."""
+    own, theirs = torch.randn(2, 3, CLASSES, 4, 5, generator=torch.Generator().manual_seed(0))
+    outs = (Out(scores, dense=answers(seed)) for seed, scores in ((1, own), (2, theirs)))
+    terms = crossed_heads("mgd", {"score_weight": 0.7, "score_temperature": 2.5}, *outs, entered).terms()
+    wanted = 0.0
+    for n in range(3):
+        for channel in range(CLASSES):
+            p, q = ((x[n, channel].flatten() / 2.5).softmax(0) for x in (theirs, own))
+            wanted += 2.5**2 * (p * (p / q).log()).sum().item()
+    assert terms.keys() == {"task", "generation", "scores"}
+    assert terms["scores"].item() == pytest.approx(0.7 * wanted / (3 * CLASSES), rel=1e-4)
+
+
 def check_correlation() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(2, 5, 3, 4, 6, dtype=torch.float64)
@@ -312,6 +327,16 @@ def check_borders() -> None:
     assert levels_of(squares, 3, 16.0).tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def check_strides() -> None:
+    """Of a student's level that the teacher has not, the stride is none of a level's that is compared."""
+    own, theirs = answers(1), answers(2)
+    theirs = theirs._replace(fpn=theirs.fpn[1:], strides=theirs.strides[1:])
+    cut = own._replace(fpn=own.fpn[1:], strides=own.strides[1:])
+    whole, alone = (built("defeat-neck", dense, theirs).terms() for dense in (own, cut))
+    assert whole == alone
+    assert whole["neck"].item() > 0
+
+
 def check_proposals() -> None:
     """dkd's own equation, background a class; no ramp, no loss of two classes too few."""
     own, theirs = answers(1), answers(2)
@@ -325,11 +350,11 @@ CHECKS: dict[str, list[Callable[[], None]]] = {
     "kd_dense": [check_kd_dense, check_no_positive, check_overlaps, check_counts, check_centreness],
     "crosskd": [check_fcos_form, check_no_positive],
     "real": [check_relations, check_scales],
-    "mgd": [check_share],
+    "mgd": [check_share, check_scores],
     "pkd": [check_correlation],
     "cwd": [check_cross_entropy],
     "fgd": [check_masks],
-    "defeat": [check_decoupled, check_absent, check_borders],
+    "defeat": [check_decoupled, check_absent, check_borders, check_strides],
     "dkd_roi": [check_proposals],
 }
 """Of each method, which planted faults are held against."""

@@ -49,6 +49,7 @@ COMMUTES = "the function is symmetric in the two"
 DETACHED = "what it is given to holds it constant itself"
 ALIKE = "the other one has the same value"
 ANY_ROWS = "any number of rows tells what an output depends on"
+TYPE = "of a level only the type is read"
 NO_GRADIENT = "it is read where nothing has gradients"
 EQUIVALENT = {
     "ban.adapter:BAN.taught_losses: with torch.no_grad():: gradients flow": DETACHED,
@@ -64,6 +65,10 @@ EQUIVALENT = {
     "cskd.adapter:CSKD.losses: with torch.no_grad():: gradients flow": DETACHED,
     "dlb.adapter:DLB.losses: out.detach(): detach gone": NO_GRADIENT,
     "dkd_nmt.adapter:DKDNMT.losses: disagreement(one.logits, other.logits): arguments 0 and 1 swapped": COMMUTES,
+    "ddkd_obb.adapter:DDKDOriented.losses: 0: 0 -> 1": TYPE,
+    "ddkd_obb.adapter:DDKDOriented.decoupled: 0: 0 -> 1": "a zero of the first distribution is that of the second; "
+    "that the factor is one is noticed where it is gone",
+    "defeat.adapter:DeFeat.imitation: 0: 0 -> 1": TYPE,
     "energykd.adapter:EnergyKD._mixed: -2: USub gone": "pictures have four axes",
     "few_sample.adapter:FewSample._moments: :: [:] -> [:]": "the slice holds all",
     "ffsd.adapter:FFSD._commons: guided(common.maps, guide.targets(push.map)): arguments 0 and 1 swapped": COMMUTES,
@@ -81,6 +86,11 @@ EQUIVALENT = {
     "hsakd.adapter:HSAKD.peer_losses: 0: 0 -> 1": ALIKE,
     "hsakd.adapter:HSAKD.stages: phase_epochs(self.hp.frozen_phase, self.task.epochs): arguments 0 and 1 swapped":
         COMMUTES,
+    "ld.adapter:LD.losses: 0: 0 -> 1": "of a level only the type and the names of its terms are read",
+    "ld.adapter:LD.level: max(1, len(classes)): arguments 0 and 1 swapped": COMMUTES,
+    "ld.adapter:LD.features: general_instances(own, theirs, number): arguments 0 and 1 swapped": COMMUTES,
+    "ld.adapter:LD.features: imitation(align(s), t, picked): arguments 0 and 1 swapped": COMMUTES,
+    "ld_obb.adapter:LDOriented.losses: 0: 0 -> 1": TYPE,
     "lwr.adapter:LWR.losses: out.logits.detach(): detach gone": NO_GRADIENT,
     "plain.adapter:Plain.stages: max(1, round(self.task.epochs * self.task.steps * self.hp.length)): arguments 0 and 1 "
     "swapped": COMMUTES,
@@ -95,7 +105,7 @@ EQUIVALENT = {
         for part, other in (("one[..., :2]", "other[..., :2]"), ("one[..., 2:]", "other[..., 2:]"))
     },
     "shared.boxes:box_distance: overlap(one, other): arguments 0 and 1 swapped": COMMUTES,
-    "shared.boxes:counted: 0: 0 -> 1": "of a level only the type is read",
+    "shared.boxes:counted: 0: 0 -> 1": TYPE,
     "shared.objective:Initialisation.stages: phase_epochs(self.hp.first_phase, self.task.epochs): arguments 0 and 1 "
     "swapped": COMMUTES,
     "shared.objective:Initialisation.stages: [p for p in self.parameters() if p.requires_grad]: if of a comprehension "

@@ -38,10 +38,12 @@ def checks(name: str, load: Load) -> list[Check]:
 
 
 def _own(name: str, load: Load) -> list[Check]:
-    """Those of files of the method's own, where made-up outputs do not do; pyramids have two for all methods."""
+    """Those of files of the method's own, where made-up outputs do not do; pyramids have two for all methods, bins one."""
     pyramids, equations = (load(f"methods/test_methods_pyramid{part}.py").CHECKS for part in ("s", "_equations"))
     if name in pyramids:
         return [*equations.get(name, ()), *pyramids[name]]
+    if name in (bins := load("methods/test_methods_bin_equations.py").CHECKS):
+        return bins[name]
     if name not in ELSEWHERE:
         return []
     if name == "cgan_kd":

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from kdbench import kinds
-from kdbench.checks.tiny import Tiny, declared, method_config, scenes, tiny
-from kdbench.engine.assemble import hyper_parameters
+from kdbench.checks.tiny import Tiny, declared, tiny
+from kdbench.engine.assemble import needs_of
 from kdbench.specs import registry
+from kdbench.specs.config import MethodConfig
 from kdbench.specs.options import EAGER, EngineOptions
+from kdbench.specs.registry import MethodRef
 
 METHODS = [name for name, ref in registry.methods().items() if ref.variant is None]
 
@@ -34,19 +36,27 @@ def own_scenes(name: str) -> tuple[str, list[str]]:
     return first, [scene for scene in own if scene != first]
 
 
+def _first(ref: MethodRef) -> tuple[str, MethodConfig]:
+    """The tiny task on which a method is tried where steps matter: the first of a kind that captures, if there is one.
+
+    Steps of an eager kind wait by nature, whatever the method.
+    """
+    own = declared(ref)
+    return next((one for one in own if not _eager(one[0])), own[0])
+
+
+def _eager(scene: str) -> bool:
+    return scene in kinds.names() and kinds.kind(scene).eager is not None
+
+
 def captured() -> list[str]:
     """Methods and variants whose steps can be captured on a kind of task that they run on."""
-    return [
-        name
-        for name, ref in registry.methods().items()
-        if ref.kinds is None or any(kinds.kind(kind).eager is None for kind in ref.kinds)
-    ]
+    return [name for name, ref in registry.methods().items() if not _eager(_first(ref)[0])]
 
 
 def tiny_of(method: str, options: EngineOptions = EAGER) -> Tiny:
-    """A tiny task of the first kind that a method runs on."""
+    """A tiny task that a method runs on, with the hyper-parameters that it has there."""
     ref = registry.method(method)
-    config = method_config(ref)
-    needs = ref.adapter().needs(hyper_parameters(config))
-    found = tiny(ref, config, needs, scenes(needs)[0])
+    scene, config = _first(ref)
+    found = tiny(ref, config, needs_of(config), scene)
     return replace(found, config=replace(found.config, engine=options))
