@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pyramids import CLASSES, LEVELS, answers, objects, some_objects
+from pyramids import LEVELS, answers, some_objects
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -114,7 +114,7 @@ def assigned_alone(dense: Dense, level: int, cells: int, number: int = 0) -> Den
 
 
 def check_constants() -> None:
-    """How sure the student is weighs and is not trained; the teacher is constant, and where nothing is assigned is 0."""
+    """How sure the student is weighs and is not trained; the teacher is constant; what nothing is assigned to is 0."""
     own, theirs = told(1, EDGES), told(2, EDGES)
     terms = made("ld", own, theirs, feature_weight=1.0, **LD).terms()
     grads = torch.autograd.grad(terms["edges"], own.cls, retain_graph=True, allow_unused=True, materialize_grads=True)

@@ -38,7 +38,7 @@ def checks(name: str, load: Load) -> list[Check]:
 
 
 def _own(name: str, load: Load) -> list[Check]:
-    """Those of files of the method's own, where made-up outputs do not do; pyramids have two for all methods, bins one."""
+    """Those of the method's own files, where made-up outputs do not do; pyramids have two for all methods, bins one."""
     pyramids, equations = (load(f"methods/test_methods_pyramid{part}.py").CHECKS for part in ("s", "_equations"))
     if name in pyramids:
         return [*equations.get(name, ()), *pyramids[name]]
