@@ -22,7 +22,11 @@ SHARED = {
     "shared.boxes": ("crosskd", "kd_dense", "pkd"),
 }
 """Modules that several methods share, to the methods whose checks are theirs."""
-TOGETHER = {"sentences": "methods/test_methods_sentences.py", "hidden patches": "methods/test_methods_patches.py"}
+TOGETHER = {
+    "sentences": "methods/test_methods_sentences.py",
+    "hidden patches": "methods/test_methods_patches.py",
+    "distributions of boxes": "methods/test_methods_bin_equations.py",
+}
 """Why made-up outputs say nothing of some methods, to the file that has the checks of them all."""
 
 
@@ -38,12 +42,10 @@ def checks(name: str, load: Load) -> list[Check]:
 
 
 def _own(name: str, load: Load) -> list[Check]:
-    """Those of the method's own files, where made-up outputs do not do; pyramids have two for all methods, bins one."""
+    """Those of the method's own files, where made-up outputs do not do; pyramids have two for all methods."""
     pyramids, equations = (load(f"methods/test_methods_pyramid{part}.py").CHECKS for part in ("s", "_equations"))
     if name in pyramids:
         return [*equations.get(name, ()), *pyramids[name]]
-    if name in (bins := load("methods/test_methods_bin_equations.py").CHECKS):
-        return bins[name]
     if name not in ELSEWHERE:
         return []
     if name == "cgan_kd":
