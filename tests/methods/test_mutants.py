@@ -134,19 +134,28 @@ def faults(name: str) -> Iterator[Mutant]:
     return (mutant for function in functions(name) for mutant in mutants(function))
 
 
-def lives(mutant: Mutant, every: Sequence[Check]) -> bool:
-    """Whether no check notices."""
+def noticing(mutant: Mutant, every: Sequence[Check]) -> Check | None:
+    """The first check that notices, None where the fault lives."""
     with mutant.planted():
         for check in every:
             try:
                 check()
             except Exception:
-                return False
-    return True
+                return check
+    return None
 
 
 def survivors(planted: Iterator[Mutant], every: Sequence[Check]) -> list[str]:
-    return [mutant.name for mutant in planted if mutant.name not in EQUIVALENT and lives(mutant, every)]
+    order, found = list(every), []
+    for mutant in planted:
+        if mutant.name in EQUIVALENT:
+            continue
+        check = noticing(mutant, order)
+        if check is None:
+            found.append(mutant.name)
+        else:
+            order.insert(0, order.pop(order.index(check)))  # what noticed a fault mostly notices the next one too
+    return found
 
 
 SAMPLED = ("kd", "dkd", "reviewkd", "crd", "sskd", "shared.objective")
@@ -206,7 +215,7 @@ ONCE_ALIVE: dict[str, tuple[str, Callable[..., Any], str, str]] = {
 def test_faults_that_once_lived(fault, load):
     name, function, old, new = ONCE_ALIVE[fault]
     assert isinstance(function, FunctionType)
-    assert not lives(rewritten(function, old, new), checks(name, load))
+    assert noticing(rewritten(function, old, new), checks(name, load)) is not None
 
 
 def test_shared_modules_are_all_there():
