@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.checks.tiny import method_config
-from kdbench.contract import At, Batch, Group, Method, Needs, Network, Out, Rows, Stage, Terms, Views
+from kdbench.contract import VALUES, At, Batch, Group, Method, Needs, Network, Out, Rows, Stage, Terms, Views
 from kdbench.engine.assemble import hyper_parameters
 from kdbench.specs.card import Card
 from kdbench.specs.registry import MethodRef
@@ -180,7 +180,7 @@ class Mutual(Toy):
 class Generated(Toy):
     """Trains a generator, keeps what it makes, trains the student on real and made rows."""
 
-    NEEDS: ClassVar[dict[str, Any]] = {"min_batch": 2, "inputs": "same"}
+    NEEDS: ClassVar[dict[str, Any]] = {"min_batch": 2, "inputs": "same", "batch": frozenset({VALUES})}
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -252,7 +252,7 @@ class Outer(Toy):
 class Headed(Toy):
     """The deployed network keeps a module of the method's."""
 
-    NEEDS: ClassVar[dict[str, Any]] = {"changes_student": True, "student": frozenset({"logits", "emb"})}
+    NEEDS: ClassVar[dict[str, Any]] = {"changes_student": True, "student": frozenset({"logits", "emb", "classifier"})}
 
     class Deployed(nn.Module):
         def __init__(self, student: Network, outputs: int) -> None:
