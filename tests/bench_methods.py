@@ -48,7 +48,7 @@ ELSEWHERE = {
 DETECTION, PICTURES, SIZE = "bccd/few-shot", 32, (144, 192)
 DETECTORS = (
     registry.PLAIN, "fitnet", "reviewkd",
-    *(name for name in sorted(registry.method_packages()) if registry.card(name).kinds == ["detection"]),
+    *(name for name in sorted(registry.method_packages()) if "detection" in (registry.card(name).kinds or [])),
 )  # fmt: skip
 MAKES_FIRST = {"cgan_kd": "its student steps are the inner method's; what it trains first is measured by itself below"}
 
