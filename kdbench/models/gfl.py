@@ -6,7 +6,7 @@ the overlap that the box is expected to have.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -71,44 +71,77 @@ def distribution_focal(box: Tensor, targets: Tensor) -> Tensor:
     return -(near * (1 - share) + far * share)
 
 
-class Heads(nn.Module):
-    """Both branches and their losses, called as torchvision's heads are.
+class Branches(nn.Module):
+    """The class and the box branch of a head whose boxes are distributions, called as torchvision's heads are.
 
     Args:
         channels: of the pyramid.
         depth: blocks of each branch.
+        numbers: outputs of the box branch at a cell, the bins of all numbers of a box.
     """
 
-    def __init__(self, channels: int, classes: int, depth: int) -> None:
+    def __init__(self, channels: int, classes: int, depth: int, numbers: int) -> None:
         super().__init__()
         self.classification_head = FCOSClassificationHead(channels, 1, classes, depth, norm_layer=group_norm)
         self.regression_head = FCOSRegressionHead(channels, 1, depth, norm_layer=group_norm)
-        self.regression_head.bbox_reg = nn.Conv2d(channels, 4 * (MOST + 1), 3, padding=1)
+        self.regression_head.bbox_reg = nn.Conv2d(channels, numbers, 3, padding=1)
         del self.regression_head.bbox_ctrness
         nn.init.normal_(self.regression_head.bbox_reg.weight, std=0.01)
         assert self.regression_head.bbox_reg.bias is not None
         nn.init.zeros_(self.regression_head.bbox_reg.bias)
 
+
+class Positives(NamedTuple):
+    """The P cells of a batch that an object is assigned to.
+
+    Attributes:
+        picture, place: (P,) where each lies: row of the batch, cell of all levels.
+        labels: (P,) classes of their objects.
+        wanted: (P, 4 or 5) boxes of their objects.
+        cells: (P, 4) their anchors.
+        said: (P, Q) what the box branch answers there.
+    """
+
+    picture: Tensor
+    place: Tensor
+    labels: Tensor
+    wanted: Tensor
+    cells: Tensor
+    said: Tensor
+
+
+def positives(targets: list[dict[str, Tensor]], box: Tensor, anchors: list[Tensor], matched: list[Tensor]) -> Positives:
+    """From (N, cells, Q) answers of the box branch and the number of each cell's object in its picture, -1 for none."""
+    number = torch.stack(matched)
+    picture, place = (number >= 0).nonzero(as_tuple=True)
+    begins = torch.tensor([0, *(len(t["boxes"]) for t in targets)], device=number.device).cumsum(0)[:-1]
+    objects, labels = (torch.cat([t[name] for t in targets]) for name in ("boxes", "labels"))
+    own = begins[picture] + number[picture, place]
+    return Positives(picture, place, labels[own], objects[own].to(box), anchors[0][place].to(box), box[picture, place])
+
+
+class Heads(Branches):
+    """Both branches and their losses."""
+
+    def __init__(self, channels: int, classes: int, depth: int) -> None:
+        super().__init__(channels, classes, depth, 4 * (MOST + 1))
+
     def compute_loss(
         self, targets: list[dict[str, Tensor]], outputs: dict[str, Tensor], anchors: list[Tensor], matched: list[Tensor]
     ) -> dict[str, Tensor]:
         """Three terms, by the positives of the batch and, of boxes, by the scores of those."""
-        logits, box, number = outputs["cls_logits"], outputs["bbox_regression"], torch.stack(matched)
-        picture, place = (number >= 0).nonzero(as_tuple=True)
-        begins = torch.tensor([0, *(len(t["boxes"]) for t in targets)], device=number.device).cumsum(0)[:-1]
-        objects, labels = (torch.cat([t[name] for t in targets]) for name in ("boxes", "labels"))
-        own = begins[picture] + number[picture, place]
-        wanted, cells, said = objects[own].to(box), anchors[0][place].to(box), box[picture, place]
+        logits, box = outputs["cls_logits"], outputs["bbox_regression"]
+        picture, place, labels, wanted, cells, said = positives(targets, box, anchors, matched)
         boxes = edges(said, cells)
         target = torch.zeros_like(logits)
-        target[picture, place, labels[own]] = overlaps(boxes.detach(), wanted)
-        surest = logits.detach()[picture, place].sigmoid().amax(1) if len(own) else box.new_zeros(0)
+        target[picture, place, labels] = overlaps(boxes.detach(), wanted)
+        surest = logits.detach()[picture, place].sigmoid().amax(1) if len(labels) else box.new_zeros(0)
         shared = surest.sum().clamp_min(torch.finfo(box.dtype).tiny ** 0.5)
         unit = (cells[:, 2:] - cells[:, :2]) / SIDE
         out = torch.cat([centres(cells) - wanted[:, :2], wanted[:, 2:] - centres(cells)], 1) / unit.repeat(1, 2)
         focal = distribution_focal(said.unflatten(-1, (4, -1)), out.clamp(0, MOST - 0.1))
         return {
-            "classification": quality_focal(logits, target) / max(1, len(own)),
+            "classification": quality_focal(logits, target) / max(1, len(labels)),
             "bbox_regression": BOX_WEIGHT * (generalized_box_iou_loss(boxes, wanted) * surest).sum() / shared,
             "bbox_distribution": EDGE_WEIGHT * (focal.mean(1) * surest).sum() / shared,
         }

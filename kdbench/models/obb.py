@@ -8,14 +8,13 @@ labels (Yang & Yan, ECCV 2020, arXiv 2003.05597). Overlaps of turned boxes have 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
+from torch import Tensor
 
 from kdbench.contract import OrientedObjects
 from kdbench.contract.oriented import long, overlaps
 from kdbench.models.atss import INSIDE, best_of, candidates, centres
-from kdbench.models.detector import Detector, group_norm
-from kdbench.models.gfl import distribution_focal, quality_focal
+from kdbench.models.detector import Detector
+from kdbench.models.gfl import Branches, distribution_focal, positives, quality_focal
 from kdbench.models.pyramid import Pyramid
 
 SIDE = 4
@@ -76,37 +75,21 @@ def smooth_label(degrees: Tensor) -> Tensor:
     return (-(gap**2) / (2 * SMOOTH**2)).softmax(1)
 
 
-class Heads(nn.Module):
-    """Both branches and their losses, called as torchvision's heads are.
-
-    Args:
-        channels: of the pyramid.
-        depth: blocks of each branch.
-    """
+class Heads(Branches):
+    """Both branches and their losses."""
 
     def __init__(self, channels: int, classes: int, depth: int) -> None:
-        super().__init__()
-        self.classification_head = FCOSClassificationHead(channels, 1, classes, depth, norm_layer=group_norm)
-        self.regression_head = FCOSRegressionHead(channels, 1, depth, norm_layer=group_norm)
-        self.regression_head.bbox_reg = nn.Conv2d(channels, sum(map(len, BINS)), 3, padding=1)
-        del self.regression_head.bbox_ctrness
-        nn.init.normal_(self.regression_head.bbox_reg.weight, std=0.01)
-        assert self.regression_head.bbox_reg.bias is not None
-        nn.init.zeros_(self.regression_head.bbox_reg.bias)
+        super().__init__(channels, classes, depth, sum(map(len, BINS)))
 
     def compute_loss(
         self, targets: list[dict[str, Tensor]], outputs: dict[str, Tensor], anchors: list[Tensor], matched: list[Tensor]
     ) -> dict[str, Tensor]:
         """Three terms, divided by the positives of the batch."""
-        logits, box, number = outputs["cls_logits"], outputs["bbox_regression"], torch.stack(matched)
-        picture, place = (number >= 0).nonzero(as_tuple=True)
-        begins = torch.tensor([0, *(len(t["boxes"]) for t in targets)], device=number.device).cumsum(0)[:-1]
-        objects, labels = (torch.cat([t[name] for t in targets]) for name in ("boxes", "labels"))
-        own = begins[picture] + number[picture, place]
-        wanted, cells, said = objects[own].to(box), anchors[0][place].to(box), box[picture, place]
-        shared = max(1, len(own))
+        logits, box = outputs["cls_logits"], outputs["bbox_regression"]
+        picture, place, labels, wanted, cells, said = positives(targets, box, anchors, matched)
+        shared = max(1, len(labels))
         target = torch.zeros_like(logits)
-        target[picture, place, labels[own]] = paired(boxes_of(said.detach(), cells), wanted)
+        target[picture, place, labels] = paired(boxes_of(said.detach(), cells), wanted)
         deltas, angle = parts(said)
         focal = distribution_focal(deltas, places(wanted, cells)).sum()
         turn = -(smooth_label(wanted[:, 4]) * angle.log_softmax(1)).sum(1)[long(wanted)].sum()
