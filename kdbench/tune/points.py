@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from kdbench.base.errors import UserError
+from kdbench.specs.tuned import Sampler
 from kdbench.tune.space import Dimension
 
-Sampler = Literal["qmc", "tpe"]
-"""``qmc``: a Sobol sequence, the same for all methods in the dimensions that they share; ``tpe`` learns from trials."""
 EXTRA = "tune"
 SKIPPED = 2
 """Of the sequence: its first point is the corner of all lower bounds, its second the middle, which is tried already."""

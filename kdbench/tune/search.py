@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kdbench import ENGINE_VERSION, kinds
+from kdbench import ENGINE_VERSION, __version__, kinds
 from kdbench.base.errors import UserError
-from kdbench.base.files import write_atomic
 from kdbench.index import home as index
+from kdbench.records import files as records
 from kdbench.runs.evaluate import ingest
-from kdbench.specs import registry
+from kdbench.specs import registry, tuned
 from kdbench.specs.config import run_config
 from kdbench.specs.task import Subset, TaskSpec
+from kdbench.specs.tuned import Sampler, Searched, TaskSearched, TrialKept, TunedEntry
 from kdbench.sweep.devices import Where
 from kdbench.sweep.plan import Asked
 from kdbench.sweep.progress import SweepProgress
 from kdbench.sweep.rounds import Sweep
-from kdbench.tune.points import Points, Sampler, words
+from kdbench.tune.points import Points, words
 from kdbench.tune.space import Dimension, of_teachers, space
 
 TRIALS = 8
@@ -67,6 +66,9 @@ class Search:
         sampler: how values are chosen.
         where: the devices.
         say: told of each trial.
+
+    Attributes:
+        done: the trials that have ended; ``device_class``: where they ran.
     """
 
     asked: Asked
@@ -79,6 +81,7 @@ class Search:
     say: Callable[[str], None] = print
     progress: SweepProgress = field(default_factory=SweepProgress.stderr)
     done: list[Trial] = field(default_factory=list)
+    device_class: str | None = None
 
     @property
     def spec(self) -> TaskSpec:
@@ -126,7 +129,7 @@ class Search:
         best = self.best()
         if best is None:
             raise UserError(f"{self.method} on {self.task}: none of {self.trials} trials gave a score; {reason}")
-        write_atomic(self.file, json.dumps(self.as_json(), indent=1) + "\n")
+        tuned.keep(self.entry(), self.asked.home)
         return best
 
     def best(self) -> Trial | None:
@@ -138,37 +141,46 @@ class Search:
     @property
     def file(self) -> Path:
         """What is kept of the search."""
-        return self.asked.home.tuned / self.spec.slug / f"{self.method}.json"
+        return self.asked.home.tuned / self.entry().place
+
+    def entry(self) -> TunedEntry:
+        """The search as it is kept, once a trial has a score."""
+        best = self.best()
+        assert best is not None
+        n, config = len(self.seeds), run_config(self.method, self.task, self.asked.overrides)
+        return TunedEntry(
+            method=self.method,
+            task=TaskSearched(name=self.task, version=self.spec.version),
+            cards=tuned.cards_of(config),
+            engine_version=ENGINE_VERSION,
+            kdbench_version=__version__,
+            validation=self._rule().model_dump(mode="json", exclude_none=True),
+            overrides=self.asked.overrides,
+            smoke=self.asked.smoke,
+            metric=self.spec.score.primary,
+            unit=kinds.metrics()[self.spec.score.primary].unit or self.spec.score.unit,
+            higher_is_better=self.spec.score.higher_is_better,
+            sampler=self.sampler,
+            seeds=self.seeds,
+            searched={one.key: _searched(one) for one in self.dimensions()},
+            trials=tuple(
+                TrialKept(
+                    values=trial.values, score=trial.mean(n), run_ids=trial.run_ids, hours=trial.hours,
+                    scores={str(seed): score for seed, score in trial.scores.items()},
+                )
+                for trial in self.done
+            ),
+            best=self.done.index(best),
+            values=best.overrides,
+            hours=math.fsum(trial.hours for trial in self.done),
+            device_class=self.device_class,
+            at=records.now(),
+        )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
-        """The search as JSON data."""
-        best = self.best()
-        config = run_config(self.method, self.task, self.asked.overrides)
-        return {
-            "method": self.method,
-            "adapter_version": config.method.ref.card.version,
-            "task": {"name": self.task, "version": self.spec.version},
-            "engine_version": ENGINE_VERSION,
-            "validation": self._rule().model_dump(exclude_none=True),
-            "overrides": list(self.asked.overrides),
-            "metric": self.spec.score.primary,
-            "unit": kinds.metrics()[self.spec.score.primary].unit or self.spec.score.unit,
-            "sampler": self.sampler,
-            "seeds": list(self.seeds),
-            "searched": {one.key: list(one.choices) or [one.low, one.high] for one in self.dimensions()},
-            "trials": [
-                {
-                    "values": trial.values, "score": trial.mean(len(self.seeds)),
-                    "scores": {str(seed): score for seed, score in trial.scores.items()},
-                    "run_ids": list(trial.run_ids), "hours": trial.hours,
-                }
-                for trial in self.done
-            ],
-            "best": self.done.index(best) if best is not None else None,
-            "values": best.overrides if best is not None else None,
-            "hours": math.fsum(trial.hours for trial in self.done),
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
+        """The same as JSON data, with the ruleset that its values make."""
+        entry = self.entry()
+        return {**entry.model_dump(mode="json"), "ruleset": entry.ruleset}
 
     def _rule(self) -> Subset:
         rule = self.spec.tuning or FIFTH
@@ -199,6 +211,7 @@ class Search:
         why = next(iter(reasons), "its runs left no record")
         reason = f"not applicable: {why.removeprefix('NotApplicable: ')}" if refused else why
         hours = math.fsum(self._hours([row["run_id"] for row in scored.values()]))
+        self.device_class = next((row["device_class"] for row in scored.values()), self.device_class)
         trial = Trial(
             values, changed, {seed: row["score"] for seed, row in sorted(scored.items())},
             tuple(row["run_id"] for _, row in sorted(scored.items())), hours,
@@ -209,3 +222,9 @@ class Search:
         asked = "SELECT device_h FROM stages WHERE run_id IN (SELECT unnest(?::VARCHAR[]))"
         rows = index.use(self.asked.home, lambda store: store.query(asked, [list(run_ids)]))
         return [row["device_h"] or 0.0 for row in rows]
+
+
+def _searched(one: Dimension) -> Searched:
+    if one.choices:
+        return Searched(given=one.given, choices=one.choices)
+    return Searched(given=one.given, low=one.low, high=one.high, log=one.log)

@@ -57,7 +57,8 @@ def _of(key: str, hp: HyperParameter, given: Any) -> Iterator[Dimension]:
     if stated is False:
         return
     if stated is not None and stated.choices is not None:
-        yield Dimension(name, given, choices=tuple(stated.choices))
+        own = list(given) if isinstance(given, tuple) else given  # as a file of choices has it
+        yield Dimension(name, own, choices=tuple(stated.choices))
     elif stated is not None and stated.low is not None and stated.high is not None:
         yield Dimension(name, given, stated.low, stated.high, stated.log, whole=hp.kind == "int")
     elif hp.kind == "float" and given is not None and given > 0:

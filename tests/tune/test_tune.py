@@ -153,7 +153,8 @@ def a_search(tmp_path: Path, scores: list[dict[int, float]], monkeypatch: pytest
 
     def fake(overrides: dict[str, Any], values: dict[str, Any]) -> tuple[Trial, str]:
         found = next(given)
-        return Trial(values, overrides, found, tuple(map(str, found)), 0.5), "" if found else "not finite by step 3"
+        ids = tuple(f"{seed:032x}" for seed in found)
+        return Trial(values, overrides, found, ids, 0.5), "" if found else "not finite by step 3"
 
     monkeypatch.setattr(search, "_tried", fake)
     return search
@@ -171,6 +172,9 @@ def test_the_best_mean_wins_and_trials_that_lack_a_seed_are_out(tmp_path, monkey
     assert [trial["score"] for trial in kept["trials"]] == [81.0, None, 84.0, None]
     assert kept["hours"] == 2.0
     assert kept["task"] == {"name": TASK, "version": 1}
+    assert search.file == tmp_path / "tuned" / "digits__few-shot" / "kd.tuned-4.json"
+    assert kept["cards"] == {"kd": registry.method("kd").card.version}
+    assert kept["searched"][RATE] == {"given": 0.2, "low": 0.05, "high": 0.8, "log": True, "choices": None}
     printed = "\n".join(line for line in report.answer(search) if isinstance(line, str))
     assert f"kdbench evaluate --method kd --task {TASK} train.optimizer.lr=" in printed
 
@@ -202,7 +206,7 @@ def test_all_failed_is_one_line(tmp_path, monkeypatch) -> None:
     search = a_search(tmp_path, [{}, {}], monkeypatch)
     with pytest.raises(UserError, match=r"kd on digits/few-shot: none of 2 trials gave a score; not finite by step 3"):
         search.run()
-    assert not search.file.exists()
+    assert not search.asked.home.tuned.exists()
 
 
 def test_seeds_of_the_results_are_refused(tmp_path, monkeypatch) -> None:

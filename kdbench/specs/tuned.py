@@ -1,0 +1,209 @@
+"""What a search of hyper-parameters left, as an entry a method, task and ruleset: in the home, or beside a card.
+
+A ruleset says by which hyper-parameters methods are compared: those that are published, or those that a search of
+equal size found for each. Results of different rulesets are never compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from kdbench import ENGINE_VERSION
+from kdbench.base import plugins
+from kdbench.base.errors import UserError
+from kdbench.base.fields import (
+    Amount,
+    Count,
+    DeviceClassName,
+    MethodName,
+    Part,
+    Positive,
+    RunId,
+    Settings,
+    Slug,
+    TaskName,
+    Time,
+    Unit,
+    Version,
+    Word,
+)
+from kdbench.base.files import canonical_json, sha256, write_atomic
+from kdbench.base.home import Home
+from kdbench.base.yamlfile import describe
+from kdbench.specs import registry
+from kdbench.specs.options import PREFIX
+from kdbench.specs.registry import MethodRef
+
+if TYPE_CHECKING:
+    from kdbench.specs.config import RunConfig
+
+PUBLISHED, TUNED = "published", "tuned"
+"""The ruleset of published hyper-parameters, and what the names of the others begin with."""
+FOLDER = "tuned"
+"""Beside a card, and in a home."""
+Sampler = Literal["qmc", "tpe"]
+"""``qmc``: a Sobol sequence, the same for all methods in the dimensions that they share; ``tpe`` learns from trials."""
+
+
+def ruleset_of(trials: int, sampler: str) -> str:
+    """The ruleset of a search's results: ``tuned-8``, or ``tuned-8-tpe`` where trials were chosen by those before."""
+    return f"{TUNED}-{trials}" + ("" if sampler == "qmc" else f"-{sampler}")
+
+
+class TaskSearched(Part):
+    """The task whose rows were scored."""
+
+    name: TaskName
+    version: Positive
+
+
+class Searched(Part):
+    """Where a setting was looked for: between two ends, or among choices; ``given`` is its value without a search."""
+
+    given: JsonValue
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[JsonValue, ...] | None = None
+
+
+class TrialKept(Part):
+    """Values of the searched settings, and what they scored on the validation rows, by seed; ``hours`` of training.
+
+    ``score`` is the mean, null where a seed has none.
+    """
+
+    values: Settings
+    score: float | None
+    scores: dict[Word, float]
+    run_ids: tuple[RunId, ...]
+    hours: Amount
+
+
+class TunedEntry(Part):
+    """A search and the best values that it found.
+
+    Attributes:
+        cards: version of the method's card, and of the one inside it.
+        validation: rule by which the rows that were scored are drawn from the training rows.
+        overrides: of all trials, by the user.
+        smoke: trials were cut down: only runs that are cut down take the values.
+        searched: each setting that was searched, by the key that sets it.
+        trials: in order; the first has the given values.
+        best: number of the best trial; ``values`` is what sets it, nothing for the first.
+        hours: of all trials' training, on ``device_class``.
+    """
+
+    schema_version: Literal[1] = 1
+    method: MethodName
+    task: TaskSearched
+    cards: dict[MethodName, Version]
+    engine_version: Positive
+    kdbench_version: Word
+    validation: Settings
+    overrides: tuple[Word, ...] = ()
+    smoke: bool = False
+    metric: Slug
+    unit: Unit = ""
+    higher_is_better: bool
+    sampler: Sampler
+    seeds: tuple[Count, ...] = Field(min_length=1)
+    searched: dict[Word, Searched]
+    trials: tuple[TrialKept, ...] = Field(min_length=1)
+    best: Count
+    values: Settings
+    hours: Amount
+    device_class: DeviceClassName | None = None
+    at: Time
+
+    @property
+    def ruleset(self) -> str:
+        """What results with these values are compared under."""
+        return ruleset_of(len(self.trials), self.sampler)
+
+    @property
+    def sha256(self) -> str:
+        """Of the entry as data."""
+        return sha256(canonical_json(self.model_dump(mode="json")))
+
+    @property
+    def place(self) -> Path:
+        """Where it lies below the folder of entries; a search by other overrides, or cut down, lies beside."""
+        own = self_made(self.overrides)
+        marks = [self.ruleset, *(["smoke"] if self.smoke else []), *([sha256(canonical_json(own))[:8]] if own else [])]
+        return Path(self.task.name.replace("/", "__")) / f"{self.method}.{'.'.join(marks)}.json"
+
+    @model_validator(mode="after")
+    def _best_is_the_best(self) -> Self:
+        sign = 1 if self.higher_is_better else -1
+        for number, trial in enumerate(self.trials):
+            mean = fmean(trial.scores.values()) if len(trial.scores) == len(self.seeds) else None
+            if mean != trial.score:
+                raise ValueError(f"trials.{number}.score is {trial.score}, its seeds give {mean}")
+        scores = [sign * trial.score if trial.score is not None else None for trial in self.trials]
+        known = [score for score in scores if score is not None]
+        if not known or scores.index(max(known)) != self.best:
+            raise ValueError(f"best is {self.best}, which is not the first trial of the best score")
+        if self.best == 0 and self.values:
+            raise ValueError("values are set although the given ones were the best")
+        tried = self.trials[self.best].values
+        if self.best and any(self.values.get(key) != tried[key] for key in self.searched):
+            raise ValueError(f"values are not those of trial {self.best}")
+        return self
+
+    def changes(self, config: RunConfig) -> list[str]:
+        """What has changed since the search, for a run as it would be now: values of other times are no answer."""
+        here = cards_of(config)
+        found = [("task", self.task.name, self.task.version, config.task.version)]
+        found += [("card", name, version, here.get(name, "none")) for name, version in self.cards.items()]
+        found.append(("engine", "", self.engine_version, ENGINE_VERSION))
+        return [
+            f"{what} {name} was version {then} and is {now}".replace("  ", " ")
+            for what, name, then, now in found
+            if then != now
+        ]
+
+
+def cards_of(config: RunConfig) -> dict[str, str]:
+    """Card to version: the method's, and that of the method inside it."""
+    own, inner = config.method.ref.card, config.method.inner
+    return {own.name: own.version} | ({inner.ref.card.name: inner.ref.card.version} if inner is not None else {})
+
+
+def self_made(overrides: Iterable[str]) -> list[str]:
+    """The overrides that decide what is computed, in order: options of the engine do not."""
+    return sorted(word for word in overrides if not word.startswith(PREFIX))
+
+
+def read(path: Path) -> TunedEntry:
+    """The entry of a file.
+
+    Raises:
+        UserError: it cannot be read, or is none.
+    """
+    try:
+        return TunedEntry.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{path} is no tuned entry: {describe(error, TunedEntry)}") from error
+
+
+def keep(entry: TunedEntry, home: Home) -> Path:
+    """Writes an entry into a home, in place of an earlier one of the same search; the file."""
+    path = home.tuned / entry.place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, entry.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def files(home: Home, refs: Mapping[str, MethodRef] | None = None) -> list[Path]:
+    """All entries' files: those of a home first, then those beside the cards of some methods, of all when None."""
+    packages = {ref.package for ref in (registry.methods() if refs is None else refs).values()}
+    folders = [home.tuned, *(plugins.package_folder(package) / FOLDER for package in sorted(packages))]
+    return [path for folder in folders for path in sorted(folder.glob("*/*.json"))]
