@@ -159,6 +159,7 @@ class TunedEntry(Part):
     def changes(self, config: RunConfig) -> list[str]:
         """What has changed since the search, for a run as it would be now: values of other times are no answer."""
         here = cards_of(config)
+        found: list[tuple[str, str, int | str, int | str]]
         found = [("task", self.task.name, self.task.version, config.task.version)]
         found += [("card", name, version, here.get(name, "none")) for name, version in self.cards.items()]
         found.append(("engine", "", self.engine_version, ENGINE_VERSION))
