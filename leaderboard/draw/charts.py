@@ -54,9 +54,9 @@ def pareto(
     def y_of(value: float) -> float:
         return y_on(min(max(value, lo), hi))
 
-    parts = [line(left, y_of(t), width - right, y_of(t), "zero" if t == 0 else "grid") for t in y_ticks]
+    parts = [line(left, y_on(t), width - right, y_on(t), "zero" if t == 0 else "grid") for t in y_ticks]
     parts += [line(x_of(t), top, x_of(t), height - bottom, "grid") for t in x_ticks]
-    parts += [text(left - 9, y_of(t) + 4, signed(t, _places(y_ticks)), "tick", "end") for t in y_ticks]
+    parts += [text(left - 9, y_on(t) + 4, signed(t, _places(y_ticks)), "tick", "end") for t in y_ticks]
     parts += [text(x_of(t), height - bottom + 18, tick_text(t), "tick", "middle") for t in x_ticks]
     parts.append(text((left + width - right) / 2, height - 12, x_label, "axis-label", "middle"))
     parts.append(text(4, 18, y_label, "axis-label"))
@@ -83,9 +83,21 @@ def pareto(
     return figure(width, height, key, title, about, parts, "pareto")
 
 
+class Difference(NamedTuple):
+    """A line of a forest plot; ``interval`` is None for the reference, ``told`` what the difference is taken for."""
+
+    name: str
+    interval: Interval | None
+    told: str = ""
+
+
+_TOLD = {"better": (2, "bet"), "worse": (4, "wor")}
+"""Mark and class of a difference that counts as a finding: the arrows of the tables."""
+
+
 def forest(
     key: str,
-    rows: Sequence[tuple[str, Interval | None]],
+    rows: Sequence[Difference],
     *,
     title: str,
     label: str,
@@ -96,25 +108,22 @@ def forest(
     """Differences with their intervals, one line a method, the zero line being the baseline.
 
     Methods far off the rest stand on the edge; their values are written beside them as all are.
-
-    Args:
-        rows: name, and (value, lo, hi) or None for the reference itself.
     """
-    name_width = _text_width([name for name, _ in rows])
+    name_width = _text_width([row.name for row in rows])
     plot, right, row_height, top = (190.0, 76.0, 26.0, 14.0) if narrow else (470.0, 96.0, 26.0, 14.0)
     left = name_width + 20.0
     width, floor = left + plot + right, top + row_height * len(rows)
     height = floor + 44
-    least, most = shown([interval for _, interval in rows if interval], 0.0)
+    least, most = shown([row.interval for row in rows if row.interval], 0.0)
     x_on, ticks = _linear_axis([least, most], left, left + plot, 3 if narrow else 5)
 
     def x_of(value: float) -> float:
         return x_on(min(max(value, least), most))
 
-    parts = [line(x_of(t), top - 6, x_of(t), floor, "zero" if t == 0 else "grid") for t in ticks]
-    parts += [text(x_of(t), floor + 17, signed(t, _places(ticks)), "tick", "middle") for t in ticks]
+    parts = [line(x_on(t), top - 6, x_on(t), floor, "zero" if t == 0 else "grid") for t in ticks]
+    parts += [text(x_on(t), floor + 17, signed(t, _places(ticks)), "tick", "middle") for t in ticks]
     parts.append(text(left + plot / 2, height - 6, label, "axis-label", "middle"))
-    for i, (name, interval) in enumerate(rows):
+    for i, (name, interval, told) in enumerate(rows):
         y = top + row_height * (i + 0.5)
         inside = [text(left - 12, y + 4, name, "lbl", "end")]
         if interval is None:
@@ -122,13 +131,14 @@ def forest(
             inside.append(marker(x_of(0), y, 0, "mark baseline", 4.5))
         else:
             value, lo, hi = interval
-            side = "sep" if lo > 0 or hi < 0 else ""
+            shape_of, side = _TOLD.get(told, (1, ""))
             inside.append(line(x_of(lo), y, x_of(hi), y, f"ci thick {side}".strip()))
-            inside.append(marker(x_of(value), y, 0 if side else 1, f"mark {side}".strip(), 4.5))
+            inside.append(marker(x_of(value), y, shape_of, f"mark {side}".strip(), 4.5))
             inside.append(text(width - 4, y + 4, f"{signed(value, digits)} {unit}", "num", "end"))
         parts.append(element("g", *inside, class_="point", data_method=name))
     about = (
-        f"{label}, 95 % intervals. Round marks are separated from 0, square ones are not; the table holds the numbers."
+        f"{label}, 95 % intervals. Triangles are told from 0, upward ones better, downward ones worse; squares are "
+        "not. The table holds the numbers."
     )
     return figure(width, height, key, title, about, parts, "forest")
 

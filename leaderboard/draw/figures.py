@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from kdbench.leaderboard.draw.charts import Interval, Panel, Point, bars, forest, pareto, shape
-from kdbench.leaderboard.draw.numbers import digits_for, range_of
+from kdbench.leaderboard.draw.charts import Difference, Interval, Panel, Point, bars, forest, pareto, shape
+from kdbench.leaderboard.draw.numbers import digits_for
 from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, TaskBoard, recipe_ratio, step_ratio
 from kdbench.specs.registry import PLAIN
@@ -80,8 +80,12 @@ def task_charts(board: TaskBoard, key: str) -> tuple[Chart, ...]:
 
 def difference_chart(board: TaskBoard, key: str) -> Chart | None:
     """Forest plot of the differences to the baseline; None with fewer than two methods."""
-    rows = [(row.method, None if row.is_baseline else _quality(row)) for row in board.ranked]
-    rows = [(name, quality) for name, quality in rows if quality is not None or name == board.task.baseline]
+    told = board.told["baseline"]
+    rows = [
+        Difference(row.method, None if row.is_baseline else _quality(row), told.get(row.method, ""))
+        for row in board.ranked
+    ]
+    rows = [row for row in rows if row.interval is not None or row.name == board.task.baseline]
     if len(rows) < 2:
         return None
     task = board.task
@@ -100,8 +104,8 @@ def difference_chart(board: TaskBoard, key: str) -> Chart | None:
         for size in ("", "n")
     ]
     caption = (
-        "Seed-paired differences with 95 % intervals; those that exclude 0 are drawn in colour. Positive is better. "
-        "A mark on the edge is off the scale."
+        "Seed-paired differences, each with its own 95 % interval. Triangles and colour are the table’s ▲ and ▼: of "
+        "all that bear one, about 5 % are false. Positive is better. A mark on the edge is off the scale."
     )
     return Chart("", drawings[0], drawings[1], caption)
 
@@ -126,20 +130,11 @@ def cost_chart(board: TaskBoard, key: str) -> Chart | None:
 
 
 def _key(labels: Mapping[str, str], groups: Mapping[int, int]) -> tuple[tuple[Markup, str, str], ...]:
-    """Shape, ranks and methods of each tie group, best first."""
+    """Shape, best place and methods of those that could hold the same best place, best first."""
     members: dict[int, list[str]] = defaultdict(list)
     for method, label in labels.items():
         members[int(label.partition("-")[0])].append(method)
-    return tuple(
-        (
-            shape(groups[first]),
-            range_of(
-                "-".join(dict.fromkeys([str(first), max((labels[m].rpartition("-")[2] for m in names), key=int)]))
-            ),
-            ", ".join(names),
-        )
-        for first, names in sorted(members.items())
-    )
+    return tuple((shape(groups[first]), str(first), ", ".join(names)) for first, names in sorted(members.items()))
 
 
 def _by_cost(
@@ -181,9 +176,10 @@ def _caption(recipe: bool, baseline: str, tasks: int) -> str:
         else "Crosses are 95 % intervals."
     )
     return (
-        f"{mean}{crosses} A mark’s shape tells the best place the method could hold; blue could be first. "
+        f"{mean}{crosses} A mark’s shape tells the best place the method could hold, the cross standing for all from "
+        "the sixth shape on; blue could be first. "
         f"The open mark is {baseline}. The dotted line joins the methods that none beats on both means. "
-        "A mark without a name shows it when pointed at; one on the edge is off the scale."
+        "A mark without a name shows it when pointed at or touched; one on the edge is off the scale."
     )
 
 

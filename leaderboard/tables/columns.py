@@ -197,7 +197,7 @@ COLUMNS: tuple[Column, ...] = (
         "Quality",
         "Mean over seeds of the "
         "difference to the baseline with the same seed, and its 95 % t-interval. Positive is better, whatever "
-        "the metric’s direction; ▲ and ▼ stand where the interval excludes 0.",
+        "the metric’s direction; ▲ and ▼ hold over all rows of the table together, with 5 % of them false on average.",
         cells.vs_baseline_cell,
         True,
     ),

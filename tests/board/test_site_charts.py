@@ -1,0 +1,55 @@
+"""Charts say what the tables say, and their axes are where their numbers are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from site_samples import catalogue, make_site, record
+
+from kdbench.leaderboard.draw.charts import Point, pareto
+
+pytestmark = pytest.mark.seam
+
+
+def test_the_forest_colours_what_the_arrows_mark(tmp_path: Path) -> None:
+    """Of four methods one has an interval above 0 by itself (p = .03), which four questions at once do not tell."""
+    scores = {
+        "plain": (70, 71.5, 72),
+        "kd": (80, 81, 82),
+        "alpha": (81.0, 82.4, 83.9),
+        "beta": (80.5, 80.6, 82.3),
+        "gamma": (79.0, 82.0, 82.0),
+    }
+    made = [record(method, "a", seed, score) for method, found in scores.items() for seed, score in enumerate(found)]
+    page = make_site(tmp_path, made, catalogue(*scores)).page("tasks/golden__a@v1.html")
+    table = page.one("table", id="golden-a-v1-cpu-fp32-x1-table")
+    arrows, marks = {}, {}
+    for row in table.one("tbody").all("tr"):
+        arrows[row.attributes["data-method"]] = next(
+            c for c in row.all("td") if "c-vs_baseline" in c.attributes["class"]
+        )
+    drawing = next(svg for svg in page.all("svg", cls="forest"))
+    for point in drawing.all("g", cls="point"):
+        marks[point.attributes["data-method"]] = point.all(cls="mark")[0].attributes["class"].split()[1:]
+    assert "[+0.31, +2.55]" in arrows["alpha"].text
+    assert {name: cell.text[0] for name, cell in arrows.items() if name != "kd"} == {
+        "plain": "▼", "alpha": "n", "beta": "n", "gamma": "n",
+    }  # fmt: skip
+    assert marks == {"plain": ["wor"], "alpha": [], "beta": [], "gamma": [], "kd": ["baseline"]}
+
+
+def test_ticks_beyond_the_drawn_range_stay_where_their_numbers_are() -> None:
+    """The axis ends a little beyond the last mark; a tick there is not drawn at the mark."""
+    points = [
+        Point(name, (float(n), float(n), float(n)), (y, y, y), 0)
+        for n, (name, y) in enumerate({"a": 1.8, "b": 0.0, "c": -4.3, "d": -5.57}.items(), 1)
+    ]
+    drawn = pareto("k", points, title="t", x_label="x", y_label="y", unit="pt")
+    at = {
+        float(word.replace("\u2212", "-")): float(y)
+        for y, word in re.findall(r'<text x="49" y="([\d.]+)" class="tick" text-anchor="end">([^<]+)<', drawn)
+    }
+    assert set(at) == {2.0, 0.0, -2.0, -4.0, -6.0}
+    assert at[0.0] - at[2.0] == pytest.approx(at[-6.0] - at[-4.0], abs=0.11)
