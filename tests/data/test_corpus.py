@@ -61,10 +61,21 @@ def test_three_forms_of_files_give_the_same_rows(form: str, tmp_path: Path) -> N
     assert found.identity() == other.identity()
 
 
+@pytest.mark.parametrize("form", ["csv", "txt"])
+def test_a_byte_order_mark_is_no_part_of_a_text(form: str, tmp_path: Path) -> None:
+    folder = corpus(tmp_path, form)
+    plain = read(folder).identity()
+    for path in (folder / "mine").glob("t*.*"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(folder).identity() == plain
+
+
 def test_sentences_are_chosen_by_their_words(tmp_path: Path) -> None:
     folder = corpus(tmp_path, "txt")
     assert read(folder, words=3).test.y.written() == ["eine Katze schläft", "der Hund schläft"]
     assert "no train pair of at most 1 words" in refused(folder, words=1)
+    empty = corpus(tmp_path / "empty", "txt", {"en": [""], "de": [""]})
+    assert "train.en line 1: no train pair is there" in refused(empty, unfit="drop")
 
 
 def test_one_vocabulary_for_both_sides(tmp_path: Path) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from kdbench.data.decode import corpus
-from kdbench.data.decode.corpus import SOURCE, TARGET, Corpus, Found, Options
+from kdbench.data.decode import sentences
+from kdbench.data.decode.corpus import SOURCE, TARGET, Corpus, Options
 from kdbench.data.decode.place import Place
+from kdbench.data.decode.sentences import Found
 from kdbench.data.feed.dataset import Dataset, Symbols
 
 
 def load(of: Corpus, options: Options, place: Place) -> Dataset:
-    """The data set of a corpus; see :func:`kdbench.data.decode.corpus.load`."""
-    return data_set(corpus.load(of, options, place))
+    """The data set of a corpus; see :func:`kdbench.data.decode.sentences.load`."""
+    return data_set(sentences.load(of, options, place))
 
 
 def data_set(found: Found) -> Dataset:

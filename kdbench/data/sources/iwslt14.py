@@ -29,7 +29,7 @@ FACTS = Facts(160239, 1000, {"source": (30,)}, about=CORPUS.about, licence=CORPU
 
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
-    """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
+    """The sentences; see :func:`kdbench.data.decode.sentences.load`."""
     from kdbench.data.feed import corpora
 
     return corpora.load(CORPUS, parse(Options, options, CORPUS.name), place)

@@ -36,7 +36,7 @@ class OwnOptions(Options):
 
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
-    """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
+    """The sentences; see :func:`kdbench.data.decode.sentences.load`."""
     from kdbench.data.feed import corpora
 
     given = parse(OwnOptions, options, "parallel-text")

@@ -144,7 +144,9 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
     from dataclasses import replace
 
     from kdbench.base import subwords
-    from kdbench.data.decode import corpus
+    from kdbench.data.decode import sentences
+    from kdbench.data.decode.corpus import Corpus, Options
+    from kdbench.data.decode.texts import Part
     from kdbench.data.feed import corpora
 
     subwords.require()
@@ -152,10 +154,10 @@ def load(options: dict[str, Any], place: Place) -> Dataset:
     every = pairs(given.train + given.test)
     parts = {"train": every[: given.train], "test": every[given.train :]}
     texts = {
-        name: corpus.Part({"en": [one for one, _ in rows], "de": [other for _, other in rows]}, "row {}".format)
+        name: Part({"en": [one for one, _ in rows], "de": [other for _, other in rows]}, "row {}".format)
         for name, rows in parts.items()
     }
-    about = corpus.Corpus("phrases", FACTS.about, FACTS.licence, ("en", "de"), ())
-    own = corpus.Options(subwords=given.subwords, alone=given.alone)
-    found = corpus.made(about, texts, None if given.alone else "en", "de", own, place, "generated")
+    about = Corpus("phrases", FACTS.about, FACTS.licence, ("en", "de"), ())
+    own = Options(subwords=given.subwords, alone=given.alone)
+    found = sentences.made(about, texts, None if given.alone else "en", "de", own, place, "generated")
     return replace(corpora.data_set(found), name="phrases", official=True)

@@ -31,7 +31,7 @@ FACTS = Facts(6623, 1000, {"source": (12,)}, about=CORPUS.about, licence=CORPUS.
 
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
-    """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
+    """The sentences; see :func:`kdbench.data.decode.sentences.load`."""
     from kdbench.data.feed import corpora
 
     return corpora.load(CORPUS, parse(Options, options, CORPUS.name), place)

@@ -28,7 +28,7 @@ FACTS = Facts(1_165_029, 50_257, {"source": (0,)}, about=CORPUS.about, licence=C
 
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
-    """The texts; see :func:`kdbench.data.decode.corpus.load`."""
+    """The texts; see :func:`kdbench.data.decode.sentences.load`."""
     from kdbench.data.feed import corpora
 
     return corpora.load(CORPUS, parse(Options, {**options, "alone": True}, CORPUS.name), place)

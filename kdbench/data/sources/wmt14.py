@@ -29,7 +29,7 @@ FACTS = Facts(4508785, 1000, {"source": (35,)}, about=CORPUS.about, licence=CORP
 
 
 def load(options: dict[str, Any], place: Place) -> Dataset:
-    """The sentences; see :func:`kdbench.data.decode.corpus.load`."""
+    """The sentences; see :func:`kdbench.data.decode.sentences.load`."""
     from kdbench.data.feed import corpora
 
     return corpora.load(CORPUS, parse(Options, options, CORPUS.name), place)
