@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +18,17 @@ TEXTS = frozenset({"translation", "language"})
 """Kinds whose targets are sentences."""
 CHUNK = 256
 """Rows that a network sees at a time."""
-BLOCK = 512
-"""States compared with all others at a time."""
+BLOCK, TILE = 512, 1 << 16
+"""States compared at a time, and with how many others, so that a search of any length holds this many distances."""
 Choose = Callable[[Sequence[Sequence[int]], Sequence[int]], Sequence[int]]
 """Of what a beam found, the best first, and the reference: the one that is kept."""
+
+
+class Nearest(NamedTuple):
+    """Squared distances (b, k), the smallest first, and to which states."""
+
+    values: Tensor
+    indices: Tensor
 
 
 def nearest_reference(found: Sequence[Sequence[int]], reference: Sequence[int]) -> Sequence[int]:
@@ -77,19 +85,45 @@ def retold(y: Sentences, made: dict[str, Tensor]) -> Sentences:
 def nearest(task: TaskInfo, net: Network, k: int) -> dict[str, Tensor]:
     """Of every target symbol of the training set the k whose states lie nearest, its own among them.
 
+    Beside what it returns, 8 k bytes a symbol, it holds the states, 4 d bytes a symbol of states d wide, and two
+    blocks of distances (270 MB).
+
     Returns:
         ``symbols`` (n_train, k) int32 and ``distances`` (n_train, k), squared, the smallest first.
     """
-    parts = torch.arange(task.n_rows, device=task.device).split(CHUNK)
-    outs = [(batch.index, net(batch).emb) for batch in (task.wrap(task.rows(part)) for part in parts)]
-    states = torch.cat([emb for _, emb in outs])[torch.cat([index for index, _ in outs]).argsort()]
+    states = torch.empty(0)
+    for rows in torch.arange(task.n_rows, device=task.device).split(CHUNK):
+        batch = task.wrap(task.rows(rows))
+        emb = net(batch).emb
+        states = states if len(states) else emb.new_empty(task.n_train, emb.shape[1])
+        states[batch.index] = emb
     norms = states.square().sum(1)
-    symbols, distances = [], []
-    for part, own in zip(states.split(BLOCK), norms.split(BLOCK), strict=True):
-        near = (own[:, None] + norms - 2 * part @ states.T).topk(k, largest=False)
-        symbols.append(task.train_labels[near.indices].int())
-        distances.append(near.values.clamp_min(0.0))
-    return {"symbols": torch.cat(symbols), "distances": torch.cat(distances)}
+    symbols = torch.empty(task.n_train, k, dtype=torch.int32, device=states.device)
+    distances = states.new_empty(task.n_train, k)
+    for begin in range(0, task.n_train, BLOCK):
+        part = slice(begin, begin + BLOCK)
+        near = _least(states[part], norms[part], states, norms, k)
+        symbols[part] = task.train_labels[near.indices].int()
+        distances[part] = near.values.clamp_min_(0.0)
+    return {"symbols": symbols, "distances": distances}
+
+
+def _least(part: Tensor, own: Tensor, states: Tensor, norms: Tensor, k: int) -> Nearest:
+    """Of each of some states the k least squared distances to all, by tiles.
+
+    Args:
+        part, own: (b, d) and their squared norms (b,).
+        states, norms: (n, d) and (n,).
+    """
+    found = Nearest(own.new_empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.long, device=own.device))
+    for begin in range(0, len(states), TILE):
+        tile = slice(begin, begin + TILE)
+        far = (part @ states[tile].T).mul_(-2).add_(own[:, None] + norms[tile])
+        values, indices = far.topk(min(k, far.shape[1]), largest=False)
+        every = Nearest(torch.cat([found.values, values], 1), torch.cat([found.indices, indices + begin], 1))
+        values, kept = every.values.topk(min(k, every.values.shape[1]), largest=False)
+        found = Nearest(values, every.indices.gather(1, kept))
+    return found
 
 
 def neighbour_chances(symbols: Tensor, distances: Tensor, temperature: float, classes: int) -> Tensor:

@@ -71,6 +71,7 @@ def test_a_beam_is_asked_for_what_is_nearest_to_the_reference() -> None:
 def test_a_state_is_its_own_nearest() -> None:
     task, net = tiny(), fitted(SETTING)["image"].net
     found = nearest(task, net, 3)
+    assert all(len(one) == task.n_train for one in found.values())
     assert torch.equal(found["symbols"][:, 0].long(), task.train_labels)
     assert float(found["distances"][:, 0].max()) < 1e-3
     assert bool((found["distances"].diff(dim=1) >= 0).all())
@@ -78,6 +79,23 @@ def test_a_state_is_its_own_nearest() -> None:
     states = net(batch).emb.double()
     far = torch.cdist(states, states).square()
     assert torch.allclose(found["distances"].double(), far.topk(3, largest=False).values, atol=1e-3)
+
+
+@pytest.mark.parametrize("tile", [2, 50])
+def test_tiles_of_a_search_find_what_it_finds_at_once(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a tile holds fewer states than neighbours are wanted."""
+    from kdbench.methods.shared import sentences
+
+    task, net = tiny(), fitted(SETTING)["image"].net
+    whole = nearest(task, net, 3)
+    monkeypatch.setattr(sentences, "TILE", tile)
+    monkeypatch.setattr(sentences, "BLOCK", 7)
+    assert task.n_train % tile + task.n_train % 7 > 0  # the last are cut
+    found = nearest(task, net, 3)
+    assert torch.allclose(found["distances"], whole["distances"], atol=1e-4)
+    clear = whole["distances"].diff(dim=1).min(1).values > 1e-3  # of equally far states either may be found
+    assert int(clear.sum()) > 5
+    assert torch.equal(found["symbols"][clear][:, :2], whole["symbols"][clear][:, :2])
 
 
 def test_two_passes_of_a_net_without_dropout_are_one() -> None:
