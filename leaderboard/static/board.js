@@ -131,7 +131,12 @@
     const standard = keys.filter((key, i) => !heads[i].dataset.group || heads[i].hasAttribute("data-default"));
     let shown = new Set(standard);
     const menu = make("details", { class: "menu" }, make("summary", {}, "Columns"));
-    const boxes = [];
+    const boxes = [], choices = make("div", { class: "choices" });
+    menu.append(choices);
+    menu.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") { menu.open = false; menu.querySelector("summary").focus(); }
+    });
+    document.addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
     for (const group of new Set(choosable.map((head) => head.dataset.group))) {
       const set = make("fieldset", {}, make("legend", {}, group));
       for (const head of choosable.filter((one) => one.dataset.group === group)) {
@@ -145,7 +150,7 @@
         boxes.push(box);
         set.append(make("label", {}, box, head.querySelector(".h").textContent));
       }
-      menu.append(set);
+      choices.append(set);
     }
 
     const visible = () => ({
@@ -200,6 +205,40 @@
     narrow();
   };
 
+  /* Heads stay in sight while a table is read: of a table wider than its box only a box of its own can hold them. */
+  const fit = (box) => {
+    const table = box.querySelector("table"), fits = table.offsetWidth <= box.clientWidth + 1;
+    box.classList.toggle("fits", fits);
+    box.classList.toggle("tall", !fits && table.offsetHeight > innerHeight);
+  };
+
+  /* A mark that had no room for its name has it while it is lit or after it was touched. */
+  const call = (point) => {
+    const svg = point.ownerSVGElement, name = point.dataset.method, old = point.querySelector(".called");
+    const wanted = point.classList.contains("on") || point.classList.contains("touched");
+    if (!wanted) { if (old) old.remove(); return; }
+    if (old || $$(svg, "text.lbl").some((text) => text.dataset.method === name)) return;
+    const text = document.createElementNS(svg.namespaceURI, "text"), mark = point.querySelector(".mark").getBBox();
+    const left = mark.x > svg.viewBox.baseVal.width * 0.7;
+    text.setAttribute("class", "lbl called");
+    text.setAttribute("x", left ? mark.x - 5 : mark.x + mark.width + 5);
+    text.setAttribute("y", mark.y + mark.height / 2 + 4);
+    if (left) text.setAttribute("text-anchor", "end");
+    text.textContent = name;
+    point.append(text);
+  };
+  const touch = (svg) => svg.addEventListener("click", (event) => {
+    const far = (point) => {
+      const box = point.querySelector(".mark").getBoundingClientRect();
+      return Math.hypot(box.x + box.width / 2 - event.clientX, box.y + box.height / 2 - event.clientY);
+    };
+    const near = $$(svg, ".point:not(.off)").map((point) => [far(point), point]).sort(([a], [b]) => a - b)[0];
+    for (const point of $$(svg, ".point")) {
+      point.classList.toggle("touched", Boolean(near) && near[0] < 24 && point === near[1] && !point.classList.contains("touched"));
+      call(point);
+    }
+  });
+
   /* A method lights up in its row and in the charts of its section. */
   const highlight = (event, on) => {
     const at = event.target.closest("[data-method]");
@@ -207,6 +246,7 @@
     const section = at.closest("section") || document;
     for (const node of $$(section, "tr[data-method], .point")) {
       node.classList.toggle("on", on && node.dataset.method === at.dataset.method);
+      if (node.closest("svg.pareto")) call(node);
     }
   };
 
@@ -254,6 +294,11 @@
     $$(document, "button.theme").forEach(themeButton);
     $$(document, "table.board").forEach(board);
     $$(document, "section.compare").forEach(compare);
+    $$(document, "svg.pareto").forEach(touch);
+    const watch = new ResizeObserver((seen) => new Set(seen.map((one) => one.target.closest(".scroll"))).forEach(fit));
+    const boxes = $$(document, ".scroll");
+    for (const box of boxes) for (const node of [box, box.querySelector("table")]) watch.observe(node);
+    addEventListener("resize", () => boxes.forEach(fit));
     $$(document, "figure").filter((node) => node.querySelector("svg.fig")).forEach(figure);
     for (const [kind, on] of [["mouseover", true], ["mouseout", false], ["focusin", true], ["focusout", false]]) {
       document.addEventListener(kind, (event) => highlight(event, on));

@@ -244,6 +244,64 @@ def test_a_narrow_phone_never_scrolls_sideways(visit: Any, script: bool) -> None
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, path
 
 
+def test_names_stay_whole_on_a_phone(visit: Any) -> None:
+    for path in ("overhead.html", "coverage.html", "compare.html", TASK):
+        page = visit(path, width=390)
+        broken = page.locator(".c-method a:visible").evaluate_all(
+            "all => all.filter(x => x.getClientRects().length > 1).map(x => x.textContent)"
+        )
+        assert broken == [], path
+
+
+@pytest.mark.parametrize(("width", "way"), [(1280, "fits"), (390, "tall")])
+def test_heads_stay_in_sight_while_a_table_is_read(visit: Any, width: int, way: str) -> None:
+    page = visit(TASK, width=width)
+    page.set_viewport_size({"width": width, "height": 170})
+    box = page.locator(f".scroll.{way}:has(#{TABLE})")
+    box.wait_for(timeout=5000)
+    tops = box.evaluate(
+        "box => { const last = box.querySelector('tbody tr:last-child'); last.scrollIntoView({behavior: 'instant'});"
+        "return [box.querySelector('thead th'), last].map(x => x.getBoundingClientRect().top); }"
+    )
+    assert -1 <= tops[0] <= tops[1] + 1
+    page.emulate_media(media="print")
+    style = "(x, [what, name]) => getComputedStyle(x.querySelector(what))[name]"
+    assert box.evaluate("x => getComputedStyle(x).overflowY") == "visible"
+    printed = {
+        "thead": ("display", "table-header-group"),
+        "thead th": ("position", "static"),
+        ".sort": ("display", "contents"),
+    }
+    for what, (name, value) in printed.items():
+        assert box.evaluate(style, [what, name]) == value
+
+
+def test_the_menu_of_columns_lies_over_the_table(visit: Any) -> None:
+    page = visit(TASK)
+    menu, tools = page.locator("details.menu").first, page.locator(".tools").first
+    height = tools.bounding_box()["height"]
+    menu.locator("summary").click()
+    assert menu.locator(".choices").is_visible()
+    assert tools.bounding_box()["height"] == height
+    page.keyboard.press("Escape")
+    assert not menu.locator(".choices").is_visible()
+    menu.locator("summary").click()
+    page.locator("h1").click()
+    assert not menu.locator(".choices").is_visible()
+
+
+def test_a_touched_mark_says_its_name(visit: Any) -> None:
+    page = visit(TASK, width=390)
+    drawing = page.locator(".p1 .narrow svg.pareto")
+    drawing.evaluate("svg => svg.querySelectorAll('text.lbl').forEach(one => one.remove())")
+    drawing.locator("[data-method=alpha] .mark").click()
+    page.locator("h1").click()  # the pointer is elsewhere
+    assert drawing.locator("text.called").all_text_contents() == ["alpha"]
+    drawing.locator("[data-method=alpha] .mark").click()
+    page.locator("h1").click()
+    assert drawing.locator("text.called").count() == 0
+
+
 def test_targets_are_large_enough(visit: Any) -> None:
     """WCAG 2.2, 2.5.8: controls are at least 24 by 24 pixels, or spaced so."""
     for path in ("index.html", TASK, "compare.html"):
