@@ -30,12 +30,12 @@ class Seen:
     Attributes:
         parts: of each part the pictures and how many objects each has.
         classes: names, in the order of their numbers.
-        masked: whether every object has a mask.
+        masks: how many objects have one.
     """
 
     parts: Mapping[str, list[tuple[Path, int]]]
     classes: list[str]
-    masked: bool
+    masks: int
 
 
 def look(folder: Path, form: str) -> dict[str, Any]:
@@ -55,13 +55,16 @@ def look(folder: Path, form: str) -> dict[str, Any]:
     if not files:
         raise UserError(f"{folder}: the part {parts['train']} has no pictures")
     size, mean, std = _looked(files)
+    objects = sum(count for rows in seen.parts.values() for _, count in rows)
+    if 0 < seen.masks < objects:
+        notes.append(f"{objects - seen.masks} of {objects} objects have no mask, so the task is of boxes alone")
     most = max((count for rows in seen.parts.values() for _, count in rows), default=0)
     rows = len(files) - (len(files) // every if every else 0)
     notes.append(f"pictures are brought to {size[1]}x{size[0]}, boxes with them; change `size` of the set")
     return {
         "parts": parts, "test_every": every, "rows": rows, "size": size, "mean": mean, "std": std,
-        "classes": seen.classes, "masked": seen.masked, "detections": max(MOST, most), "notes": tuple(notes),
-        "path": str(folder.absolute()),
+        "classes": seen.classes, "masked": 0 < seen.masks == objects, "detections": max(MOST, most),
+        "notes": tuple(notes), "path": str(folder.absolute()),
     }  # fmt: skip
 
 
@@ -93,21 +96,22 @@ def _coco(folder: Path) -> Seen:
             coco.by_id(found[key], path, what)
             for key, what in (("categories", "category"), ("images", "picture"), ("annotations", "annotation"))
         )
-        names.append([str(one.get("name")) for one in categories.values()])
-        counts = Counter(one.get("image_id") for one in objects.values())
+        names.append(list(coco.names(categories, path).values()))
+        counts = Counter(one["image_id"] for one in objects.values() if coco.known(one.get("image_id"), images))
         masks += [bool(one.get("segmentation")) for one in objects.values()]
-        parts[part] = [(coco.picture(one, key, path, folder, part), counts[key]) for key, one in images.items()]
+        files_of = coco.pictures(images, path, folder, part)
+        parts[part] = [(file, counts[key]) for key, file in files_of.items()]
     if not parts:
         raise UserError(
             f"{folder}: no COCO file; train.json, train/_annotations.coco.json or annotations/instances_train.json is "
             "expected, beside a folder of its pictures"
         )
     classes = list(dict.fromkeys(name for own in names for name in own))
-    return Seen(parts, classes, bool(masks) and all(masks))
+    return Seen(parts, classes, sum(masks))
 
 
 def _voc(folder: Path) -> Seen:
-    lists = [path.stem for path in sorted(folder.glob(f"{voc.LISTS}/*.txt"))]
+    lists = [path.stem for path in sorted(folder.glob(f"{voc.LISTS}/*.txt")) if path.is_file()]
     whole = [name for name in lists if "_" not in name and not (name == "trainval" and "train" in lists)]
     inner = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and voc.listing(folder, path.name)]
     parts: dict[str, list[tuple[Path, int]]] = {}
@@ -115,12 +119,12 @@ def _voc(folder: Path) -> Seen:
     for part in whole or [name for name in inner if name != voc.ANNOTATIONS]:
         found = voc.listing(folder, part)
         assert found is not None
+        roots = {path: voc.annotation(path) for path in voc.named(found, folder)}
         parts[part] = []
-        for path in voc.named(found, folder):
-            root = voc.annotation(path)
-            own = voc.objects(root, path)
+        for path, picture in voc.pictures_of(roots, folder).items():
+            own = voc.objects(roots[path], path)
             classes |= {name for name, _, _ in own}
-            parts[part].append((voc.picture_of(path, root, folder), len(own)))
+            parts[part].append((picture, len(own)))
     if not parts:
         raise UserError(
             f"{folder}: no part as Pascal VOC has it; {voc.LISTS}/train.txt beside {voc.ANNOTATIONS}/ and "
@@ -128,7 +132,7 @@ def _voc(folder: Path) -> Seen:
         )
     if not classes:
         raise UserError(f"{folder}: no annotation holds an object")
-    return Seen(parts, sorted(classes), False)
+    return Seen(parts, sorted(classes), 0)
 
 
 def _looked(files: list[Path]) -> tuple[list[int], list[float], list[float]]:

@@ -54,6 +54,7 @@ def test_polygons_and_both_run_lengths_are_those_of_pycocotools() -> None:
         ([[1, 1, 5, 5]], "polygon 0: 4 numbers are no polygon, 3 points or more"),
         ([[1, 1, 5, 5, 9, 2, 4]], "polygon 0: 7 numbers are no polygon"),
         ([[1, 1, 5, 5, float("nan"), 2]], "polygon 0: it holds a number that is not finite"),
+        ([[1, 1, 50, 5, 9, 2]], "polygon 0: point .50, 5. lies outside its picture of 40x20"),
         ([], "a mask of polygons or run lengths is expected, found \\[\\]"),
         ("text", "a mask of polygons or run lengths is expected, found 'text'"),
         ([[1, "x", 2]], "polygon 0: x, y, x, y ... are expected"),

@@ -109,6 +109,9 @@ def bad(**changes: Any) -> list[Any]:
         (bad(bbox=[[0.0, 5.0]]), "row 1.*a box of four numbers is expected"),
         (bad(category=[2]), "row 1.*object 0: class 2 is not one of 0 to 1"),
         (bad(category=[0, 1]), "row 1.*objects have 1 bbox, 2 category"),
+        (bad(area=[990]), "row 1.*object 0: area 990 is no number of pixels that a picture of 40x20 has"),
+        (bad(iscrowd=[2]), "row 1.*object 0: iscrowd is 2, 0 or 1 is expected"),
+        ([{"bbox": 3, "category": 1}], "row 0.*: bbox is 3; a list of one entry an object is expected"),
     ],
 )
 def test_what_is_wrong_is_told_by_file_row_and_object(tmp_path, rows, line):

@@ -64,6 +64,13 @@ def test_a_coco_folder_with_masks_becomes_a_task_of_instance_segmentation(tmp_pa
     assert y.shapes().flatten(1).any(1).all()
 
 
+def test_where_some_objects_have_no_mask_it_is_said(tmp_path: Path) -> None:
+    folder = broken(value("segmentation", []), tmp_path)
+    task, _, notes = made("coco", folder, tmp_path)
+    assert task.kind == "detection"
+    assert any("1 of " in note and "have no mask, so the task is of boxes alone" in note for note in notes)
+
+
 def test_a_voc_folder_becomes_a_task_and_corners_count_from_1(tmp_path: Path) -> None:
     folder = voc(tmp_path / "a", {"train": 6, "val": 3, "test": 4})
     file = folder / "Annotations" / "train000.xml"
@@ -164,10 +171,15 @@ def test_rows_that_are_wrong_are_named_with_file_and_object(change: Any, line: s
         ("<name>", "<name>no", "'nonut' is no class of the set"),
         ("<xmin>", "<xmin>x", "object 0 .nut.: bndbox/xmin is 'x"),
         ("</annotation>", "", "train000.xml: cut off or not readable"),
+        ("<annotation>", "<?xml version='1.0' encoding='none'?><annotation>", "train000.xml: cut off or not readable"),
+        ("<annotation>", "<annotation><size><width>9</width><height>9</height></size>",
+         "train000.xml: its objects are those of a picture of 9x9, the picture has 64x48"),
+        ("train000.jpg", "train001.jpg", "train001.xml: its picture train001.jpg is that of train000.xml too"),
+        ("train000.jpg", "x" * 5000, None),
         ("<annotation>", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotation>", "declares a document type or entities"),
         ("train000.jpg", "../train000.jpg", None),
     ],
-)
+)  # fmt: skip
 def test_annotations_that_are_wrong_are_named(old: str, new: str, line: str | None, tmp_path: Path) -> None:
     folder = voc(tmp_path / "a", {"train": 4, "test": 2})
     _, spec, _ = made("voc", folder, tmp_path)

@@ -18,6 +18,8 @@ from kdbench.data.decode.maps import values
 Mask = NDArray[np.bool_]
 CORNERS = 3
 """Fewest points of a polygon."""
+SLACK = 1.0
+"""Pixels by which boxes and polygons may stick out of their picture, as rounded coordinates do; they are cut."""
 
 
 def decoded(value: Any, size: tuple[int, int], here: str) -> Mask:
@@ -29,7 +31,8 @@ def decoded(value: Any, size: tuple[int, int], here: str) -> Mask:
         here: file, row and object, for messages.
 
     Raises:
-        UserError: it is neither, a polygon of fewer than three points, run lengths of another size or of another sum.
+        UserError: it is neither, a polygon of fewer than three points or with one outside the picture, run lengths of
+            another size or of another sum.
     """
     from faster_coco_eval.core import mask as coco
 
@@ -51,6 +54,11 @@ def decoded(value: Any, size: tuple[int, int], here: str) -> Mask:
             )
         if not np.isfinite(corners).all():
             raise UserError(f"{here}, polygon {number}: it holds a number that is not finite")
+        for x, y in zip(corners[::2], corners[1::2], strict=True):
+            if not (-SLACK <= x <= size[1] + SLACK and -SLACK <= y <= size[0] + SLACK):
+                raise UserError(
+                    f"{here}, polygon {number}: point ({x:g}, {y:g}) lies outside its picture of {size[1]}x{size[0]}"
+                )
     runs = coco.frPyObjects([[float(side) for side in polygon] for polygon in value], *size)
     return np.asarray(coco.decode(coco.merge(runs))).astype(bool)
 
@@ -61,19 +69,30 @@ def _runs(value: Mapping[str, Any], size: tuple[int, int], here: str) -> Mask:
     given, counts = value.get("size"), value.get("counts")
     if given is None or counts is None:
         raise UserError(f"{here}: run lengths have size and counts, found {', '.join(value) or 'nothing'}")
-    if [int(side) for side in given] != list(size):
+    if not _whole(given) or len(given) != 2:
+        raise UserError(f"{here}: size of run lengths is height and width, found {_short(given)}")
+    if list(given) != list(size):
         raise UserError(
             f"{here}: its mask is of {given[1]}x{given[0]} pixels, its picture of {size[1]}x{size[0]}; masks and "
             "pictures are of one size"
         )
     if isinstance(counts, str | bytes):
         runs = _numbers(counts.encode() if isinstance(counts, str) else counts)
-    else:
+    elif _whole(counts):
         runs = [int(run) for run in counts]
+    else:
+        raise UserError(f"{here}: counts of run lengths are whole numbers or a text, found {_short(counts)}")
     if runs is None or min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
         told = "cannot be read" if runs is None else f"sum to {sum(runs)}"
         raise UserError(f"{here}: run lengths {told}, a picture of {size[1]}x{size[0]} has {size[0] * size[1]} pixels")
     return np.asarray(coco.decode(coco.frPyObjects({"size": list(size), "counts": runs}, *size))).astype(bool)
+
+
+def _whole(value: Any) -> bool:
+    """Whether it is a list of whole numbers."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return False
+    return all(isinstance(one, int | float) and not isinstance(one, bool) and one % 1 == 0 for one in value)
 
 
 def _numbers(text: bytes) -> list[int] | None:

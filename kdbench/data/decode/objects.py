@@ -10,22 +10,40 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.inputs import Size, height_width
-from kdbench.data.decode.masks import Layers, Mask, decoded, layered, numbered
+from kdbench.data.decode.masks import SLACK, Layers, Mask, decoded, layered, numbered
 from kdbench.data.decode.specification import ObjectsColumn
 
 ARRAYS = ("boxes", "labels", "counts", "sizes", "ignore", "area", "origin")
 """Of a decoded part, ``<part>.y.<name>.npy``: fields of :class:`kdbench.contract.Objects`."""
 MASKS = "masks"
 """The same of masks, where objects have any."""
-SLACK = 1.0
-"""Pixels by which a box may stick out of its picture, as rounded coordinates do; it is cut."""
+LONGEST = 10
+"""Side of a turned box, in longer sides of its picture: an object may go on outside, of a tile above all."""
+
+
+class Stated(NamedTuple):
+    """Objects of a picture whose size is said beside them, as COCO's and Pascal VOC's files do.
+
+    Attributes:
+        entries: one mapping an object.
+        size: height and width, None where it is not said.
+    """
+
+    entries: Sequence[Mapping[str, Any]]
+    size: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, entries: Sequence[Mapping[str, Any]], height: Any, width: Any) -> Stated:
+        """With the size where both sides are whole numbers above 0: some programs write 0 for what they do not know."""
+        known = all(isinstance(side, int) and side > 0 for side in (height, width))
+        return cls(entries, (height, width) if known else None)
 
 
 class ObjectsWriter:
@@ -62,19 +80,27 @@ class ObjectsWriter:
             What identifies them.
 
         Raises:
-            UserError: a box outside its picture or without area, a class that there is not, lists of unequal lengths.
+            UserError: a box outside its picture or without area, a class that there is not, lists of unequal lengths,
+                a size said of a picture that is not its own.
         """
         where = f"{at}, column {self.given.column!r}"
+        if isinstance(value, Stated):
+            value, said = value
+            if said is not None and said != came:
+                raise UserError(
+                    f"{at}: its objects are those of a picture of {said[1]}x{said[0]}, the picture has "
+                    f"{came[1]}x{came[0]}; bring it, or its boxes, to one size"
+                )
         entries = _entries(value, self.given, where)
         content: list[Any] = []
         for number, entry in enumerate(entries):
             here = f"{where}, object {number}"
             box = (self._turned if self._turned_ones else self._box)(entry[self.given.bbox], came, here)
             label = self._label(entry[self.given.category], here)
-            area = entry.get("area")
             sides = box[2:4] if self._turned_ones else (box[2] - box[0], box[3] - box[1])
-            area = sides[0] * sides[1] if area is None else float(area)
-            crowd = bool(entry.get("iscrowd") or False)
+            area = _area(entry.get("area"), came, here)
+            area = sides[0] * sides[1] if area is None else area
+            crowd = _crowd(entry.get("iscrowd"), here)
             scale = (self._size[1] / came[1], self._size[0] / came[0])
             scaled = [box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]]
             self._boxes.append([*scaled, *box[4:]])
@@ -102,13 +128,15 @@ class ObjectsWriter:
     def _turned(self, value: Any, came: tuple[int, int], here: str) -> tuple[float, ...]:
         """Centre, sides and degrees of a turned box, the longer side first, the angle within [-90, 90)."""
         try:
-            x, y, width, height, degrees = (float(side) for side in value)
+            x, y, width, height, degrees = _sides(value)
         except (TypeError, ValueError) as error:
             raise UserError(f"{here}: a turned box of five numbers is expected, found {value!r}") from error
         if not all(map(math.isfinite, (x, y, width, height, degrees))):
             raise UserError(f"{here}: box {value!r} holds a number that is not finite")
         if width <= 0 or height <= 0:
             raise UserError(f"{here}: box {value!r} has no area; leave it out")
+        if max(width, height) > LONGEST * max(came):
+            raise UserError(f"{here}: box {value!r} is too large for its picture of {came[1]}x{came[0]}")
         if not (0 <= x <= came[1] and 0 <= y <= came[0]):
             raise UserError(f"{here}: the centre of box {value!r} lies outside its picture of {came[1]}x{came[0]}")
         if self._size[0] * came[1] != self._size[1] * came[0]:
@@ -120,7 +148,7 @@ class ObjectsWriter:
     def _box(self, value: Any, came: tuple[int, int], here: str) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 in pixels of the picture as it came."""
         try:
-            one, two, three, four = (float(side) for side in value)
+            one, two, three, four = _sides(value)
         except (TypeError, ValueError) as error:
             raise UserError(f"{here}: a box of four numbers is expected, found {value!r}") from error
         if not all(map(math.isfinite, (one, two, three, four))):
@@ -169,6 +197,41 @@ class ObjectsWriter:
             self._layers.write(self._base.with_name(f"{self._base.name}.{MASKS}.npy"), self._size)
 
 
+def _sides(value: Any) -> list[float]:
+    """The numbers of a box; of what is no list of numbers a TypeError or ValueError."""
+    if isinstance(value, str | bytes | Mapping):
+        raise TypeError("no list")
+    return [float(side) for side in value]
+
+
+def _area(value: Any, came: tuple[int, int], here: str) -> float | None:
+    """Square pixels that a row says of an object, None where it says nothing.
+
+    Raises:
+        UserError: it is no number, below 0 or more than the picture has.
+    """
+    if value is None:
+        return None
+    most = (came[0] + 2 * SLACK) * (came[1] + 2 * SLACK)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise UserError(
+            f"{here}: area {value!r} is no number of pixels that a picture of {came[1]}x{came[0]} has; leave area out "
+            "where it is not known"
+        )
+    return float(value)
+
+
+def _crowd(value: Any, here: str) -> bool:
+    """Whether an object is a crowd, which is neither target nor error.
+
+    Raises:
+        UserError: it says neither 0 nor 1.
+    """
+    if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
+        raise UserError(f"{here}: iscrowd is {value!r}, 0 or 1 is expected")
+    return bool(value)
+
+
 def _entries(value: Any, given: ObjectsColumn, where: str) -> list[Mapping[str, Any]]:
     """One mapping an object."""
     needed = (given.bbox, given.category, *([given.segments] if given.segments else []))
@@ -179,7 +242,10 @@ def _entries(value: Any, given: ObjectsColumn, where: str) -> list[Mapping[str, 
             raise UserError(
                 f"{where}: objects without {missing[0]!r}{nearest(missing[0], value)}; there are {', '.join(value)}"
             )
-        lists = {name: many for name, many in value.items() if isinstance(many, Sequence) and not isinstance(many, str)}
+        held = {name: many for name, many in value.items() if many is not None}
+        lists = {name: many for name, many in held.items() if isinstance(many, Sequence) and not isinstance(many, str)}
+        if scalars := [name for name in needed if name in held and name not in lists]:
+            raise UserError(f"{where}: {scalars[0]} is {held[scalars[0]]!r}; a list of one entry an object is expected")
         lengths = {name: len(lists.get(name, ())) for name in (*needed, *({"area", "iscrowd"} & lists.keys()))}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{count} {name}" for name, count in lengths.items())

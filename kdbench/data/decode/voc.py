@@ -7,18 +7,22 @@ are neither target nor error.
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.folders import PICTURES, content
+from kdbench.data.decode.objects import Stated
 from kdbench.data.decode.specification import SetSpec
 from kdbench.data.decode.table import Row, Table
 
 LISTS, ANNOTATIONS, IMAGES = "ImageSets/Main", "Annotations", "JPEGImages"
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+DIGITS = 10
+"""From as many on a number is no side of a picture."""
 
 
 def listing(folder: Path, part: str) -> Path | None:
@@ -44,7 +48,7 @@ def named(listing: Path, folder: Path) -> list[Path]:
         if words[0] in found:
             raise UserError(f"{listing}:{number}: {words[0]!r} stands in line {found[words[0]]} already")
         found[words[0]] = number
-        if not (path := folder / ANNOTATIONS / f"{words[0]}.xml").is_file():
+        if not os.path.isfile(path := folder / ANNOTATIONS / f"{words[0]}.xml"):
             raise UserError(f"{listing}:{number}: {path}, the annotation of {words[0]!r}, is missing")
     return [folder / ANNOTATIONS / f"{name}.xml" for name in found]
 
@@ -61,7 +65,7 @@ def open_voc(spec: SetSpec, listing: Path, folder: Path) -> Table:
     """
     files = named(listing, folder)
     read_ones = {path: annotation(path) for path in files}
-    pictures = {path: picture_of(path, one, folder) for path, one in read_ones.items()}
+    pictures = pictures_of(read_ones, folder)
     (given,) = spec.inputs.values()
     assert spec.objects is not None
     own = spec.objects
@@ -70,10 +74,11 @@ def open_voc(spec: SetSpec, listing: Path, folder: Path) -> Table:
         for path, one in read_ones.items():
             picture = pictures[path]
             row: Row = {given.column: {"bytes": content(picture)} if given.column in columns else None}
-            row[own.column] = [
+            found = [
                 {own.bbox: _as(box, own.boxes), own.category: name, "iscrowd": difficult}
                 for name, box, difficult in objects(one, path)
             ]
+            row[own.column] = Stated.of(found, *(_whole(one.findtext(f"size/{side}")) for side in ("height", "width")))
             if spec.id is not None:
                 row[spec.id] = path.stem
             yield path.name, row
@@ -92,7 +97,7 @@ def annotation(path: Path) -> ET.Element:
         raise UserError(f"{path}: it declares a document type or entities; an annotation has none")
     try:
         return ET.fromstring(text)  # without entities there is nothing to expand
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # the last two of an encoding that there is not
         raise UserError(f"{path}: cut off or not readable ({error}); get the file again") from error
 
 
@@ -120,6 +125,22 @@ def objects(root: ET.Element, path: Path) -> list[tuple[str, list[float], bool]]
     return found
 
 
+def pictures_of(annotations: Mapping[Path, ET.Element], folder: Path) -> dict[Path, Path]:
+    """The pictures of annotations.
+
+    Raises:
+        UserError: as of :func:`picture_of`, or two annotations are of one picture.
+    """
+    found: dict[Path, Path] = {}
+    owners: dict[Path, Path] = {}
+    for path, root in annotations.items():
+        picture = found[path] = picture_of(path, root, folder)
+        if picture in owners:
+            raise UserError(f"{path}: its picture {picture.name} is that of {owners[picture].name} too")
+        owners[picture] = path
+    return found
+
+
 def picture_of(path: Path, root: ET.Element, folder: Path) -> Path:
     """The picture of an annotation: that which it names, or the one that is called like it.
 
@@ -129,7 +150,7 @@ def picture_of(path: Path, root: ET.Element, folder: Path) -> Path:
     name = (root.findtext("filename") or "").strip()
     places = [path.parent, folder / IMAGES]
     for place in places:
-        if name and Path(name).name == name and (place / name).is_file():
+        if name and Path(name).name == name and os.path.isfile(place / name):  # False of what can be no file's name
             return place / name
     for place in places:
         for suffix in sorted(PICTURES):
@@ -137,6 +158,11 @@ def picture_of(path: Path, root: ET.Element, folder: Path) -> Path:
                 return found
     beside = [item.name for item in places[-1].iterdir()] if places[-1].is_dir() else []
     raise UserError(f"{path}: its picture {name or path.stem!r} is missing{nearest(name or path.stem, beside)}")
+
+
+def _whole(text: str | None) -> int | None:
+    """The whole number that a text is, None where it is none."""
+    return int(text) if text is not None and text.strip().isdecimal() and len(text) < DIGITS else None
 
 
 def _as(box: list[float], boxes: str) -> list[Any]:
