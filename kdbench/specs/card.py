@@ -230,6 +230,19 @@ class Link(_Model):
     code: Https | None = None
 
 
+_CONFERENCES = frozenset(
+    (
+        "AAAI", "ACCV", "ACL", "BMVC", "COLING", "CVPR", "ECCV", "EMNLP", "ICASSP", "ICCV", "ICLR", "ICML", "IJCAI",
+        "INTERSPEECH", "NAACL", "NeurIPS", "NIPS", "NIPS Deep Learning Workshop", "The Web Conference", "WACV",
+    )
+)  # fmt: skip
+_ENTRIES = (
+    (_CONFERENCES, ("inproceedings", "booktitle")),
+    (frozenset(("arXiv",)), ("misc", "howpublished")),
+)
+"""Venues, and the kind of BibTeX entry with its field for them; all others are journals."""
+
+
 class Card(_Model):
     """A method's facts. ``name`` is its folder's; ``adapter`` the class in ``adapter.py``.
 
@@ -343,11 +356,12 @@ class Card(_Model):
 
     def bibtex(self) -> str:
         """A BibTeX entry made from the card's facts."""
+        kind, held = next((entry for venues, entry in _ENTRIES if self.venue in venues), ("article", "journal"))
         lines = [
-            f"@article{{{self.bibkey},",
+            f"@{kind}{{{self.bibkey},",
             f"  title = {{{self.title}}},",
             f"  author = {{{' and '.join(self.authors)}}},",
-            f"  journal = {{{self.venue}}},",
+            f"  {held} = {{{self.venue}}},",
             f"  year = {{{self.year}}},",
         ]
         if self.links.paper:

@@ -214,20 +214,30 @@ def tex(text: str) -> str:
 
 
 def latex(one: TaskBoard, snapshot: str) -> str:
-    """A ``booktabs`` table of the ranked rows of a task; bold only where the first place is separated."""
+    """A ``longtable`` of the ranked rows of a task; bold only where the first place is separated."""
     task = one.task
     digits = digits_for(task.unit, [value for row in one.ranked for value in row.result.scores.values()])
     arrow = r"$\uparrow$" if task.higher_is_better else r"$\downarrow$"
     unit = f", {tex(task.unit)}" if task.unit else ""
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        r"\begin{tabular}{llrrrr}",
+    points = f", {tex(task.points)}" if task.points else ""
+    head = (
         r"\toprule",
-        f"Rank & Method & {tex(metric_word(task.metric))} {arrow}{unit} & $\\Delta$ {tex(task.baseline)} & "
-        r"Step time, $\times$ plain & Recipe cost, $\times$ plain \\",
+        f"Rank & Method & {tex(metric_word(task.metric))} {arrow}{unit} & "
+        f"$\\Delta$ {tex(task.baseline)}{points} & "
+        r"\shortstack[r]{Step time,\\$\times$ plain} & \shortstack[r]{Recipe cost,\\$\times$ plain} \\",
         r"\midrule",
+    )
+    seeds = ", ".join(map(str, one.seeds))
+    caption = (
+        f"{tex(task.label)} on {tex(one.device)}: mean over seeds {seeds} with half the 95\\,\\% $t$-interval; "
+        f"$\\Delta$ is seed-paired with its 95\\,\\% interval. kdbench snapshot \\texttt{{{snapshot}}}."
+    )
+    lines = [
+        "% needs \\usepackage{booktabs,longtable}",
+        r"{\footnotesize\setlength{\tabcolsep}{2pt}",
+        r"\begin{longtable}{llrrrr}",
+        f"\\caption{{{caption}}}\\\\",
+        *(*head, r"\endfirsthead", *head, r"\endhead", r"\bottomrule", r"\endfoot"),
     ]
     for row in one.ranked:
         score = _plus_minus(row.result.stat, digits)
@@ -244,12 +254,7 @@ def latex(one: TaskBoard, snapshot: str) -> str:
             f"{row.recipe_ratio:.2f}" if row.recipe_ratio else "--",
         ]
         lines.append(" & ".join(cells) + r" \\")
-    seeds = ", ".join(map(str, one.seeds))
-    caption = (
-        f"{tex(task.label)} on {tex(one.device)}: mean over seeds {seeds} with half the 95\\,\\% $t$-interval; "
-        f"$\\Delta$ is seed-paired with its 95\\,\\% interval. kdbench snapshot \\texttt{{{snapshot}}}."
-    )
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"\\caption{{{caption}}}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\end{longtable}}", ""])
 
 
 def _plus_minus(stat: CellStat, digits: int) -> str:

@@ -157,29 +157,59 @@
       columns: keys.map((_, i) => i).filter((i) => !heads[i].hidden),
       rows: [...body.rows].filter((row) => !row.hidden),
     });
-    const words = (cell) => [".v", ".sub"].map((part) => $$(cell, part).map((node) => node.textContent).join(" ")).filter(Boolean).join(" ")
-      || (cell.querySelector("a") || cell).textContent.trim();
+    const said = (cell, part) => $$(cell, part).map((node) => [...node.childNodes].filter((one) => !one.classList
+      || !["way", "note"].some((name) => one.classList.contains(name))).map((one) => one.textContent).join("")).join(" ").trim();
+    const words = (cell) => said(cell, ".v") || (cell.querySelector("a") || cell).textContent.trim();
     const title = (i) => words(heads[i].querySelector(".h")) + (heads[i].querySelector(".unit") ? `, ${heads[i].querySelector(".unit").textContent}` : "");
     const inert = (text) => /^[=+\-@\t\r]/.test(text) && isNaN(text) ? `'${text}` : text;
     const csv = () => {
-      const { columns, rows: lines } = visible(), quoted = (text) => `"${inert(text).replaceAll('"', '""')}"`;
-      const number = (row, i) => row.cells[i].dataset.sort ?? words(row.cells[i]);
-      return [columns.map((i) => quoted(title(i))), ...lines.map((row) => columns.map((i) => quoted(String(number(row, i)))))]
-        .map((line) => line.join(",")).join("\n") + "\n";
+      const { columns, rows: lines } = visible(), quoted = (text) => `"${inert(String(text)).replaceAll('"', '""')}"`;
+      const ended = new Set(columns.filter((i) => lines.some((row) => row.cells[i].dataset.lo !== undefined)));
+      const with_ends = (i, one, lo, hi) => (ended.has(i) ? [one, lo, hi] : [one]);
+      return [columns.flatMap((i) => with_ends(i, title(i), `${title(i)}: from`, `${title(i)}: to`)),
+        ...lines.map((row) => columns.flatMap((i) => {
+          const { sort: own, lo = "", hi = "" } = row.cells[i].dataset;
+          return with_ends(i, own === undefined ? words(row.cells[i]) : isNaN(own) ? own : +own, lo, hi);
+        }))].map((line) => line.map(quoted).join(",")).join("\n") + "\n";
     };
+    /* A longtable that fits a page of text: heads wrap, intervals lie beneath, and the type is as small as it must be. */
+    const LONGEST = 40;  // characters of a line of words
     const tex = () => {
       const special = { "\\": "\\textbackslash{}", "%": "\\%", "&": "\\&", _: "\\_", "#": "\\#", $: "\\$", "{": "\\{", "}": "\\}", "~": "\\textasciitilde{}",
         "^": "\\textasciicircum{}", "×": "$\\times$", "±": "$\\pm$", "−": "$-$", "Δ": "$\\Delta$", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "≈": "$\\approx$",
-        "←": "$\\leftarrow$", "°": "$^\\circ$", "–": "--", "\u2009": "\\," };
-      const plain = (text) => text.replace(/[\\%&_#${}~^×±−Δ↑↓≈←°–\u2009]/g, (one) => special[one]);
+        "←": "$\\leftarrow$", "→": "$\\rightarrow$", "°": "$^\\circ$", "–": "--", "’": "'", "≥": "$\\geq$", "≤": "$\\leq$", "[": "{[}", "\u2009": "\\,", "\n": " " };
+      const plain = (text) => [...text].map((one) => special[one] ?? (one >= " " && one <= "~" ? one : "")).join("").trim();
       const { columns, rows: lines } = visible();
-      const line = (cells) => `${cells.map(plain).join(" & ")} \\\\`;
+      const right = (i) => heads[i].classList.contains("n");
+      const beneath = (cell) => $$(cell, ".sub").map((node) => node.textContent.trim()).filter((text) => /^\[|× plain$/.test(text));
+      const cells = lines.map((row) => columns.map((i) => [words(row.cells[i]), ...beneath(row.cells[i])].filter(Boolean)));
+      const wide = columns.map((_, n) => Math.min(LONGEST, Math.max(0, ...cells.flatMap((row) => row[n].map((text) => text.length)))));
+      const wrapped = columns.map((i, n) => {
+        const found = [];
+        for (const word of words(heads[i].querySelector(".h")).split(" ")) {
+          const last = found.length - 1;
+          if (last >= 0 && found[last].length + word.length < Math.max(wide[n], 6)) found[last] += ` ${word}`; else found.push(word);
+        }
+        const unit = heads[i].querySelector(".unit");
+        return unit ? [...found, unit.textContent] : found;
+      });
+      wrapped.forEach((found, n) => { wide[n] = Math.max(wide[n], ...found.map((text) => text.length)); });
+      const length = wide.reduce((a, b) => a + b, 0) + 2 * columns.length;
+      const pages = [["small", 68], ["footnotesize", 76], ["scriptsize", 84], ["small", 112, "turned"], ["footnotesize", 122, "turned"],
+        ["scriptsize", 134, "turned"], ["tiny", 158, "turned"], ["tiny", Infinity, "turned"]];
+      const [size, room, turned] = pages.find(([, most]) => length <= most);
+      const shape = columns.map((i, n) => (right(i) ? "r" : wide[n] < LONGEST ? "l" : `p{${LONGEST / 2}em}`)).join("");
+      const stack = (text, n) => (text.length > 1 ? `\\shortstack[${right(columns[n]) ? "r" : "l"}]{${text.map(plain).join("\\\\")}}` : plain(text[0] || ""));
+      const line = (row) => `${row.map(stack).join(" & ")} \\\\`;
       const snapshot = document.querySelector('meta[name="snapshot"]').content;
-      const caption = table.caption.firstChild.textContent.trim();
-      return ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering",
-        `\\begin{tabular}{${columns.map((i) => (heads[i].classList.contains("n") ? "r" : "l")).join("")}}`, "\\toprule",
-        line(columns.map(title)), "\\midrule", ...lines.map((row) => line(columns.map((i) => words(row.cells[i])))), "\\bottomrule", "\\end{tabular}",
-        `\\caption{${plain(caption)} kdbench snapshot \\texttt{${snapshot}}.}`, "\\end{table}", ""].join("\n");
+      const caption = table.caption.querySelector(".cap").firstChild.textContent.trim();
+      const head = ["\\toprule", line(wrapped), "\\midrule"];
+      return [`% needs \\usepackage{booktabs,longtable${turned ? ",lscape" : ""}}`,
+        ...(room === Infinity ? ["% wider than a turned page: choose fewer columns"] : []),
+        `${turned ? "\\begin{landscape}" : ""}{\\${size}\\setlength{\\tabcolsep}{2pt}`,
+        `\\begin{longtable}{${shape}}`,
+        `\\caption{${plain(caption)} kdbench snapshot \\texttt{${snapshot}}.}\\\\`, ...head, "\\endfirsthead", ...head, "\\endhead", "\\bottomrule", "\\endfoot",
+        ...cells.map(line), `\\end{longtable}}${turned ? "\\end{landscape}" : ""}`, ""].join("\n");
     };
 
     const cited = () => [...new Set(visible().rows.map((row) => document.querySelector(`pre.bib[data-method="${row.dataset.method}"]`)))]

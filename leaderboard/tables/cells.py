@@ -36,6 +36,8 @@ LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
 class TableCell:
     """A cell: ``text`` large, ``sub`` small beneath, ``sort`` what it is ordered by and what downloads hold.
 
+    ``lo`` and ``hi`` are the ends of its interval, which downloads hold too.
+
     ``verdict`` is ``better``, ``worse`` or ``not separated``; the template turns it into a sign and a word for readers.
     """
 
@@ -48,6 +50,8 @@ class TableCell:
     art: Markup | None = None
     links: tuple[tuple[str, str], ...] = ()
     verdict: str = ""
+    lo: float | None = None
+    hi: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,16 @@ def metric_word(metric: str) -> str:
     return (known.word if known is not None else "") or metric
 
 
+def places(label: str) -> dict[str, float]:
+    """The places of a rank's label as what a cell is sorted by and its ends; nothing of an empty one."""
+    first, _, last = label.partition("-")
+    return {"sort": float(first), "lo": float(first), "hi": float(last or first)} if label else {}
+
+
 def rank_cell(row: Entry, ctx: Context) -> TableCell:
     """Ranks the row could hold."""
     label = ctx.board.ranks.get(row.method, "")
-    first = float(label.partition("-")[0]) if label else None
-    return TableCell(range_of(label) or NONE, first)
+    return TableCell(range_of(label) or NONE, **places(label))
 
 
 def method_cell(row: Entry, ctx: Context) -> TableCell:
@@ -116,6 +125,8 @@ def score_cell(row: Entry, ctx: Context) -> TableCell:
         title="seeds " + ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.result.scores.items()),
         mark="" if row.apart or best is None else best.word(row.method),
         art=strip(dots, ctx.lo, ctx.hi, stat.mean),
+        lo=stat.lo,
+        hi=stat.hi,
         tags=tuple(filter(None, [chance.words(len(row.result.at_chance), len(dots))])),
     )
 
@@ -128,7 +139,9 @@ def second_score_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
         if stat is None or row.apart:
             return TableCell(NONE, None)
         seeds = ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.also[metric].items())
-        return TableCell(with_half(stat, ctx.digits), stat.mean, sub=f"n = {stat.n}", title=f"seeds {seeds}")
+        return TableCell(
+            with_half(stat, ctx.digits), stat.mean, sub=f"n = {stat.n}", title=f"seeds {seeds}", lo=stat.lo, hi=stat.hi
+        )
 
     return make
 
@@ -151,7 +164,7 @@ def second_rank_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
 
     def make(row: Entry, ctx: Context) -> TableCell:
         label = "" if row.apart else ctx.board.seconds[metric].ranks.get(row.method, "")
-        return TableCell(range_of(label) or NONE, float(label.partition("-")[0]) if label else None)
+        return TableCell(range_of(label) or NONE, **places(label))
 
     return make
 
@@ -172,6 +185,8 @@ def _delta(
         sub=between(delta.lo, delta.hi, ctx.digits, sign=True),
         title=f"{delta.n} pairs{pairing}",
         verdict=told or "",
+        lo=delta.lo,
+        hi=delta.hi,
     )
 
 
@@ -213,6 +228,8 @@ def gap_cell(row: Entry, ctx: Context) -> TableCell:
         100 * row.gap.value,
         sub=between(100 * row.gap.lo, 100 * row.gap.hi, 0),
         title=f"{100 * row.gap.value:.1f} %",
+        lo=100 * row.gap.lo,
+        hi=100 * row.gap.hi,
     )
 
 
@@ -251,7 +268,13 @@ def ratio_cell(row: Entry, ctx: Context) -> TableCell:
     ]
     mark = "best" if rivals and not flags and all(ratio[2] < lo for _, lo, _ in rivals) else ""
     return TableCell(
-        times(ratio[0]), ratio[0], sub=between(ratio[1], ratio[2], 2), tags=tuple(flags), mark="" if row.apart else mark
+        times(ratio[0]),
+        ratio[0],
+        sub=between(ratio[1], ratio[2], 2),
+        tags=tuple(flags),
+        mark="" if row.apart else mark,
+        lo=ratio[1],
+        hi=ratio[2],
     )
 
 
@@ -262,7 +285,9 @@ def ratio_text(ratio: Ratio | None, method: str) -> TableCell:
     if method == PLAIN:
         return TableCell(f"1 {TIMES}", 1.0, sub="reference")
     value, lo, hi = ratio
-    return TableCell(times(value), value, sub=between(lo, hi, 2) if hi > lo else "")
+    if hi <= lo:
+        return TableCell(times(value), value)
+    return TableCell(times(value), value, sub=between(lo, hi, 2), lo=lo, hi=hi)
 
 
 def _over(row: Entry, field: str) -> float | None:

@@ -94,11 +94,11 @@ def _cells(suite: SuiteBoard, row: SuiteRow, digits: int) -> dict[str, TableCell
 def difference(delta: PooledDelta | None, told: str, digits: int) -> TableCell:
     """A difference over tasks with its interval."""
     if delta is None:
-        return TableCell(NONE, None, sub="no common seed")
+        return TableCell(NONE, None, sub="not on every task")
     if delta.lo is None or delta.hi is None:
         return TableCell(signed(delta.mean, digits), delta.mean, sub="no interval")
     interval = between(delta.lo, delta.hi, digits, sign=True)
-    return TableCell(signed(delta.mean, digits), delta.mean, sub=interval, verdict=told)
+    return TableCell(signed(delta.mean, digits), delta.mean, sub=interval, verdict=told, lo=delta.lo, hi=delta.hi)
 
 
 def _words(suite: SuiteBoard, row: SuiteRow, digits: int, *, is_baseline: bool) -> str:

@@ -94,7 +94,8 @@ def _cost_cells(row: Entry) -> list[TableCell]:
     elif row.method == PLAIN:
         cells = [TableCell("1", 1.0, sub="reference")]
     else:
-        cells = [TableCell(significant(ratio[0]), ratio[0], sub=between(ratio[1], ratio[2], 2))]
+        interval = between(ratio[1], ratio[2], 2)
+        cells = [TableCell(significant(ratio[0]), ratio[0], sub=interval, lo=ratio[1], hi=ratio[2])]
     for _, _, get, show in _COSTS:
         value = get(row)
         cells.append(TableCell(NONE) if value is None else TableCell(show(value), value))

@@ -10,7 +10,7 @@ from kdbench.leaderboard.draw.figures import Chart, key_of, suite_charts
 from kdbench.leaderboard.draw.numbers import NONE, digits_for, range_of, significant
 from kdbench.leaderboard.model.entries import NO_CARD, RECONSTRUCTION, UNVERIFIED, TaskVersion
 from kdbench.leaderboard.model.ranking import SuiteBoard, SuiteRow, TaskBoard
-from kdbench.leaderboard.tables.cells import TableCell, context, ratio_text, with_half
+from kdbench.leaderboard.tables.cells import TableCell, context, places, ratio_text, with_half
 from kdbench.leaderboard.tables.columns import COLUMNS, Head, Line, Table, head
 from kdbench.leaderboard.views.answer import Answer, answer_of, difference
 from kdbench.specs.registry import PLAIN
@@ -175,7 +175,7 @@ def _table(suite: SuiteBoard, key: str) -> Table:
 def _line(suite: SuiteBoard, row: SuiteRow, used: Sequence[TaskBoard], digits: int) -> Line:
     is_baseline = all(board.task.baseline == row.method for board in used)
     cells = {
-        "rank": TableCell(range_of(row.rank), float(row.first), mark=row.best),
+        "rank": TableCell(range_of(row.rank), mark=row.best, **places(row.rank)),
         "method": TableCell(
             row.method, row.method, tags=("baseline",) if is_baseline else ("reference",) if row.method == PLAIN else ()
         ),
@@ -196,7 +196,8 @@ def _score_cell(board: TaskBoard, method: str) -> TableCell:
     if row is None:
         return TableCell(NONE, None)
     digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.result.scores.values()])
-    return TableCell(with_half(row.result.stat, digits), row.result.stat.mean)
+    stat = row.result.stat
+    return TableCell(with_half(stat, digits), stat.mean, lo=stat.lo, hi=stat.hi)
 
 
 def separation_word(board: TaskBoard) -> str:

@@ -6,7 +6,9 @@ package axe-playwright-python, without which its tests are skipped.
 
 from __future__ import annotations
 
+import csv
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,15 +146,41 @@ def test_the_view_is_exported_as_it_stands(visit: Any, tmp_path: Path) -> None:
         page.get_by_role("button", name="CSV").first.click()
     download.value.save_as(tmp_path / "view.csv")
     lines = (tmp_path / "view.csv").read_text().splitlines()
-    assert lines[0].startswith('"Rank","Method","Top-1 ↑, %","Δ to kd, pt"')
-    assert [line.split(",")[1] for line in lines[1:]] == ['"alpha"']
+    rows = list(csv.DictReader(lines))
+    assert [row["Method"] for row in rows] == ["alpha"]
+    ends = ("", ": from", ": to")
+    assert [rows[0][f"Rank{end}"] for end in ends] == ["1", "1", "2"]
+    assert [float(rows[0][f"Δ to kd, pt{end}"]) for end in ends] == pytest.approx([1.0, -1.4841, 3.4841], abs=1e-3)
     with page.expect_download() as download:
         page.get_by_role("button", name="LaTeX").first.click()
     download.value.save_as(tmp_path / "view.tex")
     text = (tmp_path / "view.tex").read_text()
-    assert text.count("\\\\") == 2  # heading and row
-    assert "82.00 $\\pm$ 2.48" in text
+    assert "alpha & 82.00 $\\pm$ 2.48 & \\shortstack[r]{+1.00\\\\{[}$-$1.48, +3.48]}" in text
+    assert text.isascii()
     assert "kdbench snapshot \\texttt{" + page.locator("meta[name=snapshot]").get_attribute("content") in text
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex")
+def test_the_exported_table_compiles_and_fits_its_page(visit: Any, tmp_path: Path) -> None:
+    for name, state in {
+        "few": "",
+        "many": f"#!{TABLE}.cols=rank,score,vs_baseline,vs_plain,step_ratio,memory,verified",
+    }.items():
+        with (page := visit(TASK, state=state)).expect_download() as download:
+            page.get_by_role("button", name="LaTeX").first.click()
+        download.value.save_as(tmp_path / "view.tex")
+        used = "\\usepackage{booktabs,longtable,lscape}"
+        (tmp_path / f"{name}.tex").write_text(
+            f"\\documentclass{{article}}{used}\\begin{{document}}\\input{{view}}\\end{{document}}"
+        )
+        made = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert made.returncode == 0, made.stdout[-2000:]
+        assert "Overfull" not in made.stdout
 
 
 def test_chart_and_citations_follow_the_filter(visit: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from site_samples import catalogue, make_site, record
+from site_samples import card, catalogue, make_site, record
 
 from kdbench.leaderboard.draw.charts import Point, pareto
 
@@ -38,6 +38,20 @@ def test_the_forest_colours_what_the_arrows_mark(tmp_path: Path) -> None:
         "plain": "▼", "alpha": "n", "beta": "n", "gamma": "n",
     }  # fmt: skip
     assert marks == {"plain": ["wor"], "alpha": [], "beta": [], "gamma": [], "kd": ["baseline"]}
+
+
+@pytest.mark.parametrize(
+    ("venue", "first", "held"),
+    [
+        ("CVPR", "@inproceedings{", "booktitle"),
+        ("A Journal", "@article{", "journal"),
+        ("arXiv", "@misc{", "howpublished"),
+    ],
+)
+def test_a_paper_is_cited_as_what_it_appeared_in(venue: str, first: str, held: str) -> None:
+    entry = card("alpha", venue=venue).bibtex()
+    assert entry.startswith(first)
+    assert f"  {held} = {{{venue}}},\n" in entry
 
 
 def test_ticks_beyond_the_drawn_range_stay_where_their_numbers_are() -> None:
