@@ -78,16 +78,17 @@ def metric_word(metric: str) -> str:
     return (known.word if known is not None else "") or metric
 
 
-def places(label: str) -> dict[str, float]:
-    """The places of a rank's label as what a cell is sorted by and its ends; nothing of an empty one."""
+def places(label: str, mark: str = "") -> TableCell:
+    """The places of a rank's label, the first and the last as its ends."""
+    if not label:
+        return TableCell(NONE, None)
     first, _, last = label.partition("-")
-    return {"sort": float(first), "lo": float(first), "hi": float(last or first)} if label else {}
+    return TableCell(range_of(label), float(first), mark=mark, lo=float(first), hi=float(last or first))
 
 
 def rank_cell(row: Entry, ctx: Context) -> TableCell:
     """Ranks the row could hold."""
-    label = ctx.board.ranks.get(row.method, "")
-    return TableCell(range_of(label) or NONE, **places(label))
+    return places(ctx.board.ranks.get(row.method, ""))
 
 
 def method_cell(row: Entry, ctx: Context) -> TableCell:
@@ -163,8 +164,7 @@ def second_rank_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
     """Cells of the ranks that the row could hold by such a metric."""
 
     def make(row: Entry, ctx: Context) -> TableCell:
-        label = "" if row.apart else ctx.board.seconds[metric].ranks.get(row.method, "")
-        return TableCell(range_of(label) or NONE, **places(label))
+        return places("" if row.apart else ctx.board.seconds[metric].ranks.get(row.method, ""))
 
     return make
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kdbench import kinds
 from kdbench.leaderboard.draw.figures import Chart, key_of, suite_charts
-from kdbench.leaderboard.draw.numbers import NONE, digits_for, range_of, significant
+from kdbench.leaderboard.draw.numbers import NONE, digits_for, significant
 from kdbench.leaderboard.model.entries import NO_CARD, RECONSTRUCTION, UNVERIFIED, TaskVersion
 from kdbench.leaderboard.model.ranking import SuiteBoard, SuiteRow, TaskBoard
 from kdbench.leaderboard.tables.cells import TableCell, context, places, ratio_text, with_half
@@ -175,7 +175,7 @@ def _table(suite: SuiteBoard, key: str) -> Table:
 def _line(suite: SuiteBoard, row: SuiteRow, used: Sequence[TaskBoard], digits: int) -> Line:
     is_baseline = all(board.task.baseline == row.method for board in used)
     cells = {
-        "rank": TableCell(range_of(row.rank), mark=row.best, **places(row.rank)),
+        "rank": places(row.rank, row.best),
         "method": TableCell(
             row.method, row.method, tags=("baseline",) if is_baseline else ("reference",) if row.method == PLAIN else ()
         ),
