@@ -21,7 +21,7 @@ import site_samples as samples
 
 from kdbench.base.errors import UserError
 from kdbench.leaderboard.draw import numbers
-from kdbench.leaderboard.draw.charts import Point, forest, pareto, shown, strip
+from kdbench.leaderboard.draw.charts import Difference, Point, forest, pareto, shown, strip
 from kdbench.leaderboard.draw.svg import linear_ticks, log_ticks
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.ranking import geometric
@@ -332,7 +332,7 @@ def test_a_method_far_off_leaves_the_others_room_in_every_chart() -> None:
     assert shown([*near[:3], (-60.0, -80.0, -40.0)], 0.0)[0] == -80.0  # few rows: none is called far off
     assert shown([]) == (0.0, 1.0)
 
-    rows = [(f"m{i}", one) for i, one in enumerate([*near, (-60.0, -80.0, -40.0)])]
+    rows = [Difference(f"m{i}", one) for i, one in enumerate([*near, (-60.0, -80.0, -40.0)])]
     drawn = str(forest("k", rows, title="t", label="gain", unit="pt", digits=1))
     assert "\N{MINUS SIGN}60.0 pt" in drawn  # its number is not cut
     assert all(float(x) >= 0 for x in re.findall(r'cx="([-0-9.]+)"', drawn))
