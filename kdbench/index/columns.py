@@ -7,7 +7,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from kdbench.base.fields import Part
-from kdbench.records.schema import Deploy, Ensemble, Environment, Gpu, Record, StageCost, Teacher
+from kdbench.records.schema import Deploy, Ensemble, Environment, ExternalScore, Gpu, Record, StageCost, Teacher
 from kdbench.records.schema.overhead import Energy, Measured
 
 _TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR"}
@@ -49,6 +49,7 @@ OVERHEAD, ENERGY = columns_of(Measured), columns_of(Energy)
 MEASURED = frozenset(OVERHEAD)
 """Columns of ``overhead`` that follow from the block's fields: an index without one of them is an older one."""
 STAGE, DEPLOY, ENVIRONMENT, GPU = (columns_of(block) for block in (StageCost, Deploy, Environment, Gpu))
+EXTERNAL = columns_of(ExternalScore)
 PATHS = {  # column of `runs` to the path it is read from
     "run_id": "run_id",
     "spec_hash": "spec_hash",
@@ -97,7 +98,9 @@ def structure() -> str:
         at[leaf] = RUNS[name]
     tree["created_at"] = tree["finished_at"] = "TIMESTAMP"
     tree["error"] = {"type": "VARCHAR", "message": "VARCHAR"}
-    tree["metrics"] |= {"last": "MAP(VARCHAR, DOUBLE)", "best": "MAP(VARCHAR, DOUBLE)"}  # type: ignore[operator]
+    external = ", ".join(f"{name} {kind}" for name, kind in EXTERNAL.items())
+    maps = {"last": "DOUBLE", "best": "DOUBLE", "external": f"STRUCT({external})"}
+    tree["metrics"] |= {name: f"MAP(VARCHAR, {kind})" for name, kind in maps.items()}  # type: ignore[operator]
     tree["models"] |= {"teachers": [columns_of(Teacher)], "ensemble": columns_of(Ensemble)}  # type: ignore[operator]
     tree["overhead"] = {**OVERHEAD, "ci95": ["DOUBLE"], "energy": ENERGY}
     tree["stages"] = [STAGE]

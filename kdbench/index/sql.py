@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from kdbench.index.columns import DEPLOY, ENERGY, ENVIRONMENT, GPU, OVERHEAD, PATHS, RUNS, STAGE, structure
+from kdbench.index.columns import DEPLOY, ENERGY, ENVIRONMENT, EXTERNAL, GPU, OVERHEAD, PATHS, RUNS, STAGE, structure
 
-STORE_VERSION = 7
+STORE_VERSION = 8
 """Bumped with any change here, in the columns or in the views; an index of another version is rebuilt from records."""
 
 
@@ -29,6 +29,7 @@ CREATE TABLE runs(
     PRIMARY KEY(run_id));
 CREATE TABLE metrics(run_id VARCHAR, selection VARCHAR, name VARCHAR, value DOUBLE NOT NULL CHECK(isfinite(value)),
     PRIMARY KEY(run_id, selection, name));
+CREATE TABLE external(run_id VARCHAR, name VARCHAR, {_declared(EXTERNAL)}, PRIMARY KEY(run_id, name));
 CREATE TABLE overhead(run_id VARCHAR PRIMARY KEY, {_declared(OVERHEAD)}, lo DOUBLE, hi DOUBLE,
     {_declared({f"energy_{name}": kind for name, kind in ENERGY.items()})});
 CREATE TABLE stages(run_id VARCHAR, ord INTEGER, {_declared(STAGE)}, PRIMARY KEY(run_id, ord));
@@ -79,6 +80,9 @@ INSERT INTO metrics
 SELECT run_id, selection, entry.key, entry.value FROM (
     SELECT r.run_id AS run_id, 'last' AS selection, unnest(map_entries(r.metrics.last)) AS entry FROM staged
     UNION ALL SELECT r.run_id, 'best', unnest(map_entries(r.metrics.best)) FROM staged);
+INSERT INTO external BY NAME
+SELECT run_id, entry.key AS name, {_fields("entry.value", EXTERNAL)} FROM (
+    SELECT r.run_id AS run_id, unnest(map_entries(r.metrics.external)) AS entry FROM staged);
 INSERT INTO overhead BY NAME
 SELECT r.run_id AS run_id, {_fields("r.overhead", OVERHEAD)}, r.overhead.ci95[1] AS lo, r.overhead.ci95[2] AS hi,
        {_fields("r.overhead.energy", ENERGY, "energy_")}

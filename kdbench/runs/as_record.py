@@ -16,6 +16,7 @@ from kdbench.contract import Needs
 from kdbench.devices.deviceclass import DeviceClass
 from kdbench.devices.machine import environment
 from kdbench.engine.assemble import Prepared, effective_task
+from kdbench.engine.external import Scored
 from kdbench.engine.teachers import TrainedTeacher
 from kdbench.engine.trainer import StageReport, Trained, digest_sha256
 from kdbench.records import files as records
@@ -67,6 +68,7 @@ def with_result(
     deploy: dict[str, Any],
     overhead: CellOverhead | None,
     evaluated: Sequence[StageReport] = (),
+    external: Mapping[str, Scored] | None = None,
 ) -> Record:
     """The record of a run that ended well.
 
@@ -77,6 +79,7 @@ def with_result(
         deploy: ``params``, ``equals_plain`` and ``export_sha256`` of the deployed network.
         overhead: of the cell, None when it was not asked for.
         evaluated: what it cost to measure what was learnt, such as probes and fine-tuning behind the task's training.
+        external: scores on the task's further test sets.
     """
     primary = facts.config.task.score.primary
     digest = {"steps": len(trained.digest), "sha256": digest_sha256(trained.digest), "losses": trained.digest}
@@ -97,6 +100,7 @@ def with_result(
             **_signed(facts.config, metrics),
             **_best(facts.config, trained, primary),
             "test_items": test_items,
+            **({"external": {name: dataclasses.asdict(one) for name, one in external.items()}} if external else {}),
         },
         curve=[{k: v for k, v in point.items() if k != "stage"} for point in trained.curve],
         digest=digest if trained.digest else None,

@@ -20,6 +20,7 @@ from kdbench.data.feed.dataset import Dataset
 from kdbench.engine import accelerate, examples
 from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, scored_against, threads
 from kdbench.engine.checkpoint import save_tensors
+from kdbench.engine.external import Externals
 from kdbench.engine.finetune import Finetuner, probed
 from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
@@ -148,6 +149,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
     facts = _facts(request, begun)
     try:
         prepared = prepare(request.config, request.seed, place, everything)
+        externals = Externals(prepared.task, place)
         finetuner = Finetuner(prepared.task, place.folder, request.progress)
         scorer = Scorer(prepared.task, scored_against(prepared, request.config, place, everything), finetuner)
         trained = Trainer(
@@ -156,6 +158,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         ).run()  # fmt: skip
         metrics = scorer.all(prepared.method.deployed)
         evaluated = probed(prepared.task, scorer.seconds) + finetuner.reports
+        elsewhere = externals.scores(prepared.method.deployed)
         kept.scored(metrics, sum(stage.steps for stage in trained.stages))
         taught = {role: scorer.primary(net)[scorer.name] for role, net in prepared.trained_on.items()}
         if (shown := examples.of(prepared.task, prepared.method.deployed)) is not None:
@@ -170,7 +173,9 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
             raise
         return as_record.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
     overhead = _overhead(request, place, len(trained.stages))
-    return as_record.with_result(facts, prepared, trained, metrics, taught, len(scorer.y), deploy, overhead, evaluated)
+    return as_record.with_result(
+        facts, prepared, trained, metrics, taught, len(scorer.y), deploy, overhead, evaluated, elsewhere
+    )
 
 
 def _facts(request: Request, begun: Begun) -> as_record.Facts:

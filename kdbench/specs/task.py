@@ -20,9 +20,10 @@ from pydantic import (
 
 from kdbench import kinds
 from kdbench.base.errors import UserError, nearest
-from kdbench.base.fields import tame
+from kdbench.base.fields import Slug, tame
 from kdbench.base.yamlfile import describe
 from kdbench.kinds.base import DATABASES, FINETUNES
+from kdbench.specs.external import External
 from kdbench.specs.reduced import Reduced
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)?$", max_length=80)]
@@ -81,16 +82,19 @@ class _Grown(_Model):
 
     Attributes:
         LATER: the keys that came later; None is unset.
+        BESIDE: keys that decide nothing of what is trained or ranked, and are never hashed.
     """
 
     LATER: ClassVar[tuple[str, ...]] = ()
+    BESIDE: ClassVar[tuple[str, ...]] = ()
 
     @model_serializer(mode="wrap")
     def _as_hashed(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         body: dict[str, Any] = dump(self)
         if info.context == ALL_KEYS:
             return body
-        return {key: value for key, value in body.items() if value is not None or key not in self.LATER}
+        unset = {key for key in self.LATER if key in body and body[key] is None}
+        return {key: value for key, value in body.items() if key not in unset and key not in self.BESIDE}
 
 
 class Subset(_Grown):
@@ -290,10 +294,12 @@ class Score(_Grown):
     ``finetune``: how the deployed network is trained on with labels for ``finetune``, keys as of ``train``; a protocol
     of its own, no part of what the method costs.
     ``rules``: how answers are made and counted, of kinds that have rules, such as a detection's thresholds; unset, as
-    the kind says.
+    the kind says. ``external``: further test sets by name, scored by the primary metric and shown beside it, never
+    ranked by; a task may gain some without a new version, for they change no other number.
     """
 
     LATER = ("k", "rules", "finetune")
+    BESIDE = ("external",)
 
     primary: str
     unit: Annotated[str, StringConstraints(max_length=12)] = ""
@@ -302,6 +308,7 @@ class Score(_Grown):
     k: int | None = Field(default=None, ge=1)
     rules: Annotated[dict[str, Any], AfterValidator(tame)] | None = None
     finetune: Train | None = None
+    external: dict[Slug, External] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -396,10 +403,25 @@ class TaskSpec(_Model):
                 if tuned
                 else "score.finetune belongs to metrics of fine-tuning, such as finetune; leave it out, or score one"
             )
+        self._externals_can_be_scored()
         searching = any(DATABASES & known[name].reads for name in (self.score.primary, *self.score.also))
         if self.score.k is not None and not searching:
             raise ValueError("score.k belongs to metrics that search training rows, such as map; leave it out")
         return self
+
+    def _externals_can_be_scored(self) -> None:
+        primary = self.score.primary
+        for name, external in self.score.external.items():
+            if reads := sorted(kinds.metrics()[primary].reads):
+                raise ValueError(
+                    f"score.external.{name}: {primary} reads more than what a network answers ({', '.join(reads)}); "
+                    "external test sets are for metrics that do not"
+                )
+            if external.moves and kinds.kind(self.kind).placed:
+                raise ValueError(
+                    f"score.external.{name}: it moves pixels, but not the targets of a {self.kind} task; use "
+                    "noise, blur, contrast or brightness"
+                )
 
     @property
     def of_kind(self) -> kinds.Kind:

@@ -1,4 +1,4 @@
-"""The board's charts as accessible inline SVG: cost against quality, differences, bars, curves, dots per seed."""
+"""The board's charts as accessible inline SVG: cost against quality, differences, curves, dots per seed."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def pareto(
     left, right, top, bottom = (48.0 if narrow else 58.0), 24.0, 34.0, 54.0
     x_of, x_ticks = _log_axis([v for p in points for v in p.x], left, width - right)
     lo, hi = shown([p.y for p in points], 0.0)
-    y_on, y_ticks = _linear_axis([lo, hi], height - bottom, top)
+    y_on, y_ticks = linear_axis([lo, hi], height - bottom, top)
 
     def y_of(value: float) -> float:
         return y_on(min(max(value, lo), hi))
 
     parts = [line(left, y_on(t), width - right, y_on(t), "zero" if t == 0 else "grid") for t in y_ticks]
     parts += [line(x_of(t), top, x_of(t), height - bottom, "grid") for t in x_ticks]
-    parts += [text(left - 9, y_on(t) + 4, signed(t, _places(y_ticks)), "tick", "end") for t in y_ticks]
+    parts += [text(left - 9, y_on(t) + 4, signed(t, decimals(y_ticks)), "tick", "end") for t in y_ticks]
     parts += [text(x_of(t), height - bottom + 18, tick_text(t), "tick", "middle") for t in x_ticks]
     parts.append(text((left + width - right) / 2, height - 12, x_label, "axis-label", "middle"))
     parts.append(text(4, 18, y_label, "axis-label"))
@@ -109,19 +109,19 @@ def forest(
 
     Methods far off the rest stand on the edge; their values are written beside them as all are.
     """
-    name_width = _text_width([row.name for row in rows])
+    name_width = text_width([row.name for row in rows])
     plot, right, row_height, top = (190.0, 76.0, 26.0, 14.0) if narrow else (470.0, 96.0, 26.0, 14.0)
     left = name_width + 20.0
     width, floor = left + plot + right, top + row_height * len(rows)
     height = floor + 44
     least, most = shown([row.interval for row in rows if row.interval], 0.0)
-    x_on, ticks = _linear_axis([least, most], left, left + plot, 3 if narrow else 5)
+    x_on, ticks = linear_axis([least, most], left, left + plot, 3 if narrow else 5)
 
     def x_of(value: float) -> float:
         return x_on(min(max(value, least), most))
 
     parts = [line(x_on(t), top - 6, x_on(t), floor, "zero" if t == 0 else "grid") for t in ticks]
-    parts += [text(x_on(t), floor + 17, signed(t, _places(ticks)), "tick", "middle") for t in ticks]
+    parts += [text(x_on(t), floor + 17, signed(t, decimals(ticks)), "tick", "middle") for t in ticks]
     parts.append(text(left + plot / 2, height - 6, label, "axis-label", "middle"))
     for i, (name, interval, told) in enumerate(rows):
         y = top + row_height * (i + 0.5)
@@ -143,62 +143,15 @@ def forest(
     return figure(width, height, key, title, about, parts, "forest")
 
 
-Panel = tuple[str, Sequence[Interval | None]]
-"""Heading and a value per method, None where it was not measured."""
-
-
-def bars(key: str, names: Sequence[str], panels: Sequence[Panel], *, title: str, narrow: bool = False) -> Markup:
-    """Costs as multiples of plain's, one panel a cost, one bar a method; the line at 1 is plain.
-
-    Panels stand side by side, on narrow drawings one below the other.
-    """
-    left, gap, row_height, top = _text_width(names) + 20.0, 62.0, 22.0, 34.0
-    panel = 190.0 if narrow else max(96.0, (820.0 - left) / len(panels) - gap)
-    block = top + row_height * len(names) + 10
-    width = left + (1 if narrow else len(panels)) * (panel + gap)
-    height = block * (len(panels) if narrow else 1)
-    parts = []
-    for j, (heading, values) in enumerate(panels):
-        x, y0 = (left, j * block) if narrow else (left + j * (panel + gap), 0.0)
-        if narrow or j == 0:
-            parts += [
-                text(left - 12, y0 + top + row_height * (i + 0.5) + 4, name, "lbl", "end")
-                for i, name in enumerate(names)
-            ]
-        parts += _bar_panel(x, y0, panel, (row_height, top, block), heading, values)
-    about = "Bars are multiples of the cost of plain training, the vertical line at 1. The table holds the numbers."
-    return figure(width, height, key, title, about, parts, "bars")
-
-
-def _bar_panel(
-    x: float, y0: float, size: float, rows: tuple[float, float, float], heading: str, values: Sequence[Interval | None]
-) -> list[Markup]:
-    row_height, top, block = rows
-    scale = size / max((v[2] for v in values if v is not None), default=1.0)
-    parts = [text(x, y0 + 16, heading, "axis-label")]
-    for i, value in enumerate(values):
-        y = y0 + top + row_height * (i + 0.5)
-        if value is None:
-            parts.append(text(x + 6, y + 4, "not measured", "tick"))
-            continue
-        parts.append(element("rect", x=x, y=y - 6, width=max(value[0] * scale, 0.5), height=12.0, class_="bar"))
-        if value[2] > value[1]:
-            parts.append(line(x + value[1] * scale, y, x + value[2] * scale, y, "ci thick"))
-        parts.append(text(x + value[2] * scale + 6, y + 4, f"{significant(value[0])} \u00d7", "num"))
-    parts.append(line(x, y0 + top - 6, x, y0 + block - 8, "axis"))
-    parts.append(line(x + scale, y0 + top - 6, x + scale, y0 + block - 8, "zero"))
-    return parts
-
-
 def curve(
     key: str, xs: Sequence[float], ys: Sequence[float], *, title: str, label: str, x_label: str = "epoch"
 ) -> Markup:
     """A line over epochs."""
     width, height, left, right, top, bottom = 420.0, 240.0, 56.0, 16.0, 28.0, 40.0
-    y_of, y_ticks = _linear_axis(list(ys), height - bottom, top)
-    x_of, x_ticks = _linear_axis(list(xs), left, width - right)
+    y_of, y_ticks = linear_axis(list(ys), height - bottom, top)
+    x_of, x_ticks = linear_axis(list(xs), left, width - right)
     parts = [line(left, y_of(t), width - right, y_of(t), "grid") for t in y_ticks]
-    parts += [text(left - 8, y_of(t) + 4, fixed(t, _places(y_ticks)), "tick", "end") for t in y_ticks]
+    parts += [text(left - 8, y_of(t) + 4, fixed(t, decimals(y_ticks)), "tick", "end") for t in y_ticks]
     parts += [text(x_of(t), height - bottom + 16, tick_text(t), "tick", "middle") for t in x_ticks]
     parts.append(text((left + width - right) / 2, height - 6, x_label, "axis-label", "middle"))
     parts.append(text(left - 48, 16, label, "axis-label"))
@@ -277,7 +230,7 @@ def shown(intervals: Sequence[Interval], *always: float) -> tuple[float, float]:
     )
 
 
-def _linear_axis(
+def linear_axis(
     values: Sequence[float], start: float, end: float, count: int = 5
 ) -> tuple[Callable[[float], float], list[float]]:
     lo, hi = min(values), max(values)
@@ -293,11 +246,11 @@ def _log_axis(values: Sequence[float], start: float, end: float) -> tuple[Callab
     return (lambda v: start + (end - start) * math.log(v / lo) / math.log(hi / lo)), log_ticks(lo, hi)
 
 
-def _places(ticks: Sequence[float]) -> int:
+def decimals(ticks: Sequence[float]) -> int:
     return max((len(f"{t:g}".partition(".")[2]) for t in ticks if "e" not in f"{t:g}"), default=0)
 
 
-def _text_width(names: Sequence[str]) -> float:
+def text_width(names: Sequence[str]) -> float:
     return min(6.9 * max((len(name) for name in names), default=0), 260.0) + 8
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from kdbench.leaderboard.draw.charts import Difference, Interval, Panel, Point, bars, forest, pareto, shape
+from kdbench.leaderboard.draw.charts import Difference, Interval, Point, forest, pareto, shape
 from kdbench.leaderboard.draw.numbers import digits_for
+from kdbench.leaderboard.draw.panels import Panel, bars, differences
 from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, TaskBoard, recipe_ratio, step_ratio
 from kdbench.specs.registry import PLAIN
+from kdbench.stats import paired_delta
 
 _COSTS = (("Recipe cost", "recipe cost, multiples of plain"), ("Step time", "step time, multiples of plain"))
 
@@ -108,6 +110,41 @@ def difference_chart(board: TaskBoard, key: str) -> Chart | None:
         "all that bear one, about 5 % are false. Positive is better. A mark on the edge is off the scale."
     )
     return Chart("", drawings[0], drawings[1], caption)
+
+
+def external_chart(board: TaskBoard, key: str) -> Chart | None:
+    """Differences to plain on the test rows beside those on every external test set; None where there is none."""
+    task, plain = board.task, board.entry(PLAIN)
+    if plain is None or not plain.external:
+        return None
+    rows = [row for row in board.ranked if row.method != PLAIN and row.external]
+    if not rows:
+        return None
+
+    def over_plain(row: Entry, scores: Mapping[int, float], theirs: Mapping[int, float]) -> Interval | None:
+        if not scores.keys() & theirs.keys():
+            return None
+        delta = paired_delta(dict(scores), dict(theirs), task.direction)
+        return _interval(delta.mean, delta.lo, delta.hi)
+
+    panels: list[Panel] = [
+        ("test rows", [over_plain(row, row.result.scores, plain.result.scores) for row in rows]),
+        *(
+            (name, [over_plain(row, row.external.get(name, {}), theirs) for row in rows])
+            for name, theirs in plain.external.items()
+        ),
+    ]
+    names, title = [row.method for row in rows], f"{task.label}: Δ to plain, {task.points}"
+    digits = digits_for(task.unit, [value for row in rows for value in row.result.scores.values()])
+    wide, narrow = (
+        differences(f"{key}-external{size}", names, panels, title=title, digits=digits, narrow=bool(size))
+        for size in ("", "n")
+    )
+    sets = "; ".join(f"{name}: {about}" for name, about in task.external.items())
+    caption = (
+        f"Seed-paired differences to plain, {task.points}, each with its own 95 % interval; positive is better. {sets}."
+    )
+    return Chart("", wide, narrow, caption)
 
 
 def cost_chart(board: TaskBoard, key: str) -> Chart | None:

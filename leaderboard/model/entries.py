@@ -48,6 +48,7 @@ class TaskVersion:
     newest: bool
     train_rows: int | None
     spec: TaskSpec | None = field(compare=False)
+    external: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def label(self) -> str:
@@ -99,6 +100,7 @@ class Entry:
         deploy: row of the deploy table of its first run.
         matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
         also: metric to score by seed, of the metrics that rank the task a second time or have a column.
+        external: external test set to score by seed.
         apart: why it is not ranked, "" where nothing forbids it.
     """
 
@@ -113,6 +115,7 @@ class Entry:
     matched: CellStat | None
     matched_runs: Mapping[int, str]
     also: Mapping[str, Mapping[int, float]]
+    external: Mapping[str, Mapping[int, float]]
     apart: str
 
     @property
@@ -231,6 +234,7 @@ def _task(
         newest=key[1] == newest,
         train_rows=source.data_rows.get(key),
         spec=spec,
+        external={name: there.about for name, there in source.external.get(key, {}).items()},
     )
 
 
@@ -263,6 +267,10 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: TaskVersi
             metric: {seed: source.also[metric][run] for seed, run in result.runs.items() if run in source.also[metric]}
             for metric in (*task.also, *task.offered)
             if metric in source.also
+        },
+        external={
+            name: {seed: there.scores[run] for seed, run in result.runs.items() if run in there.scores}
+            for name, there in source.external.get((task.name, task.version), {}).items()
         },
         apart=_apart(result, catalogue, verified, task.ranked),
     )

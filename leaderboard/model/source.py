@@ -19,6 +19,14 @@ TaskKey = tuple[str, int]
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """An external test set of a task: what it is, and run id to score on it."""
+
+    about: str
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Source:
     """Rows of the index by what they are looked up by.
 
@@ -32,6 +40,7 @@ class Source:
         settings: run id to its hyper-parameters (``params``) and what the method asked of the task (``needs``), for
             the first run of every cell.
         also: metric to run id to value, of the metrics that rank a task a second time or have a column.
+        external: external test sets of a task by name; where several share one, that of the newest run.
         floors: metric's floor (``Metric.floor``) of a task and metric: means over plain's runs of both.
         skipped: files that are no valid record, and why.
     """
@@ -46,6 +55,7 @@ class Source:
     data_rows: dict[TaskKey, int]
     settings: dict[str, IndexRow]
     also: dict[str, dict[str, float]] = field(default_factory=dict)
+    external: dict[TaskKey, dict[str, Elsewhere]] = field(default_factory=dict)
     floors: dict[tuple[TaskKey, str], tuple[float, float]] = field(default_factory=dict)
     skipped: tuple[Problem, ...] = field(default=())
 
@@ -70,6 +80,11 @@ GROUP BY task, task_version
 
 
 _ALSO = "SELECT name, run_id, value FROM metrics WHERE selection = 'last' AND list_contains(?::VARCHAR[], name)"
+_EXTERNAL = """
+SELECT r.task, r.task_version, e.name, e.about, e.run_id, e.value FROM external e JOIN runs r USING (run_id)
+QUALIFY e.sha256 = arg_max(e.sha256, r.created_at) OVER (PARTITION BY r.task, r.task_version, e.name)
+ORDER BY e.name, e.run_id
+"""
 
 
 def read(store: Store) -> Source:
@@ -79,6 +94,10 @@ def read(store: Store) -> Source:
         _ALSO, [[name for name, metric in kinds.metrics().items() if metric.ranks or metric.column]]
     ):
         also[row["name"]][row["run_id"]] = row["value"]
+    external: dict[TaskKey, dict[str, Elsewhere]] = defaultdict(dict)
+    for row in store.query(_EXTERNAL):
+        sets = external[row["task"], row["task_version"]]
+        sets.setdefault(row["name"], Elsewhere(row["about"])).scores[row["run_id"]] = row["value"]
     stages: dict[str, list[IndexRow]] = defaultdict(list)
     for row in store.query("SELECT * FROM stages ORDER BY run_id, ord"):
         stages[row["run_id"]].append(row)
@@ -100,6 +119,7 @@ def read(store: Store) -> Source:
             for row in store.query(_SETTINGS, [[cell["run_ids"][0] for cell in book.cells]])
         },
         also=dict(also),
+        external=dict(external),
         floors=_floors(store),
         skipped=store.report.bad,
     )

@@ -26,7 +26,7 @@ from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import Ratio, TaskBoard, step_ratio
 from kdbench.results import chance, taught
 from kdbench.specs.registry import PLAIN
-from kdbench.stats import CellStat, PairedDelta, Told
+from kdbench.stats import CellStat, PairedDelta, Told, clipped, summarise
 
 LEVELS = ("self-reported", "validated", "checkpoint re-evaluated", "re-run", "re-run on another device class")
 LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
@@ -156,6 +156,20 @@ def offered_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
             return TableCell(NONE, None)
         mean = fmean(found.values())
         return TableCell(fixed(mean, ctx.digits), mean, sub=f"n = {len(found)}")
+
+    return make
+
+
+def external_cell(name: str) -> Callable[[Entry, Context], TableCell]:
+    """Cells of an external test set: mean and interval over the seeds that were scored on it."""
+
+    def make(row: Entry, ctx: Context) -> TableCell:
+        found = row.external.get(name, {})
+        if not found:
+            return TableCell(NONE, None)
+        stat = clipped(summarise(dict(found)), *row.task.bounds)
+        seeds = ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in found.items())
+        return TableCell(with_half(stat, ctx.digits), stat.mean, sub=f"n = {stat.n}", title=f"seeds {seeds}")
 
     return make
 

@@ -315,9 +315,11 @@ COLUMNS: tuple[Column, ...] = (
 
 
 def columns_of(task: TaskVersion) -> tuple[Column, ...]:
-    """Those of every task, two for each metric that ranks it a second time, one for each other that has a column."""
+    """Those of every task, two for each metric that ranks it a second time, one for each other that has a column, and
+    one for each external test set."""
     more = [column for metric in task.also for column in _of_second(metric)]
     more += [_offered(metric) for metric in task.offered]
+    more += [_external(name, words) for name, words in task.external.items()]
     place = next(i for i, column in enumerate(COLUMNS) if column.key == "vs_baseline")
     return (*COLUMNS[:place], *more, *COLUMNS[place:])
 
@@ -331,6 +333,18 @@ def _offered(metric: str) -> Column:
         "Quality",
         f"{known.about[0].upper()}{known.about[1:]}: mean over the seeds that have it.",
         cells.offered_cell(metric),
+        False,
+    )
+
+
+def _external(name: str, words: str) -> Column:
+    return Column(
+        f"external-{name}",
+        lambda task: f"{cells.metric_word(task.metric)} on {name} {'↑' if task.higher_is_better else '↓'}",
+        lambda task: task.unit,
+        "Quality",
+        f"On rows from elsewhere ({words}): mean over seeds ± half the 95 % t-interval. It ranks nothing.",
+        cells.external_cell(name),
         False,
     )
 

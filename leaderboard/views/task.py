@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.leaderboard.draw.figures import Chart, cost_chart, difference_chart, key_of, task_charts
+from kdbench.leaderboard.draw.figures import Chart, cost_chart, difference_chart, external_chart, key_of, task_charts
 from kdbench.leaderboard.draw.numbers import NONE, fixed
 from kdbench.leaderboard.model.entries import TaskVersion
 from kdbench.leaderboard.model.ranking import Board, Hole, TaskBoard
@@ -31,6 +31,7 @@ class TaskSection:
     apart: Table
     charts: tuple[Chart, ...]
     differences: Chart | None
+    elsewhere: Chart | None
     costs: Chart | None
     notes: tuple[str, ...]
     holes: tuple[Hole, ...]
@@ -106,6 +107,7 @@ def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
         ),
         task_charts(one, key),
         difference_chart(one, key),
+        external_chart(one, key),
         cost_chart(one, key),
         tuple(notes),
         tuple(hole for hole in one.holes if hole.kind is not Missing.NOT_RUN),

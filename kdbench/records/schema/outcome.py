@@ -16,9 +16,19 @@ class Failure(Part):
     message: Text
 
 
+class ExternalScore(Part):
+    """The primary metric on rows from elsewhere; ``sha256``: of what decides them, ``about``: what they are."""
+
+    value: float
+    items: Positive
+    sha256: Sha256
+    about: Text
+
+
 class Metrics(Part):
     """Scores of the deployed network. ``test_items``: rows scored, for the noise of the test set itself;
-    ``signatures``: of metrics that others compute too, settings and version in their program's own words."""
+    ``signatures``: of metrics that others compute too, settings and version in their program's own words;
+    ``external``: scores on the task's further test sets, by name."""
 
     last: dict[Slug, float]
     best: dict[Slug, float] | None = None
@@ -27,6 +37,7 @@ class Metrics(Part):
     test_items: Positive
     items_sha256: Sha256 | None = None
     signatures: dict[Slug, Text] | None = None
+    external: dict[Slug, ExternalScore] | None = None
 
     @model_validator(mode="after")
     def _best_is_whole(self) -> Self:
