@@ -178,6 +178,7 @@ class Kind:
         placed: whether targets are places in a picture, which an augmentation has to move with it.
         viewless: why a row cannot be seen in several views, None where it can.
         eager: why steps can be neither captured nor compiled, None where they can.
+        least_batch: rows that a batch must have for its loss to mean something, as one that compares them needs two.
     """
 
     name: ClassVar[str]
@@ -190,6 +191,7 @@ class Kind:
     labelled: ClassVar[str | None] = None
     placed: ClassVar[bool] = False
     eager: str | None = None
+    least_batch: int = 1
     viewless: ClassVar[str | None] = None
     lacks: ClassVar[frozenset[str]] = frozenset()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdbench.contract import Batch, Views
+    from kdbench.contract import Batch, Rows, Views
 
 EPS = 1e-8
 ONE_PROCESS = "its task's loss compares the rows of a batch with one another"
@@ -45,6 +45,12 @@ def two_views() -> Views:
 
 def _twice(pixels: Tensor, rng: Any) -> Tensor:
     return pixels.expand(2, *pixels.shape)
+
+
+def unknown(train: Rows, test: Rows) -> str:
+    """Classes of test rows that no training row has, in words; "" where there are none."""
+    found = sorted({*test.y.tolist()} - {*train.y.tolist()})
+    return ", ".join(map(str, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def numbers(y: Any) -> Tensor:

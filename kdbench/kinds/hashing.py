@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdbench.kinds.base import DATABASE, TEACHER_DATABASE, Evidence, Kind, Metric, Scaling, Tiny
-from kdbench.kinds.contrastive import EPS, ONE_PROCESS, contrast, numbers, pairs, two_views
+from kdbench.kinds.contrastive import EPS, ONE_PROCESS, contrast, numbers, pairs, two_views, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +74,7 @@ class Hashing(Kind):
     tiny = Tiny("map", lambda pixels, digits: digits, wraps="hash8:")
     lacks = frozenset({"classifier", "tail"})
     one_process = ONE_PROCESS
+    least_batch = 2
 
     @property
     def views(self) -> Views | None:
@@ -85,9 +86,8 @@ class Hashing(Kind):
     def unscorable(self, train: Rows, test: Rows, k: int | None) -> str | None:
         if k is not None and k > len(train.y):
             return f"score.k={k} is more than the {len(train.y)} rows of the database; lower score.k"
-        if missing := sorted({*test.y.tolist()} - {*train.y.tolist()}):
-            names = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            return f"the database (the training rows) has no row of the queries' class {names}; change the data"
+        if missing := unknown(train, test):
+            return f"the database (the training rows) has no row of the queries' class {missing}; change the data"
         return None
 
     def scaled(self, y: Any, scaling: Scaling) -> Any:

@@ -30,6 +30,7 @@ class SimCLR(_Pretext):
 
     one_process: ClassVar[str] = ONE_PROCESS
     eager: ClassVar[str | None] = None
+    least_batch: ClassVar[int] = 2
     name: Literal["simclr"] = "simclr"
     temperature: float = Field(default=0.5, gt=0)
 
@@ -57,6 +58,7 @@ class Masked(_Pretext):
 
     one_process: ClassVar[str] = "what is hidden is drawn for the whole batch, and batch norms count what is seen of it"
     eager: ClassVar[str | None] = "nets read pictures with hidden patches step by step"
+    least_batch: ClassVar[int] = 1
     name: Literal["masked"]
     patch: int = Field(ge=1)
     hide: float = Field(gt=0, lt=1)

@@ -21,7 +21,7 @@ from kdbench.kinds.base import (
     Scaling,
     Tiny,
 )
-from kdbench.kinds.contrastive import numbers
+from kdbench.kinds.contrastive import numbers, unknown
 from kdbench.kinds.pretexts import Masked, SimCLR, given
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Rules(BaseModel):
     """A task's ``score.rules``.
 
     Attributes:
-        labels: training rows of each class, the first in their order, that a probe on few labels sees.
+        labels: training rows of each class, the first in their order, that a probe on few labels sees; a class of
+            fewer is refused where a task states the number.
         penalty: half of it times the squared weights is added to a linear probe's mean cross-entropy.
         neighbours: training rows that vote.
     """
@@ -178,6 +179,7 @@ class Representation(Kind):
         self.rules = rules or Rules()
         self.pretext = pretext or SimCLR()
         self.one_process, self.eager = self.pretext.one_process, self.pretext.eager
+        self.least_batch = self.pretext.least_batch
 
     def ruled(self, rules: Mapping[str, Any]) -> Kind:
         try:
@@ -200,8 +202,19 @@ class Representation(Kind):
         return "a number to predict" if label_range is not None else None
 
     def unscorable(self, train: Rows, test: Rows, k: int | None) -> str | None:
-        if len({*train.y.tolist()}) < 2:
+        classes, said = Counter(train.y.tolist()), self.rules.model_fields_set
+        if len(classes) < 2:
             return "a probe needs at least two classes, the training rows have one; change the data"
+        if missing := unknown(train, test):
+            return f"no training row shows a probe the test rows' class {missing}; change the data"
+        fewest, count = min(classes.items(), key=lambda one: (one[1], one[0]))
+        if "labels" in said and count < self.rules.labels:
+            return (
+                f"score.rules.labels={self.rules.labels} is more than the {count} training rows of class {fewest}; "
+                "lower it"
+            )
+        if "neighbours" in said and len(train.y) < self.rules.neighbours:
+            return f"score.rules.neighbours={self.rules.neighbours}: there are {len(train.y)} training rows; lower it"
         return None
 
     def scaled(self, y: Any, scaling: Scaling) -> Any:

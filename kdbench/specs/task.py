@@ -392,6 +392,13 @@ class TaskSpec(_Model):
             if name not in known:
                 raise ValueError(f"metric {name!r} is not one of a {self.kind} task{nearest(name, known)}")
         tuned = [name for name in (self.score.primary, *self.score.also) if FINETUNES & known[name].reads]
+        drawn = self.data.subset.rows if self.data.subset is not None else None
+        step, least = min(self.train.batch, drawn or self.train.batch), self.of_kind.least_batch
+        if step < least:
+            key = "train.batch" if step == self.train.batch else "data.subset.rows"
+            raise ValueError(
+                f"{key}: {step}; the loss of a {self.kind} task compares rows of a batch, at least {least}; raise it"
+            )
         if self.score.primary in tuned:
             raise ValueError(
                 f"score.primary: {self.score.primary} is of a protocol behind training; put it into score.also, beside "

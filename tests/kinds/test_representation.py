@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,7 +90,36 @@ def test_rules_of_a_task_decide_the_probe() -> None:
 def test_one_class_cannot_be_probed() -> None:
     one = Rows({"image": torch.zeros(3, 1, 8, 8)}, torch.zeros(3, dtype=torch.int64))
     assert "at least two classes" in (KIND.unscorable(one, one, None) or "")
-    assert KIND.unscorable(one._replace(y=torch.tensor([0, 1, 1])), one, None) is None
+    two = one._replace(y=torch.tensor([0, 1, 1]))
+    assert KIND.unscorable(two, one, None) is None
+    line = KIND.unscorable(one._replace(y=two.y + 1), two, None) or ""
+    assert "no training row shows a probe the test rows' class 0;" in line
+
+
+def test_a_probe_has_the_rows_that_a_task_says() -> None:
+    rows = Rows({"image": torch.zeros(3, 1, 8, 8)}, torch.tensor([0, 1, 1]))
+    line = KIND.ruled({"labels": 2}).unscorable(rows, rows, None) or ""
+    assert line == "score.rules.labels=2 is more than the 1 training rows of class 0; lower it"
+    line = KIND.ruled({"neighbours": 4}).unscorable(rows, rows, None) or ""
+    assert "score.rules.neighbours=4: there are 3 training rows" in line
+    assert KIND.ruled({"neighbours": 3, "labels": 1}).unscorable(rows, rows, None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "key"),
+    [
+        ("digits/probe", {"train": {"batch": 1}}, "train.batch: 1"),
+        ("digits/hash", {"train": {"batch": 1}}, "train.batch: 1"),
+        ("digits/probe", {"data": {"subset": {"rows": 1}}}, "data.subset.rows: 1"),
+    ],
+)
+def test_a_loss_that_compares_rows_needs_two(name: str, changed: dict[str, dict[str, Any]], key: str) -> None:
+    body = registry.task(name).model_dump(mode="json")
+    body |= {part: {**body[part], **one} for part, one in changed.items()}
+    with pytest.raises(ValidationError, match=rf"{key}; the loss of a \w+ task compares rows of a batch, at least 2"):
+        TaskSpec.model_validate(body)
+    masked = registry.task("digits/masked").model_dump(mode="json")
+    TaskSpec.model_validate({**masked, "train": {**masked["train"], "batch": 1}})
 
 
 @pytest.mark.parametrize(
