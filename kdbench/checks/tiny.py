@@ -26,7 +26,7 @@ from kdbench.parallel.ranks import Ranks
 from kdbench.specs import config
 from kdbench.specs.config import MethodConfig, RunConfig
 from kdbench.specs.registry import MethodRef
-from kdbench.specs.task import PRUNED, TaskSpec
+from kdbench.specs.task import PRUNED, TaskSpec, Teacher
 
 TWO_INPUTS = "two inputs"
 """The scene in which teachers read other inputs than the student; the others are named like their kind."""
@@ -166,14 +166,14 @@ def tiny(ref: MethodRef, chosen: MethodConfig, needs: Needs, scene: str) -> Tiny
     for version, (own_input, student, teacher, pruned) in every:
         setting = Setting(kind, roles, "present" in needs.batch, own_input, student, teacher, cross, pruned, version)
         data = replace(rows(setting), properties=needs.data)
-        found = Tiny(RunConfig(chosen, task_spec(setting)), data, fitted(setting))
+        tried = Tiny(RunConfig(chosen, task_spec(setting)), data, untrained(setting))
         try:
             with tempfile.TemporaryDirectory() as folder:
-                found.prepare(Path(folder))
+                tried.prepare(Path(folder))
         except NotApplicable as refused:
             reason = refused
         else:
-            return found
+            return replace(tried, teachers=fitted(setting))  # fitting takes longer than all refusals before it
     raise reason
 
 
@@ -244,19 +244,35 @@ def rows(of: Setting) -> Dataset:
 
 
 @functools.cache
+def untrained(of: Setting) -> Mapping[str, TrainedTeacher]:
+    """The teachers of a tiny task with their first weights: enough to ask whether a method applies."""
+    return {role: _frozen(role, teacher.net, net) for role, (teacher, net) in _first_nets(of).items()}
+
+
+@functools.cache
 def fitted(of: Setting) -> Mapping[str, TrainedTeacher]:
     """The teachers of a tiny task, fitted to its training rows."""
-    spec, data = task_spec(of), rows(of)
     nowhere = Path("unused")  # a plain fit keeps nothing
-    task = Task(spec, data, torch.device("cpu"), 0, Keeper(nowhere, nowhere, {}))
+    task = Task(task_spec(of), rows(of), torch.device("cpu"), 0, Keeper(nowhere, nowhere, {}))
     found = {}
-    for role, teacher in spec.pair.teachers.items():
-        with seeded(0, "teacher", role), torch.enable_grad():
-            net = build_network(teacher.net, teacher.input, data)
+    for role, (teacher, net) in _first_nets(of).items():
+        with seeded(0, "fit", role), torch.enable_grad():
             fit(net, task)
-        facts = {"arch": teacher.net, "source": "checks"}
-        found[role] = TrainedTeacher(role, net.eval().requires_grad_(False), 0.0, facts)
+        found[role] = _frozen(role, teacher.net, net)
     return found
+
+
+def _first_nets(of: Setting) -> dict[str, tuple[Teacher, Network]]:
+    """The teachers of a tiny task by role, and their nets with first weights."""
+    found = {}
+    for role, teacher in task_spec(of).pair.teachers.items():
+        with seeded(0, "teacher", role):
+            found[role] = (teacher, build_network(teacher.net, teacher.input, rows(of)))
+    return found
+
+
+def _frozen(role: str, arch: str, net: Network) -> TrainedTeacher:
+    return TrainedTeacher(role, net.eval().requires_grad_(False), 0.0, {"arch": arch, "source": "checks"})
 
 
 def fit(net: Network, task: Task) -> None:
