@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdbench.api.results import Results, of_cells, of_runs
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home, checkpoint_seconds, data_folder
-from kdbench.records import settings
 from kdbench.runs.evaluate import Command, evaluate_seeds, ingest
 from kdbench.specs import local, nets, registry
 from kdbench.specs.config import run_config
 from kdbench.specs.options import EngineOptions
 from kdbench.specs.order import ConfigOrder, Mode
+from kdbench.specs.overrides import as_words
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.watch.screen import terminal
 from kdbench.watch.trackers import require
 
@@ -61,6 +62,7 @@ def evaluate(
     overhead: Mode = "full",
     smoke: bool = False,
     force: bool = False,
+    ruleset: str = AS_PUBLISHED,
     device: str = "auto",
     out: str | Path | None = None,
     data: str | Path | None = None,
@@ -76,6 +78,7 @@ def evaluate(
         seeds: the task's own when None.
         overrides: see :data:`Overrides`.
         overhead: how training cost is measured: ``quick``, ``full`` or ``off``.
+        ruleset: ``published`` hyper-parameters, or ``tuned``, those that :func:`tune` found for this method and task.
         out: home folder, the user's when None; ``data``: the folder with data sets.
         track: names of trackers.
         verbose: a line an epoch.
@@ -88,7 +91,7 @@ def evaluate(
     """
     home = _home(out)
     order = _order(_method(method, home), _task(task, home), overrides, smoke)
-    command = Command(order, device, home.root, _path(data))
+    command = Command(order, device, home.root, _path(data), ruleset)
     done = evaluate_seeds(
         command, seeds=seeds, overhead=overhead, force=force, announce=lambda record: None,
         progress=terminal(verbose=verbose), track=track,
@@ -106,6 +109,7 @@ def sweep(
     overrides: Overrides | None = None,
     overhead: Mode = "full",
     smoke: bool = False,
+    ruleset: str = AS_PUBLISHED,
     jobs: int = 1,
     device: str = "auto",
     out: str | Path | None = None,
@@ -115,6 +119,7 @@ def sweep(
 
     Args:
         methods, tasks: as of :func:`evaluate`; names may be patterns such as ``digits/*``.
+        ruleset: as of :func:`evaluate`; a method without searched values is left out.
         jobs: runs at once.
 
     Returns:
@@ -134,7 +139,7 @@ def sweep(
     on = names.task_names(",".join(_task(one, home) for one in tasks))
     asked = Asked(
         methods=tuple(chosen), tasks=tuple(on), home=home, overrides=_words(overrides), smoke=smoke, overhead=overhead,
-        seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)),
+        seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)), ruleset=ruleset,
     )  # fmt: skip
     launcher = "basic" if jobs == 1 else "joblib"
     place = devices.find(launcher, device, jobs, None, _options(chosen[0], on[0], overrides))
@@ -270,7 +275,7 @@ def _task(given: AnyTask, home: Home) -> str:
 
 
 def _words(overrides: Overrides | None) -> tuple[str, ...]:
-    return tuple(settings.as_words(overrides or {}))
+    return tuple(as_words(overrides or {}))
 
 
 def _order(method: str, task: str, overrides: Overrides | None, smoke: bool) -> ConfigOrder:

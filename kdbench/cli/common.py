@@ -66,6 +66,10 @@ Local = Annotated[
         "--local", help="A Python file with nets, a method's folder or a task file of yours; may be repeated."
     ),
 ]
+Ruleset = Annotated[
+    str,
+    typer.Option("--ruleset", help="published, tuned (the values that `kdbench tune` found), or such as tuned-8."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -18,6 +18,7 @@ from kdbench.cli.common import (
     Json,
     Local,
     Out,
+    Ruleset,
     Teachers,
     Track,
     Verbose,
@@ -49,6 +50,7 @@ def evaluate(
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
     device: Device = "auto",
     smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
+    ruleset: Ruleset = "published",
     local: Local = None,
     out: Out = None,
     data: DataFolder = None,
@@ -79,7 +81,7 @@ def evaluate(
             take_teachers(home_of(out))
         wanted = [seed] if seed is not None else parse_seeds(seeds) if seeds is not None else None
         done = evaluate_seeds(
-            Command(_order(method, task, overrides, local, smoke), device, out, data),
+            Command(_order(method, task, overrides, local, smoke), device, out, data, ruleset),
             seeds=wanted, overhead=overhead, force=force, progress=screen, track=trackers,
             announce=lambda record: print(tables.run_line(record), file=sys.stderr, flush=True),
         )  # fmt: skip

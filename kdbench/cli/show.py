@@ -8,7 +8,20 @@ from typing import Annotated, Literal
 import typer
 
 from kdbench.base.errors import UserError
-from kdbench.cli.common import EXIT_FAILED, DataFolder, Json, Local, Out, app, home_of, rows_of, show, take_local, warn
+from kdbench.cli.common import (
+    EXIT_FAILED,
+    DataFolder,
+    Json,
+    Local,
+    Out,
+    Ruleset,
+    app,
+    home_of,
+    rows_of,
+    show,
+    take_local,
+    warn,
+)
 
 list_app = typer.Typer(help="List methods or tasks.", rich_markup_mode=None)
 show_app = typer.Typer(help="Show one method or task whole.", rich_markup_mode=None)
@@ -17,13 +30,26 @@ app.add_typer(show_app, name="show")
 
 
 @list_app.command("methods")
-def list_methods(as_json: Json = False, out: Out = None) -> None:
-    """Every method and variant, by family, with the step time measured in the home folder."""
-    from kdbench.specs import registry
+def list_methods(ruleset: Ruleset = "published", as_json: Json = False, out: Out = None) -> None:
+    """Every method and variant, by family, with the step time measured in the home folder; or the searches made."""
+    from kdbench.specs import registry, tuned
     from kdbench.terminal import named
 
     found = registry.methods()
     home = home_of(out, needed=False)
+    tuned.require_ruleset(ruleset)
+    if ruleset != tuned.AS_PUBLISHED:
+        searches = tuned.listed(ruleset, home)
+        if as_json:
+            made = [
+                {**one.entry.model_dump(mode="json"), "ruleset": one.entry.ruleset, "file": str(one.path),
+                 "changed": one.changed}
+                for one in searches
+            ]  # fmt: skip
+            print(json.dumps(made, indent=1))
+        else:
+            show(*named.searches(searches, home))
+        return
     ratios: dict[str, float] = {}
     if home.index.is_file():
         from kdbench.results.cells import step_ratios

@@ -12,6 +12,7 @@ from kdbench.cli.common import (
     DataFolder,
     Local,
     Out,
+    Ruleset,
     Teachers,
     Track,
     app,
@@ -53,6 +54,7 @@ def sweep(
         Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")
     ] = "full",
     smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs; never ranked.")] = False,
+    ruleset: Ruleset = "published",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
     teachers: Teachers = "own",
     track: Track = None,
@@ -90,6 +92,7 @@ def sweep(
         retry=retry_failed,
         data=data_folder(data),
         track=trackers,
+        ruleset=ruleset,
     )
     place = where.find(launcher, device, jobs, jobs_per_device, engine_options(asked.overrides))
     launch.check(launcher, launch.options(launcher, place.jobs, timeout, launcher_arg or []))

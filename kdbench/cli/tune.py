@@ -1,4 +1,4 @@
-"""The verb ``tune``: hyper-parameters for one's own task, on validation rows."""
+"""The verb ``tune``: hyper-parameters for one's own task or for many, on validation rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdbench.cli.common import DataFolder, Device, Json, Local, Out, app, home_of, show, take_local, warn
+from kdbench.base.errors import UserError
+from kdbench.cli.common import (
+    EXIT_FAILED,
+    DataFolder,
+    Device,
+    Json,
+    Local,
+    Out,
+    app,
+    home_of,
+    show,
+    take_local,
+    warn,
+)
 
 
 @app.command()
@@ -15,8 +28,13 @@ def tune(
         list[str] | None, typer.Argument(help="key=value of all trials, as for evaluate.", show_default=False)
     ] = None,
     *,
-    method: Annotated[str, typer.Option("--method", "-m", help="Names and patterns, as for sweep.")],
-    task: Annotated[str, typer.Option("--task", "-t", help="A task by name, or a .yaml file of yours.")],
+    method: Annotated[
+        str | None, typer.Option("--method", "--methods", "-m", help="Names and patterns, as for sweep.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All methods, those that apply.")] = False,
+    task: Annotated[
+        str, typer.Option("--task", "--tasks", "-t", help="Names and patterns, as for sweep, or a .yaml file of yours.")
+    ],
     trials: Annotated[int, typer.Option("--trials", min=1, help="Sets of values, those given among them.")] = 8,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Seeds of each trial, none of the task's [default: 1000].")
@@ -37,34 +55,53 @@ def tune(
 
     from kdbench.base.home import checkpoint_seconds, data_folder
     from kdbench.runs.evaluate import parse_seeds
-    from kdbench.specs import local as paths
-    from kdbench.specs import registry
     from kdbench.specs.config import engine_options
     from kdbench.sweep import devices as where
     from kdbench.sweep import names
     from kdbench.sweep.plan import Asked
     from kdbench.tune import report
+    from kdbench.tune.batch import Batch
     from kdbench.tune.points import require
     from kdbench.tune.search import Search
 
     require()
+    if every == (method is not None):
+        raise UserError("give --method or --all")
     checkpoint_seconds()
     home = home_of(out)
     take_local(local)
-    name = registry.task(paths.task(task)).name
+    on = names.task_names(task)
     asked = Asked(
-        methods=(), tasks=(name,), home=home, overrides=tuple(overrides or ()), smoke=smoke,
+        methods=(), tasks=(), home=home, overrides=tuple(overrides or ()), smoke=smoke,
         seeds=tuple(parse_seeds(seeds)) if seeds is not None else None, data=data_folder(data),
     )  # fmt: skip
     place = where.find("basic", device, None, None, engine_options(asked.overrides))
-    found = [Search(asked, one, name, trials, sampler, place, say=warn) for one in names.method_names(method)]
-    for search in found:
+    chosen = names.method_names(names.ALL if method is None else method)
+    if len(chosen) * len(on) > 1:
+        several = Batch.of(asked, chosen, on, trials, sampler, place, warn)
         if dry_run or not as_json:
-            show(*report.plan(search))
+            show(*report.batch(several))
         if not dry_run:
             home.require_writable()
-            search.run()
-            if not as_json:
-                show(*report.answer(search))
-    if as_json and not dry_run:
-        print(json.dumps([search.as_json() for search in found], indent=1))
+            several.run()
+        found = several.searches
+    else:
+        found = [Search(asked, chosen[0], on[0], trials, sampler, place, say=warn)]
+        if dry_run or not as_json:
+            show(*report.plan(found[0]))
+        if not dry_run:
+            home.require_writable()
+            found[0].run()
+    if dry_run:
+        return
+    done = [search for search in found if search.best() is not None]
+    if as_json:
+        print(json.dumps([search.as_json() for search in done], indent=1))
+    else:
+        for search in done:
+            show(*report.answer(search))
+    for search in found:
+        if search not in done:
+            warn(several.left[search.method, search.task])
+    if len(done) < len(found):
+        raise typer.Exit(EXIT_FAILED)

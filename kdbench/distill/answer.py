@@ -11,6 +11,7 @@ from kdbench.index.store import Store
 from kdbench.results.book import Book, Result
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import PairedDelta
 
 POWER = 0.8
@@ -47,6 +48,7 @@ def answers(store: Store, task: str, methods: Sequence[str], device_classes: Ite
         cell
         for cell in book.cells
         if cell["current"] and not cell["custom"] and not cell["smoke"] and cell["method"] in methods
+        and cell["ruleset"] == AS_PUBLISHED
         and cell["device_class"] in classes
     ]  # fmt: skip
     results = book.results(cells)

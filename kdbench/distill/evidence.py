@@ -16,6 +16,7 @@ from kdbench.index.store import Store
 from kdbench.records.provenance import PUBLISHED
 from kdbench.results.book import Book, Result
 from kdbench.specs.registry import PLAIN
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats.layout import sign
 
 TABLE = Path(__file__).with_name("evidence.csv")
@@ -73,7 +74,10 @@ def computed() -> list[Evidence]:
         counted = [
             cell
             for cell in book.cells
-            if cell["current"] and cell["ranked"] and not (cell["custom"] or cell["smoke"] or cell["own_protocol"])
+            if cell["current"]
+            and cell["ranked"]
+            and cell["ruleset"] == AS_PUBLISHED
+            and not (cell["custom"] or cell["smoke"] or cell["own_protocol"])
         ]
         found: dict[tuple[str, str], list[Result]] = defaultdict(list)
         for result in book.results(counted):

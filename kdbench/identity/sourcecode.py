@@ -21,7 +21,7 @@ from kdbench.base import plugins
 from kdbench.base.content import of
 from kdbench.base.files import canonical_json, sha256, sha256_file
 from kdbench.base.meaning import meaning
-from kdbench.specs import nets, registry
+from kdbench.specs import nets, registry, tuned
 from kdbench.specs.card import Card
 from kdbench.specs.config import MethodConfig
 
@@ -30,6 +30,7 @@ RELEASED = Path(__file__).parent / "released.json"
 _OWN = ("kdbench.methods", "kdbench.models")
 """Packages of kdbench that are followed; the rest is the engine."""
 _NO_CODE = {"card.yaml", "README.md"}
+_NO_CODE_BELOW = {plugins.VECTORS, tuned.FOLDER}
 SHOWN = 16
 """Digits of a digest that a record keeps."""
 _LIBRARIES = {"site-packages", "dist-packages"}
@@ -86,7 +87,7 @@ def _package_digest(package: str) -> str:
     every = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name not in _NO_CODE]
     folders = ((path, path.parts[:-1]) for path in every)
     files = [
-        path for path, above in folders if all(part[0] not in "._" for part in above) and plugins.VECTORS not in above
+        path for path, above in folders if all(part[0] not in "._" and part not in _NO_CODE_BELOW for part in above)
     ]
     names = [".".join([package, *path.with_suffix("").parts]) for path in files if path.suffix == ".py"]
     beside = [path for path in files if path.suffix not in (".py", ".pyc") and path.name[0] != "."]

@@ -79,6 +79,7 @@ PATHS = {  # column of `runs` to the path it is read from
     "seed": "seed",
     "test_items": "metrics.test_items",
     "matched_method": "compute_match.method",
+    "search_hours": "search.hours",
     "git_commit": "provenance.git_commit",
     "dirty": "provenance.dirty",
     "submitter": "provenance.submitter",

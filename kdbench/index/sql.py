@@ -6,7 +6,7 @@ import json
 
 from kdbench.index.columns import DEPLOY, ENERGY, ENVIRONMENT, EXTERNAL, GPU, OVERHEAD, PATHS, RUNS, STAGE, structure
 
-STORE_VERSION = 8
+STORE_VERSION = 9
 """Bumped with any change here, in the columns or in the views; an index of another version is rebuilt from records."""
 
 
@@ -24,6 +24,7 @@ CREATE TABLE runs(
     teacher_metric DOUBLE, score DOUBLE CHECK(isfinite(score)), error VARCHAR, created_at TIMESTAMP NOT NULL,
     finished_at TIMESTAMP NOT NULL, record_sha256 VARCHAR NOT NULL,
     protocol VARCHAR NOT NULL, student_protocol VARCHAR NOT NULL, own_params BOOLEAN NOT NULL,
+    ruleset VARCHAR NOT NULL,
     identity VARCHAR, student_code VARCHAR NOT NULL, data VARCHAR, data_sha256 VARCHAR, test_sha256 VARCHAR,
     record JSON NOT NULL USING COMPRESSION zstd,  -- the default spends most of an ingest on compressing it worse
     PRIMARY KEY(run_id));
@@ -45,8 +46,8 @@ _SPOOLED = (
     "read_json(?, format='newline_delimited', maximum_object_size=4194304, columns="
     "{sha256: 'VARCHAR', size: 'BIGINT', mtime_ns: 'BIGINT', device: 'VARCHAR', dtype: 'VARCHAR', protocol: 'VARCHAR', "
     "student_protocol: 'VARCHAR', "
-    "own_params: 'BOOLEAN', identity: 'VARCHAR', student_code: 'VARCHAR', data: 'VARCHAR', data_sha256: 'VARCHAR', "
-    "test_sha256: 'VARCHAR', doc: 'JSON'})"
+    "own_params: 'BOOLEAN', ruleset: 'VARCHAR', identity: 'VARCHAR', student_code: 'VARCHAR', data: 'VARCHAR', "
+    "data_sha256: 'VARCHAR', test_sha256: 'VARCHAR', doc: 'JSON'})"
 )
 _NAMED = ", ".join(f"r.{path} AS {name}" for name, path in PATHS.items())
 
@@ -57,8 +58,8 @@ def _fields(prefix: str, columns: dict[str, str], rename: str = "") -> str:
 
 STAGE_RUNS = f"""
 CREATE OR REPLACE TEMP TABLE staged AS
-SELECT sha256, size, mtime_ns, device, dtype, protocol, student_protocol, own_params, identity, student_code, data,
-       data_sha256, test_sha256, doc,
+SELECT sha256, size, mtime_ns, device, dtype, protocol, student_protocol, own_params, ruleset, identity, student_code,
+       data, data_sha256, test_sha256, doc,
        from_json(doc, '{structure()}') AS r FROM {_SPOOLED}
 """
 
@@ -73,8 +74,8 @@ SELECT {_NAMED}, coalesce(r.method.variant, r.method.name) AS method,
        CASE WHEN r.protocol.selection = 'best_on_val' THEN r.metrics.best ELSE r.metrics.last END[r.task.metric_primary]
            AS score,
        r.error.type || ': ' || r.error.message AS error, r.created_at AS created_at, r.finished_at AS finished_at,
-       sha256 AS record_sha256, protocol, student_protocol, own_params, identity,
-       student_code, data, data_sha256, test_sha256, doc AS record
+       sha256 AS record_sha256, protocol, student_protocol, own_params, ruleset,
+       identity, student_code, data, data_sha256, test_sha256, doc AS record
 FROM staged;
 INSERT INTO metrics
 SELECT run_id, selection, entry.key, entry.value FROM (

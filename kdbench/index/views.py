@@ -4,14 +4,15 @@ Aggregates run over ordered lists, never over rows in arrival order, so that the
 """
 
 COMPARABLE = """
-    b.seed = r.seed AND b.task = r.task AND b.task_version = r.task_version AND b.device_class = r.device_class
-    AND b.engine_version = r.engine_version AND b.smoke = r.smoke AND b.student_code = r.student_code
+    b.seed = r.seed AND b.ruleset = r.ruleset AND b.task = r.task AND b.task_version = r.task_version
+    AND b.device_class = r.device_class AND b.engine_version = r.engine_version
+    AND b.smoke = r.smoke AND b.student_code = r.student_code
     AND b.data IS NOT DISTINCT FROM r.data AND b.test_sha256 IS NOT DISTINCT FROM r.test_sha256
     AND (b.data_sha256 = r.data_sha256 OR b.data_sha256 IS NULL OR r.data_sha256 IS NULL)
     AND ((b.teacher_sha256 = r.teacher_sha256 AND b.protocol = r.protocol)
          OR ((b.teacher_sha256 = '' OR r.teacher_sha256 = '') AND b.student_protocol = r.student_protocol))"""
-"""Which two runs, ``b`` and ``r``, a difference is taken between: one seed of one protocol (data, pair, train, score)
-on the same rows, seen alike. Old records keep no digest of how rows are seen.
+"""Which two runs, ``b`` and ``r``, a difference is taken between: one seed, ruleset and protocol (data, pair,
+train, score) on the same rows, seen alike. Old records keep no digest of how rows are seen.
 
 Of a run that reads no teacher the teachers of the pair decide nothing.
 """
@@ -75,7 +76,7 @@ CREATE VIEW v_cell AS
 SELECT * EXCLUDE (newest), newest = {{'ranked': ranked, 'engine': engine_version, 'adapter': adapter_version,
                                      'known': known, 'data': data, 'test': test_sha256}}
        AND row_number() OVER (
-           PARTITION BY method, task, task_version, device_class, custom, smoke, ranked, engine_version,
+           PARTITION BY method, ruleset, task, task_version, device_class, custom, smoke, ranked, engine_version,
                         adapter_version, known, data, test_sha256, teacher_sha256,
                         CASE WHEN custom THEN spec_hash END
            ORDER BY n DESC, last_at DESC, spec_hash) = 1 AS current
@@ -83,21 +84,24 @@ FROM (
 SELECT *, list_avg(scores) AS mean, CASE WHEN n > 1 THEN list_stddev_samp(scores) END AS sd,
        first({{'ranked': ranked, 'engine': engine_version, 'adapter': adapter_version, 'known': known, 'data': data,
               'test': test_sha256}}) OVER (
-           PARTITION BY method, task, task_version, device_class, custom, smoke,
+           PARTITION BY method, ruleset, task, task_version, device_class, custom, smoke,
                         CASE WHEN custom THEN spec_hash || known END
            ORDER BY ranked DESC, engine_version DESC, string_split(adapter_version, '.')::INTEGER[] DESC, known_at DESC,
                     n DESC, last_at DESC, spec_hash, teacher_sha256) AS newest
 FROM (SELECT *, max(last_at) OVER (
-          PARTITION BY method, task, task_version, device_class, custom, smoke, known, data, test_sha256) AS known_at
+          PARTITION BY method, ruleset, task, task_version, device_class, custom, smoke, known, data,
+                       test_sha256) AS known_at
 FROM (
-    SELECT method, any_value(card) AS card, task, task_version, any_value(suite) AS suite, any_value(kind) AS kind,
-           bool_and(ranked) AS ranked, any_value(baseline) AS baseline, any_value(metric) AS metric,
-           any_value(higher_is_better) AS higher_is_better, any_value(unit) AS unit, device_class, spec_hash,
-           engine_version, adapter_version, known, data, test_sha256, any_value(data_sha256) AS data_sha256,
+    SELECT method, ruleset, any_value(card) AS card, task, task_version, any_value(suite) AS suite,
+           any_value(kind) AS kind, bool_and(ranked) AS ranked, any_value(baseline) AS baseline,
+           any_value(metric) AS metric, any_value(higher_is_better) AS higher_is_better, any_value(unit) AS unit,
+           device_class, spec_hash, engine_version, adapter_version, known, data, test_sha256,
+           any_value(data_sha256) AS data_sha256,
            teacher_sha256, any_value(teacher) AS teacher,
            any_value(student) AS student,
            custom, smoke, bool_or(own_protocol) AS own_protocol, any_value(params_source) AS params_source,
-           any_value(matched_method) AS matched_method, any_value(protocol) AS protocol,
+           any_value(matched_method) AS matched_method, any_value(search_hours) AS search_hours,
+           any_value(protocol) AS protocol,
            any_value(student_protocol) AS student_protocol,
            any_value(student_code) AS student_code, count(*) AS n, list(seed ORDER BY seed) AS seeds,
            list(score ORDER BY seed) AS scores, list(run_id ORDER BY seed) AS run_ids, min(level) AS level,
@@ -105,14 +109,15 @@ FROM (
            first(run_id ORDER BY mode = 'full' DESC, measured_by = run_id DESC, created_at, run_id)
                FILTER (mode IS NOT NULL) AS overhead_run_id
     FROM v_counted LEFT JOIN (SELECT run_id, mode, measured_by FROM overhead) USING (run_id)
-    GROUP BY method, task, task_version, device_class, spec_hash, engine_version, adapter_version, known, data,
+    GROUP BY method, ruleset, task, task_version, device_class, spec_hash, engine_version, adapter_version, known, data,
              test_sha256, teacher_sha256, custom, smoke)));
 
 -- Seed-paired difference to the task's baseline and to plain, by the rule of COMPARABLE. An overridden protocol has its
 -- own reference: one that overrides the same and no hyper-parameter.
 CREATE VIEW v_delta AS
-SELECT r.run_id, r.method, r.task, r.task_version, r.device_class, r.spec_hash, r.adapter_version, r.teacher_sha256,
-       r.engine_version, r.custom, r.smoke, r.seed, r.reference, r.reference = r.baseline AS is_baseline,
+SELECT r.run_id, r.method, r.ruleset, r.task, r.task_version, r.device_class, r.spec_hash, r.adapter_version,
+       r.teacher_sha256, r.engine_version, r.custom, r.smoke, r.seed, r.reference,
+       r.reference = r.baseline AS is_baseline,
        b.run_id AS reference_run_id, r.score, b.score AS reference_score, r.score - b.score AS delta,
        CASE WHEN r.higher_is_better THEN r.score - b.score ELSE b.score - r.score END AS gain
 FROM (SELECT *, unnest(list_distinct([baseline, 'plain'])) AS reference FROM v_counted) r
@@ -124,10 +129,11 @@ QUALIFY row_number() OVER (
              b.created_at, b.run_id) = 1;
 
 CREATE VIEW v_coverage AS
-SELECT method, task, task_version, device_class, count(DISTINCT seed) FILTER (status = 'ok' AND NOT is_withdrawn) AS ok,
+SELECT method, ruleset, task, task_version, device_class,
+       count(DISTINCT seed) FILTER (status = 'ok' AND NOT is_withdrawn) AS ok,
        count(*) FILTER (status IN ('failed', 'timeout', 'oom', 'diverged') AND NOT is_withdrawn) AS failed,
        count(*) FILTER (status = 'not_applicable' AND NOT is_withdrawn) AS not_applicable,
        count(*) FILTER (is_withdrawn) AS withdrawn,
        arg_max(error, (created_at, run_id)) FILTER (status <> 'ok' AND NOT is_withdrawn) AS last_error
-FROM v_runs WHERE NOT custom AND NOT smoke GROUP BY method, task, task_version, device_class;
+FROM v_runs WHERE NOT custom AND NOT smoke GROUP BY method, ruleset, task, task_version, device_class;
 """

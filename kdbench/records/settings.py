@@ -21,7 +21,7 @@ def known_by(record: Record) -> dict[str, Any]:
 
     Returns:
         ``protocol``: hash of the data, pair, training and score; ``student_protocol``: the same with the pair's
-        student alone; ``own_params``: whether a hyper-parameter was overridden.
+        student alone; ``own_params``: whether a hyper-parameter was overridden; ``ruleset``.
     """
     protocol = record.provenance.config_resolved.get("protocol")
     whole: Mapping[str, Any] = protocol if isinstance(protocol, Mapping) else {}
@@ -33,6 +33,7 @@ def known_by(record: Record) -> dict[str, Any]:
         "protocol": sha256(canonical_json(whole)),
         "student_protocol": sha256(canonical_json(alone)),
         "own_params": any(key.startswith(f"{METHOD}.") for key in told(record.provenance.command)),
+        "ruleset": record.ruleset,
     }
 
 
@@ -61,14 +62,11 @@ def overrides(record: Record) -> dict[str, Any]:
         changed = {}
     if record.compute_match is not None:  # its length is no setting but follows from the matched method's cost
         changed = {key: value for key, value in changed.items() if not key.startswith(f"{METHOD}.")}
+    if record.search is not None:  # what a search found is what its ruleset stands for
+        changed = {key: value for key, value in changed.items() if key not in record.search.values}
     named = told(record.provenance.command) if record.custom else {}
     chosen = {key: value for key, value in changed.items() if any(f"{key}.".startswith(f"{name}.") for name in named)}
     return chosen or changed or named
-
-
-def as_words(changed: Mapping[str, Any]) -> list[str]:
-    """``key=value`` of each, as the command line takes it."""
-    return [f"{key}={_shown(value)}" for key, value in changed.items()]
 
 
 def wanted(method: str, task: str, words: Sequence[str]) -> dict[str, Any]:
@@ -128,14 +126,3 @@ def _inner(spec: Mapping[str, Any]) -> str | None:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _shown(value: Any) -> str:
-    """A value as the command line takes it; a whole number without its point."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(value).removesuffix(".0")
-    return str(value).replace(" ", "") if isinstance(value, list | tuple) else str(value)

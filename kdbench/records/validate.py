@@ -133,6 +133,7 @@ def _derived(record: Record, file: str) -> Iterator[Problem]:
         "params": record.method.params,
         "task": {"name": record.task.name, "version": record.task.version},
         "engine_version": record.engine_version,
+        "searched": {"ruleset": record.ruleset, "values": record.search.values} if record.search is not None else None,
     }
     for name, value in stated.items():
         if spec.get(name) != value:
@@ -293,7 +294,7 @@ def _unpaired(records: Iterable[tuple[str, Record]]) -> Iterator[Problem]:
     ]
 
     def place(record: Record) -> tuple[Any, ...]:
-        return (record.task.label, record.device_class, record.engine_version, record.seed)
+        return (record.task.label, record.device_class, record.ruleset, record.engine_version, record.seed)
 
     there = {(record.method_name, *place(record)) for _, record in counted}
     for file, record in counted:

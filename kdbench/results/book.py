@@ -15,6 +15,7 @@ from kdbench.results import chance, taught
 from kdbench.results.costs import Line, Totals, lines, totals
 from kdbench.results.pairing import Cell, obstacle, paired
 from kdbench.specs.registry import PLAIN
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import CellStat, PairedDelta, clipped, summarise
 
 VERSIONS = {
@@ -42,8 +43,8 @@ class Result:
         deltas: seed-paired differences to the two, positive where the cell is better; None without a partner, or where
             the cell is the reference itself.
         unpaired: why there is no partner, by the reference's name; "" where there is one.
-        matched: plain trained for as long as the cell's recipe takes, None where there is none; ``to_matched`` the
-            difference to it.
+        matched: plain trained for as long as the cell's recipe takes, None where there is none, as of searched values;
+            ``to_matched`` the difference to it.
         teacher: score of what the student learnt from.
         item_noise: standard error from the number of test items alone, in points; None where the score is no share.
         at_chance: seeds whose score is not told from that of an answer which ignores the input.
@@ -177,7 +178,7 @@ class Book:
         self, cell: Cell, scores: Mapping[int, float]
     ) -> tuple[Cell | None, PairedDelta | None, dict[str, str]]:
         """The compute-matched cell of a cell, the difference to it, and why there is none, by its name."""
-        if not cell["current"] or cell["custom"] or cell["smoke"]:
+        if not cell["current"] or cell["custom"] or cell["smoke"] or cell["ruleset"] != AS_PUBLISHED:
             return None, None, {}
         found = self.matches.get((cell["method"], *_place(cell)))
         if found is None:
@@ -201,7 +202,7 @@ def _place(cell: Cell) -> tuple[Any, ...]:
 def name_of(cell: Cell) -> tuple[Any, ...]:
     """What a cell is called: overridden settings belong to the name."""
     spec = cell["spec_hash"] if cell["custom"] else None
-    keys = ("method", "task", "task_version", "device_class", "custom", "smoke")
+    keys = ("method", "ruleset", "task", "task_version", "device_class", "custom", "smoke")
     return (*(cell[key] for key in keys), spec)
 
 

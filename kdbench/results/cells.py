@@ -17,7 +17,9 @@ from kdbench.results import chance, taught
 from kdbench.results.book import VERSIONS, Book, Result, name_of
 from kdbench.results.costs import Totals
 from kdbench.results.pairing import Cell
+from kdbench.specs.overrides import as_words
 from kdbench.specs.registry import PLAIN
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import CellStat, PairedDelta
 
 OF_ONE_CELL = (
@@ -36,6 +38,7 @@ class ResultRow:
         cost: the overhead block's columns, None when it was not measured; ``totals`` the device-hours of one run.
         teacher: the score of what the student learnt from; ``teachers`` role, net and score of each.
         item_noise: standard error from the number of test items alone, in points; None where the score is no share.
+        ruleset: by which hyper-parameters it is compared (:mod:`kdbench.specs.tuned`).
         state: ``ok``, or why there is no score.
         overrides: settings that are not the method's and the task's own, by the key that sets them.
         current: whether it is what the method's name stands for; not one of an older configuration, or a repeat.
@@ -57,6 +60,7 @@ class ResultRow:
     to_plain: PairedDelta | None
     cost: dict[str, Any] | None
     run_ids: tuple[str, ...]
+    ruleset: str = AS_PUBLISHED
     scores: Mapping[int, float] = field(default_factory=dict)
     totals: Totals | None = None
     item_noise: float | None = None
@@ -73,7 +77,7 @@ class ResultRow:
     @property
     def label(self) -> str:
         """The method with its overrides, as ``kdbench compare`` takes it."""
-        return " ".join([self.method, *settings.as_words(self.overrides)])
+        return " ".join([self.method, *as_words(self.overrides)])
 
 
 def rows(store: Store, *, older: bool = False, **where: Any) -> list[ResultRow]:
@@ -86,10 +90,12 @@ def rows(store: Store, *, older: bool = False, **where: Any) -> list[ResultRow]:
     book = Book.of(store, where)
     wanted = {cell["run_ids"][0] for cell in store.cells(**where)}
     found = _rows(book, [c for c in book.cells if c["run_ids"][0] in wanted and (older or book.newest(c))])
-    have = {(row.method, row.task, row.version, row.device_class) for row in found if "custom" not in row.marks}
-    keys = {k: v for k, v in where.items() if k in ("method", "task", "task_version", "device_class")}
+    have = {
+        (row.method, row.ruleset, row.task, row.version, row.device_class) for row in found if "custom" not in row.marks
+    }
+    keys = {k: v for k, v in where.items() if k in ("method", "ruleset", "task", "task_version", "device_class")}
     for gap in store.coverage(**keys):
-        key = (gap["method"], gap["task"], gap["task_version"], gap["device_class"])
+        key = (gap["method"], gap["ruleset"], gap["task"], gap["task_version"], gap["device_class"])
         if key not in have and not gap["ok"]:
             state = "not applicable" if gap["not_applicable"] else "withdrawn" if gap["withdrawn"] else "failed"
             found.append(_empty(gap, f"{state}: {gap['last_error']}" if gap["last_error"] else state))
@@ -160,6 +166,7 @@ def _row(book: Book, result: Result) -> ResultRow:
         unit=cell["unit"],
         higher_is_better=cell["higher_is_better"],
         baseline=cell["baseline"],
+        ruleset=cell["ruleset"],
         score=result.stat,
         to_baseline=result.deltas[cell["baseline"]],
         to_plain=result.deltas[PLAIN],
@@ -180,11 +187,14 @@ def _row(book: Book, result: Result) -> ResultRow:
 
 def _remarks(book: Book, result: Result, marks: Sequence[str]) -> Iterable[str]:
     """What the reader must know, the most telling first."""
-    cell, words = result.cell, ", ".join(settings.as_words(result.overrides))
+    cell, words = result.cell, ", ".join(as_words(result.overrides))
     if cell["custom"]:
         yield f"custom: {words}" if words else "custom"
     elif words:
         yield f"an older task file or card: {words}"
+    if (search := result.record.search) is not None:
+        own = {key: value for key, value in search.values.items() if not key.startswith("pair.")}
+        yield f"searched: {', '.join(as_words(own)) or 'the given values were best'}"
     yield from (mark.replace("_", " ") for mark in marks if mark != "custom")
     same = book.alike.get(name_of(cell), [])
     if len({other["teacher_sha256"] for other in same}) > 1 and cell["teacher_sha256"]:
@@ -244,8 +254,8 @@ def _without_score(state: str, runs: Sequence[Record]) -> ResultRow:
     """Runs that ended alike."""
     record, changed = runs[0], settings.overrides(runs[0])
     where = {
-        "method": record.method_name, "task": record.task.name, "task_version": record.task.version,
-        "device_class": record.device_class,
+        "method": record.method_name, "ruleset": record.ruleset, "task": record.task.name,
+        "task_version": record.task.version, "device_class": record.device_class,
     }  # fmt: skip
     marks = [name for name in ("custom", "smoke", "own_protocol") if getattr(record, name)]
     ids = tuple(run.run_id for run in runs)
@@ -254,14 +264,14 @@ def _without_score(state: str, runs: Sequence[Record]) -> ResultRow:
         run_ids=ids,
         overrides=changed,
         marks=tuple(marks),
-        remarks=(*settings.as_words(changed), f"seed {', '.join(str(run.seed) for run in runs)}"),
+        remarks=(*as_words(changed), f"seed {', '.join(str(run.seed) for run in runs)}"),
     )
 
 
 def _empty(gap: Mapping[str, Any], state: str) -> ResultRow:
     return ResultRow(
         gap["method"], gap["task"], gap["task_version"], gap["device_class"], "", "", True, "",
-        None, None, None, None, (), state=state,
+        None, None, None, None, (), ruleset=gap["ruleset"], state=state,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdbench.specs import registry
 from kdbench.specs.task import TaskSpec
+from kdbench.specs.tuned import AS_PUBLISHED
 
 if TYPE_CHECKING:  # `show` answers at once: it loads neither the index nor the statistics
     from kdbench.results.cells import ResultRow
@@ -151,7 +152,13 @@ def compare(method: str, rows: Sequence[ResultRow]) -> list[Comparison]:
             if not matches(claim, spec):
                 continue
             own = [
-                row for row in rows if row.method == method and row.task == spec.name and row.current and not row.marks
+                row
+                for row in rows
+                if row.method == method
+                and row.task == spec.name
+                and row.current
+                and not row.marks
+                and row.ruleset == AS_PUBLISHED
             ]
             ours = next((row.score for row in own), None)
             found.append(Comparison(claim, spec.name, ours, _difference(ours, claim), _reasons(claim, spec)))

@@ -13,6 +13,7 @@ from kdbench.results.cells import ResultRow
 from kdbench.results.pairing import obstacle, paired
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import PairedDelta, verdict
 
 RUN_ID = re.compile(r"[0-9a-f]{6,32}")
@@ -56,8 +57,8 @@ def pairings(rows: Sequence[ResultRow], first: str, second: str) -> list[Pairing
     return pairs
 
 
-def _place(row: ResultRow) -> tuple[str, int, str]:
-    return row.task, row.version, row.device_class
+def _place(row: ResultRow) -> tuple[str, int, str, str]:
+    return row.task, row.version, row.device_class, row.ruleset
 
 
 def side(text: str) -> tuple[str, list[str]]:
@@ -126,6 +127,8 @@ def _of_run(found: Sequence[ResultRow], start: str) -> ResultRow:
 
 def _pairing(a: ResultRow, b: ResultRow) -> Pairing:
     delta, where = None, f"{a.task}, {a.device_class}"
+    if a.ruleset == b.ruleset != AS_PUBLISHED:
+        where += f", {a.ruleset}"
     apart = obstacle(b.cell, [a.cell])
     if apart:
         quality = f"no difference is taken between {a.label} and {b.label} on {where}: {apart}"

@@ -4,7 +4,8 @@ student: stages that every student pays, once the method's artefacts exist.
 recipe: student, and what the method itself must make first (a GAN, generated samples ...), reusable or not.
 full: recipe, and the training of the teachers.
 
-Training that only measures what was learnt, such as fine-tuning, is a line of the ledger and in no total.
+Training that only measures what was learnt, such as fine-tuning, is a line of the ledger and in no total; so is the
+search of hyper-parameters, which serves all seeds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from kdbench.stats.step_ratio import estimate_ratio
 HOUR_MS = 3_600_000
 EVALUATION = "evaluation"
 """The line of the ledger of training that only measures, such as fine-tuning: it is shown, and counts as no cost."""
+SEARCH = "hparam_search"
+"""The line of a search of hyper-parameters: shown, and in no total."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Totals:
         student_h, recipe_h: as the module says.
         full_h: None when a teacher's training cost is unknown.
         plain_h: plain training of the same task, of plain itself its own; None without a measured overhead.
+        search_h: of the search of its hyper-parameters, None of published ones; in no other total.
         basis: ``projected`` when hours are steps times the step time of the paired measurement, which a busy machine
             cannot distort as it does the clock on the wall; ``measured`` when they are that clock's; ``cited`` when a
             part was measured by another run.
@@ -40,6 +44,7 @@ class Totals:
     full_h: float | None
     plain_h: float | None
     basis: str
+    search_h: float | None = None
 
     def ratio(self, which: str) -> float | None:
         """``student``, ``recipe`` or ``full`` over plain; None where either is unknown."""
@@ -62,7 +67,9 @@ class Line:
 def lines(record: Record) -> list[Line]:
     """The stages of a record that ended well, in device-hours."""
     step_ms = _step_ms(record, record.measured)
-    return [
+    search = record.search
+    searched = [Line("search", SEARCH, search.hours, 0, "measured", True)] if search is not None else []
+    return searched + [
         Line(stage.name, stage.ledger, stage.steps * step_ms[stage.name] / HOUR_MS, stage.steps, "projected",
              stage.reusable)
         if stage.name in step_ms
@@ -73,7 +80,7 @@ def lines(record: Record) -> list[Line]:
 
 def totals(record: Record) -> Totals:
     """The three totals of a record that ended well."""
-    priced = [line for line in lines(record) if line.ledger != EVALUATION]
+    priced = [line for line in lines(record) if line.ledger not in (EVALUATION, SEARCH)]
     recipe = sum(line.hours for line in priced)
     student = sum(line.hours for line in priced if not line.reusable)
     taught = [teacher.training.device_h if teacher.training else None for teacher in record.models.teachers]
@@ -83,7 +90,7 @@ def totals(record: Record) -> Totals:
     plain = _plain_h(record, record.measured)
     if plain is not None and record.method_name == PLAIN:
         plain = recipe  # plain measured against plain differs from 1 by noise alone
-    return Totals(student, recipe, full, plain, basis)
+    return Totals(student, recipe, full, plain, basis, record.search.hours if record.search is not None else None)
 
 
 def _step_ms(record: Record, block: Measured | None) -> dict[str, float]:

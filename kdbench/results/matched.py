@@ -17,6 +17,7 @@ from kdbench.results.costs import totals
 from kdbench.specs import registry
 from kdbench.specs.config import Match
 from kdbench.specs.registry import MethodRef
+from kdbench.specs.tuned import AS_PUBLISHED
 
 
 def match_of(ref: MethodRef, task: str, version: int, device_class: str, sources: Sequence[Path]) -> Match | None:
@@ -47,8 +48,9 @@ def match_in(store: Store, ref: MethodRef, task: str, version: int, device_class
     """
     assert ref.match is not None
     cells = store.cells(
-        method=ref.match, task=task, task_version=version, device_class=device_class, custom=False, smoke=False
-    )
+        method=ref.match, task=task, task_version=version, device_class=device_class, custom=False, smoke=False,
+        ruleset=AS_PUBLISHED,
+    )  # fmt: skip
     current = next((cell for cell in cells if cell["current"]), None)
     changed = ""
     for cell in sorted(cells, key=lambda cell: cell["current"], reverse=True):

@@ -25,6 +25,7 @@ def _same_rows(a: Cell, b: Cell) -> bool:
 
 
 OBSTACLES: tuple[tuple[Rule, str], ...] = (
+    (lambda a, b: a["ruleset"] == b["ruleset"], "another ruleset"),
     (lambda a, b: a["engine_version"] == b["engine_version"], "another engine version"),
     (_same_rows, "other data"),
     (_one_protocol, "another protocol"),

@@ -139,6 +139,7 @@ def _record(facts: Facts, needs: Needs, task: dict[str, Any] | None = None, **bl
         "environment": environment(facts.device),
         "provenance": _provenance(facts),
         "compute_match": dataclasses.asdict(config.match) if config.match else None,
+        "search": dataclasses.asdict(config.tuned) if config.tuned else None,
         **blocks,
     }
     return records.parse(raw)
@@ -329,6 +330,7 @@ def _provenance(facts: Facts) -> dict[str, Any]:
     method, task = local.typed(config)
     words += ["kdbench", "evaluate", "--method", method, "--task", task]
     words += ["--seed", str(facts.seed), *(["--smoke"] if config.smoke else []), *local.words(config)]
+    words += ["--ruleset", config.ruleset] if config.tuned else []
     words += config.overrides
     return {
         "kdbench_version": kdbench.__version__,

@@ -20,6 +20,7 @@ from kdbench.records.provenance import PUBLISHED
 from kdbench.results.matched import match_of
 from kdbench.specs.config import RunConfig
 from kdbench.specs.order import ConfigOrder, Mode
+from kdbench.specs.tuned import AS_PUBLISHED, find
 from kdbench.watch.trackers import require
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Command:
 
     Attributes:
         device: as typed: ``auto`` or a backend's name, with a number or without, as ``cuda:1``.
+        ruleset: by which values of hyper-parameters: ``published``, ``tuned`` or such as ``tuned-8``.
         out: the home folder, None for the user's; ``data``: the folder with data sets, None for the user's or the hub.
     """
 
@@ -79,6 +81,7 @@ class Command:
     device: str = "auto"
     out: Path | None = None
     data: Path | None = None
+    ruleset: str = AS_PUBLISHED
 
     @property
     def said(self) -> str:
@@ -117,6 +120,8 @@ def evaluate_seeds(
     home.require_writable()
     folder = data_folder(command.data)
     checkpoint_seconds()
+    if (found := find(config, command.ruleset, home)) is not None:
+        config = command.config.model_copy(update={"tuned": found}).config()
 
     from kdbench.devices import backends
     from kdbench.devices.machine import device_class, take_device
@@ -141,6 +146,7 @@ def evaluate_seeds(
         return Request(config, seed, place, home, folder, overhead, force, progress=progress, ranks=ranks, track=track)
 
     wanted = config.task.seeds if seeds is None else seeds
+    config.require_unseen(wanted)
     if not ranks.first:
         _follow(list(map(request, wanted)), ranks)
         return None

@@ -23,6 +23,7 @@ from kdbench.records.validate import check_file, check_folder
 from kdbench.specs import local
 from kdbench.specs.config import Match, RunConfig, run_config
 from kdbench.specs.options import PREFIX
+from kdbench.specs.tuned import Tuned
 from kdbench.stats.cell import summarise, t_quantile
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def config_of(record: Record) -> RunConfig:
     _require_known(record)
     name = record.method_name
     overrides = [word for word in _overrides(record.provenance.command) if record.custom or word.startswith(PREFIX)]
-    config = run_config(name, record.task.name, overrides, smoke=record.smoke, match=given)
+    searched = Tuned(**record.search.model_dump()) if record.search else None
+    config = run_config(name, record.task.name, overrides, smoke=record.smoke, match=given, tuned=searched)
     if config.spec_hash != record.spec_hash:
         raise UserError(
             f"{record.run_id}: this kdbench gives {name} on {record.task.label} another configuration; "

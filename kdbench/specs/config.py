@@ -21,8 +21,10 @@ from kdbench.specs import registry
 from kdbench.specs.card import Card
 from kdbench.specs.compose import assign, compose_with, hold_teachers, read_overrides
 from kdbench.specs.options import EAGER, PREFIX, EngineOptions
+from kdbench.specs.overrides import as_words
 from kdbench.specs.registry import MethodRef
 from kdbench.specs.task import ALL_KEYS, TaskSpec
+from kdbench.specs.tuned import AS_PUBLISHED, TUNED, Tuned
 
 ENGINE = PREFIX.removesuffix(".")
 INNER = "inner"
@@ -71,6 +73,7 @@ class RunConfig:
         custom: the user overrode something that decides what is computed; never ranked.
         own_protocol: the variant trains by a protocol of its own; listed apart.
         smoke: cut down to see that it runs; never ranked.
+        tuned: the search whose values it takes, None for published ones.
     """
 
     method: MethodConfig
@@ -81,9 +84,18 @@ class RunConfig:
     overrides: tuple[str, ...] = ()
     match: Match | None = None
     engine: EngineOptions = EAGER
+    tuned: Tuned | None = None
+
+    @property
+    def ruleset(self) -> str:
+        """What its results are compared under."""
+        return AS_PUBLISHED if self.tuned is None else self.tuned.ruleset
 
     def spec(self) -> dict[str, Any]:
-        """What :attr:`spec_hash` covers, as JSON data; paths of this machine are scrubbed, for records hold it."""
+        """What :attr:`spec_hash` covers, as JSON data; paths of this machine are scrubbed, for records hold it.
+
+        ``protocol`` is what all methods of a ruleset share; what a search set in its place stands in ``searched``.
+        """
         return scrub_values(self._spec())
 
     def _spec(self) -> dict[str, Any]:
@@ -92,11 +104,18 @@ class RunConfig:
             "variant": self.method.ref.name if self.method.ref.variant else None,
             "params": self.method.plain_params(),
             "task": {"name": self.task.name, "version": self.task.version},
-            "protocol": self.task.model_dump(mode="json", include={"data", "pair", "train", "score"}),
+            "protocol": self._shared().model_dump(mode="json", include={"data", "pair", "train", "score"}),
             "smoke": self.smoke_budget(),
             "engine_version": ENGINE_VERSION,
             **({"engine": changed} if (changed := self.engine.changed()) else {}),
+            **({"searched": {"ruleset": self.ruleset, "values": dict(self.tuned.values)}} if self.tuned else {}),
         }
+
+    def _shared(self) -> TaskSpec:
+        """The task without what a search set."""
+        if self.tuned is None:
+            return self.task
+        return run_config(self.method.ref.name, self.task.name, self.overrides, smoke=self.smoke).task
 
     def nets(self) -> list[str]:
         """The nets that its task and its hyper-parameters name."""
@@ -113,6 +132,14 @@ class RunConfig:
         """sha256 of the canonical JSON of :meth:`spec`: equal for runs that may be compared seed by seed."""
         return sha256(canonical_json(self.spec()))
 
+    def require_unseen(self, seeds: Sequence[int]) -> None:
+        """Raises UserError where seeds of a result are those that its values were chosen by."""
+        if self.tuned is not None and (both := sorted({*seeds} & {*self.tuned.seeds})):
+            raise UserError(
+                f"{self.method.ref.name} on {self.task.name}: seed {', '.join(map(str, both))} chose the values of "
+                f"ruleset {self.ruleset}; results need others"
+            )
+
     @property
     def step_hash(self) -> str:
         """:attr:`spec_hash` of the configuration whose steps these are: a compute-matched run takes its base's."""
@@ -123,7 +150,13 @@ class RunConfig:
 
 
 def run_config(
-    method: str, task: str, overrides: Sequence[str] = (), *, smoke: bool = False, match: Match | None = None
+    method: str,
+    task: str,
+    overrides: Sequence[str] = (),
+    *,
+    smoke: bool = False,
+    match: Match | None = None,
+    tuned: Tuned | None = None,
 ) -> RunConfig:
     """The configuration of a run.
 
@@ -133,6 +166,7 @@ def run_config(
         overrides: ``key=value``; task keys at the root, the method's under ``method.``, options under ``engine.``.
         smoke: use the task's and the card's smoke budget.
         match: for a compute-matched variant such as ``plain@kd``; without it the task's own length stands in.
+        tuned: the search whose values stand in place of published ones.
 
     Raises:
         UserError: unknown names or keys (with the nearest right one), wrong values, refused override forms.
@@ -144,7 +178,8 @@ def run_config(
         values[ref.variant.matched] = match.ratio
     if inner_name is not None:
         values[INNER] = inner_name
-    parsed = read_overrides(rest)
+    own_words = read_overrides(rest)
+    parsed = [*own_words, *read_overrides(as_words(tuned.values if tuned is not None else {}))]
     node = dict(values)
     inner_ref = None
     if values.get(INNER) is not None and _has_inner(ref.card):
@@ -171,14 +206,15 @@ def run_config(
         inner = MethodConfig(inner_ref, _typed(inner_ref.card, inner_values), "default")
         composed_method[INNER] = inner_ref.name
     return RunConfig(
-        method=MethodConfig(ref, _typed(ref.card, composed_method), source, inner),
+        method=MethodConfig(ref, _typed(ref.card, composed_method), source if tuned is None else TUNED, inner),
         task=final,
-        custom=inner_name is not None or any(not override.key_or_group.startswith(PREFIX) for override in parsed),
+        custom=inner_name is not None or any(not override.key_or_group.startswith(PREFIX) for override in own_words),
         own_protocol=bool(ref.variant and ref.variant.own_protocol),
         smoke=smoke,
         overrides=tuple(overrides),
         match=match,
         engine=engine,
+        tuned=tuned,
     )
 
 

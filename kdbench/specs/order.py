@@ -9,6 +9,7 @@ from kdbench.base.fields import Part
 from kdbench.specs import local
 from kdbench.specs.config import Match, RunConfig, run_config
 from kdbench.specs.local import Local
+from kdbench.specs.tuned import Tuned
 
 Mode = Literal["quick", "full", "off"]
 """How the overhead of a cell is measured."""
@@ -36,6 +37,7 @@ class ConfigOrder(Order):
 
     Attributes:
         match: the cell that a compute-matched run takes its length from.
+        tuned: the search whose values it takes.
         given: the folders and files behind its names that are not registered.
     """
 
@@ -44,6 +46,7 @@ class ConfigOrder(Order):
     overrides: tuple[str, ...] = ()
     smoke: bool = False
     match: Match | None = None
+    tuned: Tuned | None = None
     given: tuple[Local, ...] = ()
 
     @classmethod
@@ -51,7 +54,7 @@ class ConfigOrder(Order):
         """What gives this configuration."""
         return cls(
             method=config.method.ref.name, task=config.task.name, overrides=config.overrides, smoke=config.smoke,
-            match=config.match, given=local.used(config),
+            match=config.match, tuned=config.tuned, given=local.used(config),
         )  # fmt: skip
 
     def config(self) -> RunConfig:
@@ -62,4 +65,4 @@ class ConfigOrder(Order):
         """
         for one in self.given:
             one.known_here()
-        return run_config(self.method, self.task, self.overrides, smoke=self.smoke, match=self.match)
+        return run_config(self.method, self.task, self.overrides, smoke=self.smoke, match=self.match, tuned=self.tuned)

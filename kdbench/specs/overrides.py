@@ -1,4 +1,4 @@
-"""Help with overrides: groups that a task leaves unset, and how to type what cannot be taken as it was typed."""
+"""Help with overrides: groups that a task leaves unset, and how to type values, also those that were typed wrongly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import shlex
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,22 @@ def one_by_one(key: str, value: Any) -> Iterator[str]:
         return
     for name, item in value.items():
         yield from one_by_one(f"{key}.{name}", item)
+
+
+def as_words(changed: Mapping[str, Any]) -> list[str]:
+    """``key=value`` of each, as the command line takes it."""
+    return [f"{key}={_shown(value)}" for key, value in changed.items()]
+
+
+def _shown(value: Any) -> str:
+    """A value as the command line takes it; a whole number without its point."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
 
 def how_to_type(text: str, taken: Callable[[str], bool]) -> str:

@@ -6,10 +6,12 @@ equal size found for each. Results of different rulesets are never compared.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
@@ -37,13 +39,14 @@ from kdbench.base.home import Home
 from kdbench.base.yamlfile import describe
 from kdbench.specs import registry
 from kdbench.specs.options import PREFIX
-from kdbench.specs.registry import MethodRef
 
 if TYPE_CHECKING:
     from kdbench.specs.config import RunConfig
 
-PUBLISHED, TUNED = "published", "tuned"
+AS_PUBLISHED, TUNED = "published", "tuned"
 """The ruleset of published hyper-parameters, and what the names of the others begin with."""
+RULESET = re.compile(rf"{AS_PUBLISHED}|{TUNED}(-[1-9]\d*(-tpe)?)?")
+"""What may be asked for: ``tuned`` stands for the one ruleset of searched values that there is."""
 FOLDER = "tuned"
 """Beside a card, and in a home."""
 Sampler = Literal["qmc", "tpe"]
@@ -53,6 +56,29 @@ Sampler = Literal["qmc", "tpe"]
 def ruleset_of(trials: int, sampler: str) -> str:
     """The ruleset of a search's results: ``tuned-8``, or ``tuned-8-tpe`` where trials were chosen by those before."""
     return f"{TUNED}-{trials}" + ("" if sampler == "qmc" else f"-{sampler}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What a run takes over from a search.
+
+    Attributes:
+        trials, sampler, seeds, hours: of the search.
+        entry: hash of the entry.
+        values: what sets the best values, by key; nothing where the given ones were the best.
+    """
+
+    trials: int
+    sampler: Sampler
+    seeds: tuple[int, ...]
+    hours: float
+    entry: str
+    values: Mapping[str, Any] = dataclasses.field(hash=False)
+
+    @property
+    def ruleset(self) -> str:
+        """What the run is compared under."""
+        return ruleset_of(self.trials, self.sampler)
 
 
 class TaskSearched(Part):
@@ -127,9 +153,10 @@ class TunedEntry(Part):
         return ruleset_of(len(self.trials), self.sampler)
 
     @property
-    def sha256(self) -> str:
-        """Of the entry as data."""
-        return sha256(canonical_json(self.model_dump(mode="json")))
+    def tuned(self) -> Tuned:
+        """What a run takes over."""
+        digest = sha256(canonical_json(self.model_dump(mode="json")))
+        return Tuned(len(self.trials), self.sampler, self.seeds, self.hours, digest, self.values)
 
     @property
     def place(self) -> Path:
@@ -203,8 +230,85 @@ def keep(entry: TunedEntry, home: Home) -> Path:
     return path
 
 
-def files(home: Home, refs: Mapping[str, MethodRef] | None = None) -> list[Path]:
-    """All entries' files: those of a home first, then those beside the cards of some methods, of all when None."""
-    packages = {ref.package for ref in (registry.methods() if refs is None else refs).values()}
-    folders = [home.tuned, *(plugins.package_folder(package) / FOLDER for package in sorted(packages))]
-    return [path for folder in folders for path in sorted(folder.glob("*/*.json"))]
+def require_ruleset(ruleset: str) -> None:
+    """Raises UserError for what is no ruleset."""
+    if not RULESET.fullmatch(ruleset):
+        raise UserError(f"no ruleset {ruleset!r}; {AS_PUBLISHED}, {TUNED}, or one of so many trials such as {TUNED}-8")
+
+
+def find(config: RunConfig, ruleset: str, home: Home) -> Tuned | None:
+    """What a run takes over from the search of its method on its task: that of the home, else one beside the card.
+
+    Args:
+        config: of the run without searched values.
+        ruleset: ``published``, for which there is nothing; ``tuned``, for the one that there is; or one by its name.
+
+    Raises:
+        UserError: there is no search, several or one of other versions.
+    """
+    require_ruleset(ruleset)
+    if ruleset == AS_PUBLISHED:
+        return None
+    method, task = config.method.ref.name, config.task.name
+    if config.method.ref.match is not None:
+        raise UserError(f"{method} takes its length from results as published; there is none of ruleset {ruleset}")
+    there = _searches(config, home)
+    found = {name: kept for name, kept in there.items() if ruleset in (TUNED, name)}
+    if not found:
+        others = f"; there are {', '.join(there)}" if there else ""
+        raise UserError(
+            f"{method} on {task}: no values of ruleset {ruleset}{others}; "
+            f"`kdbench tune --method {method} --task {task}` searches them"
+        )
+    if len(found) > 1:
+        raise UserError(f"{method} on {task}: searches of several sizes; name one with --ruleset: {', '.join(found)}")
+    ((path, entry),) = found.values()
+    if changed := entry.changes(config):
+        raise UserError(f"{path}: {' and '.join(changed)} since the search; `kdbench tune` searches again")
+    return entry.tuned
+
+
+def _searches(config: RunConfig, home: Home) -> dict[str, tuple[Path, TunedEntry]]:
+    """Ruleset to the entry whose values a run may take: of the same overrides, cut down only where the run is."""
+    place = config.task.name.replace("/", "__")
+    folders = [home.tuned, plugins.package_folder(config.method.ref.package) / FOLDER]
+    paths = [path for folder in folders for path in sorted((folder / place).glob(f"{config.method.ref.name}.*.json"))]
+    found: dict[str, tuple[Path, TunedEntry]] = {}
+    for path in sorted(paths, key=lambda path: config.smoke != (".smoke." in path.name)):
+        entry = read(path)
+        same = (entry.method, entry.task.name) == (config.method.ref.name, config.task.name)
+        if same and self_made(entry.overrides) == self_made(config.overrides) and entry.smoke in (False, config.smoke):
+            found.setdefault(entry.ruleset, (path, entry))
+    return dict(sorted(found.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """An entry and its file; ``changed`` says what keeps runs here from taking its values, "" where nothing does."""
+
+    path: Path
+    entry: TunedEntry
+    changed: str
+
+
+def listed(ruleset: str, home: Home) -> list[Listed]:
+    """All entries of a ruleset, of any search for ``tuned``: those of a home first, then those beside cards.
+
+    Raises:
+        UserError: a file is no entry.
+    """
+    packages = sorted({ref.package for ref in registry.methods().values()})
+    folders = [home.tuned, *(plugins.package_folder(package) / FOLDER for package in packages)]
+    paths = [path for folder in folders for path in sorted(folder.glob("*/*.json"))]
+    entries = [(path, read(path)) for path in paths]
+    return [Listed(path, entry, _why_not(entry)) for path, entry in entries if ruleset in (TUNED, entry.ruleset)]
+
+
+def _why_not(entry: TunedEntry) -> str:
+    from kdbench.specs.config import run_config
+
+    try:
+        config = run_config(entry.method, entry.task.name, entry.overrides, smoke=entry.smoke)
+    except UserError as error:
+        return str(error)
+    return " and ".join(entry.changes(config))

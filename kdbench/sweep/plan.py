@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench import kinds
+from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.data import status
-from kdbench.specs import registry
+from kdbench.specs import registry, tuned
 from kdbench.specs.card import Card
 from kdbench.specs.config import Match, run_config
 from kdbench.specs.order import ConfigOrder, Mode
 from kdbench.specs.task import TaskSpec
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.sweep.known import Known, Recorded
 from kdbench.sweep.stale import Stale
 
@@ -30,6 +32,7 @@ class Asked:
         seeds: the task's own when None.
         retry: run again what failed before.
         track: names of the trackers that are told of each run.
+        ruleset: by which values of hyper-parameters (:mod:`kdbench.specs.tuned`).
     """
 
     methods: tuple[str, ...]
@@ -42,6 +45,7 @@ class Asked:
     retry: bool = False
     data: Path | None = None
     track: tuple[str, ...] = ()
+    ruleset: str = AS_PUBLISHED
 
     @functools.cached_property
     def stale(self) -> Stale:
@@ -152,7 +156,14 @@ def _cell(
     if absent is not None:
         return left_out(asked, method, task, absent)
     config = run_config(method, task, asked.overrides, smoke=asked.smoke, match=match)
+    try:
+        found = tuned.find(config, asked.ruleset, asked.home)
+    except UserError as error:
+        return left_out(asked, method, task, str(error))
+    if found is not None:
+        config = run_config(method, task, asked.overrides, smoke=asked.smoke, tuned=found)
     seeds = tuple(config.task.seeds) if asked.seeds is None else asked.seeds
+    config.require_unseen(seeds)
     spec_hash, stale = config.spec_hash, asked.stale.of(config)
     cell = PlannedCell(
         method, task, spec_hash,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from kdbench.specs.card import FAMILIES, Card
+from kdbench.specs.overrides import as_words
 from kdbench.specs.task import ALL_KEYS
 from kdbench.terminal.tables import amount, table
 
 if TYPE_CHECKING:
+    from kdbench.base.home import Home
     from kdbench.data.status import DataStatus
     from kdbench.specs.registry import MethodRef
     from kdbench.specs.task import TaskSpec
+    from kdbench.specs.tuned import Listed
 
 
 def methods(found: dict[str, MethodRef], ratios: Mapping[str, float]) -> list[Table]:
@@ -39,6 +42,28 @@ def methods(found: dict[str, MethodRef], ratios: Mapping[str, float]) -> list[Ta
             made.add_row(escape(ref.name), str(ref.card.year), kinds, ref.card.parity, ratio, needs, escape(what))
         tables.append(made)
     return tables
+
+
+def searches(found: Sequence[Listed], home: Home) -> Iterator[Table | str]:
+    """Searches of hyper-parameters that there are."""
+    made = table(
+        "searches", "method", "task", "ruleset", ">given", ">best", "unit", ">hours", "of", "best values", "remarks"
+    )
+    for one in found:
+        entry = one.entry
+        given, best = entry.trials[0].score, entry.trials[entry.best].score
+        values = ", ".join(as_words({key: value for key, value in entry.values.items() if key in entry.searched}))
+        marks = [*(["smoke"] if entry.smoke else []), *entry.overrides]
+        marks += [f"not used: {one.changed}"] if one.changed else []
+        made.add_row(
+            escape(entry.method), escape(f"{entry.task.name}@v{entry.task.version}"), entry.ruleset,
+            amount(given, digits=2), amount(best, digits=2), entry.unit, f"{entry.hours:.2g}",
+            "home" if one.path.is_relative_to(home.root) else "card", escape(values or "the given ones"),
+            escape(", ".join(marks)),
+        )  # fmt: skip
+    yield made
+    if not found:
+        yield "none yet: kdbench tune --method METHOD --task TASK makes one"
 
 
 def tasks(found: dict[str, TaskSpec], data: dict[str, DataStatus]) -> list[Table]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.terminal.sheet import Screen, Sheet
 
 if TYPE_CHECKING:  # `list` and `show` answer at once: they load neither torch nor the index and the statistics
@@ -73,10 +74,10 @@ def amount(value: float | None, unit: str = "", digits: int = 1) -> str:
 
 
 def results(rows: Sequence[ResultRow]) -> list[Table]:
-    """Score beside cost, a line a cell: one table for each task and device class, as only such rows compare."""
-    tables: dict[tuple[str, int, str], Table] = {}
+    """Score beside cost, a line a cell: one table a task, device class and ruleset, as only such rows compare."""
+    tables: dict[tuple[str, int, str, str], Table] = {}
     for row in rows:
-        key = (row.task, row.version, row.device_class)
+        key = (row.task, row.version, row.device_class, row.ruleset)
         if key not in tables:
             tables[key] = table(_heading(row, rows), "method", *RESULTS, weight=list(RESULTS.values()))
         cost = row.cost or {}
@@ -100,7 +101,8 @@ def _heading(row: ResultRow, rows: Sequence[ResultRow]) -> str:
     """Task, metric, baseline and device class; a row without a score knows no metric, so any row of the task tells."""
     task = (row.task, row.version)
     told = next((other for other in rows if (other.task, other.version) == task and other.metric), row)
-    where = f"{row.task}@v{row.version} on {row.device_class}"
+    ruled = "" if row.ruleset == AS_PUBLISHED else f", {row.ruleset}"
+    where = f"{row.task}@v{row.version} on {row.device_class}{ruled}"
     return escape(f"{where}: {told.metric}, {told.unit}, baseline {told.baseline}" if told.metric else where)
 
 
@@ -121,6 +123,7 @@ def as_json(row: ResultRow) -> dict[str, Any]:
         "task": row.task,
         "version": row.version,
         "device_class": row.device_class,
+        "ruleset": row.ruleset,
         "metric": row.metric,
         "unit": row.unit,
         "higher_is_better": row.higher_is_better,

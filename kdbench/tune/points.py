@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdbench.base.errors import UserError
+from kdbench.specs.overrides import as_words
 from kdbench.specs.tuned import Sampler
 from kdbench.tune.space import Dimension
 
@@ -102,6 +103,4 @@ def _rounded(value: Any) -> Any:
 
 def words(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Values as overrides."""
-    from kdbench.records import settings
-
-    return tuple(settings.as_words(values))
+    return tuple(as_words(values))

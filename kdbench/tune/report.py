@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +13,11 @@ from kdbench.distill.study import in_words
 from kdbench.specs import local
 from kdbench.specs.config import run_config
 from kdbench.terminal import tables
-from kdbench.tune.points import words
+from kdbench.tune.batch import Batch
 from kdbench.tune.search import Search
+
+NAMED = 3
+"""Methods that a line names; more are counted."""
 
 
 def plan(search: Search) -> Iterator[Any]:
@@ -28,6 +32,30 @@ def plan(search: Search) -> Iterator[Any]:
     yield (
         f"{search.trials} trials of {len(search.seeds)} seed{'s' * (len(search.seeds) > 1)}, the given values first, "
         f"{long}; scored on training rows that the student does not see, never on test rows"
+    )
+
+
+def batch(found: Batch) -> Iterator[Any]:
+    """What would be searched, with hours, and what not and why."""
+    made = tables.table("searches", "method", "task", ">trials", ">settings", ">hours", "left out")
+    hours = found.hours()
+    for one in found.searches:
+        long = hours[one.method, one.task]
+        shown = "–" if long is None else f"{long:.2g}"
+        made.add_row(escape(one.method), escape(one.task), str(one.trials), str(len(one.dimensions())), shown, "")
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (method, task), why in found.left.items():
+        reasons[task, why].append(method)
+    for (task, why), methods in reasons.items():
+        named = ", ".join(methods) if len(methods) <= NAMED else f"{len(methods)} methods"
+        made.add_row(escape(named), escape(task), "–", "–", "–", escape(why))
+    yield made
+    known = [one for one in hours.values() if one is not None]
+    said = [f"about {in_words(sum(known))} here"] if known else []
+    said += [f"{len(hours) - len(known)} of unknown length"] if len(known) < len(hours) else []
+    yield (
+        f"{len(hours)} searches{': ' * bool(said)}{', '.join(said)}; {len(found.kept)} are there already, "
+        f"{len(found.left)} left out"
     )
 
 
@@ -56,11 +84,9 @@ def answer(search: Search) -> Iterator[Any]:
         return
     if best is search.done[0]:
         yield "no values were better than those given"
-        return
-    changed = words(best.overrides)
-    yield "to run it with the best values:"
     config = run_config(search.method, search.task, search.asked.overrides)
     method, task = local.typed(config)
-    given = [*local.words(config), *search.asked.overrides, *changed]
-    yield f"  {shlex.join(['kdbench', 'evaluate', '--method', method, '--task', task, *given])}"
-    yield f"kept in {search.file}"
+    ruled = ["--ruleset", search.entry().ruleset, *(["--smoke"] if search.asked.smoke else [])]
+    yield f"kept in {search.file}; to run it with the best values:"
+    given = [*local.words(config), *search.asked.overrides]
+    yield f"  {shlex.join(['kdbench', 'evaluate', '--method', method, '--task', task, *given, *ruled])}"

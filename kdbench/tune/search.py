@@ -19,6 +19,7 @@ from kdbench.specs.config import run_config
 from kdbench.specs.task import Subset, TaskSpec
 from kdbench.specs.tuned import Sampler, Searched, TaskSearched, TrialKept, TunedEntry
 from kdbench.sweep.devices import Where
+from kdbench.sweep.known import Known
 from kdbench.sweep.plan import Asked
 from kdbench.sweep.progress import SweepProgress
 from kdbench.sweep.rounds import Sweep
@@ -97,9 +98,13 @@ class Search:
         """What is searched."""
         return space(run_config(self.method, self.task, self.asked.overrides))
 
-    def hours(self) -> float | None:
-        """About how long all trials take, None where nothing tells."""
-        one = self._sweep(()).known().hours_of(self.method, self.task)
+    def hours(self, known: Known | None = None) -> float | None:
+        """About how long all trials take, None where nothing tells.
+
+        Args:
+            known: what the home's index tells, read anew when None.
+        """
+        one = (known or self._sweep(()).known()).hours_of(self.method, self.task)
         return None if one is None else one * len(self.seeds) * self.trials
 
     def run(self) -> Trial:
@@ -108,6 +113,8 @@ class Search:
         Raises:
             UserError: the seeds are those of the task's results, or no trial gave a score.
         """
+        if registry.method(self.method).match is not None:
+            raise UserError(f"{self.method}: it takes its length from results as published; nothing is searched")
         if both := sorted({*self.seeds} & {*self.spec.seeds}):
             raise UserError(
                 f"--seeds: {', '.join(map(str, both))} are seeds of the results of {self.task}; search with others, "

@@ -9,12 +9,13 @@ from typing import Any
 from kdbench import kinds
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.source import IndexRow, Source
-from kdbench.records import settings
 from kdbench.results.book import Result
 from kdbench.results.costs import EVALUATION
 from kdbench.results.pairing import Cell
+from kdbench.specs.overrides import as_words
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.task import TaskSpec
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import (
     CellStat,
     Direction,
@@ -28,6 +29,11 @@ from kdbench.stats import (
 CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
 NOT_LEARNED = "a seed did not learn"
 OTHER_DATA, NO_CARD, UNVERIFIED, RECONSTRUCTION = "other data", "no card", "parity unverified", "reconstruction"
+
+
+def place_of(device: str, ruleset: str) -> str:
+    """What rows share that are compared: the device class, and the ruleset where values are not the published ones."""
+    return device if ruleset == AS_PUBLISHED else f"{device}, {ruleset}"
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,17 @@ class Entry:
         return name
 
     @property
+    def ruleset(self) -> str:
+        """By which hyper-parameters it is compared."""
+        name: str = self.cell["ruleset"]
+        return name
+
+    @property
+    def place(self) -> str:
+        """What it is compared within beside its task: :func:`place_of`."""
+        return place_of(self.device, self.ruleset)
+
+    @property
     def vs_baseline(self) -> PairedDelta | None:
         """Paired difference to the task's baseline; None where there is no partner or the cell is the baseline."""
         return self.result.deltas[self.cell["baseline"]]
@@ -168,7 +185,7 @@ class Entry:
     @property
     def why_apart(self) -> str:
         """``apart`` with the settings that were overridden."""
-        return ": ".join(filter(None, [self.apart, ", ".join(settings.as_words(self.overrides))]))
+        return ": ".join(filter(None, [self.apart, ", ".join(as_words(self.overrides))]))
 
     @property
     def is_baseline(self) -> bool:

@@ -1,7 +1,7 @@
-"""Who is compared with whom, in what order: one table a task and device class, one ranking a suite and device class.
+"""Who is compared with whom, in what order: one table a task, device class and ruleset, one ranking a suite of them.
 
-Nothing is compared across suites, device classes or task versions. Within a table only rows of one teacher and one
-engine version meet; the others stand apart with their reason.
+Nothing is compared across suites, device classes, rulesets or task versions. Within a table only rows of one teacher
+and one engine version meet; the others stand apart with their reason.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from kdbench.leaderboard.model.entries import (
     Entry,
     TaskVersion,
     entries,
+    place_of,
     tasks,
 )
 from kdbench.leaderboard.model.second import Second, second
 from kdbench.leaderboard.model.source import IndexRow, Source
+from kdbench.results.costs import SEARCH
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import (
     Layout,
@@ -60,7 +62,7 @@ class Hole:
 
 @dataclass(frozen=True)
 class TaskBoard:
-    """One task on one device class.
+    """One task on one device class, by one ruleset.
 
     Attributes:
         seeds: the seeds a complete cell holds: those of the baseline, else of plain, else all that were tried.
@@ -74,6 +76,7 @@ class TaskBoard:
 
     task: TaskVersion
     device: str
+    ruleset: str
     seeds: tuple[int, ...]
     ranked: tuple[Entry, ...]
     ranks: Mapping[str, str]
@@ -83,6 +86,11 @@ class TaskBoard:
     seconds: Mapping[str, Second] = field(default_factory=dict)
     best: WithBest | None = None
     told: Mapping[str, Mapping[str, Told]] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """Device class and ruleset in words."""
+        return place_of(self.device, self.ruleset)
 
     @property
     def comparable(self) -> tuple[Entry, ...]:
@@ -128,7 +136,7 @@ class SuiteRow:
 
 @dataclass(frozen=True)
 class SuiteBoard:
-    """One suite on one device class.
+    """One suite on one device class, by one ruleset.
 
     Attributes:
         tasks: those compared on, complete for every ranked method.
@@ -139,6 +147,7 @@ class SuiteBoard:
 
     suite: str
     device: str
+    ruleset: str
     unit: str
     points: str
     baseline: str
@@ -152,6 +161,11 @@ class SuiteBoard:
     boards: tuple[TaskBoard, ...]
     told: Mapping[str, Mapping[str, Told]] = field(default_factory=dict)
     best: WithBest | None = None
+
+    @property
+    def place(self) -> str:
+        """Device class and ruleset in words."""
+        return place_of(self.device, self.ruleset)
 
 
 @dataclass(frozen=True)
@@ -175,23 +189,28 @@ def board(source: Source, catalogue: Catalogue) -> Board:
     """The board of an index."""
     known = tasks(source, catalogue)
     rows = entries(source, catalogue, known)
-    by_place: dict[tuple[TaskVersion, str], list[Entry]] = defaultdict(list)
-    runs: dict[tuple[TaskVersion, str], list[IndexRow]] = defaultdict(list)
+    by_place: dict[tuple[TaskVersion, str, str], list[Entry]] = defaultdict(list)
+    runs: dict[tuple[TaskVersion, str, str], list[IndexRow]] = defaultdict(list)
+    methods: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        by_place[row.task, row.device].append(row)
+        by_place[row.task, row.device, row.ruleset].append(row)
     for run in source.runs.values():
-        runs[known[run["task"], run["task_version"]], run["device_class"]].append(run)
-    methods = sorted({run["method"] for run in source.runs.values() if not run["custom"] and not run["matched_method"]})
-    places = sorted(runs, key=lambda place: (place[0].name, -place[0].version, place[1]))
-    boards = tuple(
-        _task_board(task, device, by_place[task, device], runs[task, device], methods) for task, device in places
-    )
+        runs[known[run["task"], run["task_version"]], run["device_class"], run["ruleset"]].append(run)
+        if not run["custom"] and not run["matched_method"]:
+            methods[run["ruleset"]].add(run["method"])
+    places = sorted(runs, key=lambda place: (place[0].name, -place[0].version, *place[1:]))
+    boards = tuple(_task_board(*place, by_place[place], runs[place], sorted(methods[place[2]])) for place in places)
     listed = sorted(known.values(), key=lambda t: (t.name, -t.version))
     return Board(source, catalogue, tuple(listed), tuple(rows), boards, tuple(_suites(boards)))
 
 
 def _task_board(
-    task: TaskVersion, device: str, rows: Sequence[Entry], runs: Sequence[IndexRow], methods: Iterable[str]
+    task: TaskVersion,
+    device: str,
+    ruleset: str,
+    rows: Sequence[Entry],
+    runs: Sequence[IndexRow],
+    methods: Iterable[str],
 ) -> TaskBoard:
     rows = _of_one_basis([row for row in rows if row.apart != MATCHED])
     open_rows = {row.method: row for row in rows if not row.apart}
@@ -221,8 +240,8 @@ def _task_board(
     )
     seconds = {metric: second(task, metric, seeds, complete, ranked) for metric in task.also}
     return TaskBoard(
-        task, device, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None, seconds,
-        best if ranked else None, _told([*complete, *apart]),
+        task, device, ruleset, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None,
+        seconds, best if ranked else None, _told([*complete, *apart]),
     )  # fmt: skip
 
 
@@ -321,20 +340,21 @@ def _holes(runs: Sequence[IndexRow], methods: Iterable[str], present: set[str]) 
 
 
 def _suites(boards: Sequence[TaskBoard]) -> Iterable[SuiteBoard]:
-    places: dict[tuple[str, str, str, str], list[TaskBoard]] = defaultdict(list)
+    places: dict[tuple[str, str, str, str, str], list[TaskBoard]] = defaultdict(list)
     for one in boards:
         if one.task.ranked and one.task.newest:
-            places[one.task.suite, one.device, one.task.unit, one.task.direction].append(one)
-    for (suite, device, unit, _), members in sorted(places.items()):
-        yield _suite(suite, device, unit, [one for one in members if one.seeds])
+            places[one.task.suite, one.device, one.ruleset, one.task.unit, one.task.direction].append(one)
+    for (suite, device, ruleset, unit, _), members in sorted(places.items()):
+        yield _suite(suite, device, ruleset, unit, [one for one in members if one.seeds])
 
 
-def _suite(name: str, device: str, unit: str, boards: list[TaskBoard]) -> SuiteBoard:
+def _suite(name: str, device: str, ruleset: str, unit: str, boards: list[TaskBoard]) -> SuiteBoard:
     every = tuple(one.task for one in boards)
     baselines = sorted({one.task.baseline for one in boards})
     empty = SuiteBoard(
         name,
         device,
+        ruleset,
         unit,
         "pt" if unit == "%" else unit,
         " / ".join(baselines),
@@ -378,6 +398,7 @@ def _suite(name: str, device: str, unit: str, boards: list[TaskBoard]) -> SuiteB
     return SuiteBoard(
         name,
         device,
+        ruleset,
         unit,
         empty.points,
         empty.baseline,
@@ -431,7 +452,7 @@ def recipe_ratio(row: Entry) -> Ratio | None:
     value, step = row.recipe_ratio, step_ratio(row)
     if not value:
         return None
-    if step is None or len(row.result.stages) > 1:
+    if step is None or sum(line.ledger != SEARCH for line in row.result.stages) > 1:
         return (value, value, value)
     return (value, value * step[1] / step[0], value * step[2] / step[0])
 

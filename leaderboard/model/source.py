@@ -74,7 +74,7 @@ WHERE split LIKE 'train%' GROUP BY task, task_version
 _FLOORS = """
 SELECT task, task_version, avg(((record->'$.metrics.last')->>?)::DOUBLE) AS score,
     avg(((record->'$.metrics.last')->>?)::DOUBLE) AS floor
-FROM runs WHERE method = ? AND metric = ? AND status = 'ok' AND NOT smoke AND NOT custom
+FROM runs WHERE method = ? AND metric = ? AND status = 'ok' AND NOT smoke AND NOT custom AND search_hours IS NULL
 GROUP BY task, task_version
 """
 

@@ -16,8 +16,8 @@ from kdbench.leaderboard.model.ranking import Board, TaskBoard, step_ratio
 from kdbench.leaderboard.output.render import Site
 from kdbench.leaderboard.tables.cells import metric_word
 from kdbench.leaderboard.views.overview import coverage_tables
-from kdbench.records import settings
 from kdbench.records.files import json_schema
+from kdbench.specs.overrides import as_words
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import CellStat
 
@@ -106,6 +106,7 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "task": one.task.name,
         "task_version": one.task.version,
         "device_class": one.device,
+        "ruleset": one.ruleset,
         "method": row.method,
         "adapter_version": row.cell["adapter_version"],
         "engine_version": row.cell["engine_version"],
@@ -115,7 +116,7 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "rank_first": int(first) if first else None,
         "rank_last": int(last or first) if first else None,
         "apart": row.apart,
-        "overrides": " ".join(settings.as_words(row.overrides)),
+        "overrides": " ".join(as_words(row.overrides)),
         "metric": one.task.metric,
         "unit": one.task.unit,
         "higher_is_better": one.task.higher_is_better,
@@ -136,6 +137,7 @@ def _row(one: TaskBoard, row: Entry) -> dict[str, Any]:
         "student_device_h": row.result.totals.student_h,
         "recipe_device_h": row.result.totals.recipe_h,
         "full_device_h": row.result.totals.full_h,
+        "search_device_h": row.result.totals.search_h,
         "cost_basis": row.result.totals.basis,
         "recipe_ratio": row.recipe_ratio,
         "energy_kwh": row.energy_kwh,
@@ -165,6 +167,7 @@ def _columns() -> list[str]:
         "task",
         "task_version",
         "device_class",
+        "ruleset",
         "method",
         "adapter_version",
         "engine_version",
@@ -195,6 +198,7 @@ def _columns() -> list[str]:
         "student_device_h",
         "recipe_device_h",
         "full_device_h",
+        "search_device_h",
         "cost_basis",
         "recipe_ratio",
         "energy_kwh",
@@ -229,7 +233,7 @@ def latex(one: TaskBoard, snapshot: str) -> str:
     )
     seeds = ", ".join(map(str, one.seeds))
     caption = (
-        f"{tex(task.label)} on {tex(one.device)}: mean over seeds {seeds} with half the 95\\,\\% $t$-interval; "
+        f"{tex(task.label)} on {tex(one.place)}: mean over seeds {seeds} with half the 95\\,\\% $t$-interval; "
         f"$\\Delta$ is seed-paired with its 95\\,\\% interval. kdbench snapshot \\texttt{{{snapshot}}}."
     )
     lines = [
@@ -303,6 +307,7 @@ def _write_api(board: Board, folder: Path, rows: Sequence[dict[str, Any]], about
             "task_version": run["task_version"],
             "seed": run["seed"],
             "device_class": run["device_class"],
+            "ruleset": run["ruleset"],
             "status": run["status"],
             "score": run["score"],
             "level": run["level"],

@@ -22,6 +22,7 @@ from kdbench.leaderboard.views.run import run_view
 from kdbench.leaderboard.views.suite import suite_view
 from kdbench.leaderboard.views.task import task_view
 from kdbench.records.files import SIDE_FOLDER
+from kdbench.specs.tuned import AS_PUBLISHED
 
 CHANGES_SHOWN = 1000
 _BATCH = 250
@@ -37,7 +38,7 @@ _FILES = {
 _QUERIES = (
     (
         "Mean score and spread of every cell",
-        "SELECT task, method, device_class, count(*) AS n, avg(score) AS mean, stddev_samp(score) AS sd\n"
+        "SELECT task, method, ruleset, device_class, count(*) AS n, avg(score) AS mean, stddev_samp(score) AS sd\n"
         "FROM 'runs.parquet' WHERE status = 'ok' AND NOT custom AND NOT smoke GROUP BY ALL ORDER BY task, mean DESC;",
     ),
     (
@@ -136,7 +137,7 @@ def write_data(pages: Pages, site: Site, snapshots: Sequence[str]) -> None:
 def _tasks(pages: Pages, made: Board, store: Store, kept: Mapping[str, Path]) -> None:
     example: dict[tuple[str, int], str] = {}
     for run in made.source.runs.values():
-        if not run["custom"] and not run["own_protocol"] and not run["smoke"]:
+        if run["ruleset"] == AS_PUBLISHED and not run["custom"] and not run["own_protocol"] and not run["smoke"]:
             example.setdefault((run["task"], run["task_version"]), run["run_id"])
     for task in made.tasks:
         run_id = example.get((task.name, task.version))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from kdbench.leaderboard.model.entries import place_of
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVELS
 
@@ -38,20 +39,21 @@ def changes(source: Source) -> list[Change]:
     for run in source.runs.values():
         if not run["custom"] and not run["smoke"]:
             day = f"{run['finished_at']:%Y-%m-%d}"
-            added[day, run["task"], run["task_version"], run["method"], run["device_class"]].append(run)
-    for (day, task, version, method, device), runs in added.items():
+            place = place_of(run["device_class"], run["ruleset"])
+            added[day, run["task"], run["task_version"], run["method"], place].append(run)
+    for (day, task, version, method, place), runs in added.items():
         runs.sort(key=lambda run: (run["finished_at"], run["run_id"]))
         ok = sum(run["status"] == "ok" for run in runs)
         words = [f"{ok} run{'s' if ok != 1 else ''}"] if ok else []
         for status in sorted({run["status"] for run in runs} - {"ok"}):
             words.append(f"{sum(run['status'] == status for run in runs)} {status.replace('_', ' ')}")
         link = f"tasks/{task.replace('/', '__')}@v{version}.html"
-        key = f"added/{day}/{task}@v{version}/{method}/{device}"
+        key = f"added/{day}/{task}@v{version}/{method}/{place}"
         found.append(
             Change(
                 runs[-1]["finished_at"],
                 "added",
-                f"{method} on {task}@v{version}, {device}: {', '.join(words)}",
+                f"{method} on {task}@v{version}, {place}: {', '.join(words)}",
                 link,
                 key,
             )

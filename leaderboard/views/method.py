@@ -12,6 +12,7 @@ from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, with_half
 from kdbench.specs.card import FAMILIES, Card, Claim
 from kdbench.specs.registry import MethodRef
+from kdbench.specs.tuned import AS_PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _needs(needs: dict[str, Any]) -> str:
 def _used(row: Entry) -> tuple[str, str, str]:
     values = ", ".join(f"{key} = {_value(value)}" for key, value in row.params.items())
     apart = f" ({row.apart})" if row.apart else ""
-    return f"{row.task.label}, {row.device}{apart}", values, row.cell["params_source"].replace("_", " ")
+    return f"{row.task.label}, {row.place}{apart}", values, row.cell["params_source"].replace("_", " ")
 
 
 def _value(value: Any) -> str:
@@ -200,7 +201,7 @@ def _results(board: Board, name: str) -> list[Result]:
                 Result(
                     one.task.label,
                     one.task.slug,
-                    one.device,
+                    one.place,
                     range_of(one.ranks.get(name, "")) if not row.apart else NONE,
                     f"{with_half(stat, digits)} {one.task.unit}, n = {stat.n}",
                     "reference" if row.is_baseline else shown,
@@ -222,7 +223,7 @@ def _results(board: Board, name: str) -> list[Result]:
 
 def _holes(board: Board, name: str) -> list[tuple[str, str, str, str]]:
     return [
-        (one.task.label, one.device, hole.kind.label, hole.reason)
+        (one.task.label, one.place, hole.kind.label, hole.reason)
         for one in board.task_boards
         for hole in one.holes
         if hole.method == name and one.task.newest
@@ -231,7 +232,7 @@ def _holes(board: Board, name: str) -> list[tuple[str, str, str, str]]:
 
 def _stages(row: Entry) -> list[tuple[str, ...]]:
     """The stages of the run that the cell's costs are quoted from, in the order in which they ran."""
-    where = f"{row.task.label}, {row.device}"
+    where = f"{row.task.label}, {row.place}"
     return [
         (
             where,
@@ -249,7 +250,7 @@ def _stages(row: Entry) -> list[tuple[str, ...]]:
 def _totals(row: Entry) -> tuple[str, ...]:
     costs = row.result.totals
     return (
-        f"{row.task.label}, {row.device}",
+        f"{row.task.label}, {row.place}",
         str(len(row.result.runs)),
         significant(costs.student_h),
         significant(costs.recipe_h),
@@ -286,7 +287,7 @@ def _claimed(claim: Claim, rows: list[Entry]) -> ClaimLine:
 def _same(claim: Claim, row: Entry) -> bool:
     spec = row.task.spec
     whole = spec is not None and spec.data.source == claim.source and spec.data.subset is None
-    open_row = row.apart in {"", "own protocol"}
+    open_row = row.apart in {"", "own protocol"} and row.ruleset == AS_PUBLISHED
     return (
         whole
         and open_row

@@ -17,6 +17,7 @@ from kdbench.leaderboard.model.ranking import Board, SuiteBoard, TaskBoard, step
 from kdbench.leaderboard.tables.cells import TableCell
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import (
     BOOTSTRAP_WARNING,
     Estimate,
@@ -75,11 +76,11 @@ _COSTS: tuple[tuple[str, str, Callable[[Entry], float | None], Callable[[float],
 
 
 def cost_tables(board: Board) -> list[CostTable]:
-    """One table a device class; the newest version of every task, rows that are comparable."""
+    """One table a device class and ruleset; the newest version of every task, rows that are comparable."""
     devices: dict[str, list[CostLine]] = defaultdict(list)
     for one in board.task_boards:
         if one.task.newest:
-            devices[one.device] += [CostLine(row.method, one.task, tuple(_cost_cells(row))) for row in one.comparable]
+            devices[one.place] += [CostLine(row.method, one.task, tuple(_cost_cells(row))) for row in one.comparable]
     heads = (("Step time", "× plain"), *((head, unit) for head, unit, _, _ in _COSTS))
     return [
         CostTable(key_of("costs", device), device, heads, tuple(sorted(lines, key=lambda x: (x.task.name, x.method))))
@@ -127,12 +128,13 @@ class CoverageTable:
 
 
 def coverage_tables(board: Board) -> list[CoverageTable]:
-    """Every registered method and every current task, device class by device class."""
+    """Every registered method and every current task as published, device class by device class."""
     current = tuple(task for task in board.tasks if task.newest)
     methods = sorted({*board.catalogue.methods, *(m for one in board.task_boards for m in _present(one))})
     tables = []
-    for device in sorted({one.device for one in board.task_boards}):
-        places = {one.task: one for one in board.task_boards if one.device == device}
+    published = [one for one in board.task_boards if one.ruleset == AS_PUBLISHED]
+    for device in sorted({one.device for one in published}):
+        places = {one.task: one for one in published if one.device == device}
         listed = tuple(sorted(current, key=lambda task: task not in places))
         rows = tuple((method, tuple(_coverage(places.get(task), method) for task in listed)) for method in methods)
         begun = sum(task in places for task in listed)
@@ -208,12 +210,12 @@ def _pairs(suite: SuiteBoard) -> PairTable:
         (name, tuple(_scores(one, name, digits) for one in suite.boards))
         for name in (*names, *(m for m, _ in suite.below))
     )
-    key = key_of("pairs", suite.suite, suite.device)
+    key = key_of("pairs", suite.suite, suite.place)
     extra, note = _extra(layout, suite, names, digits)
     diagram = None
     if len(layout.tasks) > 1 and len(names) > 2:
         found = critical_difference(layout)
-        title = f"Critical-difference diagram of {suite.suite} on {suite.device}"
+        title = f"Critical-difference diagram of {suite.suite} on {suite.place}"
         diagram = critical_difference_diagram(f"{key}-cd", found, title=title)
     return PairTable(key, suite, names, scores, deltas, extra, note, diagram, digits)
 

@@ -13,6 +13,7 @@ from kdbench.leaderboard.draw.numbers import NONE, between, si, significant, tim
 from kdbench.leaderboard.model.source import IndexRow
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, metric_word
 from kdbench.records.schema.overhead import PARTS, QUANTITIES
+from kdbench.results.costs import SEARCH
 
 Pairs = list[tuple[str, str]]
 
@@ -39,7 +40,7 @@ def run_view(
         "name": run["method"],
         "slug": f"{task['name']}@v{task['version']}".replace("/", "__"),
         "headline": _headline(record, run),
-        "marks": _marks(record, withdrawn),
+        "marks": _marks(record, run, withdrawn),
         "provenance": _provenance(record),
         "metrics": _metrics(record),
         "best_on": (record["metrics"] or {}).get("best_selected_on") or "",
@@ -67,7 +68,7 @@ def _headline(record: dict[str, Any], run: IndexRow) -> str:
     return f"{metric_word(task['metric_primary'])} {score} on {record['device_class']}"
 
 
-def _marks(record: dict[str, Any], withdrawn: IndexRow | None) -> list[str]:
+def _marks(record: dict[str, Any], run: IndexRow, withdrawn: IndexRow | None) -> list[str]:
     words = []
     if withdrawn:
         words.append(f"Withdrawn on {withdrawn['date']:%Y-%m-%d}: {withdrawn['reason']}")
@@ -80,6 +81,8 @@ def _marks(record: dict[str, Any], withdrawn: IndexRow | None) -> list[str]:
         words.append("A smoke run: shortened to see that everything works, never ranked.")
     if record["own_protocol"]:
         words.append("Own protocol: its paper trains longer or otherwise than the task; listed apart.")
+    if record["search"] is not None:
+        words.append(f"Ruleset {run['ruleset']}: hyper-parameters by a search of this size, compared with such alone.")
     if record["method"]["params"] and record["method"]["params_source"] == "default":
         words.append("Not tuned here: hyper-parameters are the card’s defaults, no value is published for this pair.")
     if record["provenance"]["dirty"] or not record["provenance"]["git_commit"]:
@@ -231,7 +234,10 @@ def _timing_pairs(over: dict[str, Any] | None) -> list[tuple[int, tuple[str, ...
 
 
 def _stages(record: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
+    search = record["search"]
+    hours = [] if search is None else [search["hours"]]
+    searched = [("search", SEARCH.replace("_", " "), significant(h), "0", NONE, "measured", "yes") for h in hours]
+    return searched + [
         (
             s["name"],
             s["ledger"].replace("_", " "),

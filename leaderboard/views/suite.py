@@ -86,13 +86,13 @@ def _own(suite: SuiteBoard, key: str) -> Table | None:
                 str(row.cell["level"]),
             )
         )
-    return Table(f"{key}-own", f"Suite {suite.suite} on {suite.device}: shown, not ranked.", tuple(heads), tuple(lines))
+    return Table(f"{key}-own", f"Suite {suite.suite} on {suite.place}: shown, not ranked.", tuple(heads), tuple(lines))
 
 
 def _view(suite: SuiteBoard) -> SuiteView:
     small = small_word(suite.all_tasks)
-    key = key_of("suite", suite.suite, suite.device)
-    title = f"{suite.suite} on {suite.device}" + (f": {small}" if small else "")
+    key = key_of("suite", suite.suite, suite.place)
+    title = f"{suite.suite} on {suite.place}" + (f": {small}" if small else "")
     count = len(suite.tasks)
     tasks = f"{count} task{'s' if count != 1 else ''}"
     deck = f"{len(suite.rows)} methods on {tasks}, differences to {suite.baseline} in {suite.points}."
@@ -168,7 +168,7 @@ def _table(suite: SuiteBoard, key: str) -> Table:
     )
     digits = digits_for(suite.unit, [v for board in used for row in board.ranked for v in row.result.scores.values()])
     lines = tuple(_line(suite, row, used, digits) for row in suite.rows)
-    caption = f"Suite {suite.suite} on {suite.device}: methods by mean score, tie groups as ranges of ranks."
+    caption = f"Suite {suite.suite} on {suite.place}: methods by mean score, tie groups as ranges of ranks."
     return Table(f"{key}-table", caption, tuple(heads), lines)
 
 

@@ -17,6 +17,7 @@ from kdbench.leaderboard.views.suite import noise_word, separation_word, small_w
 from kdbench.results import claims
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import Missing
 
 
@@ -76,7 +77,7 @@ def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mappin
     boards = tuple(_section(one, kept) for one in board.task_boards if one.task == task)
     versions = tuple(other for other in board.tasks if other.name == task.name and other.version != task.version)
     suites = [suite for suite in board.suites if task in suite.all_tasks]
-    anchor = f"#{key_of('suite', suites[0].suite, suites[0].device)}" if suites else ""
+    anchor = f"#{key_of('suite', suites[0].suite, suites[0].place)}" if suites else ""
     shown = sorted({row.method for one in board.task_boards if one.task == task for row in (*one.ranked, *one.apart)})
     known = board.catalogue.methods
     bib = tuple((name, known[name].card.bibtex()) for name in shown if name in known)
@@ -86,23 +87,23 @@ def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mappin
 
 
 def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
-    task, key = one.task, key_of(one.task.label, one.device)
+    task, key = one.task, key_of(one.task.label, one.place)
     seeds = ", ".join(map(str, one.seeds)) or "none"
     deck = f"Complete cells hold the seeds {seeds}. Rows are paired with {task.baseline} seed by seed."
-    caption = (
-        f"{task.label} on {one.device}, best first." if one.ranks else f"{task.label} on {one.device}, not ranked."
-    )
+    if one.ruleset != AS_PUBLISHED:
+        deck += f" {searched_words(one.ruleset)}"
+    caption = f"{task.label} on {one.place}, best first." if one.ranks else f"{task.label} on {one.place}, not ranked."
     notes = [word for word in (separation_word(one), _tie_note(one), _headroom(one)) if word]
     return TaskSection(
         key,
-        one.device,
+        one.place,
         deck,
         task_table(one, one.ranked, f"{key}-table", caption),
         task_table(
             one,
             one.apart,
             f"{key}-apart",
-            f"{task.label} on {one.device}: rows that are not ranked, and why.",
+            f"{task.label} on {one.place}: rows that are not ranked, and why.",
             apart=True,
         ),
         task_charts(one, key),
@@ -113,6 +114,15 @@ def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
         tuple(hole for hole in one.holes if hole.kind is not Missing.NOT_RUN),
         tuple(hole.method for hole in one.holes if hole.kind is Missing.NOT_RUN),
         panel_of(one, kept),
+    )
+
+
+def searched_words(ruleset: str) -> str:
+    """What rows of a ruleset with searched values have in common."""
+    return (
+        f"Learning rate and hyper-parameters are those that a search of equal size found for each method ({ruleset}), "
+        "on training rows that no student of the search saw; compared among such rows alone, without compute-matched "
+        "plain."
     )
 
 

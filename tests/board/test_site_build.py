@@ -178,7 +178,7 @@ def test_the_queries_on_the_data_page_run(site: Any, monkeypatch: pytest.MonkeyP
     queries = [node.text for node in site.page("data.html").all("code") if node.text.startswith("SELECT")]
     assert len(queries) == 3
     found = [duckdb.sql(query).fetchall() for query in queries]
-    assert ("golden/a", "kd", "cpu/fp32/x1", 3, 81.0, 1.0) in found[0]
+    assert ("golden/a", "kd", "published", "cpu/fp32/x1", 3, 81.0, 1.0) in found[0]
 
 
 def test_latex_tables(site: Any) -> None:

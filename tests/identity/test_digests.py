@@ -67,6 +67,7 @@ WEIGHT = "def weight(epoch: int) -> int:\n    return (deep.scale * epoch)\n"
         ("lab/mine/more.py", "y = 2\n", True),
         ("labtools/unused.py", "x = 2\n", False),
         ("lab/mine/card.yaml", "version: 2.0.0\n", False),  # the version is compared by itself
+        ("lab/mine/tuned/digits__few-shot/mine.tuned-8.json", "{}", False),  # its values stand in the specification
         ("lab/mine/.adapter.py.swp", "editor", False),
         ("lab/mine/__pycache__/adapter.cpython-311.pyc", "bytes", False),
         ("lab/mine/adapter.py", "# why\n\nfrom lab.helpers import weight\n" + MINE, False),

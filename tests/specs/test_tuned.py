@@ -11,7 +11,9 @@ from entries import RATE_FOUND, an_entry
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.specs import tuned
-from kdbench.specs.config import run_config
+from kdbench.specs.config import RunConfig, run_config
+from kdbench.specs.order import ConfigOrder
+from kdbench.specs.tuned import TunedEntry
 
 TASK = "digits/few-shot"
 
@@ -21,7 +23,8 @@ def test_an_entry_is_read_as_it_was_kept(tmp_path: Path) -> None:
     path = tuned.keep(entry, Home(tmp_path))
     assert path == tmp_path / "tuned" / "digits__few-shot" / "kd.tuned-2.json"
     assert tuned.read(path) == entry
-    assert path in tuned.files(Home(tmp_path))
+    assert next((one.path, one.changed) for one in tuned.listed("tuned", Home(tmp_path))) == (path, "")
+    assert not [one for one in tuned.listed("tuned-3", Home(tmp_path)) if one.path == path]
 
 
 def test_searches_that_are_not_the_same_lie_beside_one_another(tmp_path: Path) -> None:
@@ -71,3 +74,87 @@ def test_what_has_changed_since_is_named() -> None:
         f"card kd was version 0.1.0 and is {config.method.ref.card.version}",
         f"engine was version 0 and is {entry.engine_version}",
     ]
+
+
+def used(entry: TunedEntry, method: str = "kd") -> RunConfig:
+    return run_config(method, TASK, tuned=entry.tuned)
+
+
+def test_a_tuned_run_takes_the_values_and_shares_the_protocol() -> None:
+    published = run_config("kd", TASK)
+    config = used(an_entry("kd", TASK, {**RATE_FOUND, "method.temperature": 2.0}))
+    assert config.task.train.optimizer.lr == 0.1
+    assert config.method.params["temperature"] == 2.0
+    assert config.method.params_source == "tuned"
+    assert config.task.pair.teachers["image"].train.optimizer.lr == published.task.train.optimizer.lr
+    assert not config.custom
+    assert config.ruleset == "tuned-2"
+    spec, own = config.spec(), published.spec()
+    assert spec["protocol"] == own["protocol"]
+    assert spec["searched"]["ruleset"] == "tuned-2"
+    assert spec["params"]["temperature"] == 2.0
+    assert "searched" not in own
+    assert config.spec_hash != published.spec_hash
+
+
+def test_given_values_that_were_best_are_a_run_of_the_ruleset_still() -> None:
+    config = used(an_entry("kd", TASK, RATE_FOUND, (90.0, 85.0)))
+    assert config.method.params == run_config("kd", TASK).method.params
+    assert config.spec_hash != run_config("kd", TASK).spec_hash
+
+
+def test_another_process_makes_the_same_configuration() -> None:
+    config = used(an_entry("kd", TASK, RATE_FOUND))
+    order = ConfigOrder.of(config)
+    assert ConfigOrder.read(order.text()).config().spec_hash == config.spec_hash
+    assert hash(order) == hash(ConfigOrder.of(config))
+
+
+def test_seeds_that_chose_the_values_give_no_result() -> None:
+    config = used(an_entry("kd", TASK, RATE_FOUND))
+    config.require_unseen([0, 1])
+    with pytest.raises(UserError, match="kd on digits/few-shot: seed 1000 chose the values of ruleset tuned-2"):
+        config.require_unseen([0, 1000])
+
+
+def test_the_one_search_that_there_is_is_found(tmp_path: Path) -> None:
+    home, config = Home(tmp_path), run_config("kd", TASK)
+    assert tuned.find(config, "published", home) is None
+    kept = an_entry("kd", TASK, RATE_FOUND)
+    tuned.keep(kept, home)
+    tuned.keep(an_entry("kd", TASK, RATE_FOUND, (80.0, 85.0, 84.0, 83.0), smoke=True), home)
+    tuned.keep(an_entry("kd", TASK, RATE_FOUND, (80.0, 85.0, 84.0), overrides=("train.epochs=3",)), home)
+    assert tuned.find(config, "tuned", home) == kept.tuned
+    assert tuned.find(config, "tuned-2", home) == kept.tuned
+    longer = run_config("kd", TASK, ["train.epochs=3"])
+    assert tuned.find(longer, "tuned", home).ruleset == "tuned-3"
+    assert tuned.find(run_config("kd", TASK, smoke=True), "tuned-4", home).ruleset == "tuned-4"
+
+
+@pytest.mark.parametrize(
+    ("method", "ruleset", "line"),
+    [
+        ("kd", "best", r"no ruleset 'best'; published, tuned, or one of so many trials such as tuned-8"),
+        ("kd", "tuned-0", r"no ruleset 'tuned-0'"),
+        (
+            "dkd",
+            "tuned",
+            r"dkd on digits/few-shot: no values of ruleset tuned; `kdbench tune --method dkd ",
+        ),
+        ("kd", "tuned-9", r"no values of ruleset tuned-9; there are tuned-2, tuned-3; `kdbench tune"),
+        ("kd", "tuned", r"searches of several sizes; name one with --ruleset: tuned-2, tuned-3"),
+        ("plain@kd", "tuned", r"plain@kd takes its length from results as published"),
+        ("crd", "tuned", r"crd.tuned-2.json: card crd was version 0.1.0 and is [\d.]+ since the search"),
+        ("at", "tuned", r"at.tuned-2.json: task digits/few-shot was version 9 and is 1 since the search"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(tmp_path: Path, method: str, ruleset: str, line: str) -> None:
+    home = Home(tmp_path)
+    tuned.keep(an_entry("kd", TASK, RATE_FOUND), home)
+    tuned.keep(an_entry("kd", TASK, RATE_FOUND, (80.0, 85.0, 84.0)), home)
+    tuned.keep(an_entry("crd", TASK, RATE_FOUND, cards={"crd": "0.1.0"}), home)
+    entry = an_entry("at", TASK, RATE_FOUND)
+    tuned.keep(entry.model_copy(update={"task": entry.task.model_copy(update={"version": 9})}), home)
+    with pytest.raises(UserError, match=line) as error:
+        tuned.find(run_config(method, TASK), ruleset, home)
+    assert "\n" not in str(error.value)

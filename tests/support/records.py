@@ -58,8 +58,23 @@ def spec_of(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "method": method["name"], "variant": method["variant"], "params": method["params"],
         "task": {"name": task["name"], "version": task["version"]}, "protocol": record["protocol"],
-        "engine_version": record["engine_version"],
+        "engine_version": record["engine_version"], **_searched(record.get("search")),
     }  # fmt: skip
+
+
+def make_search(trials: int = 8, **changes: Any) -> dict[str, Any]:
+    """The search block of a record."""
+    return {
+        "trials": trials, "sampler": "qmc", "seeds": [1000], "hours": 0.5, "entry": "7" * 64,
+        "values": {"train.optimizer.lr": 0.1}, **changes,
+    }  # fmt: skip
+
+
+def _searched(search: dict[str, Any] | None) -> dict[str, Any]:
+    if search is None:
+        return {}
+    name = f"tuned-{search['trials']}" + ("" if search["sampler"] == "qmc" else f"-{search['sampler']}")
+    return {"searched": {"ruleset": name, "values": search["values"]}}
 
 
 def make_pairs(ratio: float, n: int = 30, seed: int = 0) -> list[list[float]]:

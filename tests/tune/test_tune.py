@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from sweeps import tiny_pictures
 
+from kdbench import cli
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.contract import Rows
@@ -176,7 +177,7 @@ def test_the_best_mean_wins_and_trials_that_lack_a_seed_are_out(tmp_path, monkey
     assert kept["cards"] == {"kd": registry.method("kd").card.version}
     assert kept["searched"][RATE] == {"given": 0.2, "low": 0.05, "high": 0.8, "log": True, "choices": None}
     printed = "\n".join(line for line in report.answer(search) if isinstance(line, str))
-    assert f"kdbench evaluate --method kd --task {TASK} train.optimizer.lr=" in printed
+    assert f"kdbench evaluate --method kd --task {TASK} --ruleset tuned-4" in printed
 
 
 def test_the_command_names_a_task_by_the_path_it_was_given_by(tmp_path, monkeypatch) -> None:
@@ -193,7 +194,7 @@ def test_the_command_names_a_task_by_the_path_it_was_given_by(tmp_path, monkeypa
         local._given.clear()
         registry._added_tasks.clear()
         registry._forget()
-    assert " --task ./mine.yaml train.epochs=3 train.optimizer.lr=" in printed
+    assert " --task ./mine.yaml train.epochs=3 --ruleset tuned-2" in printed
 
 
 def test_nothing_better_says_so(tmp_path, monkeypatch) -> None:
@@ -227,10 +228,23 @@ def kdbench(*words_: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_no_trials_is_one_line() -> None:
-    done = kdbench("-m", "kd", "-t", TASK, "--trials", "0")
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("-m", "kd", "-t", TASK, "--trials", "0"), "--trials"),
+        (("-t", TASK), "give --method or --all"),
+        (("-m", "kd", "--all", "-t", TASK), "give --method or --all"),
+        (("-m", "kd", "-t", TASK, "--seeds", "1", "--smoke"), "--seeds: 1 are seeds of the results"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_line(given, line, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["kdbench", "tune", *given, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    said = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert line in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 Units are in the names, numbers are finite, nothing unknown is accepted. ``kdbench.records.files`` reads and writes.
 """
 
-from kdbench.records.schema.asked import ComputeMatch, DataUsed, MethodUsed, Paper, Protocol, TaskUsed
+from kdbench.records.schema.asked import ComputeMatch, DataUsed, MethodUsed, Paper, Protocol, SearchUsed, TaskUsed
 from kdbench.records.schema.machine import Environment, Flags, Gpu
 from kdbench.records.schema.networks import Ensemble, Models, Net, Teacher, TrainingCost
 from kdbench.records.schema.origin import Identity, PluginUsed, Provenance
@@ -15,6 +15,6 @@ from kdbench.records.schema.version import SCHEMA_VERSION
 __all__ = [
     "MAX_CURVE", "SCHEMA_VERSION", "ComputeMatch", "CurvePoint", "DataUsed", "Deploy", "Digest", "Ensemble",
     "Environment", "ExternalScore", "Failure", "Flags", "Gpu", "Identity", "MethodUsed", "Metrics", "Models", "Net",
-    "Paper", "PluginUsed", "Protocol", "Provenance", "Record", "SideFile", "StageCost", "TaskUsed", "Teacher",
-    "TrainingCost", "Verification", "Withdrawn",
+    "Paper", "PluginUsed", "Protocol", "Provenance", "Record", "SearchUsed", "SideFile", "StageCost", "TaskUsed",
+    "Teacher", "TrainingCost", "Verification", "Withdrawn",
 ]  # fmt: skip

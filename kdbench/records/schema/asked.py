@@ -23,6 +23,7 @@ from kdbench.base.fields import (
     Version,
     Word,
 )
+from kdbench.specs.tuned import Sampler
 
 
 class Paper(Part):
@@ -55,6 +56,21 @@ class ComputeMatch(Part):
     method: MethodName
     ratio: Above0
     spec_hash: Sha256
+
+
+class SearchUsed(Part):
+    """The search of hyper-parameters whose best ``values`` the run took, by key; none where the given ones were.
+
+    ``trials`` of it, chosen by ``sampler``, scored on training rows with ``seeds``, took ``hours`` of training.
+    ``entry`` is the hash of the tuned entry.
+    """
+
+    trials: Positive
+    sampler: Sampler
+    seeds: tuple[Count, ...]
+    hours: Amount
+    entry: Sha256
+    values: Settings
 
 
 class DataUsed(Part):

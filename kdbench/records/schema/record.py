@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from kdbench.base.fields import Count, DeviceClassName, Part, Positive, RunId, Sha256, Slug, Status, Time
 from kdbench.devices.deviceclass import DeviceClass
-from kdbench.records.schema.asked import ComputeMatch, MethodUsed, Protocol, TaskUsed
+from kdbench.records.schema.asked import ComputeMatch, MethodUsed, Protocol, SearchUsed, TaskUsed
 from kdbench.records.schema.machine import Environment
 from kdbench.records.schema.networks import Models
 from kdbench.records.schema.origin import Identity, Provenance
@@ -17,13 +17,17 @@ from kdbench.records.schema.outcome import CurvePoint, Deploy, Digest, Failure, 
 from kdbench.records.schema.overhead import Measured, NotMeasured
 from kdbench.records.schema.version import SCHEMA_VERSION
 from kdbench.specs.options import EngineOptions
+from kdbench.specs.tuned import AS_PUBLISHED, ruleset_of
 
 MAX_CURVE = 60
 """Points of a training curve that a record keeps at most."""
 
 
 class Record(Part):
-    """One run. Overrides make it ``custom`` and ``smoke`` shortens it: neither is ranked; ``own_protocol`` is apart."""
+    """One run. Overrides make it ``custom`` and ``smoke`` shortens it: neither is ranked; ``own_protocol`` is apart.
+
+    ``search`` is given where its hyper-parameters are not the published ones; only runs of one ruleset are compared.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: RunId
@@ -48,6 +52,7 @@ class Record(Part):
     curve: Annotated[tuple[CurvePoint, ...], Field(max_length=MAX_CURVE)] = ()
     digest: Digest | None = None
     compute_match: ComputeMatch | None = None
+    search: SearchUsed | None = None
     overhead: Annotated[NotMeasured | Measured, Field(discriminator="mode")]
     stages: tuple[StageCost, ...] = ()
     deploy: Deploy | None = None
@@ -58,6 +63,11 @@ class Record(Part):
     def method_name(self) -> str:
         """The name the run is ranked under."""
         return self.method.variant or self.method.name
+
+    @property
+    def ruleset(self) -> str:
+        """``published``, or the ruleset of its search."""
+        return AS_PUBLISHED if self.search is None else ruleset_of(self.search.trials, self.search.sampler)
 
     @property
     def score(self) -> float | None:
@@ -130,6 +140,14 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
         (
             _marks(r.protocol) != r.ran_on.options or (r.protocol.amp == "bf16") != (r.ran_on.dtype == "bf16"),
             f"device_class: {r.device_class} does not say what protocol says of amp, compile and the other options",
+        ),
+        (
+            r.search is not None and r.compute_match is not None,
+            "search: compute-matched plain is of published values alone",
+        ),
+        (
+            (r.search is not None) != ("searched" in r.provenance.config_resolved),
+            "search: does not agree with searched in provenance.config_resolved",
         ),
         (len({t.role for t in r.models.teachers}) < len(r.models.teachers), "models.teachers: a role is named twice"),
     ]

@@ -1,0 +1,86 @@
+"""Searches of several methods on several tasks: what is left out and why, hours first, the rest one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from kdbench.base.errors import UserError
+from kdbench.specs import tuned
+from kdbench.specs.config import run_config
+from kdbench.specs.tuned import Sampler
+from kdbench.sweep.devices import Where
+from kdbench.sweep.known import Known
+from kdbench.sweep.plan import Asked, inapplicable
+from kdbench.tune.search import Search
+
+
+@dataclass
+class Batch:
+    """Searches of one size.
+
+    Attributes:
+        searches: those to run, task by task.
+        kept: methods and tasks whose search is there already, and of these versions.
+        left: methods and tasks that are not searched, or whose search gave nothing, with the reason.
+    """
+
+    searches: list[Search] = field(default_factory=list)
+    kept: list[tuple[str, str]] = field(default_factory=list)
+    left: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        asked: Asked,
+        methods: Sequence[str],
+        tasks: Sequence[str],
+        trials: int,
+        sampler: Sampler,
+        where: Where,
+        say: Callable[[str], None],
+    ) -> Batch:
+        """What is to be searched.
+
+        Args:
+            asked: as of :class:`kdbench.tune.search.Search`.
+            say: told of each trial.
+        """  # fmt: skip
+        found = cls()
+        for task in tasks:
+            for method in methods:
+                found._take(Search(replace(asked, tasks=(task,)), method, task, trials, sampler, where, say=say))
+        return found
+
+    def _take(self, search: Search) -> None:
+        place = (search.method, search.task)
+        try:
+            config = run_config(search.method, search.task, search.asked.overrides, smoke=search.asked.smoke)
+        except UserError as error:
+            self.left[place] = str(error)
+            return
+        reason = inapplicable(config.method.ref.card, config.task)
+        if reason is not None:
+            self.left[place] = reason
+            return
+        try:
+            tuned.find(config, tuned.ruleset_of(search.trials, search.sampler), search.asked.home)
+            self.kept.append(place)
+        except UserError:
+            self.searches.append(search)
+
+    def hours(self) -> dict[tuple[str, str], float | None]:
+        """About how long each search takes, None where nothing tells."""
+        if not self.searches:
+            return {}
+        first = self.searches[0]
+        known = Known.read(first.asked.home, first.asked.smoke, first.where.belongs)
+        return {(one.method, one.task): one.hours(known) for one in self.searches}
+
+    def run(self) -> None:
+        """All searches; one that gives nothing is left, and the others go on."""
+        for search in self.searches:
+            try:
+                search.run()
+            except UserError as error:
+                self.left[search.method, search.task] = str(error)
