@@ -65,9 +65,11 @@ class Dense(_Fields):
     names in ``Needs.teacher`` and no more, so that a head that nobody reads is not computed; the words are the names of
     these fields, and ``taps:<i>``.
 
+    Places are in pixels of the picture that the targets' are in, which a network of a reduced input sees smaller.
+
     Attributes:
         fpn: (N, C, h_l, w_l), the maps that the head reads, after the level's last convolution.
-        strides: pixels of the input from one cell to the next, of each level.
+        strides: pixels from one cell to the next, of each level.
         cls: (N, h_l w_l A, K) class logits, rows of cells first, then cells, then anchors.
         box: (N, h_l w_l A, 4) raw regression, in the units of the detector, or logits of ``bins``; ``decode`` makes
             boxes of it.
@@ -88,8 +90,8 @@ class Dense(_Fields):
         roi: (R, K + 1) class logits of the proposals, picture after picture; the last is that of background.
         roi_box: (R, K, 4) raw regression of each class, which ``decode`` makes boxes of with the proposals.
         roi_labels: (R,) int64 classes of the proposals, K for background. Where asked for.
-        masks: of a detector that gives masks, ``masks(boxes, labels)``: of each picture (D, 4) boxes in pixels of the
-            input and (D,) classes to (D, m, m) probabilities of what lies in the box.
+        masks: of a detector that gives masks, ``masks(boxes, labels)``: of each picture (D, 4) boxes and (D,) classes
+            to (D, m, m) probabilities of what lies in the box.
     """
 
     __slots__ = ()

@@ -22,13 +22,16 @@ class Network(nn.Module):
     low-resolution student, a cross-modal teacher and an ordinary pair are one case. ``autocast`` is set by the engine
     (``engine.precision``): the type its forward computes in; what it returns is float32 all the same. ``asked`` is set
     by the engine to what the method names in ``Needs`` of this network, and ``sparing`` where nothing else is read of
-    it, so that a network whose parts cost much need not compute the others; most compute everything.
+    it, so that a network whose parts cost much need not compute the others; most compute everything. ``reduced`` is set
+    by the task: of the picture in whose pixels targets are, how many pixels of a side became one of the input's; what a
+    network says of places is in pixels of that picture.
     """
 
     input: str = "image"
     autocast: torch.dtype | None = None
     asked: frozenset[str] = frozenset()
     sparing: bool = False
+    reduced: int = 1
 
     def forward(self, batch: Batch) -> Out:
         """The network's :class:`Out` for the rows of ``batch``."""

@@ -380,9 +380,11 @@ class Task:
 
 def build_network(net: str, input_name: str, data: Dataset) -> Network:
     """A network of the zoo for an input of a data set, initialised from the global generator."""
-    return models.build(
+    made = models.build(
         net, data.shape(input_name), data.classes, input_name=input_name, vocabularies=data.reads(input_name)
     )
+    made.reduced = data.reduced(input_name)
+    return made
 
 
 def _join(rows: Rows, extra: Rows) -> Rows:

@@ -99,7 +99,7 @@ class Detector(InParts):
     def encode(self, x: Tensor) -> Out:
         stages = self.body(x)
         fpn = self.neck([stages.maps[stage] for stage in self._reads])
-        dense = Dense(fpn, self._strides, decode=self.decode, bins=self.bins)
+        dense = Dense(fpn, self.strides, decode=self.decode, bins=self.bins)
         everything = not self.sparing
         taps = sorted(int(word.removeprefix("taps:")) for word in self.asked if word.startswith("taps:"))
         classes = everything or "cls" in self.asked
@@ -139,6 +139,11 @@ class Detector(InParts):
         return features, kept
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """As of :class:`Dense`."""
+        return tuple(self.reduced * stride for stride in self._strides)
+
+    @property
     def width(self) -> int:
         """Numbers of a raw regression."""
         return sum(map(len, self.bins)) or 4
@@ -151,14 +156,15 @@ class Detector(InParts):
 
     def _anchors_of(self, x: Tensor, fpn: Sequence[Tensor]) -> list[Tensor]:
         """Anchors of each level, made once for pictures of a size."""
-        key = (tuple(x.shape[-2:]), x.device)
+        key = (tuple(x.shape[-2:]), x.device, self.reduced)
         if self._known is None or self._known[0] != key:
             floats = [f.float() for f in fpn]
             (whole,) = self._anchors(ImageList(x, [tuple(x.shape[-2:])]), floats)
             cells = [f.shape[-2] * f.shape[-1] for f in fpn]
             each = len(whole) // sum(cells)
             levels = whole.split([count * each for count in cells])
-            self._known = (key, [a + self.offset * stride for a, stride in zip(levels, self._strides, strict=True)])
+            own = zip(levels, self._strides, strict=True)
+            self._known = (key, [(a + self.offset * stride) * self.reduced for a, stride in own])
         return self._known[1]
 
     def _assigned(self, dense: Dense, y: Objects, losses: bool) -> Dense:

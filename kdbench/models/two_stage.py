@@ -148,7 +148,7 @@ class TwoStageDetector(InParts):
     def _answers(self, x: Tensor, y: Objects | None) -> Out:
         stages = self.body(x)
         fpn = self.neck([stages.maps[stage] for stage in self._reads])
-        dense = Dense(fpn, self._strides, decode=self._decoded)
+        dense = Dense(fpn, tuple(self.reduced * stride for stride in self._strides), decode=self._decoded)
         if not self.sparing or self.asked & {"proposals", "roi", "roi_box", "roi_labels"}:
             dense = self._headed(x, dense, y)
         return Out(None, stages.maps, stages.preact, stages.stem, dense=dense)
@@ -156,7 +156,7 @@ class TwoStageDetector(InParts):
     def _headed(self, x: Tensor, dense: Dense, y: Objects | None) -> Dense:
         """With what both stages say, and the losses where there are objects."""
         size = (x.shape[-2], x.shape[-1])
-        first = _First(self.head.rpn, x, dense.fpn)
+        first = _First(self.head.rpn, x, dense.fpn, self.reduced)
         self.head.roi.fg_bg_sampler.seed = first.seed
         proposals: list[Tensor] = [p.detach() for p in first.proposals(size)]
         found: dict[str, Any] = {}
@@ -192,14 +192,18 @@ class TwoStageDetector(InParts):
     def _second(self, fpn: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
         """(R, K + 1) logits and (R, 4 K + 4) raw regression, background first."""
         levels = {str(level): x.float() for level, x in enumerate(fpn[: len(self._reads)])}
-        pooled = self.head.roi.box_roi_pool(levels, list(proposals), [size] * len(proposals))
+        pooled = self.head.roi.box_roi_pool(levels, self._seen(proposals), [size] * len(proposals))
         logits, boxes = self.head.roi.box_predictor(self.head.roi.box_head(pooled))
         return logits, boxes
+
+    def _seen(self, boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Boxes in pixels of the input."""
+        return [one / self.reduced for one in boxes]
 
     def _mask_logits(self, fpn: Sequence[Tensor], boxes: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(D, K + 1, m, m) logits of what lies in boxes, background first."""
         levels = {str(level): x.float() for level, x in enumerate(fpn[: len(self._reads)])}
-        pooled = self.head.mask_pool(levels, list(boxes), [size] * len(boxes))
+        pooled = self.head.mask_pool(levels, self._seen(boxes), [size] * len(boxes))
         found: Tensor = self.head.masks(pooled).float()
         return found
 
@@ -271,23 +275,24 @@ class _Second:
 
 
 class _First:
-    """What the first stage says of a batch."""
+    """What the first stage says of a batch; ``reduced`` as of a network."""
 
-    def __init__(self, rpn: Any, x: Tensor, fpn: Sequence[Tensor]) -> None:
+    def __init__(self, rpn: Any, x: Tensor, fpn: Sequence[Tensor], reduced: int) -> None:
         self._rpn, self.seed = rpn, seed_of(x)
         scores, deltas = rpn.head(list(fpn))
         self._cells = [one[0].numel() for one in scores]
         floats = [level.float() for level in fpn]
-        self._anchors = rpn.anchor_generator(ImageList(x, [tuple(x.shape[-2:])] * len(x)), floats)
+        anchors = rpn.anchor_generator(ImageList(x, [tuple(x.shape[-2:])] * len(x)), floats)
+        self._reduced, self._anchors = reduced, [one * reduced for one in anchors]
         self._scores, self._deltas = concat_box_prediction_layers(
             [one.float() for one in scores], [one.float() for one in deltas]
         )
 
     def proposals(self, size: tuple[int, int]) -> list[Tensor]:
-        """Of each picture."""
-        pictures = len(self._anchors)
+        """Of each picture; ``size`` is that of the input."""
+        pictures, whole = len(self._anchors), (size[0] * self._reduced, size[1] * self._reduced)
         boxes = self._rpn.box_coder.decode(self._deltas.detach(), self._anchors).view(pictures, -1, 4)
-        found: list[Tensor] = self._rpn.filter_proposals(boxes, self._scores, [size] * pictures, self._cells)[0]
+        found: list[Tensor] = self._rpn.filter_proposals(boxes, self._scores, [whole] * pictures, self._cells)[0]
         return found
 
     def losses(self, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -9,9 +9,11 @@ import torch
 
 from kdbench.base.errors import UserError
 from kdbench.contract import Maps, NotApplicable, Objects, Rows, Views
-from kdbench.data.feed.dataset import Dataset, Derived, Transform
+from kdbench.data.feed.dataset import Dataset, Transform
 from kdbench.data.feed.loader import Loader
 from kdbench.data.feed.moved import flip, flipv, mirror, moves, transposed, turn90, window
+from kdbench.data.feed.reduced import with_reduced
+from kdbench.specs.reduced import Reduced
 
 
 def pictures(n: int = 40, side: int = 24, wide: int = 24) -> tuple[torch.Tensor, Objects]:
@@ -127,9 +129,22 @@ def test_views_of_raw_pixels_and_several_inputs_are_refused():
     raw = Views(2, lambda pixels, rng: pixels.expand(2, *pixels.shape), "raw")
     with pytest.raises(NotApplicable, match="with which the targets would not move"):
         Loader(data, data.train, ["flip"], 8, 0, "s", raw)
-    derived = replace(data, derived={"low": Derived("image", lambda x, rng: x)})
-    with pytest.raises(UserError, match="one input for student and teachers; here are image, low"):
-        Loader(derived, data.train, ["flip"], 8, 0, "s")
+    two = Rows({**data.train.x, "other": data.train.x["image"]}, data.train.y)
+    with pytest.raises(UserError, match="one input for student and teachers; here are image, other"):
+        Loader(replace(data, train=two), two, ["flip"], 8, 0, "s")
+
+
+def test_a_reduced_input_shows_what_moved_and_windows_that_it_does_not_divide_are_refused():
+    data = with_reduced(dataset(), {"small": Reduced.model_validate({"from": "image", "reduce": 4})})
+    assert (data.reduced("small"), data.reduced("image")) == (4, 1)
+    batch = Loader(data, data.train, ["flip", "turn90", "window16"], 8, 0, "s").draw(0)
+    whole = (batch.x["image"] * 255).round().byte()
+    shown(whole, batch.y)
+    wanted = data.derived["small"].fn(whole, None)
+    assert torch.equal((batch.x["small"] * 255).round().byte(), wanted)
+    assert batch.x["small"].shape[2:] == (4, 4)
+    with pytest.raises(UserError, match=r"inputs.small: training sees 18x18 pixels .* reduce: 4 does not divide"):
+        Loader(data, data.train, ["window18"], 8, 0, "s")
 
 
 @pytest.mark.parametrize("name", ["flip", "flipv", "turn90", "window16"])

@@ -128,6 +128,21 @@ def test_a_student_starts_with_its_teachers_neck_and_head_where_the_task_says_so
     assert first_difference(plain.head.state_dict(), made.method.student.head.state_dict()) is not None
 
 
+def test_a_student_of_low_resolution_learns_from_levels_of_the_size_of_its_own(tmp_path):
+    of = run_config("mgd", "shapes/low-res", ["train.epochs=1"])
+    low = data.load(of.task.data, Place(None, tmp_path / "cache", Progress.silent())).head(16)
+    made = prepared(of, low, tmp_path)
+    student, teacher = made.method.student, made.method.teacher
+    own, theirs = (made.task.probe(net).dense for net in (student, teacher))
+    assert (student.reduced, teacher.reduced) == (2, 1)
+    assert own.strides[:2] == theirs.strides[1:] == (8, 16)
+    assert [level.shape for level in own.fpn[:2]] == [level.shape for level in theirs.fpn[1:]]
+    for one, other in zip(own.anchors, theirs.anchors[1:], strict=False):
+        assert torch.equal(one, other)
+    StageRun(made.method, next(iter(made.method.stages())), made.task).step()
+    assert len(made.method.pairs(made.task.probe(student), made.task.probe(teacher))) == 2
+
+
 def test_gradients_are_clipped_over_all_parameters_of_an_update(rows, tmp_path):
     made = prepared(config("plain", ["train.clip=0.001"]), rows, tmp_path)
     made.method.train()

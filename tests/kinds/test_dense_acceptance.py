@@ -140,7 +140,7 @@ def test_distributions_are_not_read_of_boxes_without_any(tmp_path: Path) -> None
     pkd, ld = registry.method("pkd"), method_config(registry.method("ld"))
     chosen = method_config(pkd)
     made = tiny(pkd, chosen, needs_of(chosen), "detection").prepare(tmp_path)
-    with pytest.raises(NotApplicable, match="offers no .*bins"):
+    with pytest.raises(NotApplicable, match=r"offers no .*bins"):
         nets_and_data(needs_of(ld), made.task, made.method.student, made.method.teachers)
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError, nearest
-from kdbench.data.decode.objects import Stated
 from kdbench.data.decode.specification import SetSpec
-from kdbench.data.decode.table import Row, Table
+from kdbench.data.decode.table import Row, Stated, Table
 
 KEYS = ("images", "annotations", "categories")
 FOLDERS = ("{part}", "images/{part}", "images", ".")

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.inputs import Size, height_width
 from kdbench.data.decode.masks import SLACK, Layers, Mask, decoded, layered, numbered
 from kdbench.data.decode.specification import ObjectsColumn
+from kdbench.data.decode.table import Stated
 
 ARRAYS = ("boxes", "labels", "counts", "sizes", "ignore", "area", "origin")
 """Of a decoded part, ``<part>.y.<name>.npy``: fields of :class:`kdbench.contract.Objects`."""
@@ -26,24 +27,6 @@ MASKS = "masks"
 """The same of masks, where objects have any."""
 LONGEST = 10
 """Side of a turned box, in longer sides of its picture: an object may go on outside, of a tile above all."""
-
-
-class Stated(NamedTuple):
-    """Objects of a picture whose size is said beside them, as COCO's and Pascal VOC's files do.
-
-    Attributes:
-        entries: one mapping an object.
-        size: height and width, None where it is not said.
-    """
-
-    entries: Sequence[Mapping[str, Any]]
-    size: tuple[int, int] | None
-
-    @classmethod
-    def of(cls, entries: Sequence[Mapping[str, Any]], height: Any, width: Any) -> Stated:
-        """With the size where both sides are whole numbers above 0: some programs write 0 for what they do not know."""
-        known = all(isinstance(side, int) and side > 0 for side in (height, width))
-        return cls(entries, (height, width) if known else None)
 
 
 class ObjectsWriter:

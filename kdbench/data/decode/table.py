@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdbench.base.errors import UserError
 
@@ -40,6 +40,24 @@ class Table:
     schema: pa.Schema | None = None
     classes: Sequence[str] | None = None
     passed: str = ""
+
+
+class Stated(NamedTuple):
+    """Objects of a picture whose size is said beside them, as COCO's and Pascal VOC's files do.
+
+    Attributes:
+        entries: one mapping an object.
+        size: height and width, None where it is not said.
+    """
+
+    entries: Sequence[Mapping[str, Any]]
+    size: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, entries: Sequence[Mapping[str, Any]], height: Any, width: Any) -> Stated:
+        """With the size where both sides are whole numbers above 0: some programs write 0 for what they do not know."""
+        known = all(isinstance(side, int) and side > 0 for side in (height, width))
+        return cls(entries, (height, width) if known else None)
 
 
 def is_text(kind: pa.DataType) -> bool:

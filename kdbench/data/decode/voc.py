@@ -15,9 +15,8 @@ from typing import Any
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.folders import PICTURES, content
-from kdbench.data.decode.objects import Stated
 from kdbench.data.decode.specification import SetSpec
-from kdbench.data.decode.table import Row, Table
+from kdbench.data.decode.table import Row, Stated, Table
 
 LISTS, ANNOTATIONS, IMAGES = "ImageSets/Main", "Annotations", "JPEGImages"
 SIDES = ("xmin", "ymin", "xmax", "ymax")

@@ -123,6 +123,13 @@ class Dataset:
         known = [*self.train.x, *self.derived]
         raise UserError(f"data set {self.name!r} has no input {input_name!r}; its inputs are {', '.join(known)}")
 
+    def reduced(self, input_name: str) -> int:
+        """How many pixels of a side of the picture that an input is made of became one of its own; 1 of others."""
+        made = self.derived.get(input_name)
+        if made is None or len(self.shape(input_name)) != len(self.shape(made.base)):
+            return 1
+        return max(1, self.shape(made.base)[-1] // self.shape(input_name)[-1])
+
     def reads(self, input_name: str) -> tuple[Vocabulary, Vocabulary] | None:
         """The vocabularies of an input and of the targets; None of an input that holds no sentences."""
         if input_name not in self.vocabularies:

@@ -19,7 +19,7 @@ from kdbench.base.seeds import generator
 from kdbench.contract import Batch, NotApplicable, Partners, Placed, Rows, Sentences, Views
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Alike, Dataset, device_of
-from kdbench.data.feed.moved import Moves, moves
+from kdbench.data.feed.moved import Moves, moved_size, moves
 from kdbench.data.feed.stored import Stored
 from kdbench.data.feed.stream import HostDraw, Order, Stream, default_workers
 from kdbench.devices import backends
@@ -92,7 +92,7 @@ class Loader:
         draw = HostDraw(columns, self._order, chosen.least, self._host_views, {n: data.leader(n) for n in columns})
         pins = backends.of(self.device).pins
         if self._moves is not None:
-            self._require_one_picture()
+            self._require_one_picture(augment)
         self._stream = Stream(draw, default_workers() if workers is None else workers, pins) if self._host else None
         # Rows that no augmentation touches are normalised once instead of at every draw.
         still = {name: x for name, x in rows.x.items() if not self._is_touched(name)}
@@ -111,14 +111,21 @@ class Loader:
         """Whether a stage's views are of this input, or of another that shows the same picture."""
         return name in self._viewed
 
-    def _require_one_picture(self) -> None:
-        """Places are those of one picture, and move with it."""
+    def _require_one_picture(self, augment: Sequence[str]) -> None:
+        """Places are those of one picture, and move with it; other inputs are that one, reduced after it moved."""
         pictures = [name for name, x in self.rows.x.items() if isinstance(x, Stored) or _is_pixels(x)]
-        if self._host or len(pictures) != 1 or self.data.derived:
+        if self._host or len(pictures) != 1:
             raise UserError(
                 "pictures whose targets are places in them are held as pixels (`kind: image`), one input for student "
                 f"and teachers; here are {', '.join([*self.rows.x, *self.data.derived])}"
             )
+        sides = moved_size(augment, self.data.shape(pictures[0])[-2:])
+        for name in self.data.derived:
+            if any(side % self.data.reduced(name) for side in sides):
+                raise UserError(
+                    f"data.inputs.{name}: training sees {sides[0]}x{sides[1]} pixels of a picture, which reduce: "
+                    f"{self.data.reduced(name)} does not divide; change the window of data.augment"
+                )
         if self.views is not None and self.views.where == "raw":
             raise NotApplicable("it makes views of raw pixels, with which the targets would not move")
 

@@ -110,3 +110,12 @@ def moves(names: Sequence[str]) -> Moves:
             )
         found.append(partial(window, side=int(form["pixels"])) if form["pixels"] else plain[form["name"]])
     return tuple(found)
+
+
+def moved_size(names: Sequence[str], size: Sequence[int]) -> tuple[int, int]:
+    """Height and width of pictures of ``size`` after augmentations."""
+    height, width = size
+    for form in filter(None, map(_FORM.fullmatch, names)):
+        if form["pixels"]:
+            height, width = min(height, int(form["pixels"])), min(width, int(form["pixels"]))
+    return height, width
