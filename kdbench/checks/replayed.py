@@ -1,7 +1,8 @@
 """The rule ``replay``: a step done again without Python is the step, as ``engine.cuda_graphs`` needs it.
 
 No GPU is needed: the operators that a step dispatched on a CPU are done again on the tensors they had. Python does not
-run, tensors keep their memory and draws follow their generator, so what a CUDA graph would freeze is frozen here.
+run, tensors keep their memory and draws follow their generator, so what a CUDA graph would freeze is frozen here. As
+there, memory that the step did not make itself is not kept alive for it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from kdbench.checks.result import Skipped, Verdict
 from kdbench.checks.tiny import Tiny
@@ -30,6 +32,10 @@ from kdbench.specs.options import EngineOptions
 
 STEPS = 3 * WARM_STEPS
 """Steps of a stage: warm, captured and replayed, and anew in the second epoch of a tiny task."""
+REMEDY = (
+    "change buffers in place (copy_, index_copy_) instead of binding new tensors to their names, and read what changes "
+    "from step to step from at"
+)
 LOOKS = ("_local_scalar_dense", "equal", "masked_select", "nonzero", "_unique2", "unique_consecutive", "unique_dim")
 """Operators for which the host waits: no CUDA graph can hold them."""
 
@@ -42,12 +48,11 @@ def replayed(tiny: Tiny, folder: Path) -> Verdict:
             problem = _first_other_step(tiny, folder)
     except NotCaptured as refused:
         return Skipped(f"engine.cuda_graphs refuses the method: {refused.reason}")
+    except _Freed as freed:
+        return f"{freed}; {REMEDY}"
     if problem is None:
         return None
-    return (
-        f"a step done again without Python differs: {problem}; change buffers in place (copy_, index_copy_) instead of "
-        "binding new tensors to their names, and read what changes from step to step from at"
-    )
+    return f"a step done again without Python differs: {problem}; {REMEDY}"
 
 
 def _first_other_step(tiny: Tiny, folder: Path) -> str | None:
@@ -79,26 +84,63 @@ def _trained(
         yield stage.name, terms, state_copy(prepared.method)
 
 
+class _Freed(Exception):
+    """A step done again would read memory that is no longer there."""
+
+
+class _Outside:
+    """A tensor that a step did not make: where it lies, without keeping it there."""
+
+    def __init__(self, tensor: Tensor, operator: str) -> None:
+        self._memory = StorageWeakRef(tensor.untyped_storage())
+        self._type, self._form = tensor.dtype, (tensor.storage_offset(), tensor.size(), tensor.stride())
+        self._said = f"{operator} reads a tensor of shape {tuple(tensor.shape)}"
+
+    def found(self) -> Tensor:
+        """The tensor.
+
+        Raises:
+            _Freed: nobody holds it any more.
+        """
+        memory = torch.UntypedStorage._new_with_weak_ptr(self._memory.cdata)
+        if memory is None:
+            raise _Freed(f"a captured step would read freed memory: its {self._said} that nothing holds any more")
+        return torch.empty(0, dtype=self._type).set_(memory, *self._form)
+
+
 class _Recorder(TorchDispatchMode):
     """Notes every dispatched operator with its arguments and what it returned."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self._made: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func._schema.name.partition("::")[2] in LOOKS or _picks_by_mask(func, args):
             raise RuntimeError(f"the host waits for {func._schema.name}")
+        noted = tree_map_only(Tensor, lambda tensor: self._noted(tensor, func.__name__), (args, kwargs))
         out = func(*args, **kwargs)
         if not func.is_view:
-            self.calls.append((func, args, kwargs, _fresh(out, args, kwargs)))
+            fresh = _fresh(out, args, kwargs)
+            self._made |= {tensor.untyped_storage()._cdata for tensor in fresh}
+            self.calls.append((func, *noted, fresh))
         return out
 
+    def _noted(self, tensor: Tensor, operator: str) -> Tensor | _Outside:
+        """What the step made it keeps, as a CUDA graph's pool does."""
+        return tensor if tensor.untyped_storage()._cdata in self._made else _Outside(tensor, operator)
+
     def again(self) -> None:
-        """Does all that was noted once more, into the same tensors."""
+        """Does all that was noted once more, into the same tensors.
+
+        Raises:
+            _Freed: something that it reads is gone.
+        """
         with torch.no_grad():
-            for func, args, kwargs, fresh in self.calls:
+            for func, noted_args, noted_kwargs, fresh in self.calls:
+                args, kwargs = tree_map_only(_Outside, _Outside.found, (noted_args, noted_kwargs))
                 for mine, new in zip(fresh, _fresh(func(*args, **kwargs), args, kwargs), strict=True):
                     mine.detach().copy_(new)
 

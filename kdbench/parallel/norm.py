@@ -68,7 +68,7 @@ class _JoinedNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         axes = [0, *range(2, x.ndim)]
         values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        own = values.new_tensor(x.numel() // x.shape[1])
+        own = values.new_full((), x.numel() // x.shape[1])  # filled there: a copy would make the host wait
         own_var, own_mean = torch.var_mean(values, axes, correction=0)
         # Each rank's count, means and squared deviations: sums of squares would lose digits.
         parts = _of_all(torch.cat([own[None], own_mean, own_var]))

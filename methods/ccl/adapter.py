@@ -76,7 +76,7 @@ def both_ways(a: Tensor, b: Tensor, y: Tensor, tau: float) -> Tensor:
 def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
     """KL(a || b) + KL(b || a) of (B, K) logits, 0-d, mean over the batch, finite for any logits."""
     log_p, log_q = F.log_softmax(a, dim=1), F.log_softmax(b, dim=1)
-    floor = log_p.new_tensor(EPS).log()
+    floor = log_p.new_full((), EPS).log()
     forward = log_p.exp() * torch.logaddexp(log_p - log_q, floor)
     backward = log_q.exp() * torch.logaddexp(log_q - log_p, floor)
     return (forward + backward).sum(dim=1).mean()

@@ -68,7 +68,7 @@ class Contrast(nn.Module):
 
     @torch.no_grad()
     def _fix(self, estimate: Tensor) -> None:
-        self.z = torch.where(self.z > 0, self.z, estimate.to(self.z))
+        self.z.copy_(torch.where(self.z > 0, self.z, estimate.to(self.z)))  # in place: a graph keeps its address
 
 
 class CRD(Method):

@@ -72,7 +72,7 @@ def cutmix(x: Tensor, partner: Tensor, box: Tensor) -> Tensor:
 def random_box(height: int, width: int, rng: torch.Generator) -> Tensor:
     """(4,) box of CutMix: a share of the area that is uniform in [0, 1), centred anywhere, cut at the border."""
     share, *centre = torch.rand(3, generator=rng, device=rng.device)
-    size = torch.tensor([height, width], device=rng.device)
+    size = torch.stack([torch.full((), side, device=rng.device) for side in (height, width)])
     half = (size * share.sqrt()).long() // 2
     middle = (size * torch.stack(centre)).long()
     return torch.cat([(middle - half).clamp_min(0), torch.minimum(middle + half, size)])

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 from tinies import METHODS, own_scenes, variants_slow
+from waiting import LOOKS
 
 from kdbench import kinds
 from kdbench.checks import CheckResult, check_method
 from kdbench.checks.tiny import declared
 from kdbench.specs import registry
-
-LOOKS = ("ccl", "energykd-heda")
-"""A step of theirs looks at a result, as ``tests/engine/test_host_sync.py`` excuses: no graph can hold it."""
 
 
 def not_ok(name: str, results: list[CheckResult]) -> list[CheckResult]:

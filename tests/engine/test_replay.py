@@ -13,6 +13,7 @@ import pytest
 import torch
 from tinies import captured, tiny_of
 from torch import Tensor
+from waiting import LOOKS
 
 from kdbench.base.errors import UserError
 from kdbench.checks.replayed import STEPS, CpuGraphs, on_a_cpu
@@ -27,8 +28,6 @@ from kdbench.specs.options import EAGER, EngineOptions
 from kdbench.specs.task import Optimizer
 
 GRAPHS = EngineOptions(fused=True, cuda_graphs=True)
-LOOKS = ("ccl", "energykd-heda")
-"""The host looks at a result within a step, as ``tests/engine/test_host_sync.py`` excuses: nothing to capture."""
 CAPTURED = [name for name in captured() if name not in LOOKS]
 CPU = torch.device("cpu")
 

@@ -28,13 +28,27 @@ class Transform:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    _held: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __call__(self, raw: Tensor) -> Tensor:
         """Raw (N, C, ...) to normalised float32."""
         x = raw.float().div_(255) if raw.dtype is torch.uint8 else raw.float()
-        shape = (1, -1, *([1] * (x.ndim - 2)))
-        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(shape) for v in (self.mean, self.std))
+        mean, std = (values.view(1, -1, *([1] * (x.ndim - 2))) for values in self._on(x.device))
         return (x - mean) / std
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(C,) mean and std on a device: brought there once, as the host waits for each copy."""
+        if torch.compiler.is_compiling():  # a tensor that was there before would be an input of the program
+            return self._made(device)
+        if device not in self._held:
+            self._held[device] = self._made(device)
+        return self._held[device]
+
+    def _made(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (self.mean, self.std))
+        return mean, std
 
 
 @dataclass(frozen=True)

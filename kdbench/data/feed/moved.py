@@ -85,7 +85,8 @@ def window(pixels: Tensor, targets: Of, rng: torch.Generator, side: int) -> tupl
     n, _, height, width = pixels.shape
     size = (min(side, height), min(side, width))
     draws = torch.rand(TRIES, n, 2, generator=rng, device=pixels.device)
-    spare = torch.tensor([height - size[0] + 1, width - size[1] + 1], device=pixels.device)
+    spares = (height - size[0] + 1, width - size[1] + 1)
+    spare = torch.stack([torch.full((), spare, device=pixels.device) for spare in spares])
     corners = (draws * spare).long().minimum(spare - 1)  # (TRIES, N, 2) top and left
     some = targets.shown(corners, size)
     chosen = torch.where(some.any(0), some.int().argmax(0), TRIES - 1)
