@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -79,9 +80,14 @@ def _one_deterministic_thread() -> None:
     torch.use_deterministic_algorithms(True)
 
 
+_homes = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDBENCH_HOME", str(tmp_path_factory.mktemp("home")))
+    home = tmp_path_factory.getbasetemp() / "homes" / str(next(_homes))  # mktemp would look at all of them each time
+    home.mkdir(parents=True)
+    monkeypatch.setenv("KDBENCH_HOME", str(home))
 
 
 @pytest.fixture(autouse=True)

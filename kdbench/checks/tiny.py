@@ -36,7 +36,6 @@ EPOCHS = 8
 DEFAULT_ROLE, SECOND_ROLE = "image", "audio"
 STANDS_FOR = {ANY_TEACHER: (DEFAULT_ROLE,), ALL_TEACHERS: (DEFAULT_ROLE, SECOND_ROLE)}
 """Roles of a tiny task where a method names none."""
-FIT_STEPS = 60
 VECTOR_NET = "mlp_w16"
 CPU = torch.device("cpu")
 """Of a teacher whose input some rows lack; its embedding is as wide as those of the narrow nets."""
@@ -257,7 +256,7 @@ def fitted(of: Setting) -> Mapping[str, TrainedTeacher]:
     found = {}
     for role, (teacher, net) in _first_nets(of).items():
         with seeded(0, "fit", role), torch.enable_grad():
-            fit(net, task)
+            fit(net, task, of.made.fit_steps)
         found[role] = _frozen(role, teacher.net, net)
     return found
 
@@ -275,11 +274,11 @@ def _frozen(role: str, arch: str, net: Network) -> TrainedTeacher:
     return TrainedTeacher(role, net.eval().requires_grad_(False), 0.0, {"arch": arch, "source": "checks"})
 
 
-def fit(net: Network, task: Task) -> None:
+def fit(net: Network, task: Task, steps: int) -> None:
     """Fits a network to all training rows: full batches, Adam, a moment."""
     batch = task.as_trained(task.wrap(task.rows(torch.arange(task.n_rows))), torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    for _ in range(FIT_STEPS):
+    for _ in range(steps):
         optimizer.zero_grad()
         task.loss(net(batch), batch).backward()
         optimizer.step()

@@ -149,6 +149,7 @@ class Tiny:
         vocabularies: theirs.
         pairs: the input, student's and teacher's net to try in turn instead of the usual ones.
         loss: as a task's ``train.loss``.
+        fit_steps: optimiser steps that its teachers are fitted in.
     """
 
     score: str
@@ -160,6 +161,7 @@ class Tiny:
     vocabularies: Callable[[], Mapping[str, Vocabulary]] | None = None
     pairs: tuple[tuple[str, str, str], ...] = ()
     loss: Mapping[str, Any] | None = None
+    fit_steps: int = 60
 
 
 class Kind:

@@ -270,7 +270,7 @@ class Detection(Kind):
         "ap_large": metric("ap_large", "average precision of large objects", "AP large"),
         "ar": metric("ar", "average recall, overlaps .5 to .95", "AR"),
     }
-    tiny = Tiny("ap", inked, wraps="fcos_c8s2-4h1:")
+    tiny = Tiny("ap", inked, wraps="fcos_c8s2-4h1:", fit_steps=20)
     lacks = frozenset({"logits", "emb", "code", "classifier", "tail"})
     placed = True
     one_process = "its task's loss divides by the objects of a batch"

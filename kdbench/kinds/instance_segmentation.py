@@ -40,7 +40,7 @@ class InstanceSegmentation(Detection):
         "mask_ap50": metric("mask_ap50", "average precision of masks at overlap .5", "mask AP50", ranks=True),
         **Detection.metrics,
     }
-    tiny = Tiny("mask_ap", _cut_out, wraps="mask_rcnn_c8s2-4a4p20r16f16m1:")
+    tiny = Tiny("mask_ap", _cut_out, wraps="mask_rcnn_c8s2-4a4p20r16f16m1:", fit_steps=20)
     lacks = Detection.lacks | {"cls", "box", "quality", "anchors", "assigned", "head"}
 
     @property

@@ -195,7 +195,7 @@ class Oriented(Detection):
             True, "%", "average precision of turned boxes at overlap .5", _precision, high=100.0, word="AP50 (turned)"
         ),
     }
-    tiny = Tiny("obb_ap50", _turned, wraps="obb_c8s2-4h1:")
+    tiny = Tiny("obb_ap50", _turned, wraps="obb_c8s2-4h1:", fit_steps=20)
 
     @property
     def tinies(self) -> Sequence[Tiny]:

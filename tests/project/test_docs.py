@@ -112,7 +112,18 @@ def needs_a_run(path: Path, slow: bool) -> bool:
     return any(block.slow == slow for block in own)
 
 
-@pytest.mark.parametrize("name", [name for name, path in DOCUMENTS.items() if needs_a_run(path, slow=False)])
+READ_FIRST = ("README.md", "CONTRIBUTING.md")
+"""Documents whose commands the fast set runs, those that take seconds; the slow set runs those of all others."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in READ_FIRST else pytest.param(name, marks=pytest.mark.slow)
+        for name, path in DOCUMENTS.items()
+        if needs_a_run(path, slow=False)
+    ],
+)
 def test_commands_that_take_seconds_run(name: str, checkout: tuple[Path, dict[str, str]]) -> None:
     run(DOCUMENTS[name], checkout, slow=False)
 
