@@ -18,7 +18,7 @@ from kdbench.stats.aggregate import (
     probability_of_improvement,
     win_rates,
 )
-from kdbench.stats.cell import CellStat, SeedScores, clipped, clipped_difference, item_noise, summarise
+from kdbench.stats.cell import CellStat, SeedScores, clipped, clipped_difference, item_noise, summarise, t_quantile
 from kdbench.stats.gap import Gap, gap_recovered, total_gap
 from kdbench.stats.layout import Common, Direction, Layout, Suite, TaskScale, common_set
 from kdbench.stats.missing import Missing
@@ -66,6 +66,7 @@ __all__ = [
     "pooled_delta",
     "probability_of_improvement",
     "summarise",
+    "t_quantile",
     "tie_groups",
     "told",
     "total_gap",

@@ -17,7 +17,7 @@ from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS
 from kdbench.leaderboard.tables.columns import generic_heads
 from kdbench.leaderboard.views.changes import Change, changes, feed
 from kdbench.leaderboard.views.method import method_view
-from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pair_tables
+from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pair_tables, quantiles
 from kdbench.leaderboard.views.run import run_view
 from kdbench.leaderboard.views.suite import suite_view
 from kdbench.leaderboard.views.task import task_view
@@ -75,7 +75,7 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kep
         pages.write(f"methods/{name}.html", "method.html", title=name, **vars(method_view(made, name)))
     pages.write("overhead.html", "overhead.html", title="Overhead", tables=cost_tables(made))
     pages.write("coverage.html", "coverage.html", title="Coverage", tables=coverage_tables(made))
-    pages.write("compare.html", "compare.html", title="Compare", tables=pair_tables(made))
+    pages.write("compare.html", "compare.html", title="Compare", tables=pair_tables(made), quantiles=quantiles())
     levels = list(zip(LEVEL_MARKS, LEVELS, strict=True))
     pages.write("methodology.html", "methodology.html", title="Methodology", heads=generic_heads(), levels=levels)
     pages.write("submit.html", "submit.html", title="Submit")

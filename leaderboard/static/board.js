@@ -286,12 +286,43 @@
     const tasks = $$(scores.tHead, "th").slice(1).map((head) => head.textContent);
     const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
     const of = new Map($$(scores.tBodies[0], "tr").map((row) => [row.dataset.method,
-      $$(row, "td").map((cell) => (cell.dataset.seeds ? mean(cell.dataset.seeds.split(" ").map(Number)) : null))]));
+      $$(row, "td").map((cell) => (cell.dataset.seeds ? cell.dataset.seeds.split(" ").map(Number) : null))]));
+    /* Student's quantile by the page's table, between whose entries both logarithms run straight. */
+    const known = section.dataset.t.split(" ").map((one) => one.split(":").map(Number));
+    const quantile = (df) => {
+      const n = known.findIndex(([at]) => at >= df - 1e-9);
+      if (n < 0) return known[known.length - 1][1];
+      const [[a, low], [b, high]] = [known[Math.max(n - 1, 0)], known[n]];
+      return b === a ? high : Math.exp(Math.log(low) + (Math.log(high / low) * Math.log(Math.max(df, a) / a)) / Math.log(b / a));
+    };
+    /* Paired by seed on each task, tasks weighing the same: the mean difference and the ends of its 95 % interval. */
+    const paired = (a, b, common) => {
+      const parts = common.map((j) => {
+        const x = a[j].map((value, n) => value - b[j][n]), m = mean(x), n = x.length;
+        const size = Math.max(...a[j].map(Math.abs), ...b[j].map(Math.abs));
+        const level = n < 2 || Math.max(...x) - Math.min(...x) <= 1e-9 * size;
+        return { m, df: n - 1, error: level ? NaN : x.reduce((sum, one) => sum + (one - m) ** 2, 0) / (n - 1) / n };
+      });
+      const all = parts.reduce((sum, one) => sum + one.error, 0), middle = mean(parts.map((one) => one.m));
+      const df = Math.max(all ** 2 / parts.reduce((sum, one) => sum + one.error ** 2 / one.df, 0), Math.min(...parts.map((one) => one.df)));
+      const half = isNaN(all) ? NaN : (quantile(df) * Math.sqrt(all)) / parts.length;
+      return { middle, lo: middle - half, hi: middle + half };
+    };
     const ranked = $$(deltas.tBodies[0], "tr").map((row) => row.dataset.method), start = $$(deltas, ".d").map((node) => node.textContent);
     const asked = kept_of(section.id, "m").split(",").filter((name) => of.has(name));
-    const chosen = new Set(asked.length ? asked : ranked);
+    let chosen = new Set(asked.length ? asked : ranked);
+    const MANY = 6;  // with more, a matrix of intervals is too wide to be read
     const digits = +deltas.dataset.digits;
     const show = (x) => (x > 0 ? "+" : "") + x.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−");
+    const verdict = (common) => {
+      if (chosen.size !== 2 || !common.length) return "";
+      const pair = ranked.filter((name) => chosen.has(name)), found = paired(...pair.map((name) => of.get(name)), common);
+      const [first, second] = found.middle < 0 ? pair.reverse() : pair;
+      const [lo, hi] = found.middle < 0 ? [-found.hi, -found.lo] : [found.lo, found.hi], unit = deltas.dataset.unit;
+      if (isNaN(lo)) return ` ${first} is ahead of ${second} by ${show(Math.abs(found.middle)).replace("+", "")} ${unit}; their seeds tell no interval.`;
+      if (lo <= 0) return ` ${first} and ${second} are not told apart: ${show(Math.abs(found.middle))} ${unit}, 95 % interval ${show(lo)} to ${show(hi)}.`;
+      return ` ${first} is better than ${second} by ${show(Math.abs(found.middle)).replace("+", "")} ${unit}, 95 % interval ${show(lo)} to ${show(hi)}.`;
+    };
     const draw = () => {
       const all = chosen.size === ranked.length && ranked.every((name) => chosen.has(name));
       const common = tasks.map((_, i) => i).filter((i) => [...chosen].every((name) => of.get(name)[i] !== null));
@@ -299,15 +330,29 @@
       for (const cell of $$(deltas, "[data-col]")) cell.hidden = !chosen.has(cell.dataset.col);
       $$(deltas, "tbody td").forEach((cell, i) => {
         const a = of.get(cell.parentNode.dataset.method), b = of.get(cell.dataset.col), text = cell.querySelector(".d"), mark = cell.querySelector(".sep");
-        if (all) text.textContent = start[i];
-        else if (a !== b) text.textContent = common.length ? show(mean(common.map((j) => a[j] - b[j]))) : "–";
+        cell.querySelectorAll(".own").forEach((node) => node.remove());
         if (mark) mark.hidden = !all;
+        if (all) { text.textContent = start[i]; return; }
+        if (a === b || cell.hidden || cell.parentNode.hidden) return;
+        if (!common.length) { text.textContent = "–"; return; }
+        const { middle, lo, hi } = paired(a, b, common);
+        text.textContent = show(middle);
+        if (lo > 0 || hi < 0) cell.prepend(make("span", { class: `sep own${hi < 0 ? " wor" : ""}`, role: "img", "aria-label": `separated, ${hi < 0 ? "worse" : "better"}` }, hi < 0 ? "▼" : "▲"));
+        if (chosen.size <= MANY) cell.append(make("span", { class: "sub own" }, isNaN(lo) ? "no interval" : `[${show(lo)}, ${show(hi)}]`));
       });
       note.textContent = chosen.size < 2 ? "Choose two methods or more."
-        : `${chosen.size} methods, ${common.length} common task${common.length === 1 ? "" : "s"}${common.length ? `: ${common.map((i) => tasks[i]).join(", ")}` : ""}.`;
+        : `${chosen.size} methods, ${common.length} common task${common.length === 1 ? "" : "s"}${common.length ? `: ${common.map((i) => tasks[i]).join(", ")}` : ""}.${verdict(common)}`;
     };
-    section.querySelector(".choose").append(...[...of.keys()].filter((name) => ranked.includes(name)).map((name) => {
-      const box = make("input", { type: "checkbox" });
+    const boxes = section.querySelector(".choose");
+    const set = (names) => {
+      chosen = new Set(names);
+      $$(boxes, "input").forEach((box) => { box.checked = chosen.has(box.value); });
+      keep(section.id, "m", chosen.size === ranked.length ? "" : [...chosen].join(","));
+      draw();
+    };
+    boxes.append(...[["All", ranked], ["None", []]].map(([word, names]) => make("button", { type: "button", onclick: () => set(names) }, word)));
+    boxes.append(...[...of.keys()].filter((name) => ranked.includes(name)).map((name) => {
+      const box = make("input", { type: "checkbox", value: name });
       box.checked = chosen.has(name);
       box.addEventListener("change", () => {
         if (box.checked) chosen.add(name); else chosen.delete(name);

@@ -45,9 +45,14 @@ class ClaimLine:
 
 @dataclass(frozen=True)
 class MethodView:
-    """What a method's page shows; ``ref`` is None for a method that is not registered here."""
+    """What a method's page shows; ``ref`` is None for a method that is not registered here.
+
+    Attributes:
+        matched: the method whose recipe plain was trained as long as, "" on the page of a method itself.
+    """
 
     name: str
+    matched: str
     ref: MethodRef | None
     card: Card | None
     family: str
@@ -75,12 +80,14 @@ def method_view(board: Board, name: str) -> MethodView:
         (run for run in board.source.runs.values() if run["method"] == name),
         key=lambda run: (run["task"], -run["task_version"], run["device_class"], run["seed"], run["run_id"]),
     )
+    matched = next((run["matched_method"] for run in runs if run["matched_method"]), None) or ""
     open_rows = [row for row in rows if row.apart not in {CUSTOM, SMOKE, "superseded"}]
     siblings = sorted(
         other for other, it in board.catalogue.methods.items() if card and it.card.name == card.name and other != name
     )
     return MethodView(
         name=name,
+        matched=matched,
         ref=ref,
         card=card,
         family=FAMILIES[card.family] if card else "",
@@ -185,7 +192,8 @@ def _results(board: Board, name: str) -> list[Result]:
     found = []
     for one in board.task_boards:
         digits = digits_for(one.task.unit, [value for row in one.comparable for value in row.result.scores.values()])
-        for row in (*one.ranked, *one.apart):
+        longer = (row for row in board.entries if (row.task, row.device, row.apart) == (one.task, one.device, MATCHED))
+        for row in (*one.ranked, *one.apart, *longer):
             if row.method != name:
                 continue
             stat, delta, ratio = row.result.stat, row.vs_baseline, step_ratio(row)

@@ -28,6 +28,7 @@ from kdbench.stats import (
     iqm,
     mean_ranks,
     probability_of_improvement,
+    t_quantile,
     win_rates,
 )
 
@@ -187,6 +188,12 @@ class PairTable:
 def pair_tables(board: Board) -> list[PairTable]:
     """One a suite and device class with something to compare."""
     return [_pairs(suite) for suite in board.suites if suite.layout is not None and len(suite.rows) > 1]
+
+
+def quantiles() -> str:
+    """Student's two-sided 95 % quantiles as the page's script reads them, ``df:t`` from 1 degree of freedom up."""
+    grid = [1 + n / 4 for n in range(16)] + [float(n) for n in range(5, 31)] + [40.0, 60.0, 120.0, 1000.0]
+    return " ".join(f"{df:g}:{t_quantile(df):.6g}" for df in grid)
 
 
 def _pairs(suite: SuiteBoard) -> PairTable:

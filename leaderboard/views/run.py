@@ -121,14 +121,21 @@ def _metrics(record: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _curves(record: dict[str, Any]) -> dict[str, Any]:
     points, primary = record["curve"], record["task"]["metric_primary"]
     drawings: list[Markup] = []
-    for key, label, ys in (
-        ("curve-val", metric_word(primary), [(p["epoch"], p["val"].get(primary)) for p in points]),
-        ("curve-loss", "training loss", [(p["epoch"], p["train_loss"]) for p in points]),
-    ):
-        known = [(x, y) for x, y in ys if y is not None]
-        if len(known) > 1:
-            xs, values = zip(*known, strict=True)
-            drawings.append(curve(key, xs, values, title=f"{label} by epoch", label=label))
+    parts = _trainings(points)
+    for number, part in enumerate(parts, 1):
+        axis = "epoch" if part[0]["epoch"] < part[-1]["epoch"] else "step"
+        which = f", training {number} of {len(parts)}" if len(parts) > 1 else ""
+        for key, label, ys in (
+            ("curve-val", metric_word(primary), [p["val"].get(primary) for p in part]),
+            ("curve-loss", "training loss", [p["train_loss"] for p in part]),
+        ):
+            known = [(p[axis], y) for p, y in zip(part, ys, strict=True) if y is not None]
+            if len(known) > 1:
+                xs, values = zip(*known, strict=True)
+                name = key if len(parts) == 1 else f"{key}-{number}"
+                drawings.append(
+                    curve(name, xs, values, title=f"{label} by {axis}{which}", label=f"{label}{which}", x_label=axis)
+                )
     terms = sorted({name for p in points for name in p["losses"]})[:2]
     heads = ["Epoch", "Training loss", *terms, metric_word(primary), "Learning rate"]
     rows = [
@@ -144,6 +151,17 @@ def _curves(record: dict[str, Any]) -> dict[str, Any]:
         for p in points
     ]
     return {"curves": drawings, "curve_heads": heads, "curve_rows": rows}
+
+
+def _trainings(points: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The points of one network after the other: a recipe of several stages begins anew at each."""
+    parts: list[list[dict[str, Any]]] = []
+    for point in points:
+        last = parts[-1][-1] if parts else None
+        if last is None or point["epoch"] < last["epoch"] or point["step"] <= last["step"]:
+            parts.append([])
+        parts[-1].append(point)
+    return parts
 
 
 def _number(value: float | None) -> str:

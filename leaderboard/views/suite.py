@@ -223,4 +223,4 @@ def noise_word(metric: str, value: float, items: int) -> str:
     noise = kinds.metrics()[metric].noise(value, items) if metric in kinds.metrics() else None
     if noise is None:
         return ""
-    return f"the test set itself is uncertain by {significant(noise, 2)} pt (binomial, {items} items)"
+    return f"the test set itself is uncertain by {significant(noise, 2)} pt at {value:.1f} % (binomial, {items} items)"

@@ -319,7 +319,13 @@ def test_compute_matched_plain_is_a_reference_row(tmp_path: Path) -> None:
         *_three("plain", scores=(70, 71, 72)),
         *_three("plain", scores=(75, 76, 77), method__variant="plain@kd", compute_match=match),
     ]
-    page = make_site(tmp_path, made).page("tasks/golden__a@v1.html")
+    site = make_site(tmp_path, made)
+    own = site.page("methods/plain@kd.html")
+    assert "Plain training for as long as the whole recipe of kd takes." in own.text
+    assert "No result yet" not in own.text
+    assert "No card" not in own.text
+    assert "76.00 ± 2.48 %, n = 3" in own.one("table", id="results").one("tbody").text
+    page = site.page("tasks/golden__a@v1.html")
     table = page.one("table", id=f"golden-a-v1-{DEVICE}-table")
     assert [row.one("th").text for row in table.one("tfoot").all("tr")] == ["teacher w8", "plain@kd"]
     assert cells(page, f"golden-a-v1-{DEVICE}-table", "vs_matched")["kd"] == [

@@ -17,6 +17,8 @@ from xml.etree import ElementTree
 import pytest
 import site_samples as samples
 
+from kdbench.stats import paired_delta, pooled_delta
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -24,6 +26,11 @@ CHROMIUM = next(
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 TASK = "tasks/golden__a@v1.html"
 TABLE = "golden-a-v1-cpu-fp32-x1-table"
+TWO = {
+    ("kd", "c"): (80.0, 82.0, 81.5), ("alpha", "c"): (81.0, 82.5, 83.5), ("plain", "c"): (70.0, 73.0, 71.0),
+    ("kd", "d"): (60.0, 61.0, 63.0), ("alpha", "d"): (66.0, 65.0, 67.5), ("plain", "d"): (50.0, 52.0, 55.0),
+}  # fmt: skip
+"""A suite of two tasks, whose pairs have unequal spreads."""
 PAGES = [
     "index.html",
     TASK,
@@ -58,6 +65,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     match = {"method": "kd", "ratio": 2.5, "spec_hash": made[3]["spec_hash"]}
     made += [
         samples.record("plain", "a", s, 75.0 + s, method__variant="plain@kd", compute_match=match) for s in range(3)
+    ]
+    made += [
+        samples.record(method, task, seed, score, task__suite="golden-two")
+        for (method, task), scores in TWO.items()
+        for seed, score in enumerate(scores)
     ]
     return samples.make_site(folder, made).out
 
@@ -215,11 +227,34 @@ def test_comparison_works_out_the_common_tasks(visit: Any) -> None:
     cell = section.locator(".deltas tr[data-method=alpha] td[data-col=kd]")
     assert cell.locator(".d").inner_text() == "+1.00"
     assert section.locator(".deltas tbody tr:visible").count() == 2
-    assert section.locator(".deltas .sep:visible").count() == 0  # separation is that of the full board only
+    assert cell.locator(".sub").inner_text() == "[−1.48, +3.48]"
+    assert section.locator(".deltas .sep:visible").count() == 0
+    assert "alpha and kd are not told apart: +1.00 pt, 95 % interval −1.48 to +3.48." in section.inner_text()
     section.get_by_role("checkbox", name="alpha", exact=True).uncheck()
     assert "Choose two methods or more" in section.locator(".common").inner_text()
     again = visit("compare.html", state="#!pairs-golden-cpu-fp32-x1.m=alpha,kd")
     assert "2 methods, 1 common task" in again.locator("#pairs-golden-cpu-fp32-x1 .common").inner_text()
+
+
+def test_a_ticked_pair_has_the_interval_that_python_works_out(visit: Any) -> None:
+    """Over two tasks of unequal spread the degrees of freedom are no whole number."""
+    pooled = pooled_delta(
+        [paired_delta(dict(enumerate(TWO["alpha", task])), dict(enumerate(TWO["kd", task])), "max") for task in "cd"]
+    )
+    page = visit("compare.html")
+    section = page.locator("#pairs-golden-two-cpu-fp32-x1")
+    section.get_by_role("button", name="None").click()
+    for name in ("alpha", "kd"):
+        section.get_by_role("checkbox", name=name, exact=True).check()
+    said = section.locator(".common").inner_text()
+    assert pooled.lo is not None
+    assert pooled.hi is not None
+    assert pooled.lo > 0
+    expected = f"alpha is better than kd by {pooled.mean:.2f} pt, 95 % interval {pooled.lo:+.2f} to {pooled.hi:+.2f}."
+    assert said == f"2 methods, 2 common tasks: golden/c@v1, golden/d@v1. {expected}"
+    worse = section.locator(".deltas tr[data-method=kd] td[data-col=alpha]")
+    assert worse.locator(".sep.own").evaluate("x => getComputedStyle(x).color") == "rgb(156, 47, 34)"
+    assert worse.inner_text().split() == ["▼", f"−{pooled.mean:.2f}", f"[−{pooled.hi:.2f},", f"−{pooled.lo:.2f}]"]
 
 
 def test_all_of_it_by_keyboard(visit: Any) -> None:

@@ -40,6 +40,18 @@ def test_the_forest_colours_what_the_arrows_mark(tmp_path: Path) -> None:
     assert marks == {"plain": ["wor"], "alpha": [], "beta": [], "gamma": [], "kd": ["baseline"]}
 
 
+def test_each_training_of_a_recipe_has_its_own_curve(tmp_path: Path) -> None:
+    """Three networks one after the other: by epochs, by the steps of one epoch, by epochs again."""
+    raw = record("kd", "a", 0, 80.0)
+    places = [(1, 10), (2, 20), (0, 50), (0, 250), (1, 10), (2, 20)]
+    raw["curve"] = [{**raw["curve"][0], "epoch": epoch, "step": step} for epoch, step in places]
+    page = make_site(tmp_path, [raw]).page(f"runs/{raw['run_id']}.html")
+    titles = [svg.one("title").text for svg in page.all("svg") if svg.one("title").text.startswith("training loss")]
+    assert titles == [
+        f"training loss by {axis}, training {n} of 3" for n, axis in enumerate(("epoch", "step", "epoch"), 1)
+    ]
+
+
 @pytest.mark.parametrize(
     ("venue", "first", "held"),
     [
