@@ -192,7 +192,7 @@ def _results(board: Board, name: str) -> list[Result]:
     found = []
     for one in board.task_boards:
         digits = digits_for(one.task.unit, [value for row in one.comparable for value in row.result.scores.values()])
-        longer = (row for row in board.entries if (row.task, row.device, row.apart) == (one.task, one.device, MATCHED))
+        longer = (row for row in board.entries if (row.task, row.place, row.apart) == (one.task, one.place, MATCHED))
         for row in (*one.ranked, *one.apart, *longer):
             if row.method != name:
                 continue

@@ -254,7 +254,7 @@ def test_a_ticked_pair_has_the_interval_that_python_works_out(visit: Any) -> Non
     assert said == f"2 methods, 2 common tasks: golden/c@v1, golden/d@v1. {expected}"
     worse = section.locator(".deltas tr[data-method=kd] td[data-col=alpha]")
     assert worse.locator(".sep.own").evaluate("x => getComputedStyle(x).color") == "rgb(156, 47, 34)"
-    assert worse.inner_text().split() == ["▼", f"−{pooled.mean:.2f}", f"[−{pooled.hi:.2f},", f"−{pooled.lo:.2f}]"]
+    assert worse.inner_text().split() == [f"▼−{pooled.mean:.2f}", f"[−{pooled.hi:.2f},", f"−{pooled.lo:.2f}]"]
 
 
 def test_all_of_it_by_keyboard(visit: Any) -> None:
