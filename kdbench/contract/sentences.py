@@ -127,15 +127,21 @@ class Sentences:
         """(N,) where a sentence's symbols begin in ``symbols``; every batch asks."""
         return first(self.counts)
 
+    @functools.cached_property
+    def _shift(self) -> Tensor | None:
+        """(N,) from the places of a sentence's symbols in ``symbols`` to their numbers; None where these are equal."""
+        shift = self.begins - self._starts
+        return shift if bool(shift.any()) else None
+
     def drawn(self, rows: Tensor, x: Mapping[str, Tensor]) -> Batch:
         """A batch of some of these sentences, by number; their texts are not looked at. Args: as of :meth:`batch`."""
-        counts, starts = self.counts[rows], self._starts[rows]
-        number = torch.repeat_interleave(counts)  # of the sentence, for each of their symbols
-        places = torch.arange(len(number), device=number.device) + (starts - first(counts))[number]
-        flat = self.symbols[places].long()
-        moved = (self.begins[rows] - starts)[number]
+        counts = self.counts[rows]
+        grid, there = spread(self._starts[rows], counts)
+        places = grid[there]
+        index = places if self._shift is None else (grid + self._shift[rows][:, None])[there]
         inputs = {name: cut(values.long()) for name, values in x.items()}
-        return Batch({**inputs, PREFIX: prefixes(flat, counts)}, flat, places + moved, counts=counts)
+        inputs[PREFIX] = prefixes(self.symbols, grid, there)
+        return Batch(inputs, self.symbols[places].long(), index, counts=counts)
 
     def batch(self, x: Mapping[str, Tensor]) -> Batch:
         """A batch of these sentences; every input is cut to the longest that one of them has.
@@ -151,17 +157,27 @@ def first(counts: Tensor) -> Tensor:
     return counts.cumsum(0) - counts
 
 
-def prefixes(flat: Tensor, counts: Tensor) -> Tensor:
-    """(N, T) int64 symbols one place later, behind a :data:`BOS`, padded to the longest.
+def spread(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, T) int64 places of the symbols of sentences, T of the longest, and (N, T) bool, True where one is its own.
 
     Args:
-        flat: (M,) symbols of N sentences, each with its end.
-        counts: (N,), how many each has.
+        starts, counts: (N,) where each begins, and how many symbols it has.
     """
-    wide = torch.full((len(counts), int(counts.max()) + 1), PAD, dtype=flat.dtype, device=flat.device)
-    wide[:, 0] = BOS
-    wide[:, 1:][real(counts, wide.shape[1] - 1)] = flat
-    return wide[:, :-1].masked_fill_(wide[:, :-1] == EOS, PAD)
+    within = torch.arange(int(counts.max()), device=counts.device)
+    return starts[:, None] + within, within < counts[:, None]
+
+
+def prefixes(symbols: Tensor, grid: Tensor, there: Tensor) -> Tensor:
+    """(N, T) int64 symbols one place later, behind a :data:`BOS`, padded to the longest; their ends are left out.
+
+    Args:
+        symbols: (M,) of sentences one after the other.
+        grid, there: as of :func:`spread`.
+    """
+    before = symbols[(grid - 1).clamp_(0, len(symbols) - 1)]  # what is not its own may lie outside
+    found = before.long().masked_fill_(~there, PAD)
+    found[:, 0] = BOS
+    return found
 
 
 def real(counts: Tensor, width: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdbench.contract import At, Batch, Needs, Network
-from kdbench.contract.sentences import EOS, PREFIX, prefixes
+from kdbench.contract.sentences import EOS, PREFIX, first, prefixes, spread
 from kdbench.methods.shared.logits import ScoreMethod
 from kdbench.methods.shared.sentences import TEXTS
 
@@ -59,7 +59,7 @@ def self_written(net: Network, batch: Batch, longest: int, rng: torch.Generator)
     device = batch.y.device
     flat = torch.tensor([symbol for row in found for symbol in (*row, EOS)], device=device)
     counts = torch.tensor([len(row) + 1 for row in found], device=device)
-    x = {**batch.x, PREFIX: prefixes(flat, counts)}
+    x = {**batch.x, PREFIX: prefixes(flat, *spread(first(counts), counts))}
     return replace(batch, x=x, y=flat, index=torch.arange(len(flat), device=device), counts=counts)
 
 

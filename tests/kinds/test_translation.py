@@ -65,6 +65,10 @@ def test_targets_are_flat_and_numbered() -> None:
     assert some.index.tolist() == [5, 6, 7, 8, 9, 0, 1, 2]
     assert some.written() == ["ü", "a b"]
     assert some.join(y[1:2]).index.tolist() == list(range(10))
+    drawn = some.drawn(torch.tensor([1, 0, 1]), {})  # numbers are the training set's, places their own
+    assert drawn.index.tolist() == [0, 1, 2, 5, 6, 7, 8, 9, 0, 1, 2]
+    assert drawn.y.tolist() == [5, 6, EOS, 8, 9, 10, 11, EOS, 5, 6, EOS]
+    assert drawn.x[PREFIX].tolist() == [[BOS, 5, 6, PAD, PAD], [BOS, 8, 9, 10, 11], [BOS, 5, 6, PAD, PAD]]
     assert y.replaced([[4], [], [5]]).tolist() == [[4, EOS], [EOS], [5, EOS]]
 
 
