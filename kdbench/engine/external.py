@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from kdbench import data as sources
+from kdbench.base.errors import UserError
 from kdbench.data.decode.place import Place
 from kdbench.engine.place import RunPlace
 from kdbench.engine.task import Task
@@ -51,7 +52,10 @@ class Externals:
         at = Place(place.data, place.home.data, place.progress)
         for name, one in given.items():
             asked = None if one.source is None else Data(source=one.source, options=one.options)
-            other = None if asked is None else sources.load(asked, at)
+            try:
+                other = None if asked is None else sources.load(asked, at)
+            except UserError as error:
+                raise UserError(f"score.external.{name}: {error}") from error
             self._sets[name] = (one.words, rows_of(name, one, data, task.device, other))
 
     def scores(self, net: nn.Module) -> dict[str, Scored]:

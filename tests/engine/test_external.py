@@ -107,6 +107,14 @@ def test_a_run_records_its_scores_elsewhere_and_the_index_holds_them(tmp_path: P
     assert held[0]["about"] == found["noisy"].about
 
 
+def test_a_source_that_there_is_not_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    config = scored_on({"far": {"source": "digit"}})
+    with pytest.raises(
+        UserError, match=r"score.external.far: data.source: unknown source 'digit' .did you mean 'digits'"
+    ):
+        run_seed(Request(config, 0, CPU, Home(tmp_path), overhead="off"))
+
+
 def test_a_run_that_is_scored_on_validation_rows_sees_no_other(tmp_path: Path) -> None:
     config = scored_on({"noisy": {"change": {"noise": 0.3}}}, "data.validation.per_class=5")
     record = run_seed(Request(config, 0, CPU, Home(tmp_path), overhead="off"))
