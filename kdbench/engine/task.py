@@ -249,7 +249,9 @@ class Task:
         """What is there and what a network finds on each picture of some batches; [] where nothing is drawn on them."""
         if type(self._kind).marked is Kind.marked:
             return []
-        return self._kind.marked(self.answers(net, batches, [self.spec.score.primary]), batches.y)
+        with evaluating(net):
+            seen = [(self._kind.looked(net(batch), batch, self.scaling), batch.y) for batch in batches]
+        return [marks for one, y in seen for marks in self._kind.marked(one, y)]
 
     def probe(self, net: nn.Module) -> Out:
         batch = self.wrap(self.rows(torch.arange(min(2, self.n_rows), device=self.device)))

@@ -17,7 +17,7 @@ from kdbench.kinds.base import Kind, Metric
 
 __all__ = ["Kind", "Metric", "current", "kind", "metrics", "names", "refusal", "serves"]
 
-_NO_KIND = {"base", "contrastive", "pretexts", "written"}
+_NO_KIND = {"base", "contrastive", "outlines", "pretexts", "written"}
 OLD_NAMES = {"crossmodal": "classification"}
 """What older task files, cards and records say: that a pair's inputs differ was once a kind."""
 
@@ -76,7 +76,8 @@ def refusal(wanted: Collection[str] | None, name: str) -> str | None:
     """Why a method that asks for some kinds of task, or for any (None), cannot run on one kind; None if it can."""
     if wanted is None or serves(frozenset(wanted), name):
         return None
-    return f"it runs on {' and '.join(sorted(wanted))} tasks, this one is a {name} task"
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"it runs on {' and '.join(sorted(wanted))} tasks, this one is {article} {name} task"
 
 
 def serves(wanted: frozenset[str] | None, name: str) -> bool:

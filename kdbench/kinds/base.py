@@ -285,11 +285,15 @@ class Kind:
 
         return torch.cat(list(answers))
 
-    def marked(self, answer: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
-        """What is there and what was found on each of a few test pictures, to be looked at; [] where nothing is drawn.
+    def looked(self, out: Out, batch: Batch, scaling: Scaling) -> Any:
+        """What :meth:`marked` draws of a network's output: its answer, where that tells what lies where."""
+        return self.answer(out, batch, scaling)
+
+    def marked(self, seen: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
+        """What is there and what was found on each picture of a batch, to be looked at; [] where nothing is drawn.
 
         Args:
-            answer: of :meth:`joined`, for the pictures of ``y``.
+            seen: of :meth:`looked`, for the pictures of ``y``.
         """
         return []
 

@@ -335,11 +335,11 @@ class Detection(Kind):
         masks = tuple(mask for one in answers for mask in one.masks)
         return Detections(boxes, scores, labels, counts, answers[0].classes, self.rules, masks)
 
-    def marked(self, answer: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
+    def marked(self, seen: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
         """Boxes, and the detections of :data:`SURE` and more."""
         sizes = y.sizes if y.origin is None else y.origin
         there = _marks(as_it_came(y.boxes, y), y.labels, None, y.counts, sizes)
-        found = _marks(answer.boxes, answer.labels, answer.scores, answer.counts, sizes)
+        found = _marks(seen.boxes, seen.labels, seen.scores, seen.counts, sizes)
         return [
             (one, [mark for mark in other if mark.score is not None and mark.score >= SURE])
             for one, other in zip(there, found, strict=True)

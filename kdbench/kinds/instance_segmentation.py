@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdbench.kinds.base import Tiny
-from kdbench.kinds.detection import Detection, inked, metric, runs
+from kdbench.kinds.base import Mark, Tiny
+from kdbench.kinds.detection import SURE, Detection, inked, metric, runs, runs_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +74,32 @@ class InstanceSegmentation(Detection):
         for own, places in zip(dense.masks(boxes, labels), boxes, strict=True):
             found += runs(paste_masks_in_image(own[:, None], places, size)[:, 0] >= INSIDE)
         return tuple(found)
+
+    def marked(self, seen: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
+        """Outlines of masks, and of those detections of :data:`SURE` and more."""
+        there = _drawn(runs_of(y), y.labels, None, y.counts)
+        found = _drawn(seen.masks, seen.labels, seen.scores, seen.counts)
+        return list(zip(there, found, strict=True))
+
+
+def _drawn(
+    masks: Sequence[Mapping[str, Any]], labels: Tensor, scores: Tensor | None, counts: Tensor
+) -> list[list[Mark]]:
+    """Outlines of run lengths, a list a picture; of an object in parts, or with holes, several."""
+    from faster_coco_eval.core import mask as coco
+
+    from kdbench.kinds.outlines import longest, outlines
+
+    known = [None] * len(masks) if scores is None else scores.tolist()
+    rows = iter(zip(masks, labels.tolist(), known, strict=True))
+    made = []
+    for count in counts.tolist():
+        own = [row for row in itertools.islice(rows, count) if row[2] is None or row[2] >= SURE]
+        lines = [
+            (n, points) for n, (mask, _, _) in enumerate(own) for points in outlines(coco.decode(mask).astype(bool))
+        ]
+        made.append([Mark(own[n][1], points, own[n][2]) for n, points in longest(lines)])
+    return made
 
 
 KIND = InstanceSegmentation()

@@ -227,9 +227,9 @@ class Oriented(Detection):
         }
         return replace(answers[0], **held, _known=[])
 
-    def marked(self, answer: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
+    def marked(self, seen: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
         there = _outlines(y.boxes, y.labels, None, y.counts, y.sizes)
-        found = _outlines(answer.boxes, answer.labels, answer.scores, answer.counts, y.sizes)
+        found = _outlines(seen.boxes, seen.labels, seen.scores, seen.counts, y.sizes)
         return list(zip(there, found, strict=True))
 
 

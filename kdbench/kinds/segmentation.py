@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdbench.kinds.base import Evidence, Kind, Metric, Scaling, Tiny
+from kdbench.kinds.base import Evidence, Kind, Mark, Metric, Scaling, Tiny
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from kdbench.contract import Batch, Maps, Out, Rows
@@ -131,6 +132,41 @@ class Segmentation(Kind):
         import torch
 
         return torch.stack(list(answers)).sum(0)
+
+    def looked(self, out: Out, batch: Batch, scaling: Scaling) -> Any:
+        """(N, H, W) classes that pixels are said to be of, those that are ignored among them."""
+        from kdbench.contract.maps import IGNORED
+
+        labels = batch.y.labels
+        return enlarged(out.logits.float(), labels).argmax(1).masked_fill(labels == IGNORED, IGNORED)
+
+    def marked(self, seen: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
+        """Outlines of the regions of every class but the one that most pixels of a picture are of."""
+        import numpy as np
+
+        from kdbench.contract.maps import IGNORED
+
+        made = []
+        for there, found in zip(y.labels.cpu().numpy(), seen.cpu().numpy(), strict=True):
+            ground = int(np.bincount(there.ravel(), minlength=IGNORED + 1)[:IGNORED].argmax())
+            made.append((_regions(there, ground), _regions(found, ground)))
+        return made
+
+
+def _regions(labels: NDArray[Any], ground: int) -> list[Mark]:
+    """Outlines of (H, W) classes, of what is neither ignored nor ``ground``."""
+    import numpy as np
+
+    from kdbench.contract.maps import IGNORED
+    from kdbench.kinds.outlines import longest, outlines
+
+    lines = [
+        (int(label), points)
+        for label in np.unique(labels)
+        if label not in (ground, IGNORED)
+        for points in outlines(labels == label)
+    ]
+    return [Mark(label, points) for label, points in longest(lines)]
 
 
 KIND = Segmentation()

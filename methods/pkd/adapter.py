@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.contract import At, Batch, Out
-from kdbench.methods.shared.pyramids import ACROSS_ROWS, Pairs, PyramidMethod, level_pairs, same_channels
+from kdbench.methods.shared.pyramids import ACROSS_ROWS, PYRAMIDS, Pairs, PyramidMethod, level_pairs, same_channels
 
 EPS = 1e-6
 """Added to a standard deviation."""
@@ -37,6 +37,7 @@ def pearson_loss(student: Tensor, teacher: Tensor, resize_student: bool = True) 
 class PKD(PyramidMethod):
     """The detector's loss, and the Pearson loss of the finest levels, summed."""
 
+    kinds = PYRAMIDS
     one_process = ACROSS_ROWS
 
     def build(self, pairs: Pairs) -> None:

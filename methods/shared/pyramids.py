@@ -20,8 +20,10 @@ Pairs = list[tuple[Tensor, Tensor]]
 ORIENTED = frozenset({"oriented"})
 """Kinds of task whose boxes are turned."""
 DETECTORS = frozenset({"detection"})
+"""Kinds of task whose boxes are not."""
+PYRAMIDS = DETECTORS | ORIENTED
 """Kinds of task whose networks have a pyramid."""
-MAPPED = frozenset({"detection", "segmentation"})
+MAPPED = PYRAMIDS | {"segmentation"}
 """Kinds of task whose methods compare maps, whichever these are."""
 ACROSS_ROWS = "its statistics are of all pictures of a batch"
 

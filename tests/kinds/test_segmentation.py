@@ -197,7 +197,7 @@ def test_pictures_of_ignored_pixels_train_and_leave_the_loss_at_0(rows, tmp_path
 @pytest.mark.parametrize(
     ("method", "line"),
     [
-        ("pkd", "it runs on detection tasks, this one is a segmentation task"),
+        ("pkd", "it runs on detection and oriented tasks, this one is a segmentation task"),
         ("dkd", "it runs on classification tasks, this one is a segmentation task"),
         ("rkd", "the student semfpn_c16s4-16:cell_w4d1 offers no emb"),
         ("simkd", "offers no classifier"),
