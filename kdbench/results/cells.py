@@ -43,6 +43,7 @@ class ResultRow:
         overrides: settings that are not the method's and the task's own, by the key that sets them.
         current: whether it is what the method's name stands for; not one of an older configuration, or a repeat.
         cell: its row of the index's ``v_cell``, empty without a score.
+        processor: the model that its cost was measured on.
         repeats: the run that counts instead, of a row that is a repeat.
         remarks: what a reader must know of the row.
     """
@@ -71,6 +72,7 @@ class ResultRow:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     current: bool = True
     cell: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    processor: str = ""
     repeats: str = ""
     remarks: tuple[str, ...] = ()
 
@@ -181,6 +183,7 @@ def _row(book: Book, result: Result) -> ResultRow:
         overrides=result.overrides,
         current=cell["current"],
         cell=cell,
+        processor=result.record.environment.cpu,
     )
     return replace(row, remarks=tuple(_remarks(book, result, row.marks)))
 

@@ -138,16 +138,26 @@ def _pairing(a: ResultRow, b: ResultRow) -> Pairing:
         quality = verdict(b.label, a.label, where, delta, a.unit)
     cost = _ratio(a, b)
     if cost is None:
-        said = "their costs were not both measured"
+        said = _processors(a, b) or "their costs were not both measured"
     else:
         dear, cheap, times = (b, a, cost) if cost >= 1 else (a, b, 1 / cost)
         said = f"the recipe of {dear.label} costs {times:.2g} times that of {cheap.label}"
     return Pairing(a, b, delta, cost, _steps(a, b), f"{quality}; {said}")
 
 
+def _processors(a: ResultRow, b: ResultRow) -> str:
+    """Why two measured costs are not set against one another, "" where nothing forbids it."""
+    over_plain = PLAIN in (a.method, b.method) and a.cell["student_protocol"] == b.cell["student_protocol"]
+    if over_plain or a.processor == b.processor:
+        return ""
+    return f"their costs were measured on different processors ({a.processor}, {b.processor})"
+
+
 def _ratio(a: ResultRow, b: ResultRow) -> float | None:
     """Ratio of the two recipe costs: each over plain of its own measurement, or in hours where their plain differs."""
     if a.totals is None or b.totals is None or not a.totals.plain_h or not b.totals.plain_h:
+        return None
+    if _processors(a, b):
         return None
     if a.cell["student_protocol"] != b.cell["student_protocol"]:
         return b.totals.recipe_h / a.totals.recipe_h
@@ -156,6 +166,8 @@ def _ratio(a: ResultRow, b: ResultRow) -> float | None:
 
 
 def _steps(a: ResultRow, b: ResultRow) -> float | None:
-    """Ratio of the two step times, each over plain in its own measurement."""
+    """Ratio of the two step times, each over plain in its own measurement; None of different processors."""
+    if _processors(a, b):
+        return None
     ratios = [1.0 if row.method == PLAIN else (row.cost or {}).get("step_ratio") for row in (a, b)]
     return None if None in ratios else ratios[1] / ratios[0]  # type: ignore[operator]

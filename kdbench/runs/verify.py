@@ -120,7 +120,7 @@ def _require_same_rows(record: Record, config: RunConfig, home: Home, data: Path
 
 
 def replay(record: Record, home: Home, data: Path | None, progress: Progress) -> Finding:
-    """Trains the first steps again and compares their losses with the record's digest: bit for bit on a CPU."""
+    """Trains the first steps again and compares their losses with the record's digest: bit for bit on its own CPU."""
     if record.digest is None:
         raise UserError(f"{record.run_id} has no loss digest; use --rerun")
     _require_one_process(record)
@@ -144,11 +144,25 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
         stage = next(iter(prepared.method.stages()))
         run = StageRun(prepared.method.to(device).train(), stage, prepared.task)
         losses = [float(run.step()["total"]) for _ in range(record.digest.steps)]
-    same = digest_sha256(losses) == record.digest.sha256
+    same, other = digest_sha256(losses) == record.digest.sha256, _otherwise(record)
     worst = max(abs(a - b) for a, b in zip(losses, record.digest.losses, strict=False))
     close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(losses, record.digest.losses, strict=False))
     what = "the first losses are the same bits" if same else f"the first losses differ by up to {worst:.3g}"
-    return Finding(1, same or (device.type != "cpu" and close), what)
+    exact = device.type == "cpu" and not other
+    return Finding(1, same or (close and not exact), what + (f" {other}" if other and not same else ""))
+
+
+def _otherwise(record: Record) -> str:
+    """What of this machine gives other bits than the record's, "" where nothing does."""
+    from kdbench.devices.machine import environment
+
+    here, there = environment(), record.environment
+    told = [
+        f"{mine}, the record is of {its}"
+        for mine, its in ((here["cpu"], there.cpu), (here["torch"], there.torch))
+        if mine != its
+    ]
+    return f"on another machine ({'; '.join(told)})" if told else ""
 
 
 def rescore(record: Record, weights: Path, home: Home, data: Path | None, progress: Progress) -> Finding:
@@ -196,8 +210,9 @@ def rerun(
     """Runs the record's configuration again; level 4 where that is on another device class.
 
     Args:
-        seed: None for the record's own: on a CPU of its device class the weights must then be the same bits. Otherwise
-            the new score must lie in the prediction interval of the cell's, |x - mean| <= t(n-1) sd sqrt(1 + 1/n).
+        seed: None for the record's own: on its model of CPU and its torch the weights must then be the same bits.
+            Otherwise the new score must lie in the prediction interval of the cell's, |x - mean| <= t(n-1) sd
+            sqrt(1 + 1/n).
         cell: scores of the cell's seeds.
         device: where; ``auto`` is the record's own kind of device.
     """
@@ -217,7 +232,8 @@ def rerun(
     if again.score is None or record.score is None or again.deploy is None or record.deploy is None:
         return Finding(level, False, f"the run again ended as {again.status}", run_id=again.run_id)
     delta = again.score - record.score
-    if seed is None and not elsewhere:
+    other = "" if elsewhere else _otherwise(record)
+    if seed is None and not elsewhere and not other:
         same = again.deploy.export_sha256 == record.deploy.export_sha256
         what = "the weights are the same bits" if same else f"the weights differ, the score by {delta:+.4g}"
         return Finding(3, same, what, delta, again.run_id)
@@ -227,6 +243,7 @@ def rerun(
     bound = t_quantile(stat.n - 1) * max(stat.sd, SD_FLOOR) * math.sqrt(1 + 1 / stat.n)
     passed = abs(again.score - stat.mean) <= bound
     what = f"the new score lies {again.score - stat.mean:+.3g} from the cell's mean, allowed is ±{bound:.3g}"
+    what += f"; {other}, whose bits differ: judged by the cell's prediction interval" if other else ""
     return Finding(level, passed, what, again.score - stat.mean, again.run_id)
 
 

@@ -72,7 +72,7 @@ def task_charts(board: TaskBoard, key: str) -> tuple[Chart, ...]:
         found = []
         for row in board.ranked:
             at, quality = (step_ratio(row) if cost else recipe_ratio(row)), _quality(row)
-            if at is not None and quality is not None:
+            if not row.elsewhere and at is not None and quality is not None:
                 group = groups.get(firsts.get(row.method, 0), 0)
                 found.append(Point(row.method, at, quality, group, "baseline" if row.is_baseline else ""))
         return found
@@ -149,7 +149,7 @@ def external_chart(board: TaskBoard, key: str) -> Chart | None:
 
 def cost_chart(board: TaskBoard, key: str) -> Chart | None:
     """Bars of time, memory, operations and whole recipe against plain's; None where nothing was measured."""
-    rows = [row for row in board.ranked if row.result.cost is not None or row.recipe_ratio]
+    rows = [row for row in board.ranked if not row.elsewhere and (row.result.cost is not None or row.recipe_ratio)]
     if len(rows) < 2:
         return None
     panels: list[Panel] = [

@@ -108,6 +108,8 @@ class Entry:
         also: metric to score by seed, of the metrics that rank the task a second time or have a column.
         external: external test set to score by seed.
         apart: why it is not ranked, "" where nothing forbids it.
+        elsewhere: the processor that its costs were measured on, where that of most rows beside it is another: they are
+            shown, and never set against costs measured there.
     """
 
     result: Result
@@ -123,6 +125,12 @@ class Entry:
     also: Mapping[str, Mapping[int, float]]
     external: Mapping[str, Mapping[int, float]]
     apart: str
+    elsewhere: str = ""
+
+    @property
+    def processor(self) -> str:
+        """The model of the processor that its costs were measured on."""
+        return self.result.record.environment.cpu
 
     @property
     def cell(self) -> Cell:

@@ -121,6 +121,7 @@ class SuiteRow:
         delta: mean over the common tasks of the difference to the baseline; None for the baseline itself.
         matched: the same to plain trained for as long as the method's recipe takes.
         step_ratio, recipe_ratio: (value, lo, hi), geometric means over the common tasks; None where one lacks it.
+        elsewhere: the processors that they were measured on, where most rows of the suite have another.
     """
 
     method: str
@@ -132,6 +133,7 @@ class SuiteRow:
     step_ratio: tuple[float, float, float] | None
     recipe_ratio: tuple[float, float, float] | None
     coverage: tuple[int, int]
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ def _task_board(
         ties = tie_groups(layout) if layout is not None else None
         best = with_best(layout, margin_of(task, open_rows.values())) if layout is not None else None
     order = {name: i for i, name in enumerate(ties.methods)} if ties else {}
+    complete = _of_one_processor(complete)
     complete.sort(key=lambda row: (order.get(row.method, 0), row.method))
     ranked = task.ranked and task.newest
     labels = dict(zip(ties.methods, ties.labels, strict=True)) if ties and ranked else {}
@@ -243,6 +246,17 @@ def _task_board(
         task, device, ruleset, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None,
         seconds, best if ranked else None, _told([*complete, *apart]),
     )  # fmt: skip
+
+
+def _of_one_processor(rows: Sequence[Entry]) -> list[Entry]:
+    """Rows whose costs another processor measured than most rows' are marked; plain costs 1 anywhere."""
+    usual = _most(row.processor for row in rows if row.result.cost is not None and row.method != PLAIN)
+    return [
+        replace(row, elsewhere=row.processor)
+        if row.result.cost is not None and row.method != PLAIN and row.processor != usual
+        else row
+        for row in rows
+    ]
 
 
 def margin_of(task: TaskVersion, rows: Iterable[Entry]) -> float:
@@ -391,8 +405,11 @@ def _suite(name: str, device: str, ruleset: str, unit: str, boards: list[TaskBoa
     below = tuple((method, best.coverage[method]) for method in best.below)
     margin = sum(margin_of(one.task, one.ranked) for one in used) / len(used)
     lead = with_best(best.layout, margin)
+    usual = _most(
+        row.processor for one in used for row in one.ranked if row.result.cost is not None and row.method != PLAIN
+    )
     rows = tuple(
-        _suite_row(method, lead, first, label, used, best.coverage[method])
+        _suite_row(method, lead, first, label, used, best.coverage[method], usual)
         for method, (first, _), label in zip(ties.methods, ties.ranks, ties.labels, strict=True)
     )
     return SuiteBoard(
@@ -419,11 +436,18 @@ def _suite(name: str, device: str, ruleset: str, unit: str, boards: list[TaskBoa
 
 
 def _suite_row(
-    method: str, lead: WithBest | None, first: int, label: str, boards: Sequence[TaskBoard], coverage: tuple[int, int]
+    method: str,
+    lead: WithBest | None,
+    first: int,
+    label: str,
+    boards: Sequence[TaskBoard],
+    coverage: tuple[int, int],
+    usual: str | None,
 ) -> SuiteRow:
     rows = [row for one in boards if (row := one.entry(method)) is not None]
     deltas = [row.vs_baseline for row in rows if row.vs_baseline is not None]
     longer = [row.result.to_matched for row in rows if row.result.to_matched is not None]
+    alike = method == PLAIN or all(row.processor == usual for row in rows if row.result.cost is not None)
     return SuiteRow(
         method=method,
         rank=label,
@@ -431,8 +455,9 @@ def _suite_row(
         best=lead.word(method) if lead is not None else "",
         delta=pooled_delta(deltas) if len(deltas) == len(boards) else None,
         matched=pooled_delta(longer) if len(longer) == len(boards) else None,
-        step_ratio=geometric([step_ratio(row) for row in rows]),
-        recipe_ratio=geometric([recipe_ratio(row) for row in rows]),
+        step_ratio=geometric([step_ratio(row) for row in rows]) if alike else None,
+        recipe_ratio=geometric([recipe_ratio(row) for row in rows]) if alike else None,
+        elsewhere=", ".join(sorted({row.processor for row in rows})) if not alike else "",
         coverage=coverage,
     )
 

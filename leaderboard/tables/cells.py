@@ -277,8 +277,12 @@ def ratio_cell(row: Entry, ctx: Context) -> TableCell:
         flags.append("noisy machine")
     if over["contended"]:
         flags.append("contended")
+    if row.elsewhere:
+        flags.append(f"on {row.elsewhere}")
     rivals = [
-        r for other in ctx.board.ranked if other is not row and other.method != PLAIN and (r := step_ratio(other))
+        r
+        for other in ctx.board.ranked
+        if other is not row and other.method != PLAIN and not other.elsewhere and (r := step_ratio(other))
     ]
     mark = "best" if rivals and not flags and all(ratio[2] < lo for _, lo, _ in rivals) else ""
     return TableCell(
@@ -292,10 +296,10 @@ def ratio_cell(row: Entry, ctx: Context) -> TableCell:
     )
 
 
-def ratio_text(ratio: Ratio | None, method: str) -> TableCell:
-    """A ratio over tasks to plain's cost, with its interval where one is known."""
+def ratio_text(ratio: Ratio | None, method: str, elsewhere: str = "") -> TableCell:
+    """A ratio over tasks to plain's cost, with its interval where one is known; none of other processors than most."""
     if ratio is None:
-        return TableCell(NONE, None, sub="not measured")
+        return TableCell(NONE, None, sub=f"measured on {elsewhere}" if elsewhere else "not measured")
     if method == PLAIN:
         return TableCell(f"1 {TIMES}", 1.0, sub="reference")
     value, lo, hi = ratio

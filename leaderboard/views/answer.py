@@ -86,7 +86,7 @@ def _cells(suite: SuiteBoard, row: SuiteRow, digits: int) -> dict[str, TableCell
         "delta": TableCell("0", 0.0, sub="reference") if is_baseline else difference(
             row.delta, suite.told["baseline"].get(row.method, ""), digits
         ),
-        "recipe": ratio_text(row.recipe_ratio, row.method),
+        "recipe": ratio_text(row.recipe_ratio, row.method, row.elsewhere),
         "words": TableCell(_words(suite, row, digits, is_baseline=is_baseline)),
     }  # fmt: skip
 

@@ -44,7 +44,7 @@ class CostLine:
 
 @dataclass(frozen=True)
 class CostTable:
-    """All costs measured on one device class."""
+    """All costs measured on one device class with one model of processor."""
 
     key: str
     device: str
@@ -77,11 +77,12 @@ _COSTS: tuple[tuple[str, str, Callable[[Entry], float | None], Callable[[float],
 
 
 def cost_tables(board: Board) -> list[CostTable]:
-    """One table a device class and ruleset; the newest version of every task, rows that are comparable."""
+    """One table a device class, ruleset and processor; the newest version of every task, rows that are comparable."""
     devices: dict[str, list[CostLine]] = defaultdict(list)
     for one in board.task_boards:
-        if one.task.newest:
-            devices[one.place] += [CostLine(row.method, one.task, tuple(_cost_cells(row))) for row in one.comparable]
+        for row in one.comparable if one.task.newest else ():
+            line = CostLine(row.method, one.task, tuple(_cost_cells(row)))
+            devices[f"{one.place}, {row.processor}"].append(line)
     heads = (("Step time", "× plain"), *((head, unit) for head, unit, _, _ in _COSTS))
     return [
         CostTable(key_of("costs", device), device, heads, tuple(sorted(lines, key=lambda x: (x.task.name, x.method))))

@@ -182,8 +182,8 @@ def _line(suite: SuiteBoard, row: SuiteRow, used: Sequence[TaskBoard], digits: i
         "delta": TableCell("0", 0.0, sub="reference")
         if is_baseline
         else difference(row.delta, suite.told["baseline"].get(row.method, ""), digits),
-        "step": ratio_text(row.step_ratio, row.method),
-        "recipe": ratio_text(row.recipe_ratio, row.method),
+        "step": ratio_text(row.step_ratio, row.method, row.elsewhere),
+        "recipe": ratio_text(row.recipe_ratio, row.method, row.elsewhere),
         "coverage": TableCell(f"{row.coverage[0]} / {row.coverage[1]}", float(row.coverage[0])),
     }
     for i, board in enumerate(used):

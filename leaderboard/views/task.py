@@ -93,7 +93,7 @@ def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
     if one.ruleset != AS_PUBLISHED:
         deck += f" {searched_words(one.ruleset)}"
     caption = f"{task.label} on {one.place}, best first." if one.ranks else f"{task.label} on {one.place}, not ranked."
-    notes = [word for word in (separation_word(one), _tie_note(one), _headroom(one)) if word]
+    notes = [word for word in (separation_word(one), _tie_note(one), _headroom(one), _elsewhere(one)) if word]
     return TaskSection(
         key,
         one.place,
@@ -130,6 +130,15 @@ def _tie_note(one: TaskBoard) -> str:
     if one.ties is None or not one.ties.note:
         return ""
     return f"{one.ties.note[0].upper()}{one.ties.note[1:]}."
+
+
+def _elsewhere(one: TaskBoard) -> str:
+    """Which rows' costs are not set against the others'."""
+    found = sorted({row.elsewhere for row in one.ranked if row.elsewhere})
+    said = [f"{', '.join(row.method for row in one.ranked if row.elsewhere == name)} ({name})" for name in found]
+    return (
+        f"Costs measured on another processor than most, and left out of the charts: {'; '.join(said)}." if said else ""
+    )
 
 
 def _headroom(one: TaskBoard) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import records
-from site_samples import Built, cells, golden, make_site, record
+from site_samples import Built, catalogue, cells, golden, make_site, record
 
 from kdbench.stats.step_ratio import estimate_ratio
 
@@ -51,6 +51,42 @@ def test_one_more_student_does_not_pay_for_what_students_share(tmp_path: Path, s
     assert student == pytest.approx(alone)
     assert recipe > 100 * student
     assert full > recipe
+
+
+def test_a_strangers_processor_ranks_and_its_costs_never_meet_the_others(tmp_path: Path) -> None:
+    """Scores of a run with the published teacher are ranked wherever it ran, and the published baseline stays."""
+    made = golden()
+    for seed, score in enumerate((84.0, 86.0, 85.0)):
+        raw = record("beta", "a", seed, score, ratio=1.5)
+        raw["environment"]["cpu"] = "Another Processor"
+        made.append(raw)
+    site = make_site(tmp_path, made, catalogue("plain", "kd", "alpha", "beta"))
+    page = site.page("tasks/golden__a@v1.html")
+    ranks = cells(page, f"golden-a-v1-{DEVICE}-table", "rank", "step_ratio")
+    assert {name: rank for name, (rank, _) in ranks.items()} == {
+        "beta": "1",
+        "alpha": "2–3",
+        "kd": "2–3",
+        "plain": "4",
+    }
+    assert "on Another Processor" in ranks["beta"][1]
+    assert "best" not in ranks["beta"][1]
+    assert "best" in ranks["kd"][1]  # 2 against alpha's 3: the 1.5 of another processor is no rival
+    for chart in ("pareto", "bars"):
+        named = {
+            node.attributes.get("data-method") or node.text for svg in page.all("svg", cls=chart) for node in svg.all()
+        }
+        assert "kd" in named
+        assert "beta" not in named
+    assert "beta" in page.all("svg", cls="forest")[0].text
+    assert (
+        "Costs measured on another processor than most, and left out of the charts: beta (Another Processor)."
+        in page.text
+    )
+    suite = cells(site.page("index.html"), f"suite-golden-{DEVICE}-table", "recipe")
+    assert suite["beta"] == ["– measured on Another Processor"]
+    heads = [head.text for head in site.page("overhead.html").all("h2")]
+    assert heads[:2] == ["cpu/fp32/x1, Another Processor", "cpu/fp32/x1, x86_64"]
 
 
 def test_best_is_only_a_step_whose_interval_lies_below_all_others(tmp_path: Path) -> None:

@@ -84,6 +84,23 @@ def test_rerun_with_another_seed_is_held_against_the_prediction_interval(home, r
         verify.rerun(record, 1, [50.0], home, None, QUIET)
 
 
+def test_on_another_processor_the_prediction_interval_judges(home, record):
+    """The same seed gives other bits there, which says nothing against the record."""
+    stranger = record.environment.model_copy(update={"cpu": "Another Processor"})
+    deploy = record.deploy.model_copy(update={"export_sha256": "0" * 64})
+    digest = record.digest.model_copy(update={"sha256": "0" * 64})
+    foreign = record.model_copy(update={"environment": stranger, "deploy": deploy, "digest": digest})
+    finding = verify.rerun(foreign, None, [20.0, 50.0, 80.0], home, None, QUIET)
+    assert (finding.level, finding.passed) == (3, True)
+    assert "on another machine" in finding.what
+    assert "the record is of Another Processor" in finding.what
+    assert "prediction interval" in finding.what
+    assert not verify.rerun(foreign, None, [99.0, 99.01, 99.02], home, None, QUIET).passed
+    near = verify.replay(foreign, home, None, QUIET)
+    assert near.passed
+    assert not verify.replay(record.model_copy(update={"digest": digest}), home, None, QUIET).passed
+
+
 def test_a_rerun_on_another_device_class_is_level_4_and_held_against_the_cell(home, record):
     elsewhere = record.model_copy(update={"device_class": "cuda:A100/fp32/x1"})
     finding = verify.rerun(elsewhere, None, [20.0, 50.0, 80.0], home, None, QUIET, "cpu")
