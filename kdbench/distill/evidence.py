@@ -87,7 +87,7 @@ def computed() -> list[Evidence]:
 
 
 def _of(kind: str, method: str, results: list[Result]) -> Evidence | None:
-    told = []
+    told, counted = [], []
     for result in results:
         plain, ratio = result.deltas.get(PLAIN), result.totals.ratio("recipe")
         if plain is None or result.to_matched is None or ratio is None or result.teacher is None:
@@ -96,10 +96,11 @@ def _of(kind: str, method: str, results: list[Result]) -> Evidence | None:
         gap = turn * (result.teacher - result.stat.mean) + plain.mean
         if gap > LEAST_GAP:
             told.append((plain.mean / gap, result.to_matched.mean / gap, ratio))
+            counted.append(result)
     if not told:
         return None
-    seeds = sum(len(result.scores) for result in results)
-    failed = sum(len(result.at_chance) for result in results) / seeds
+    seeds = sum(len(result.scores) for result in counted)
+    failed = sum(len(result.at_chance) for result in counted) / seeds
     gain, over, recipe = (round(mean(values), 3) for values in zip(*told, strict=True))
     return Evidence(kind, method, len(told), seeds, gain, over, recipe, round(failed, 3))
 
