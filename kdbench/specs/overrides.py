@@ -38,6 +38,8 @@ def open_groups(body: dict[str, Any], model: type[BaseModel], keys: Iterable[str
                 break
             if node[part] is None and isinstance(inner, type) and issubclass(inner, BaseModel):
                 node[part] = _filled(owner, part, inner, body)
+            elif node[part] is None and _is_free(inner):
+                node[part] = {}
             owner, node = inner, node[part]
         else:
             if isinstance(node, dict) and _is_free(owner):
@@ -134,6 +136,8 @@ def _inner(annotation: Any, part: str) -> Any:
 
 
 def _is_free(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
     return typing.get_origin(annotation) is dict and typing.get_args(annotation)[-1] is Any
 
 

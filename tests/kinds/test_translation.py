@@ -51,6 +51,12 @@ def batch(width: int = 0) -> Batch:
     return y.batch({"source": torch.nn.functional.pad(source, (0, width))})
 
 
+def test_sentences_are_not_augmented_as_pictures_are() -> None:
+    data = rows(SETTING)
+    with pytest.raises(UserError, match=r"data\.augment: flip, crop2 is of pictures, and sentences are read"):
+        Loader(data, data.train, ["flip", "crop2"], 4, 0, "distill")
+
+
 def test_targets_are_flat_and_numbered() -> None:
     made = batch()
     assert made.counts is not None

@@ -27,6 +27,21 @@ def test_a_key_below_an_unset_group_can_be_set():
     assert task("data.subset.fraction=0.5", "data.subset.seed=3").data.subset == Subset(fraction=0.5, seed=3)
 
 
+def test_a_rule_that_a_task_leaves_to_its_kind_can_be_set():
+    probed = run_config("plain", "digits/probe", ["score.rules.neighbours=50"]).task
+    assert probed.score.rules == {"labels": 5, "neighbours": 50}
+    mapping = run_config("plain", "digits/probe", ["score.rules={neighbours: 50}"])
+    assert mapping.task == probed
+    masked = run_config(
+        "plain", "digits/probe", ["train.loss.name=masked", "train.loss.patch=2", "train.loss.hide=0.5"]
+    )
+    assert masked.task.train.loss == {"name": "masked", "patch": 2, "hide": 0.5}
+    with pytest.raises(UserError, match=r"score\.rules: unknown key 'neighbour' \(did you mean 'neighbours'"):
+        run_config("plain", "digits/probe", ["score.rules.neighbour=50"])
+    with pytest.raises(UserError, match=r"has no score\.rules; leave them out"):
+        run_config("plain", "digits", ["score.rules.neighbours=50"])
+
+
 def test_it_is_hashed_as_a_task_that_says_so():
     by_hand = registry.task("digits").model_copy(
         update={"data": registry.task("digits").data.model_copy(update={"subset": Subset(per_class=10)})}

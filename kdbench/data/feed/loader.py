@@ -81,6 +81,8 @@ class Loader:
         self.smallest = partial or self.batch
         if isinstance(rows.y, Sentences) and (views is not None or partners is not None):
             raise NotApplicable("it makes views of a row or draws partners for it, and a sentence has neither")
+        if isinstance(rows.y, Sentences) and augment:
+            raise UserError(f"data.augment: {', '.join(augment)} is of pictures, and sentences are read; leave it out")
         lengths = rows.y.counts.cpu() if isinstance(rows.y, Sentences) else None
         self._order = Order(len(rows.y), self.batch, self.steps, seed, stage, partners, lengths)
         self.n_views = (views.n if views is not None else 1) * (1 if partners is None else 2)
