@@ -63,6 +63,7 @@ def evaluate(
     smoke: bool = False,
     force: bool = False,
     ruleset: str = AS_PUBLISHED,
+    teachers: Literal["own", "published"] = "own",
     device: str = "auto",
     out: str | Path | None = None,
     data: str | Path | None = None,
@@ -79,6 +80,8 @@ def evaluate(
         overrides: see :data:`Overrides`.
         overhead: how training cost is measured: ``quick``, ``full`` or ``off``.
         ruleset: ``published`` hyper-parameters, or ``tuned``, those that :func:`tune` found for this method and task.
+        teachers: ``own`` are trained here; ``published`` ones lie beside the published records, so that a run on
+            another processor joins their rows.
         out: home folder, the user's when None; ``data``: the folder with data sets.
         track: names of trackers.
         verbose: a line an epoch.
@@ -90,6 +93,7 @@ def evaluate(
         UserError: something given is wrong, in one line. Finished runs are recorded.
     """
     home = _home(out)
+    _take(teachers, home)
     order = _order(_method(method, home), _task(task, home), overrides, smoke)
     command = Command(order, device, home.root, _path(data), ruleset)
     done = evaluate_seeds(
@@ -110,6 +114,7 @@ def sweep(
     overhead: Mode = "full",
     smoke: bool = False,
     ruleset: str = AS_PUBLISHED,
+    teachers: Literal["own", "published"] = "own",
     jobs: int = 1,
     device: str = "auto",
     out: str | Path | None = None,
@@ -119,7 +124,7 @@ def sweep(
 
     Args:
         methods, tasks: as of :func:`evaluate`; names may be patterns such as ``digits/*``.
-        ruleset: as of :func:`evaluate`; a method without searched values is left out.
+        ruleset, teachers: as of :func:`evaluate`; a method without searched values is left out.
         jobs: runs at once.
 
     Returns:
@@ -135,6 +140,7 @@ def sweep(
 
     checkpoint_seconds()
     home = _home(out)
+    _take(teachers, home)
     chosen = names.method_names(",".join(_method(method, home) for method in methods))
     on = names.task_names(",".join(_task(one, home) for one in tasks))
     asked = Asked(
@@ -240,6 +246,17 @@ def tune(
     home.require_writable()
     search.run()
     return search.as_json()
+
+
+def _take(teachers: str, home: Home) -> None:
+    """Published teachers into a home that asks for them."""
+    if teachers not in ("own", "published"):
+        raise UserError(f"teachers={teachers!r}: they are 'own' or 'published'")
+    if teachers == "published":
+        from kdbench.runs import published_teachers
+
+        home.require_writable()
+        published_teachers.take(home)
 
 
 def _home(out: str | Path | None) -> Home:

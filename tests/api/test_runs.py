@@ -8,6 +8,7 @@ from torch import nn
 
 import kdbench
 from kdbench.base.errors import UserError
+from kdbench.runs import published_teachers
 
 ROWS = 60
 
@@ -115,3 +116,13 @@ def test_classes_modules_and_tensors_run_and_are_swept(tmp_path):
     assert isinstance(student, nn.Module)
     again = kdbench.evaluate("kd", mine, seeds=[0], overhead="off", device="cpu", out=tmp_path)
     assert again.runs[0]["run_id"] in {run["run_id"] for run in swept.runs}  # answered with its record
+
+
+def test_published_teachers_are_taken_before_a_run(tmp_path):
+    kdbench.evaluate(
+        "plain", "digits/few-shot", seeds=[0], smoke=True, overhead="off", out=tmp_path, teachers="published"
+    )
+    held = {path.name for path in (tmp_path / "teachers").iterdir() if path.is_dir()}
+    assert held >= {path.name for path in published_teachers.FOLDER.iterdir() if path.is_dir()} != set()
+    with pytest.raises(UserError, match="teachers='publishd': they are 'own' or 'published'"):
+        kdbench.evaluate("plain", "digits/few-shot", teachers="publishd", out=tmp_path)
