@@ -145,6 +145,22 @@ def test_columns_of_unequal_length_are_named(tmp_path: Path) -> None:
     assert "train.csv line 3: no 'de'" in refused(tmp_path / "sheet")
 
 
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (["en,de", "a,b", "c,d,e"], "train.csv line 3: 3 values for 2 columns; write a text that holds a comma in"),
+        (["en,de,de", "a,b,c"], "train.csv: column 'de' stands there 2 times"),
+        (["en,de", "a" * 200_000 + ",b"], "train.csv behind line 1: no CSV (field larger than field limit"),
+        (["en,de"], "mine: its train part holds no pair"),
+        ([], "column 'en' is missing; there are none"),
+    ],
+)
+def test_a_sheet_that_would_lose_texts_is_refused(rows: list[str], line: str, tmp_path: Path) -> None:
+    folder = corpus(tmp_path, "csv")
+    (folder / "mine" / "train.csv").write_text("".join(f"{row}\n" for row in rows))
+    assert line in refused(folder)
+
+
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "column 'dee' is missing" in refused(corpus(tmp_path, "parquet"), target="dee")
     line = refused(corpus(tmp_path / "lines", "txt"), target="fr")

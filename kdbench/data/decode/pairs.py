@@ -34,7 +34,7 @@ def chosen(part: str, texts: Part, options: Options, place: Place) -> list[int]:
         place.progress.say(f"{len(empty)} {part} pairs with an empty side are left out, {texts.at(empty[0])} first")
     if not found:
         few = "" if options.words is None else f" of at most {options.words} words"
-        raise UserError(f"{texts.at(0) if len(texts) else part}: no {part} pair{few} is there")
+        raise UserError(f"{texts.at(0)}: no {part} pair{few} is there")
     return found
 
 

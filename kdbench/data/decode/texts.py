@@ -41,9 +41,12 @@ def read(corpus: Corpus, folder: Path | None, columns: Sequence[str]) -> dict[st
     Raises:
         UserError: a file is not there or not readable, lacks a column, or holds what is no text; names file and row.
     """
-    return {
+    found = {
         part: _joined([_read(corpus, folder, name, columns) for name in names]) for part, names in corpus.parts.items()
     }
+    if empty := next((part for part, texts in found.items() if not len(texts)), None):
+        raise UserError(f"{folder or corpus.name}: its {empty} part holds no pair; put some there")
+    return found
 
 
 def digest(part: Part) -> str:
@@ -115,15 +118,24 @@ def _decoded(path: Path) -> list[str]:
 
 def _sheet(path: Path, columns: Sequence[str]) -> Part:
     reader = csv.DictReader(io.StringIO("\n".join(_decoded(path))))
-    _there(path, columns, list(reader.fieldnames or []))
     found: dict[str, list[str]] = {column: [] for column in columns}
     lines = []
-    for row in reader:
-        lines.append(reader.line_num)
-        for column in columns:
-            if row[column] is None:
-                raise UserError(f"{path} line {reader.line_num}: no {column!r}; every row has all columns")
-            found[column].append(row[column])
+    try:
+        names = list(reader.fieldnames or [])
+        _there(path, columns, names)
+        for row in reader:
+            lines.append(reader.line_num)
+            if None in row:
+                raise UserError(
+                    f"{path} line {reader.line_num}: {len(names) + len(row[None])} values for {len(names)} columns; "
+                    'write a text that holds a comma in "quotes"'
+                )
+            for column in columns:
+                if row[column] is None:
+                    raise UserError(f"{path} line {reader.line_num}: no {column!r}; every row has all columns")
+                found[column].append(row[column])
+    except csv.Error as error:
+        raise UserError(f"{path} behind line {reader.line_num}: no CSV ({error}); mend it, or use parquet") from error
     return Part(found, lambda number: f"{path} line {lines[number]}")
 
 
@@ -145,8 +157,10 @@ def _there(path: Path, columns: Sequence[str], names: Sequence[str]) -> None:
     for column in columns:
         if column not in names:
             raise UserError(
-                f"{path}: column {column!r} is missing{nearest(column, names)}; there are {', '.join(names)}"
+                f"{path}: column {column!r} is missing{nearest(column, names)}; there are {', '.join(names) or 'none'}"
             )
+        if list(names).count(column) > 1:
+            raise UserError(f"{path}: column {column!r} stands there {list(names).count(column)} times; leave one")
 
 
 def _from_hub(corpus: Corpus, name: str, columns: Sequence[str]) -> Part:
