@@ -238,6 +238,9 @@ def test_a_listed_file_without_a_label_is_named(samples: Any, place: Place) -> N
     listed.write_text(whole.replace("1.png,1", "1.png,"))
     with pytest.raises(UserError, match=r"metadata\.csv line 3: label is empty"):
         loaded(samples, place)
+    listed.write_text(whole.replace("1.png,1", "1.png,1,5"))
+    with pytest.raises(UserError, match=r"metadata\.csv line 3: 3 values for 2 columns"):
+        loaded(samples, place)
 
 
 @pytest.mark.parametrize(

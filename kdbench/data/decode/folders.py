@@ -5,7 +5,6 @@ Beside ``v.avi`` a file ``v.npy`` may hold the row's stored features.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from kdbench.base.errors import UserError, nearest, printable
 from kdbench.data.decode.classfolders import Passed, class_folders, some, unlisted
 from kdbench.data.decode.inputs import ClipInput, ImageInput, PictureInput, VectorInput
+from kdbench.data.decode.sheets import sheet
 from kdbench.data.decode.specification import SetSpec
 from kdbench.data.decode.table import Row, Table
 
@@ -133,24 +133,25 @@ def _listed(spec: SetSpec, folder: Path) -> _Found:
     root, seen = folder.resolve(), dict[Path, tuple[int, float | str]]()
     # Spreadsheets begin a file with a mark; names of another encoding are found by their bytes.
     with (folder / METADATA).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
+        for line, row in sheet(folder / METADATA, file)[1]:
             at = f"{folder / METADATA} line {line}"
-            for key in ("file_name", aim):
-                if row.get(key) is None:
-                    raise UserError(f"{at}: no column {key!r}{nearest(key, [k for k in row if k])}")
-            if not row[aim].strip():
+            name, said = row.get("file_name"), row.get(aim)
+            if name is None or said is None:
+                key = "file_name" if name is None else aim
+                raise UserError(f"{at}: no column {key!r}{nearest(key, row)}")
+            if not said.strip():
                 raise UserError(f"{at}: {aim} is empty; every row needs one, leave rows without it out")
             try:
-                value = row[aim] if named else number(row[aim])
+                value = said if named else number(said)
             except ValueError as error:
-                raise UserError(f"{at}: {aim} is {row[aim]!r}, a number is expected") from error
-            path = folder / row["file_name"]
+                raise UserError(f"{at}: {aim} is {said!r}, a number is expected") from error
+            path = folder / name
             real = path.resolve()
             if not path.is_file() or root not in real.parents:
-                raise UserError(f"{at}: no file {row['file_name']!r} in {folder}")
+                raise UserError(f"{at}: no file {name!r} in {folder}")
             first, other = seen.setdefault(real, (line, value))
             if other != value:
-                what = f"{row['file_name']!r} has {aim} {other} in line {first} and {value} here"
+                what = f"{name!r} has {aim} {other} in line {first} and {value} here"
                 raise UserError(f"{at}: {what}; a row has one (multi-label is no kind of task here)")
             found.append((str(path), {**row, aim: value}))
     return _Found(found, passed=unlisted(folder, PICTURES | VIDEOS, {str(path) for path in seen}))

@@ -7,7 +7,6 @@ of a sentence a line.
 from __future__ import annotations
 
 import codecs
-import csv
 import io
 import json
 import logging
@@ -19,6 +18,7 @@ from kdbench.base import hub
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.files import sha256
 from kdbench.data.decode.corpus import Corpus
+from kdbench.data.decode.sheets import sheet
 
 
 class Part(NamedTuple):
@@ -117,25 +117,16 @@ def _decoded(path: Path) -> list[str]:
 
 
 def _sheet(path: Path, columns: Sequence[str]) -> Part:
-    reader = csv.DictReader(io.StringIO("\n".join(_decoded(path))))
+    names, rows = sheet(path, io.StringIO("\n".join(_decoded(path))))
+    _there(path, columns, names)
     found: dict[str, list[str]] = {column: [] for column in columns}
     lines = []
-    try:
-        names = list(reader.fieldnames or [])
-        _there(path, columns, names)
-        for row in reader:
-            lines.append(reader.line_num)
-            if None in row:
-                raise UserError(
-                    f"{path} line {reader.line_num}: {len(names) + len(row[None])} values for {len(names)} columns; "
-                    'write a text that holds a comma in "quotes"'
-                )
-            for column in columns:
-                if row[column] is None:
-                    raise UserError(f"{path} line {reader.line_num}: no {column!r}; every row has all columns")
-                found[column].append(row[column])
-    except csv.Error as error:
-        raise UserError(f"{path} behind line {reader.line_num}: no CSV ({error}); mend it, or use parquet") from error
+    for line, row in rows:
+        lines.append(line)
+        for column in columns:
+            if (text := row[column]) is None:
+                raise UserError(f"{path} line {line}: no {column!r}; every row has all columns")
+            found[column].append(text)
     return Part(found, lambda number: f"{path} line {lines[number]}")
 
 
