@@ -150,7 +150,7 @@ def test_columns_of_unequal_length_are_named(tmp_path: Path) -> None:
     [
         (["en,de", "a,b", "c,d,e"], "train.csv line 3: 3 values for 2 columns; write a value that holds a comma in"),
         (["en,de,de", "a,b,c"], "train.csv: column 'de' stands there 2 times"),
-        (["en,de", "a" * 200_000 + ",b"], "train.csv behind line 1: no CSV (field larger than field limit"),
+        (["en,de", "a" * 200_000 + ",b"], "train.csv line 2: no CSV (field larger than field limit"),
         (["en,de"], "mine: its train part holds no pair"),
         ([], "column 'en' is missing; there are none"),
     ],

@@ -44,4 +44,4 @@ def _values(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             if values:
                 yield reader.line_num, values
     except csv.Error as error:
-        raise UserError(f"{path} behind line {reader.line_num}: no CSV ({error}); mend it, or use parquet") from error
+        raise UserError(f"{path} line {reader.line_num}: no CSV ({error}); mend it, or use parquet") from error
