@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -98,3 +98,14 @@ class At(NamedTuple):
     epochs: int
     t: float
     rng: torch.Generator
+
+    def by_epoch(self, number: Callable[[int], float]) -> float | Tensor:
+        """A number that follows from the epoch alone, as the weight of a term that rises does.
+
+        Where steps are replayed without Python it is a 0-d tensor that holds the number of the epoch at hand; a number
+        computed from ``epoch`` would be frozen, and such a step is captured anew in every epoch.
+
+        Args:
+            number: of the epochs already done.
+        """
+        return number(self.epoch)

@@ -154,6 +154,17 @@ class Backend(ABC):
         """What ``torch.compile`` lacks for it here, and how to get it; None where it lacks nothing."""
         return None
 
+    def no_tf32(self, device: torch.device) -> str | None:
+        """Why fp32 products cannot be computed in TF32 on it; None where they can."""
+        return f"{self.title} devices have no TF32"
+
+    def set_products(self, tf32: bool) -> None:  # noqa: B027  # on most devices there is one way
+        """Convolutions and matrix products of fp32 tensors in this process are in TF32, or of all 24 bits."""
+
+    def products(self) -> dict[str, str | None]:
+        """``conv_fp32`` and ``matmul_fp32``: how fp32 products are computed in this process; None where in one way."""
+        return {"conv_fp32": None, "matmul_fp32": None}
+
     # Random state: of the global generator on the device, the CPU's is the engine's own
 
     def random_in_use(self) -> bool:

@@ -74,13 +74,13 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
 
     Returns:
         ``os, python, torch, cuda, cudnn, driver, gpu{name, count, mem_mib, power_limit_w, mig}, cpu, cores, threads,
-        ram_gib, flags{tf32, cudnn_benchmark, deterministic}, packages, packages_sha256``; ``driver`` and ``gpu`` are
-        None on a CPU, ``power_limit_w`` and ``mig`` where NVML is missing.
+        ram_gib, flags{tf32, conv_fp32, matmul_fp32, cudnn_benchmark, deterministic}, packages, packages_sha256``;
+        ``driver`` and ``gpu`` are None on a CPU, ``power_limit_w`` and ``mig`` where NVML is missing.
     """
     import torch
 
     device = device or torch.device(backends.HOST)
-    found = backends.of(device).facts(device)
+    found, products = backends.of(device).facts(device), backends.of(device).products()
     packages, packages_sha256 = _packages()
     return {
         "os": _os(),
@@ -95,7 +95,8 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "ram_gib": _ram_gib(),
         "flags": {
-            "tf32": torch.get_float32_matmul_precision() != "highest",
+            "tf32": "tf32" in products.values(),
+            **products,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         },

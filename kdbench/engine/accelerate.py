@@ -13,11 +13,23 @@ from kdbench.contract import Needs, Network
 from kdbench.devices import backends
 from kdbench.engine.graphs import require_graphs
 from kdbench.models.fold import fold_norms
-from kdbench.specs.options import Dtype, EngineOptions
+from kdbench.specs.options import EngineOptions, Precision
 
-AUTOCAST: dict[Dtype, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "tf32": None, "bf16": torch.bfloat16}
 RECOMPILATIONS = 64
 """How often one function may be compiled anew: once a network, mode and size of a batch; torch's own limit is 8."""
+
+
+def process(device: torch.device, options: EngineOptions) -> None:
+    """This process, made ready: how products of fp32 tensors are computed is a setting of libraries.
+
+    Raises:
+        UserError: the device has no TF32, which is asked for.
+    """
+    backend, tf32 = backends.of(device), options.precision == "tf32"
+    if tf32 and (reason := backend.no_tf32(device)):
+        raise UserError(f"engine.precision=tf32: {reason}; leave it out, or use bf16")
+    backend.set_products(tf32)
 
 
 def student(net: Network, options: EngineOptions) -> Network:
@@ -47,7 +59,7 @@ def _reads_norms(needs: Needs) -> bool:
     return needs.trains_teacher or needs.teacher_batchnorm == "batch" or bool(needs.teacher & {"norm", "tail"})
 
 
-def _arranged(net: Network, dtype: Dtype, options: EngineOptions) -> Network:
+def _arranged(net: Network, dtype: Precision, options: EngineOptions) -> Network:
     net.autocast = AUTOCAST[dtype]
     if options.channels_last:
         net.to(memory_format=torch.channels_last)

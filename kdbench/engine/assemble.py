@@ -223,6 +223,7 @@ def prepare(
     """
     if backends.of(place.device).on_host:
         heap.keep_freed()
+    accelerate.process(place.device, config.engine)
     config = effective_task(config)
     spec = config.task
     adapter, hp = config.method.ref.adapter(), hyper_parameters(config.method)

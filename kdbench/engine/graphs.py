@@ -1,9 +1,10 @@
 """A whole step as a graph: what the host launched once is replayed, on CUDA as one CUDA graph.
 
 A captured step is frozen. The same kernels run on the same memory, and what Python computed on the way keeps its value.
-Only three things may change from step to step: what lies in tensors, the learning rates (tensors here), and the draws
-of the step's generator. So a graph serves batches of one layout, for as long as what the losses read of
-:class:`kdbench.contract.At` keeps its value; where it does not, the step runs eagerly, and is captured anew.
+Only four things may change from step to step: what lies in tensors, the learning rates (tensors here), numbers that
+losses take from :meth:`At.by_epoch` (tensors here), and the draws of the step's generator. So a graph serves batches of
+one layout, for as long as what the losses read of :class:`kdbench.contract.At` keeps its value; where it does not, the
+step runs eagerly, and is captured anew.
 """
 
 from __future__ import annotations
@@ -43,17 +44,53 @@ def require_graphs(device: torch.device) -> None:
         raise UserError(f"engine.cuda_graphs=true: {reason}; leave it out or add --device cuda")
 
 
+class _Followed:
+    """The numbers of a step that follow the epoch, in tensors that outlive it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._numbers: list[tuple[Callable[[int], float], Tensor]] = []
+        self._epoch: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, number: Callable[[int], float], epoch: int) -> None:
+        """One more number, as it is in an epoch."""
+        self._numbers.append((number, torch.full((), number(epoch), device=self._device)))
+
+    def at(self, place: int) -> Tensor:
+        """The tensor of a number, by its place in the step."""
+        return self._numbers[place][1]
+
+    def follow(self, epoch: int) -> None:
+        """All of them, as they are in an epoch."""
+        if epoch != self._epoch:
+            for number, held in self._numbers:
+                held.fill_(number(epoch))
+        self._epoch = epoch
+
+
 class Watched(At):
     """Where training stands, noting what is read of it and can change within a stage."""
 
     seen: set[str]
+    followed: _Followed
+    asked: int
 
     @classmethod
-    def of(cls, at: At) -> Watched:
+    def of(cls, at: At, followed: _Followed) -> Watched:
         """The same, with nothing read yet."""
         watched = cls(*at)
-        watched.seen = set()
+        watched.seen, watched.followed, watched.asked = set(), followed, 0
         return watched
+
+    def by_epoch(self, number: Callable[[int], float]) -> Tensor:
+        """A tensor; numbers are known by their places in the step."""
+        if self.asked == len(self.followed):
+            self.followed.add(number, super().__getattribute__("epoch"))
+        self.asked += 1
+        return self.followed.at(self.asked - 1)
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("step", "epoch", "t"):
@@ -110,29 +147,31 @@ class Replay:
         self._eager_steps = 0
         self._read: dict[Hashable, Reads] = {}
         self._captured: dict[Hashable, _Captured] = {}
+        self._followed = _Followed(device)
 
     def __call__(self, batch: Batch, at: At) -> Terms:
         """One step, in whichever way."""
         layout = _layout(batch)
+        self._followed.follow(at.epoch)
         captured = self._captured.get(layout)
         if captured is not None and _holds(captured.reads, at):
             return captured.replay(batch)
         read = self._read.get(layout)
         if self._eager_steps < WARM_STEPS or read is None or not _holds(read, at):
             return self._eagerly(layout, batch, at)
-        self._captured.pop(layout, None)  # its memory serves the new one
+        # The old one is let go when the new one holds the pool: a pool whose last graph is gone takes no more captures.
         captured = self._captured[layout] = self._capture(batch, at)
         return captured.replay(batch)
 
     def _eagerly(self, layout: Hashable, batch: Batch, at: At) -> Terms:
-        watched = Watched.of(at)
+        watched = Watched.of(at, self._followed)
         found = self._graphs.warm(lambda: self.work(batch, watched))
         self._eager_steps += 1
         self._read[layout] = _reads(watched)
         return found
 
     def _capture(self, batch: Batch, at: At) -> _Captured:
-        watched, own = Watched.of(at), _copy(batch)
+        watched, own = Watched.of(at, self._followed), _copy(batch)
         try:
             terms, again = self._graphs.capture(lambda: self.work(own, watched))
         except torch.OutOfMemoryError:

@@ -17,7 +17,12 @@ from kdbench.base.errors import UserError, described
 from kdbench.contract import Batch
 
 PATIENCE = timedelta(days=30)
-"""Longest wait of a rank: another run may be training the teacher. A rank that dies is noticed by its connection."""
+"""Longest wait for what rank 0 tells: another run may be training the teacher."""
+STEP_PATIENCE = timedelta(minutes=30)
+"""Longest wait within a step: another rank may score the test rows or write a checkpoint meanwhile.
+
+One that dies is noticed by gloo's connection; NCCL notices nothing, and neither sees one that hangs.
+"""
 FAILURE = "kdbench/failure"
 """Key of the group's store under which a rank leaves its failure."""
 _Made = TypeVar("_Made")
@@ -36,17 +41,19 @@ class Ranks:
     size: int = 1
     _rows: list[int] = field(default_factory=list)
     _store: Any = None
+    _told: Any = None
 
     @classmethod
-    def join(cls, collective: str, url: str = "env://") -> Ranks:
+    def join(cls, collective: str, url: str = "env://", step_patience: timedelta = STEP_PATIENCE) -> Ranks:
         """Joins the processes that ``url`` names; torchrun's are those of the environment.
 
         Args:
             collective: backend of ``torch.distributed``; tensors of the CPU must have a way in it.
+            step_patience: longest wait for another rank within a step.
         """
         store, rank, size = next(iter(rendezvous(url, timeout=PATIENCE)))
-        dist.init_process_group(collective, timeout=PATIENCE, store=store, rank=rank, world_size=size)
-        return cls(rank, size, _store=store)
+        dist.init_process_group(collective, timeout=step_patience, store=store, rank=rank, world_size=size)
+        return cls(rank, size, _store=store, _told=dist.new_group(backend="gloo", timeout=PATIENCE))
 
     def leave(self) -> None:
         """Ends the group."""
@@ -161,9 +168,9 @@ class Ranks:
             return value
         text = json.dumps(value).encode() if self.first else b""
         length = torch.tensor(len(text))
-        dist.broadcast(length, 0)
+        dist.broadcast(length, 0, group=self._told)
         held = torch.tensor(list(text) if self.first else [0] * int(length), dtype=torch.uint8)
-        dist.broadcast(held, 0)
+        dist.broadcast(held, 0, group=self._told)
         return json.loads(bytes(held.tolist()))
 
     def report(self, status: str, error: BaseException) -> None:

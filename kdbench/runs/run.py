@@ -198,7 +198,7 @@ def _cause(ranks: Ranks, error: Exception) -> tuple[str, str, str]:
     if (other := ranks.reported()) is not None:
         return other["status"], other["kind"], other["message"]
     if ranks.is_break(error):
-        raise Lost("a process of the run is gone; the same command goes on where it stopped") from error
+        raise Lost("a process of the run is gone or answers no more; the same command goes on from there") from error
     return _status(error), type(error).__name__, str(error) if isinstance(error, Diverged) else described(error)
 
 

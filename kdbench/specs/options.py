@@ -13,6 +13,7 @@ from pydantic import model_validator
 from kdbench.base.fields import Part
 
 Dtype = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 PREFIX = "engine."
 """What the keys of the options begin with."""
@@ -22,7 +23,9 @@ class EngineOptions(Part):
     """How the networks of a run compute. Losses and a method's own modules stay in fp32.
 
     Attributes:
-        precision: type of the arithmetic inside the networks; bf16 is autocast, their outputs come back as fp32.
+        precision: type of the arithmetic inside the networks; bf16 is autocast, their outputs come back as fp32. With
+            tf32 convolutions and matrix products of the whole run round their fp32 operands to 10 bits, as torch lets
+            convolutions do by default; with the others they do not.
         compile: the networks' forward is compiled (torch.compile); scoring stays eager.
         cuda_graphs: what follows a batch (losses, gradients, update, banks) is replayed as one CUDA graph. Stages that
             make updates of their own are not.
@@ -33,7 +36,7 @@ class EngineOptions(Part):
         fused: optimisers update in one fused kernel.
     """
 
-    precision: Dtype = "fp32"
+    precision: Precision = "fp32"
     compile: bool = False
     cuda_graphs: bool = False
     channels_last: bool = False
@@ -50,9 +53,11 @@ class EngineOptions(Part):
         return given
 
     @model_validator(mode="after")
-    def _graphs_of_a_fused_update(self) -> Self:
+    def _possible_together(self) -> Self:
         if self.cuda_graphs and not self.fused:
             raise ValueError("cuda_graphs replays the update too, which must be fused; set engine.fused=true as well")
+        if self.precision == "tf32" and self.teacher_dtype == "fp32":
+            raise ValueError("teacher_dtype=fp32: products are in TF32 in a whole process; set engine.precision=fp32")
         return self
 
     def changed(self) -> dict[str, Any]:

@@ -77,5 +77,5 @@ class DKD(ScoreMethod):
         divergence = dkd_loss(out.logits, target.logits, batch.y, hp.temperature, hp.alpha, hp.beta)
         return {
             "ce": hp.ce_weight * self.task.loss(out, batch),
-            "dkd": ramp("linear", at.epoch, hp.warmup_epochs) * divergence,
+            "dkd": at.by_epoch(lambda epoch: ramp("linear", epoch, hp.warmup_epochs)) * divergence,
         }

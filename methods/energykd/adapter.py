@@ -134,7 +134,8 @@ class EnergyKD(ScoreMethod):
         terms = {"ce": hp.ce_weight * self.task.loss(out, batch)}
         if hp.form == "dkd":
             divergence = dkd_loss(out.logits, target.logits, batch.y, temperature, hp.alpha, hp.beta)
-            terms["dkd"] = hp.kd_weight * ramp("linear", at.epoch, hp.warmup_epochs) * divergence
+            weight = at.by_epoch(lambda epoch: hp.kd_weight * ramp("linear", epoch, hp.warmup_epochs))
+            terms["dkd"] = weight * divergence
         elif hp.form == "kd":
             terms["kd"] = hp.kd_weight * row_divergence(out.logits, target.logits, temperature).mean()
         else:

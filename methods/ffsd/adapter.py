@@ -82,20 +82,22 @@ class FFSD(Method):
         return Weights(share * hp.diversity_weight, share * hp.fusion_weight, share * hp.guide_weight)
 
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        weights = self.weights(at.epoch)
+        diversity = at.by_epoch(lambda epoch: self.weights(epoch).diversity)
+        imitation = at.by_epoch(lambda epoch: self.weights(epoch).fusion)
+        guidance = at.by_epoch(lambda epoch: self.weights(epoch).guide)
         leader, *commons = (net(batch) for net in self.students)
         joined = torch.cat([common.maps[-1].detach() for common in commons], dim=1)
         fused = self.fusion(joined)
         scores = self.fusion.classify(fused)
         terms = {"task": self.task.loss(leader, batch)}
-        terms |= self._commons(commons, batch, weights.diversity)
+        terms |= self._commons(commons, batch, diversity)
         terms |= self._fusion(scores, commons, batch)
-        terms |= self._leader(leader, scores, fused, joined, weights.fusion)
+        terms |= self._leader(leader, scores, fused, joined, imitation)
         pairs = zip(self.guides, [leader, *commons[1:]], strict=True)  # after every use of the guides' targets
-        parts = [guide_losses(guide, net.maps, weights.guide) for guide, net in pairs]
+        parts = [guide_losses(guide, net.maps, guidance) for guide, net in pairs]
         return terms | _summed(parts)
 
-    def _commons(self, commons: Sequence[Out], batch: Batch, weight: float) -> dict[str, Tensor]:
+    def _commons(self, commons: Sequence[Out], batch: Batch, weight: float | Tensor) -> dict[str, Tensor]:
         logits = [common.logits for common in commons]
         parts = []
         for i, common in enumerate(commons):
@@ -112,7 +114,9 @@ class FFSD(Method):
         kd = fusion_loss(scores, [common.logits for common in commons], self.hp.temperature)
         return {"fusion_task": self.task.loss(Out(scores), batch), "fusion_kd": kd}
 
-    def _leader(self, leader: Out, scores: Tensor, fused: Tensor, joined: Tensor, weight: float) -> dict[str, Tensor]:
+    def _leader(
+        self, leader: Out, scores: Tensor, fused: Tensor, joined: Tensor, weight: float | Tensor
+    ) -> dict[str, Tensor]:
         guide: Any = self.guides[0]
         kd = kd_loss(leader.logits, scores, self.hp.temperature)
         targets = guide.targets(fused.detach())

@@ -83,7 +83,7 @@ def fusion_loss(fused: Tensor, logits: Sequence[Tensor], temperature: float) -> 
 
 
 def leader_losses(
-    out: Out, expanded: Tensor, fused: Tensor, joined: Tensor, targets: Sequence[Tensor], weight: float
+    out: Out, expanded: Tensor, fused: Tensor, joined: Tensor, targets: Sequence[Tensor], weight: float | Tensor
 ) -> dict[str, Tensor]:
     """The leader's imitation of maps, each term 0-d.
 
@@ -101,7 +101,7 @@ def leader_losses(
     }
 
 
-def guide_losses(guide: nn.Module, maps: Sequence[Tensor], weight: float) -> dict[str, Tensor]:
+def guide_losses(guide: nn.Module, maps: Sequence[Tensor], weight: float | Tensor) -> dict[str, Tensor]:
     """Training of a guide on its network's own maps, constants; batch statistics; each term 0-d."""
     maps = [m.detach() for m in maps]
     made = guide(maps[-1])

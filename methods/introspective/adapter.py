@@ -61,5 +61,6 @@ class Introspective(ScoreMethod):
         out = self.student(batch)
         alike = explained_alike(out.maps[-1], self.student.classifier.weight, batch.y)
         taught = kd_loss(others(out.logits, batch.y), others(alike, batch.y) / hp.temperature, 1.0)
-        weight = hp.explanation_weight * ramp("linear", at.epoch, round(hp.ramp * at.epochs))
+        length = round(hp.ramp * at.epochs)
+        weight = at.by_epoch(lambda epoch: hp.explanation_weight * ramp("linear", epoch, length))
         return {"task": self.task.loss(out, batch), "explanation": weight * taught}

@@ -41,7 +41,7 @@ class LSKD(ScoreMethod):
         student, teacher = (standardized(z) for z in (out.logits, self.teacher(batch).logits))
         if hp.form == "dkd":
             divergence = dkd_loss(student, teacher, batch.y, hp.temperature, hp.alpha, hp.beta)
-            divergence = ramp("linear", at.epoch, hp.warmup_epochs) * divergence
+            divergence = at.by_epoch(lambda epoch: ramp("linear", epoch, hp.warmup_epochs)) * divergence
         else:
             divergence = kd_loss(student, teacher, hp.temperature)
         return {"ce": hp.ce_weight * self.task.loss(out, batch), hp.form: hp.kd_weight * divergence}

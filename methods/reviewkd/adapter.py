@@ -54,6 +54,34 @@ class ABF(nn.Module):
         return self.bn2(self.conv2(fused)), fused
 
 
+class _EqualWindows(torch.autograd.Function):
+    """Adaptive pooling whose windows are of one size, so that each position's gradient is that of one mean.
+
+    torch's own gradient adds to positions in any order on a GPU, though nothing is added up here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, level: int) -> Tensor:
+        ctx.size = x.shape
+        return F.adaptive_avg_pool2d(x, level)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        n, c, height, width = ctx.size
+        level = grads[0].shape[-1]
+        high, wide = height // level, width // level
+        each = (grads[0] / high / wide)[:, :, :, None, :, None]
+        return each.expand(n, c, level, high, level, wide).reshape(ctx.size), None
+
+
+def level_means(x: Tensor, level: int) -> Tensor:
+    """Means of (N, C, H, W) in ``level`` by ``level`` windows."""
+    if x.shape[2] % level or x.shape[3] % level:
+        return F.adaptive_avg_pool2d(x, level)
+    made: Tensor = _EqualWindows.apply(x, level)
+    return made
+
+
 def hcl(student: Tensor, teacher: Tensor, levels: Sequence[int] = (4, 2, 1)) -> Tensor:
     """Hierarchical context loss of one stage, 0-d: squared error of the maps and of their pooled versions.
 
@@ -70,7 +98,7 @@ def hcl(student: Tensor, teacher: Tensor, levels: Sequence[int] = (4, 2, 1)) -> 
     for level in levels:
         if level < student.shape[2]:
             weight /= 2
-            own, target = (F.adaptive_avg_pool2d(m, level) for m in (student, teacher))
+            own, target = (level_means(m, level) for m in (student, teacher))
             total = total + weight * F.mse_loss(own, target)
             weights += weight
     return total / weights
@@ -153,9 +181,10 @@ class ReviewKD(Method):
         own, stages = self._stages(out, target)
         outputs = review(list(self.abfs), own, stages)
         total = torch.stack([hcl(o, t, hp.levels) for o, t in zip(outputs, stages, strict=True)]).sum()
+        weight = at.by_epoch(lambda epoch: hp.review_weight * ramp("from_zero", epoch, hp.warmup_epochs))
         terms = {
             "task": hp.ce_weight * self.task.loss(out, batch),
-            "review": hp.review_weight * ramp("from_zero", at.epoch, hp.warmup_epochs) * total,
+            "review": weight * total,
         }
         if hp.kl_weight:
             terms["kl"] = hp.kl_weight * kd_loss(out.logits, target.logits, hp.temperature)

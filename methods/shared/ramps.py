@@ -16,7 +16,7 @@ def ramp(rule: Rule, done: int, epochs: int) -> float:
     Args:
         rule: ``linear`` (d + 1) / E, which is never 0 (DKD); ``from_zero`` d / E, which is 0 in the first epoch
             (ReviewKD); ``gaussian`` exp(-5 (1 - (d + 1) / E)^2) (Laine & Aila, ICLR 2017; FFSD).
-        done: epochs of the stage already done, ``at.epoch``.
+        done: epochs of the stage already done; see ``At.by_epoch``.
         epochs: length of the ramp.
 
     Raises:

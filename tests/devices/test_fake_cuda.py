@@ -27,8 +27,10 @@ from waiting import EXCUSED, LOOKS
 from kdbench.base.home import Home
 from kdbench.checks.replayed import on_a_cpu
 from kdbench.checks.tiny import Tiny
-from kdbench.engine.assemble import needs_of
+from kdbench.devices.machine import device_class, environment
+from kdbench.engine.assemble import needs_of, prepare
 from kdbench.engine.graphs import WARM_STEPS
+from kdbench.engine.place import RunPlace
 from kdbench.engine.stage import StageRun
 from kdbench.overhead import measure, worker
 from kdbench.overhead.order import MeasureOrder
@@ -253,6 +255,10 @@ def card(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([os.getpid(), 1]))
 
 
+def place(home: Path) -> RunPlace:
+    return RunPlace(CUDA, Home(home), None, home / "run")
+
+
 def evaluated(home: Path, mode: str, *overrides: str) -> Record:
     config = run_config("kd", "digits/few-shot", overrides, smoke=True)
     return run.run_seed(Request(config, 0, CUDA, Home(home), overhead=mode))
@@ -265,6 +271,31 @@ def test_a_whole_evaluation_ends_in_a_valid_record(tmp_path, card):
     assert record.device_class == "cuda:NVIDIA-Fake-1/fp32/x1/cuda-graphs/fused"
     assert record.environment.gpu is not None
     assert record.environment.gpu.power_limit_w == 700
+    assert validate(tmp_path / "records" / f"{record.run_id}.json").passed
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_products_are_as_the_device_class_says(precision, tmp_path, card):
+    torch.backends.cuda.matmul.fp32_precision = "tf32"  # by somebody before, in torch's newer words
+    override = f"engine.precision={precision}"
+    try:
+        with fake_cuda():
+            prepared = prepare(run_config("kd", "digits/few-shot", [override], smoke=True), 0, place(tmp_path))
+            found, of_class = environment(CUDA)["flags"], device_class(CUDA, prepared.task.options)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
+    products = "tf32" if precision == "tf32" else "ieee"
+    assert (found["conv_fp32"], found["matmul_fp32"], found["tf32"]) == (products, products, products == "tf32")
+    assert of_class == f"cuda:NVIDIA-Fake-1/{precision}/x1"
+
+
+@pytest.mark.slow
+def test_a_run_in_tf32_ends_in_a_valid_record(tmp_path, card):
+    with fake_cuda():
+        record = evaluated(tmp_path, "off", "engine.precision=tf32")
+    assert record.device_class == "cuda:NVIDIA-Fake-1/tf32/x1"
+    assert record.protocol.amp == "tf32"
+    assert record.environment.flags.tf32
     assert validate(tmp_path / "records" / f"{record.run_id}.json").passed
 
 

@@ -40,7 +40,7 @@ def test_environment_has_the_fields_of_a_record():
     assert found["cores"] >= 1
     assert found["threads"] == torch.get_num_threads()
     assert 0.1 < found["ram_gib"] < 100_000
-    assert list(found["flags"]) == ["tf32", "cudnn_benchmark", "deterministic"]
+    assert list(found["flags"]) == ["tf32", "conv_fp32", "matmul_fp32", "cudnn_benchmark", "deterministic"]
     assert found["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert "numpy" in found["packages"]
     assert re.fullmatch("[0-9a-f]{64}", found["packages_sha256"])
@@ -60,20 +60,15 @@ def test_environment_names_neither_machine_nor_user_nor_path(monkeypatch):
 
 @pytest.mark.parametrize("on", [False, True])
 def test_flags_follow_torch(on):
-    before = (
-        torch.backends.cudnn.benchmark,
-        torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-    )
+    before = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
     try:
         torch.backends.cudnn.benchmark = on
-        torch.set_float32_matmul_precision("high" if on else "highest")
         torch.use_deterministic_algorithms(on)
-        assert environment()["flags"] == {"tf32": on, "cudnn_benchmark": on, "deterministic": on}
+        products = {"tf32": False, "conv_fp32": None, "matmul_fp32": None}  # of an accelerator alone
+        assert environment()["flags"] == {**products, "cudnn_benchmark": on, "deterministic": on}
     finally:
         torch.backends.cudnn.benchmark = before[0]
-        torch.set_float32_matmul_precision(before[1])
-        torch.use_deterministic_algorithms(before[2])
+        torch.use_deterministic_algorithms(before[1])
 
 
 def test_the_digest_of_packages_follows_versions_not_their_order(monkeypatch):

@@ -151,6 +151,29 @@ def test_what_reads_the_epoch_is_captured_in_each():
     assert both(lambda state: moving(state, lambda batch, at: at.epoch), ats(12, 4)) == (3, 1 + 3 + 3)
 
 
+def test_a_number_that_follows_the_epoch_is_captured_once():
+    def work(state: Tensor) -> Work:
+        return moving(
+            state, lambda batch, at: at.by_epoch(lambda epoch: 0.25 * epoch) + at.by_epoch(lambda epoch: 2.0**-epoch)
+        )
+
+    assert both(work, ats(16, 4)) == (1, 16 - 3)
+
+
+@pytest.mark.parametrize("method", ["reviewkd", "dkd", "ffsd", "introspective"])
+def test_a_ramp_is_captured_once(method, tmp_path):
+    tiny = tiny_of(method, GRAPHS)
+    losses = {}
+    for eagerly in (True, False):
+        prepared = tiny.prepare(tmp_path / str(eagerly))
+        run = StageRun(prepared.method.train(), next(prepared.method.stages()), prepared.task)
+        run._rng.manual_seed(0)
+        steps = 3 * run.loader.steps  # over the ramp and beyond
+        losses[eagerly] = [float(run.step(eagerly=eagerly)["total"]) for _ in range(steps)]
+    assert losses[True] == losses[False]
+    assert CpuGraphs.captures == len({len(run.loader.draw(n)) for n in range(run.loader.steps)})
+
+
 @pytest.mark.parametrize("read", [lambda at: at.t, lambda at: at.step, lambda at: at[0], lambda at: list(at)[3]])
 def test_what_reads_the_step_is_never_captured(read):
     assert both(lambda state: moving(state, lambda batch, at: read(at)), ats(12, 4)) == (0, 0)

@@ -15,7 +15,7 @@ from kdbench.checks.tiny import method_config, tiny
 from kdbench.contract import At, NotApplicable, Out
 from kdbench.engine.assemble import hyper_parameters
 from kdbench.methods.kd.adapter import kd_loss
-from kdbench.methods.reviewkd.adapter import ABF, ReviewKD, hcl, review
+from kdbench.methods.reviewkd.adapter import ABF, ReviewKD, hcl, level_means, review
 from kdbench.specs import registry
 
 HP = registry.card("reviewkd").typed(registry.card("reviewkd").defaults())
@@ -57,6 +57,17 @@ def test_only_the_height_decides_which_levels_are_compared(height, width, levels
     parts += [(pooled(student, side) - pooled(teacher, side)).square().mean() for side in levels]
     expected = sum(w * part for w, part in zip(weights, parts, strict=True)) / sum(weights)
     assert float(hcl(student, teacher)) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("level", [4, 2, 1])
+def test_pooling_in_equal_windows_is_torchs_to_the_bit_and_so_is_its_gradient(level):
+    x = torch.randn(2, 3, 8, 12, requires_grad=True)
+    weight = torch.randn(2, 3, level, level)
+    found, expected = level_means(x, level), F.adaptive_avg_pool2d(x, level)
+    assert torch.equal(found, expected)
+    own, theirs = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (found, expected))
+    assert torch.equal(own, theirs)
+    assert "AdaptiveAvgPool" not in type(found.grad_fn).__name__, "torch's gradient is not deterministic on CUDA"
 
 
 def test_maps_of_other_shapes_are_refused_instead_of_broadcast():

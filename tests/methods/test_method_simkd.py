@@ -28,8 +28,10 @@ def task(size=32):
     )
 
 
-def built(student, teacher):
+def built(student, teacher, precision=None):
     nets = [models.build(net, (3, 32, 32), 10, input_name="image") for net in (student, teacher)]
+    for net in nets:
+        net.autocast = precision
     return SimKD(task(), [nets[0]], {"image": nets[1].requires_grad_(False)}, HP)
 
 
@@ -44,9 +46,16 @@ def test_a_projection_equal_to_the_teachers_map_gives_the_teachers_scores(studen
     assert torch.allclose(method.deployed(rows).logits, target.logits, atol=1e-5)
 
 
-def test_a_teacher_with_a_convolution_before_its_classifier_is_refused():
+@pytest.mark.parametrize("teacher", ["resnet14", "wrn_16_2"])
+def test_a_teacher_that_computes_in_bf16_is_known_all_the_same(teacher):
+    method = built("resnet8", teacher, torch.bfloat16)
+    assert method.losses(batch(), None)["feature"].isfinite()
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_teacher_with_a_convolution_before_its_classifier_is_refused(precision):
     with pytest.raises(NotApplicable, match="cannot be reused"):
-        built("resnet8", "mobilenetv2")
+        built("resnet8", "mobilenetv2", precision)
 
 
 @pytest.mark.parametrize("student", ["resnet8", "mobilenetv2", "wrn_16_1", "shufflenetv2"])

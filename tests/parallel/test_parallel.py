@@ -6,7 +6,12 @@ steps, as it does between two thread counts of one process.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -236,3 +241,38 @@ def test_another_ranks_failure_is_told(tmp_path):
     first, _ = on_ranks(2, tmp_path, work)
     assert first == {"rank": 1, "status": "oom", "kind": "MemoryError", "message": "process 1: no room"}
     assert Ranks().reported() is None
+
+
+PATIENCE_S = 1.0
+
+
+def _left_waiting(rank: int, folder: Path, how: signal.Signals) -> None:
+    """Rank 0 waits for an exchange in which rank 1 takes no part, after it has let that one wait for longer."""
+    torch.set_num_threads(1)
+    place = f"file://{folder}/meeting?rank={rank}&world_size=2"
+    ranks = Ranks.join("gloo", place, timedelta(seconds=PATIENCE_S))
+    if ranks.first:
+        time.sleep(2 * PATIENCE_S)
+    ranks.tell()
+    if not ranks.first:
+        os.kill(os.getpid(), how)
+    try:
+        ranks.sum_terms({"a": torch.ones(())})
+    except Exception as error:
+        (folder / "told").write_text(str(ranks.is_break(error)))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hangs"])
+def test_a_rank_that_answers_no_more_is_not_waited_for(tmp_path, how):
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_left_waiting, args=(rank, tmp_path, how)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    try:
+        processes[0].join(30)
+        assert processes[0].exitcode == 0
+        assert (tmp_path / "told").read_text() == "True"
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()

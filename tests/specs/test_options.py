@@ -203,6 +203,12 @@ def test_a_run_with_options_resumes_to_the_same_bits_and_keeps_the_plain_student
     assert equals_plain(copy.deepcopy(whole.method.deployed), whole.task)
 
 
+def test_tf32_is_refused_where_there_is_none():
+    config = run_config("kd", TASK, ["engine.precision=tf32"])
+    with pytest.raises(UserError, match=r"engine\.precision=tf32: CPU devices have no TF32; leave it out"):
+        accelerate.process(torch.device("cpu"), config.engine)
+
+
 def test_cuda_graphs_are_refused_where_there_are_none():
     net, _ = used("convnet_w4")
     with pytest.raises(UserError, match="cuda_graphs=true: there are none on cpu"):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from kdbench.devices.graphs import Graphs
 
+AMPERE = 8
+"""Major number of the first compute capability with TF32."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -113,6 +115,26 @@ class Cuda(Accelerator):
 
     def no_compiler(self) -> str | None:
         return None if importlib.util.find_spec("triton") else "triton is not installed; install it"
+
+    def no_tf32(self, device: torch.device) -> str | None:
+        old = self.api.get_device_capability(device)[0] < AMPERE
+        return f"{self.model(device)} is older than Ampere and has no TF32" if old else None
+
+    def set_products(self, tf32: bool) -> None:
+        import torch
+
+        # By torch's older names: they set the newer fp32_precision too, which alone would make these names raise.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+
+    def products(self) -> dict[str, str | None]:
+        import torch
+
+        cudnn: Any = torch.backends.cudnn
+        said: dict[str, Any] = {
+            "conv_fp32": cudnn.conv.fp32_precision,
+            "matmul_fp32": torch.backends.cuda.matmul.fp32_precision,
+        }
+        return {name: "ieee" if value == "none" else value for name, value in said.items()}
 
     def board(self, device: torch.device) -> Board | None:
         return Nvml.open(device)

@@ -40,6 +40,12 @@ class Rocm(Cuda):
     def likely(self) -> bool:
         return False
 
+    def no_tf32(self, device: torch.device) -> str | None:
+        return f"kdbench knows of no TF32 on {self.title} devices"
+
+    def products(self) -> dict[str, str | None]:
+        return {"conv_fp32": None, "matmul_fp32": None}
+
     def board(self, device: torch.device) -> Board | None:
         return None
 

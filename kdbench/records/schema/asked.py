@@ -128,7 +128,7 @@ class Protocol(Part):
     schedule: Settings
     weight_decay: Amount
     augment: tuple[Word, ...]
-    amp: Literal["off", "bf16", "fp16"]
+    amp: Literal["off", "tf32", "bf16", "fp16"]
     compile: bool
     cuda_graphs: bool = False
     channels_last: bool

@@ -16,9 +16,15 @@ class Gpu(Part):
 
 
 class Flags(Part):
-    """Numeric modes of the libraries."""
+    """Numeric modes of the libraries.
+
+    ``conv_fp32`` and ``matmul_fp32``: how products of fp32 tensors were computed on an accelerator, ``ieee`` or
+    ``tf32``; null on a CPU and in records of before.
+    """
 
     tf32: bool
+    conv_fp32: Word | None = None
+    matmul_fp32: Word | None = None
     cudnn_benchmark: bool
     deterministic: bool
 

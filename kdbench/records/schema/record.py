@@ -138,7 +138,7 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
             f"overhead.device: does not belong to the device class {r.device_class}",
         ),
         (
-            _marks(r.protocol) != r.ran_on.options or (r.protocol.amp == "bf16") != (r.ran_on.dtype == "bf16"),
+            _marks(r.protocol) != r.ran_on.options or r.ran_on.dtype != _dtype(r.protocol),
             f"device_class: {r.device_class} does not say what protocol says of amp, compile and the other options",
         ),
         (
@@ -156,7 +156,12 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
 def _marks(protocol: Protocol) -> tuple[str, ...]:
     """The engine options of a record, its precision apart, as its device class names them."""
     options = protocol.model_dump(include=set(EngineOptions.model_fields) - {"precision"})
-    return EngineOptions(precision="bf16" if protocol.amp == "bf16" else "fp32", **options).marks()
+    return EngineOptions(**options).marks()
+
+
+def _dtype(protocol: Protocol) -> str:
+    """The type of the arithmetic inside the networks as a device class names it."""
+    return "fp32" if protocol.amp == "off" else protocol.amp
 
 
 def _instant(text: str) -> datetime:
