@@ -79,7 +79,7 @@ def test_options_are_hashed_and_leave_a_run_ranked():
     ("override", "message"),
     [
         ("engine.channel_last=true", "no key 'engine.channel_last' here (did you mean 'engine.channels_last'"),
-        ("engine.precision=fp16", "override engine.precision: Input should be 'fp32' or 'bf16'"),
+        ("engine.precision=fp16", "override engine.precision: Input should be 'fp32', 'tf32' or 'bf16'"),
         ("engine.compile=1", "override engine.compile: Input should be a valid boolean"),
         ("engine=fast", "'engine' is a group; set one of engine.precision"),
         ("engine.cuda_graphs=true", "the update too, which must be fused; set engine.fused=true as well"),
