@@ -10,6 +10,7 @@ from kdbench import models
 from kdbench.base.errors import UserError
 from kdbench.contract import NotApplicable
 from kdbench.models.stages import stage_points
+from kdbench.models.work import TIMM
 
 torch.set_num_threads(1)
 
@@ -157,3 +158,14 @@ def test_building_a_net_draws_nothing_but_its_weights() -> None:
     means = [value for key, value in net.state_dict().items() if key.endswith("running_mean")]
     assert means
     assert not any(value.any() for value in means)
+
+
+@pytest.mark.slow
+def test_the_work_of_its_nets_is_what_torch_counts():
+    import timm
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for name, millions in TIMM.items():
+        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
+            timm.create_model(name).eval()(torch.zeros(1, 3, 224, 224))
+        assert millions == pytest.approx(counted.get_total_flops() / 2e6, rel=0.001), name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.base.errors import UserError
-from kdbench.data.decode import folders, voc
+from kdbench.data.decode import dota, folders, voc
 from kdbench.data.decode.coco import open_coco
 from kdbench.data.decode.paired import open_paired, places
 from kdbench.data.decode.specification import Part, SetSpec
@@ -28,8 +28,8 @@ class PartFiles:
     Attributes:
         tables: parquet or Arrow files, in order.
         folder: what holds the part's files where there are no tables.
-        objects: a COCO file, or a list or folder of Pascal VOC's, of a set of objects; its pictures lie below
-            ``folder``, which is the set's own. So is it of a set of maps.
+        objects: a COCO file, a list or folder of Pascal VOC's, or of turned boxes a folder of DOTA's, of a set of
+            objects; its pictures lie below ``folder``, which is the set's own. So is it of a set of maps.
         part: what the part is called there.
     """
 
@@ -43,10 +43,13 @@ class PartFiles:
         """The rows of a set of objects that are no tables.
 
         Raises:
-            UserError: as of :func:`open_coco` and :func:`kdbench.data.decode.voc.open_voc`.
+            UserError: as of :func:`open_coco`, :func:`kdbench.data.decode.voc.open_voc` and
+                :func:`kdbench.data.decode.dota.open_dota`.
         """
         assert self.objects is not None
         assert self.folder is not None
+        if _turned(self.spec):
+            return dota.open_dota(self.spec, self.objects, self.folder, self.part)
         if self.objects.suffix == ".json":
             return open_coco(self.spec, self.objects, self.folder, self.part)
         return voc.open_voc(self.spec, self.objects, self.folder)
@@ -95,6 +98,8 @@ def _objects(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
     Raises:
         UserError: there is none.
     """
+    if _turned(spec):
+        return _turned_objects(spec, folder, names)
     for name in names:
         for place in (f"{name}.json", f"{name}/_annotations.coco.json", f"annotations/instances_{name}.json"):
             if (folder / place).is_file():
@@ -107,6 +112,26 @@ def _objects(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
         f"{folder}: no part {name}; {name}*.parquet, {name}*.arrow, a COCO file {name}.json or "
         f"annotations/instances_{name}.json beside a folder {name}/ of its pictures, or Pascal VOC's "
         f"{voc.LISTS}/{name}.txt or folder {name}/ of XML files is expected"
+    )
+
+
+def _turned(spec: SetSpec) -> bool:
+    return spec.objects is not None and spec.objects.boxes == "cxcywhr"
+
+
+def _turned_objects(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
+    """A part's folder of DOTA's text files.
+
+    Raises:
+        UserError: there is none.
+    """
+    for name in names:
+        if (found := dota.listing(folder, name)) is not None:
+            return PartFiles(spec, folder=folder, objects=found, part=name)
+    name = names[0]
+    raise UserError(
+        f"{folder}: no part {name}; {name}*.parquet, {name}*.arrow, or DOTA's text files in {name}/labelTxt/ beside "
+        f"{name}/images/ are expected"
     )
 
 
