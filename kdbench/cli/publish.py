@@ -193,6 +193,9 @@ Records = Annotated[
 def site_build(
     records: Records = None,
     snapshot: Annotated[str | None, typer.Option("--snapshot", help="Also freeze the board under v/YYYY.MM.")] = None,
+    repository: Annotated[
+        str, typer.Option("--repository", help="Address of the repository, for links to it and to commits.")
+    ] = "",
     out: Out = None,
 ) -> None:
     """Render the board as static HTML under the home folder."""
@@ -206,7 +209,7 @@ def site_build(
         raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")
     from kdbench.leaderboard import build
 
-    done = build(source, home.site, snapshot=snapshot)
+    done = build(source, home.site, snapshot=snapshot, repository=repository)
     for problem in done.skipped:
         warn(str(problem))
     print(f"{done.pages} pages from the {done.records} records in {source}: {home.site / 'index.html'}")

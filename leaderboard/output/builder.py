@@ -21,11 +21,14 @@ from kdbench.leaderboard.model.source import read
 from kdbench.leaderboard.output.exports import write_checksums, write_exports
 from kdbench.leaderboard.output.pages import copy_records, write_board, write_data, write_runs
 from kdbench.leaderboard.output.render import FOLDER, Pages, Site
+from kdbench.leaderboard.views.facts import facts_of
 from kdbench.leaderboard.views.panel import found_in
 from kdbench.records.files import Problem
 from kdbench.stats import STATISTICS_VERSION
 
 SNAPSHOT = re.compile(r"\d{4}\.(0[1-9]|1[0-2])")
+WEB = re.compile(r"https://[\w.-]+(/[\w.~+-]+)*/?")
+"""An address that pages may link to."""
 MARKER = ".kdbench-site"
 """File that says a folder was made here, so that it may be replaced."""
 
@@ -54,6 +57,7 @@ def build(
     built_at: datetime | None = None,
     catalogue: Catalogue | None = None,
     snapshot: str | None = None,
+    repository: str = "",
 ) -> BuildReport:
     """Render the board of a folder of records into ``out``, which is replaced whole or not at all.
 
@@ -66,15 +70,18 @@ def build(
         catalogue: cards and tasks; those installed.
         snapshot: also freeze the board under ``v/<snapshot>/``, a month such as ``2026.11``. Snapshots of earlier
             builds of ``out`` are carried over as they are.
+        repository: address of the repository that the board is built from; pages link to it and to commits.
 
     Raises:
-        UserError: the snapshot exists already or is no month, ``out`` is another program's folder or cannot be
-            written, or a card or task file is malformed.
+        UserError: the address is none of the web, the snapshot exists already or is no month, ``out`` is another
+            program's folder or cannot be written, or a card or task file is malformed.
     """
     start = time.monotonic()
     out = out.absolute()
     _check_out(out)
     _check_snapshot(out, snapshot)
+    if repository and not WEB.fullmatch(repository):
+        raise UserError(f"--repository {repository}: give its address, such as https://example.org/you/kdbench")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -84,7 +91,7 @@ def build(
         with Store.memory(*([records] if records.exists() else [])) as store:
             if (out / "v").is_dir():
                 shutil.copytree(out / "v", staging / "v")
-            whole = _Board.of(store, records, _time(built_at), catalogue or Catalogue.installed())
+            whole = _Board.of(store, records, _time(built_at), catalogue or Catalogue.installed(), repository)
             pages = whole.write(staging, snapshot)
         staging.chmod(0o755)
         _replace(staging, out)
@@ -108,7 +115,7 @@ class _Board:
     site: Site
 
     @classmethod
-    def of(cls, store: Store, records: Path, built_at: datetime, catalogue: Catalogue) -> _Board:
+    def of(cls, store: Store, records: Path, built_at: datetime, catalogue: Catalogue, repository: str) -> _Board:
         made = board(read(store), catalogue)
         runs = made.source.runs.values()
         states = sorted([r["record_sha256"], r["level"], r["verification_failed"], r["is_withdrawn"]] for r in runs)
@@ -119,6 +126,8 @@ class _Board:
             records=len(runs),
             snapshot_id=sha256(canonical_json([STATISTICS_VERSION, states]))[:12],
             local=not any(run["level"] > 0 for run in runs),
+            repository=repository,
+            facts=facts_of(made),
         )
         return cls(store, records, built_at, made, site)
 

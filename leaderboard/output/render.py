@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from kdbench.leaderboard.views.facts import Facts
 
 FOLDER = Path(__file__).parents[1]
 NAV = (
@@ -29,6 +32,8 @@ class Site:
         runs: where the pages of runs lie, from a page's root: snapshots share those of the board.
         local: no record has been verified.
         frozen: label of a snapshot, "" on the board itself.
+        repository: address of the repository that the records lie in, "" where none is known.
+        facts: what tables can be filtered by, of each method with a card.
     """
 
     kdbench: str
@@ -39,6 +44,8 @@ class Site:
     local: bool
     frozen: str = ""
     runs: str = "runs/"
+    repository: str = ""
+    facts: Mapping[str, Facts] = field(default_factory=dict, compare=False)
     nav: tuple[tuple[str, str], ...] = NAV
 
 

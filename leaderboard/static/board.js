@@ -106,12 +106,25 @@
     const levels = [...new Set(rows.map((row) => row.dataset.level).filter(Boolean))].sort();
     const level = make("select", { "aria-label": "Lowest level of verification" },
       ...["0", ...levels.filter((x) => x !== "0")].map((x) => make("option", { value: x }, x === "0" ? "Any level" : `Level ${x} or more`)));
+    /* Family, year and what a method asks for, from its card and its runs. */
+    const each = (what) => [...new Set(rows.flatMap((row) => (row.dataset[what] || "").split(",")).filter(Boolean))].sort();
+    const choice = (what, any, word) => {
+      const values = each(what), node = make("select", { "aria-label": any }, make("option", { value: "" }, any),
+        ...values.map((value) => make("option", { value }, word(value))));
+      node.addEventListener("change", () => narrow());
+      return { what, node, useful: values.length > 1 };
+    };
+    const kinds = [choice("family", "Any family", (value) => value), choice("year", "Any year", (value) => `${value} or later`),
+      choice("asks", "Any needs", (value) => `needs ${value}`)];
+    const meets = { family: (row, value) => row.dataset.family === value, year: (row, value) => +row.dataset.year >= +value,
+      asks: (row, value) => (row.dataset.asks || "").split(",").includes(value) };
     const narrow = () => {
       const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
       for (const row of rows) {
         const text = row.cells[keys.indexOf("method")].textContent.toLowerCase() + " " + (row.dataset.method || "");
-        row.hidden = !words.every((word) => text.includes(word)) || +(row.dataset.level || 0) < +level.value;
+        row.hidden = !words.every((word) => text.includes(word)) || +(row.dataset.level || 0) < +level.value
+          || kinds.some(({ what, node }) => node.value && !meets[what](row, node.value));
         shown += !row.hidden;
       }
       const section = table.closest("section");
@@ -121,6 +134,7 @@
       }
       count.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
       keep(id, "q", filter.value); keep(id, "level", level.value === "0" ? "" : level.value);
+      for (const { what, node } of kinds) keep(id, what, node.value);
     };
     filter.addEventListener("input", narrow); level.addEventListener("change", narrow);
 
@@ -215,7 +229,7 @@
     const cited = () => [...new Set(visible().rows.map((row) => document.querySelector(`pre.bib[data-method="${row.dataset.method}"]`)))]
       .filter(Boolean).map((node) => node.textContent.trim()).filter((text, i, all) => all.indexOf(text) === i).join("\n\n") + "\n";
 
-    const tools = make("div", { class: "tools" }, filter, levels.length > 1 ? level : "", choosable.length ? menu : "",
+    const tools = make("div", { class: "tools" }, filter, ...kinds.filter((one) => one.useful).map((one) => one.node), levels.length > 1 ? level : "", choosable.length ? menu : "",
       make("button", { type: "button", onclick: () => save(`${id}.csv`, csv()) }, "CSV"),
       make("button", { type: "button", onclick: () => save(`${id}.tex`, tex()) }, "LaTeX"),
       document.querySelector("pre.bib") ? make("button", { type: "button", onclick: () => save(`${id}.bib`, cited()) }, "BibTeX") : "", count);
@@ -224,6 +238,10 @@
     /* what the address asks for */
     filter.value = kept_of(id, "q");
     if (kept_of(id, "level")) level.value = kept_of(id, "level");
+    for (const { what, node } of kinds) {
+      const asked = kept_of(id, what);
+      if ([...node.options].some((one) => one.value === asked)) node.value = asked;
+    }
     if (choosable.length) {
       const asked = kept_of(id, "cols").split(",").filter((key) => keys.includes(key));
       if (asked.length) shown = new Set([...asked, "method"]);

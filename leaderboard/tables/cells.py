@@ -36,7 +36,8 @@ LEVEL_MARKS = ("○", "◔", "◑", "◕", "●")
 class TableCell:
     """A cell: ``text`` large, ``sub`` small beneath, ``sort`` what it is ordered by and what downloads hold.
 
-    ``lo`` and ``hi`` are the ends of its interval, which downloads hold too.
+    ``lo`` and ``hi`` are the ends of its interval, which downloads hold too. ``behind`` is the page of what it was made
+    from, from the site's root.
 
     ``verdict`` is ``better``, ``worse`` or ``not separated``; the template turns it into a sign and a word for readers.
     """
@@ -52,6 +53,7 @@ class TableCell:
     verdict: str = ""
     lo: float | None = None
     hi: float | None = None
+    behind: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def score_cell(row: Entry, ctx: Context) -> TableCell:
         art=strip(dots, ctx.lo, ctx.hi, stat.mean),
         lo=stat.lo,
         hi=stat.hi,
+        behind=f"methods/{row.method}.html#{row.task.slug}",
         tags=tuple(filter(None, [chance.words(len(row.result.at_chance), len(dots))])),
     )
 
@@ -260,6 +263,11 @@ def teacher_cell(row: Entry, ctx: Context) -> TableCell:
     return TableCell(text, changed[0][2], sub=f"trained on by the method: {significant(hours)} device-h")
 
 
+def measured_in(row: Entry) -> str:
+    """The page of the run that a row's costs are quoted from."""
+    return f"runs/{row.result.record.run_id}.html"
+
+
 def ratio_cell(row: Entry, ctx: Context) -> TableCell:
     """Step-time ratio, bold only where its interval lies below all others."""
     ratio = step_ratio(row)
@@ -293,6 +301,7 @@ def ratio_cell(row: Entry, ctx: Context) -> TableCell:
         mark="" if row.apart else mark,
         lo=ratio[1],
         hi=ratio[2],
+        behind=measured_in(row),
     )
 
 
@@ -326,7 +335,8 @@ def measured(
         value = _over(row, field)
         if value is None:
             return TableCell(NONE, None, sub="not measured")
-        return TableCell(show(value), value, sub=_plain_ratio(row, field) if ratio and row.method != PLAIN else "")
+        sub = _plain_ratio(row, field) if ratio and row.method != PLAIN else ""
+        return TableCell(show(value), value, sub=sub, behind=measured_in(row))
 
     return make
 
@@ -336,7 +346,11 @@ def recipe_cell(row: Entry, ctx: Context) -> TableCell:
     costs = row.result.totals
     sub = f"{times(row.recipe_ratio)} plain" if row.recipe_ratio and row.method != PLAIN else ""
     return TableCell(
-        significant(costs.recipe_h), costs.recipe_h, sub=sub, tags=() if costs.basis == "measured" else (costs.basis,)
+        significant(costs.recipe_h),
+        costs.recipe_h,
+        sub=sub,
+        tags=() if costs.basis == "measured" else (costs.basis,),
+        behind=measured_in(row),
     )
 
 

@@ -10,6 +10,7 @@ from kdbench.leaderboard.model.entries import CUSTOM, MATCHED, SMOKE, Entry
 from kdbench.leaderboard.model.ranking import Board, step_ratio
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, with_half
+from kdbench.leaderboard.views.facts import asked
 from kdbench.specs.card import FAMILIES, Card, Claim
 from kdbench.specs.registry import MethodRef
 from kdbench.specs.tuned import AS_PUBLISHED
@@ -134,12 +135,10 @@ def _facts(ref: MethodRef | None, rows: list[Entry], source: Source) -> list[tup
 
 def _needs(needs: dict[str, Any]) -> str:
     """What the newest runs asked for, without what every method asks for."""
-    usual = {"kinds", "min_batch"}
     words = []
-    for name, value in sorted(needs.items()):
-        if name not in usual and value not in (False, None, 0, 1, "", [], "eval"):
-            shown = _value(value).replace("*", "any")
-            words.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')}: {shown}")
+    for name, value in asked(needs).items():
+        shown = _value(value).replace("*", "any")
+        words.append(name if value is True else f"{name}: {shown}")
     return "; ".join(words) or "nothing special"
 
 

@@ -14,7 +14,7 @@ from kdbench.leaderboard.draw.figures import key_of
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, si, signed, significant
 from kdbench.leaderboard.model.entries import Entry, TaskVersion
 from kdbench.leaderboard.model.ranking import Board, SuiteBoard, TaskBoard, step_ratio
-from kdbench.leaderboard.tables.cells import TableCell
+from kdbench.leaderboard.tables.cells import TableCell, measured_in
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
@@ -98,7 +98,9 @@ def _cost_cells(row: Entry) -> list[TableCell]:
         cells = [TableCell("1", 1.0, sub="reference")]
     else:
         interval = between(ratio[1], ratio[2], 2)
-        cells = [TableCell(significant(ratio[0]), ratio[0], sub=interval, lo=ratio[1], hi=ratio[2])]
+        cells = [
+            TableCell(significant(ratio[0]), ratio[0], sub=interval, lo=ratio[1], hi=ratio[2], behind=measured_in(row))
+        ]
     for _, _, get, show in _COSTS:
         value = get(row)
         cells.append(TableCell(NONE) if value is None else TableCell(show(value), value))

@@ -197,7 +197,8 @@ def _score_cell(board: TaskBoard, method: str) -> TableCell:
         return TableCell(NONE, None)
     digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.result.scores.values()])
     stat = row.result.stat
-    return TableCell(with_half(stat, digits), stat.mean, lo=stat.lo, hi=stat.hi)
+    behind = f"methods/{method}.html#{board.task.slug}"
+    return TableCell(with_half(stat, digits), stat.mean, lo=stat.lo, hi=stat.hi, behind=behind)
 
 
 def separation_word(board: TaskBoard) -> str:

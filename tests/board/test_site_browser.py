@@ -71,7 +71,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for (method, task), scores in TWO.items()
         for seed, score in enumerate(scores)
     ]
-    return samples.make_site(folder, made).out
+    for raw in made:
+        if raw["method"]["name"] == "plain":
+            raw["method"]["needs"]["teachers"] = []
+    cards = {
+        "plain": samples.card("plain", family="reference", year=2014),
+        "alpha": samples.card("alpha", family="feature"),
+    }
+    return samples.make_site(folder, made, samples.catalogue("kd", **cards)).out
 
 
 @pytest.fixture
@@ -125,6 +132,31 @@ def test_filter_tells_how_many_are_left(visit: Any) -> None:
     assert page.locator(".tools .count").first.inner_text() == "1 of 3 rows"
     assert page.locator(".tools .count").first.get_attribute("aria-live") == "polite"
     assert _methods(visit(TASK, state=page.evaluate("location.hash"))) == ["kd"]
+
+
+def test_rows_are_filtered_by_family_year_and_needs(visit: Any) -> None:
+    page = visit(TASK)
+    tools = page.locator(".tools").first
+    tools.get_by_label("Any family").select_option("feature")
+    assert _methods(page) == ["alpha"]
+    tools.get_by_label("Any family").select_option("")
+    tools.get_by_label("Any year").select_option("2020")
+    assert _methods(page) == ["alpha", "kd"]
+    tools.get_by_label("Any needs").select_option("no teacher")
+    assert _methods(page) == []
+    tools.get_by_label("Any year").select_option("")
+    assert _methods(page) == ["plain"]
+    assert _methods(visit(TASK, state=page.evaluate("location.hash"))) == ["plain"]
+
+
+def test_numbers_lead_to_the_runs_behind_them(visit: Any) -> None:
+    page = visit(TASK)
+    row = page.locator(f"#{TABLE} tr[data-method=kd]")
+    row.locator(".c-step_ratio a").click()
+    assert page.locator("h1").inner_text().startswith("kd, seed ")
+    page.go_back()
+    row.locator(".c-score a.to").click()
+    assert page.locator("tr:target .seeds a").all_inner_texts() == ["0", "1", "2"]
 
 
 def test_columns_are_chosen_and_kept(visit: Any) -> None:

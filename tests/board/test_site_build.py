@@ -189,6 +189,18 @@ def test_latex_tables(site: Any) -> None:
     assert tex("a_b & 50% {x} \\") == r"a\_b \& 50\% \{x\} \textbackslash{}"
 
 
+def test_pages_link_to_the_repository_where_its_address_is_given(tmp_path: Path, site: Any) -> None:
+    made = samples.make_site(tmp_path, samples.golden(), repository="https://example.org/you/kdbench/")
+    commit = samples.golden()[0]["provenance"]["git_commit"]
+    page = made.page(f"runs/{samples.golden()[0]['run_id']}.html")
+    links = {link.text: link.attributes["href"] for link in page.all("a")}
+    assert links["The commit"] == f"https://example.org/you/kdbench/commit/{commit}"
+    assert links["Repository"] == "https://example.org/you/kdbench/"
+    assert "Repository" not in {link.text for link in site.page("index.html").all("a")}
+    with pytest.raises(UserError, match="--repository"):
+        samples.make_site(tmp_path, samples.golden(), repository='javascript:alert("x")')
+
+
 def test_bibtex_and_feed(site: Any) -> None:
     bib = (site.out / "data" / "citations.bib").read_text()
     assert bib.count("@article{") == 3
