@@ -9,7 +9,7 @@ from typing import Any
 from kdbench.leaderboard.model.ranking import Board
 
 _USUAL = frozenset(("kinds", "min_batch"))
-_NOTHING = (False, None, 0, 1, "", [], "eval")
+_NOTHING: tuple[Any, ...] = (False, None, 0, 1, "", [], "eval")
 
 
 @dataclass(frozen=True)
