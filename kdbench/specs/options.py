@@ -68,6 +68,13 @@ class EngineOptions(Part):
         """The options that bear on a run which has no teacher."""
         return self.model_copy(update={"fold_teacher": False, "teacher_dtype": None})
 
+    def for_scoring(self, on_its_device: bool) -> Self:
+        """The options that bear on a network which is only asked; on another kind of device without TF32."""
+        kept = self.without_teacher().model_copy(update={"cuda_graphs": False, "compile": False, "fused": False})
+        if on_its_device or self.precision != "tf32":
+            return kept
+        return kept.model_copy(update={"precision": "fp32"})
+
     def marks(self) -> tuple[str, ...]:
         """The options that are on as a device class names them, the precision apart: ``compile``, ``channels-last``."""
         named = {

@@ -24,7 +24,9 @@ from tinies import captured, tiny_of
 from torch import Tensor
 from waiting import EXCUSED, LOOKS
 
+from kdbench.base.errors import UserError
 from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.checks.replayed import on_a_cpu
 from kdbench.checks.tiny import Tiny
 from kdbench.devices.machine import device_class, environment
@@ -36,15 +38,14 @@ from kdbench.overhead import measure, worker
 from kdbench.overhead.order import MeasureOrder
 from kdbench.parallel.ranks import Ranks
 from kdbench.records.files import Record
-from kdbench.runs import run
+from kdbench.runs import run, verify
 from kdbench.runs.request import Request
-from kdbench.runs.verify import validate
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
 from kdbench.specs.options import EngineOptions
 
-STEPS = WARM_STEPS + 2
-"""Of a stage: eager, captured, and replayed."""
+STEPS = 2 * WARM_STEPS + 1
+"""Of a stage: eager, captured and replayed, also where a tiny task's second epoch brings other numbers."""
 FUSED, GRAPHS = EngineOptions(fused=True), EngineOptions(fused=True, cuda_graphs=True)
 """One form of update on both devices: an unfused one goes through lists of tensors on CUDA alone."""
 CPU = torch.device("cpu")
@@ -189,6 +190,15 @@ def set_up(method: str) -> Tiny:
     return found if looks else tiny_of(method, GRAPHS)
 
 
+def close(found: Any, expected: Any) -> bool:
+    """Equal but for a last bit, which a detector's loss has: watched, a composite operator may be another sum."""
+    return found.keys() == expected.keys() and all(
+        own == pytest.approx(other, rel=1e-5, abs=1e-6)
+        for name in found
+        for own, other in zip(found[name], expected[name], strict=True)
+    )
+
+
 @pytest.mark.parametrize("method", slow_but(EVERY, FEW))
 def test_a_method_runs_as_on_the_cpu_and_waits_nowhere(method, tmp_path):
     tiny = set_up(method)
@@ -208,8 +218,8 @@ def test_a_method_runs_as_on_the_cpu_and_waits_nowhere(method, tmp_path):
             return terms
 
         found = trained(tiny, tmp_path / "cuda", CUDA, step)
-    assert found == expected
     assert bool(FakeGraphs.captures) == may_capture
+    assert found == expected if method in captured() else close(found, expected)
     if method in captured():
         assert seen.where - EXCUSED.keys() == set()
 
@@ -241,7 +251,7 @@ def test_a_method_of_two_ranks_waits_nowhere(method, tmp_path):
         return on_two_ranks(tiny, tmp_path, CPU, ranks), on_two_ranks(tiny, tmp_path, CUDA, ranks)
 
     for (expected, _), (found, where) in on_ranks(2, tmp_path / "meet", work):
-        assert found == expected
+        assert found == expected if method in captured() else close(found, expected)
         if method in captured():
             assert set(where) - EXCUSED.keys() == set()
 
@@ -264,14 +274,25 @@ def evaluated(home: Path, mode: str, *overrides: str) -> Record:
     return run.run_seed(Request(config, 0, CUDA, Home(home), overhead=mode))
 
 
-def test_a_whole_evaluation_ends_in_a_valid_record(tmp_path, card):
+def test_a_whole_evaluation_ends_in_a_valid_record_that_can_be_verified(tmp_path, card):
+    home, quiet = Home(tmp_path), Progress.silent()
     with fake_cuda():
         record = evaluated(tmp_path, "off", "engine.fused=true", "engine.cuda_graphs=true")
     assert record.status == "ok", record.error
     assert record.device_class == "cuda:NVIDIA-Fake-1/fp32/x1/cuda-graphs/fused"
     assert record.environment.gpu is not None
     assert record.environment.gpu.power_limit_w == 700
-    assert validate(tmp_path / "records" / f"{record.run_id}.json").passed
+    assert verify.validate(tmp_path / "records" / f"{record.run_id}.json").passed
+    weights = home.students / f"{record.run_id}.safetensors"
+    assert verify.rescore(record, weights, home, None, quiet).passed, "on the CPU"
+    with pytest.raises(UserError, match="--device cuda: torch sees no CUDA device here"):
+        verify.replay(record, home, None, quiet)
+    with fake_cuda():
+        assert verify.rescore(record, weights, home, None, quiet).passed
+        assert verify.replay(record, home, None, quiet).passed
+        again = verify.rerun(record, None, [record.score - 1, record.score, record.score + 1], home, None, quiet)
+    assert again.passed
+    assert "judged by the cell's prediction interval" in again.what
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
@@ -296,7 +317,7 @@ def test_a_run_in_tf32_ends_in_a_valid_record(tmp_path, card):
     assert record.device_class == "cuda:NVIDIA-Fake-1/tf32/x1"
     assert record.protocol.amp == "tf32"
     assert record.environment.flags.tf32
-    assert validate(tmp_path / "records" / f"{record.run_id}.json").passed
+    assert verify.validate(tmp_path / "records" / f"{record.run_id}.json").passed
 
 
 @pytest.mark.slow
