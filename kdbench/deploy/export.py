@@ -68,6 +68,11 @@ def export(
     if to is not None:
         _require_free(to)
     record = find(run, home)
+    if (reason := kinds.kind(record.task.kind).unwritten) is not None:
+        raise UserError(
+            f"{record.run_id[:12]}: networks of a {record.task.kind} task are not exported: {reason}; take the network "
+            "from Python, kdbench.load_student"
+        )
     if kinds.metrics()[record.task.metric_primary].reads & DATABASES:
         raise UserError(
             f"{record.run_id[:12]}: a {record.task.kind} task's score searches the training rows, which no file "

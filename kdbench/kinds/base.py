@@ -180,6 +180,7 @@ class Kind:
         placed: whether targets are places in a picture, which an augmentation has to move with it.
         viewless: why a row cannot be seen in several views, None where it can.
         eager: why steps can be neither captured nor compiled, None where they can.
+        unwritten: why no file holds what gives a network's answers, None where one can.
         least_batch: rows that a batch must have for its loss to mean something, as one that compares them needs two.
     """
 
@@ -193,6 +194,7 @@ class Kind:
     labelled: ClassVar[str | None] = None
     placed: ClassVar[bool] = False
     eager: str | None = None
+    unwritten: ClassVar[str | None] = None
     least_batch: int = 1
     viewless: ClassVar[str | None] = None
     lacks: ClassVar[frozenset[str]] = frozenset()

@@ -276,6 +276,8 @@ class Detection(Kind):
     one_process = "its task's loss divides by the objects of a batch"
     eager = "the number of objects differs from batch to batch, which no captured or compiled step can follow"
 
+    unwritten = "its answers are chosen among boxes behind the network, by the rules of its task"
+
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from kdbench.base.errors import UserError
+from kdbench.base.home import Home
 from kdbench.base.progress import Progress
+from kdbench.deploy import export as exporting
 from kdbench.deploy import load as loading
 from kdbench.deploy.about import KEY, About, Scored
 from kdbench.deploy.export import SHARE, allowed, export
@@ -148,3 +152,11 @@ def test_how_far_a_score_may_lie_from_its_record():
     assert allowed(share.model_copy(update={"rows": 100})) == pytest.approx(1.0, abs=1e-5)  # one row
     assert allowed(share.model_copy(update={"bf16": True})) == pytest.approx(1.0, abs=1e-5)
     assert allowed(Scored(primary="mae", value=20.0, rows=100, unit="deg")) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("kind", ["detection", "instance_segmentation", "oriented"])
+def test_detectors_are_refused_with_the_reason(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = SimpleNamespace(kind=kind, metric_primary="ap")
+    monkeypatch.setattr(exporting, "find", lambda run, home: SimpleNamespace(run_id="0123456789abcdef", task=task))
+    with pytest.raises(UserError, match=rf"^0123456789ab: networks of a {kind} task are not exported: its answers are"):
+        exporting.export("0123", "safetensors", "student", None, Home(tmp_path), None, Progress.silent())
