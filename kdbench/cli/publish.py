@@ -209,7 +209,8 @@ def site_build(
         raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")
     from kdbench.leaderboard import build
 
-    done = build(source, home.site, snapshot=snapshot, repository=repository)
+    own_home = home if source == home.records else None
+    done = build(source, home.site, snapshot=snapshot, repository=repository, home=own_home)
     for problem in done.skipped:
         warn(str(problem))
     print(f"{done.pages} pages from the {done.records} records in {source}: {home.site / 'index.html'}")

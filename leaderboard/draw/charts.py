@@ -47,7 +47,7 @@ def pareto(
     """
     width, height = (400.0, 380.0) if narrow else (760.0, 440.0)
     left, right, top, bottom = (48.0 if narrow else 58.0), 24.0, 34.0, 54.0
-    x_of, x_ticks = _log_axis([v for p in points for v in p.x], left, width - right)
+    x_of, x_ticks = log_axis([v for p in points for v in p.x], left, width - right)
     lo, hi = shown([p.y for p in points], 0.0)
     y_on, y_ticks = linear_axis([lo, hi], height - bottom, top)
 
@@ -239,7 +239,7 @@ def linear_axis(
     return (lambda v: start + (end - start) * (v - lo) / (hi - lo)), linear_ticks(lo, hi, count)
 
 
-def _log_axis(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
+def log_axis(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
     lo, hi = min(values), max(values)
     pad = max((hi / lo) ** 0.06, 1.04)
     lo, hi = lo / pad, hi * pad

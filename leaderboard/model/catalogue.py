@@ -6,22 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from kdbench.specs import registry
+from kdbench.base.home import Home
+from kdbench.specs import registry, tuned
 from kdbench.specs.registry import MethodRef
 from kdbench.specs.task import TaskSpec
+from kdbench.specs.tuned import TunedEntry
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Methods by full name and tasks by name. A record may name one that is in neither."""
+    """Methods by full name, tasks by name, searches of hyper-parameters. A record may name what is in neither."""
 
     methods: Mapping[str, MethodRef] = field(default_factory=dict)
     tasks: Mapping[str, TaskSpec] = field(default_factory=dict)
+    searches: tuple[TunedEntry, ...] = ()
 
     @classmethod
-    def installed(cls) -> Self:
-        """All that is built in or comes with a plugin."""
-        return cls(registry.methods(), registry.tasks())
+    def installed(cls, home: Home | None = None) -> Self:
+        """All that is built in or comes with a plugin; of a home its searches too."""
+        found = tuned.listed(tuned.TUNED, home or Home.nowhere())
+        return cls(registry.methods(), registry.tasks(), tuple(one.entry for one in found if not one.changed))
 
     def parity(self, method: str) -> str:
         """``verified``, ``exact`` or ``unverified`` as the card says, ``unknown`` without a card."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from kdbench import __version__
 from kdbench.base.errors import UserError
 from kdbench.base.files import canonical_json, sha256
+from kdbench.base.home import Home
 from kdbench.index.store import Store
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.ranking import Board, board
@@ -58,6 +59,7 @@ def build(
     catalogue: Catalogue | None = None,
     snapshot: str | None = None,
     repository: str = "",
+    home: Home | None = None,
 ) -> BuildReport:
     """Render the board of a folder of records into ``out``, which is replaced whole or not at all.
 
@@ -71,6 +73,7 @@ def build(
         snapshot: also freeze the board under ``v/<snapshot>/``, a month such as ``2026.11``. Snapshots of earlier
             builds of ``out`` are carried over as they are.
         repository: address of the repository that the board is built from; pages link to it and to commits.
+        home: whose searches of hyper-parameters are shown too, where no catalogue is given.
 
     Raises:
         UserError: the address is none of the web, the snapshot exists already or is no month, ``out`` is another
@@ -91,7 +94,7 @@ def build(
         with Store.memory(*([records] if records.exists() else [])) as store:
             if (out / "v").is_dir():
                 shutil.copytree(out / "v", staging / "v")
-            whole = _Board.of(store, records, _time(built_at), catalogue or Catalogue.installed(), repository)
+            whole = _Board.of(store, records, _time(built_at), catalogue or Catalogue.installed(home), repository)
             pages = whole.write(staging, snapshot)
         staging.chmod(0o755)
         _replace(staging, out)

@@ -10,6 +10,7 @@ from kdbench.leaderboard.model.ranking import SuiteBoard, SuiteRow
 from kdbench.leaderboard.tables.cells import TableCell, ratio_text
 from kdbench.leaderboard.tables.columns import Head, Line, Table
 from kdbench.specs.registry import PLAIN
+from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import PooledDelta
 
 ROWS = 10
@@ -27,6 +28,8 @@ class Answer:
 
 def answer_of(suite: SuiteBoard, key: str) -> Answer:
     """Which methods are worth their cost in a suite."""
+    if suite.ruleset != AS_PUBLISHED:
+        return Answer((searched_words(suite.ruleset),), None)
     told = suite.told.get("matched", {})
     by_word: dict[str, list[str]] = {word: [] for word in ("better", "worse", "not separated")}
     for method, word in told.items():
@@ -37,6 +40,15 @@ def answer_of(suite: SuiteBoard, key: str) -> Answer:
     rows = [row for row in suite.rows if row.matched is not None and row.method != PLAIN]
     rows.sort(key=lambda row: -row.matched.mean if row.matched is not None else 0.0)
     return Answer(tuple(said), _table(suite, rows[:ROWS], len(rows), key) if rows else None)
+
+
+def searched_words(ruleset: str) -> str:
+    """What rows of a ruleset with searched values have in common."""
+    return (
+        f"Learning rate and hyper-parameters are those that a search of equal size found for each method ({ruleset}), "
+        "on training rows that no student of the search saw; compared among such rows alone, without compute-matched "
+        "plain."
+    )
 
 
 def _counted(by_word: dict[str, list[str]]) -> str:

@@ -11,6 +11,7 @@ from kdbench.leaderboard.model.ranking import Board, step_ratio
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, with_half
 from kdbench.leaderboard.views.facts import asked
+from kdbench.leaderboard.views.searches import SearchView, search_views
 from kdbench.specs.card import FAMILIES, Card, Claim
 from kdbench.specs.registry import MethodRef
 from kdbench.specs.tuned import AS_PUBLISHED
@@ -70,6 +71,7 @@ class MethodView:
     variants: tuple[str, ...]
     reconstructed: tuple[tuple[str, str], ...]
     bibtex: str
+    searches: tuple[SearchView, ...] = ()
 
 
 def method_view(board: Board, name: str) -> MethodView:
@@ -105,6 +107,7 @@ def method_view(board: Board, name: str) -> MethodView:
         variants=tuple(siblings),
         reconstructed=_reconstructed(card),
         bibtex=card.bibtex() if card else "",
+        searches=search_views(board.catalogue.searches, name),
     )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.leaderboard.draw.figures import Chart, cost_chart, difference_chart, external_chart, key_of, task_charts
-from kdbench.leaderboard.draw.numbers import NONE, fixed
+from kdbench.leaderboard.draw.numbers import NONE, digits_for, fixed, range_of
 from kdbench.leaderboard.model.entries import TaskVersion
 from kdbench.leaderboard.model.ranking import Board, Hole, TaskBoard
-from kdbench.leaderboard.tables.cells import metric_word
+from kdbench.leaderboard.tables.cells import metric_word, with_half
 from kdbench.leaderboard.tables.columns import Table, task_table
+from kdbench.leaderboard.views.answer import searched_words
 from kdbench.leaderboard.views.panel import Panel, panel_of
 from kdbench.leaderboard.views.suite import noise_word, separation_word, small_word
 from kdbench.results import claims
@@ -41,6 +42,16 @@ class TaskSection:
 
 
 @dataclass(frozen=True)
+class Rulesets:
+    """Methods by published and by searched values, on one device class: a column of ranks and scores a ruleset."""
+
+    key: str
+    device: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class TaskView:
     """What a task's page shows."""
 
@@ -54,6 +65,7 @@ class TaskView:
     published: tuple[tuple[str, str, str, str], ...]
     versions: tuple[TaskVersion, ...]
     bib: tuple[tuple[str, str], ...]
+    rulesets: tuple[Rulesets, ...] = ()
 
 
 def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mapping[str, Path]) -> TaskView:
@@ -83,7 +95,32 @@ def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mappin
     bib = tuple((name, known[name].card.bibtex()) for name in shown if name in known)
     facts, rows = tuple(_facts(task, record)), tuple(_rows(record))
     figures = _published(task, board)
-    return TaskView(task, anchor, lead, tuple(warnings), boards, facts, rows, figures, versions, bib)
+    beside = tuple(_rulesets([one for one in board.task_boards if one.task == task]))
+    return TaskView(task, anchor, lead, tuple(warnings), boards, facts, rows, figures, versions, bib, beside)
+
+
+def _rulesets(boards: Sequence[TaskBoard]) -> Iterator[Rulesets]:
+    """A table of each device class that has results of several rulesets."""
+    for device in sorted({one.device for one in boards}):
+        here = [one for one in boards if one.device == device]
+        methods = {row.method for one in here if one.ruleset != AS_PUBLISHED for row in one.comparable}
+        if len(here) < 2 or not methods:
+            continue
+        heads = ["Method"]
+        for one in here:
+            word = "As published" if one.ruleset == AS_PUBLISHED else f"Equal tuning, {one.ruleset}"
+            heads += [f"{word}: rank", f"{word}: {metric_word(one.task.metric)}, n"]
+        rows = tuple((method, *(word for one in here for word in _of(one, method))) for method in sorted(methods))
+        yield Rulesets(key_of("rulesets", device), device, tuple(heads), rows)
+
+
+def _of(one: TaskBoard, method: str) -> tuple[str, str]:
+    row = one.entry(method)
+    if row is None:
+        return NONE, NONE
+    digits = digits_for(one.task.unit, [v for other in one.comparable for v in other.result.scores.values()])
+    rank = range_of(one.ranks.get(method, "")) if not row.apart else NONE
+    return rank, f"{with_half(row.result.stat, digits)}, {row.result.stat.n}"
 
 
 def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
@@ -114,15 +151,6 @@ def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
         tuple(hole for hole in one.holes if hole.kind is not Missing.NOT_RUN),
         tuple(hole.method for hole in one.holes if hole.kind is Missing.NOT_RUN),
         panel_of(one, kept),
-    )
-
-
-def searched_words(ruleset: str) -> str:
-    """What rows of a ruleset with searched values have in common."""
-    return (
-        f"Learning rate and hyper-parameters are those that a search of equal size found for each method ({ruleset}), "
-        "on training rows that no student of the search saw; compared among such rows alone, without compute-matched "
-        "plain."
     )
 
 
