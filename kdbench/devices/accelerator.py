@@ -58,6 +58,9 @@ class Accelerator(Backend):
     def set_random_state(self, device: torch.device, state: Tensor) -> None:
         self.api.set_rng_state(state.cpu(), device)
 
+    def release_memory(self, device: torch.device) -> None:
+        self.api.empty_cache()
+
     def reset_peak_memory(self, device: torch.device) -> None:
         self.api.reset_peak_memory_stats(device)
 

@@ -181,6 +181,9 @@ class Backend(ABC):
 
     # Memory, of devices that are not the host's
 
+    def release_memory(self, device: torch.device) -> None:  # noqa: B027  # most allocators keep nothing
+        """What this process's allocator keeps for later goes back to the device."""
+
     def reset_peak_memory(self, device: torch.device) -> None:
         """The peaks start anew."""
         raise NotImplementedError

@@ -69,6 +69,7 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
         config=ConfigOrder.of(config), seed=seed, device=str(device), home=place.home.root, data=place.data,
         folder=place.folder, mode=mode, stages=stages, gate=mode == "full" and known is None,
     )  # fmt: skip
+    backend.release_memory(device)  # the other builds both arms twice
     backend.synchronize(device)  # this process holds the device from now on, as the other counts on
     found = _ask(order, Times)
     if found.gate is not None:

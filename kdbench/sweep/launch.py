@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdbench.base.errors import UserError, nearest
-from kdbench.sweep.job import job
+from kdbench.sweep.job import close, job
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Launcher:
         here: its jobs run on this machine and share its cores and cards.
         batch: jobs of one call for each that runs at once: a launcher that starts them all keeps the others waiting.
         limit: most jobs of one call.
+        end: ends the workers that it keeps for the next call; None where it keeps none.
     """
 
     module: str | None = None
@@ -49,11 +50,19 @@ class Launcher:
     here: bool = True
     batch: int | None = None
     limit: int | None = None
+    end: Callable[[], None] | None = None
+
+
+def _end_joblib() -> None:
+    """Joblib's workers stay for minutes, and with them the processes that train."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
 LAUNCHERS = {
-    "basic": Launcher(),
-    "joblib": Launcher("hydra_joblib_launcher", "hydra-joblib-launcher", jobs="n_jobs"),
+    "basic": Launcher(end=close),
+    "joblib": Launcher("hydra_joblib_launcher", "hydra-joblib-launcher", jobs="n_jobs", end=_end_joblib),
     "submitit_local": Launcher("hydra_submitit_launcher", "hydra-submitit-launcher", batch=4),
     "submitit_slurm": Launcher(
         "hydra_submitit_launcher", "hydra-submitit-launcher", jobs="array_parallelism", here=False, limit=1000

@@ -31,6 +31,7 @@ def main() -> None:
 
 
 def _answer(order: TrainOrder) -> Answer:
+    from kdbench.devices import backends
     from kdbench.runs import earlier, run
     from kdbench.terminal import tables
 
@@ -42,6 +43,7 @@ def _answer(order: TrainOrder) -> Answer:
             record = run.give_up(request, end.status, end.kind, end.message)
         else:
             record = earlier.not_applicable(request) or run.run_seed(request)
+        backends.of(request.device).release_memory(request.device)  # others may run beside this idle process
     except run.Busy as error:
         return Answer(outcome="busy", line=str(error))
     except UserError as error:

@@ -146,7 +146,10 @@ class Sweep:
     def _cells(self, cells: list[PlannedCell]) -> None:
         self.outcome.skipped += [cell for cell in cells if cell.skipped]
         self.progress.expect(sum(len(cell.seeds) for cell in cells))
-        for wave in waves(cells, self.asked.overhead, self.where.jobs, self.where.alone):
+        end = launch.LAUNCHERS[self.launcher].end
+        for number, wave in enumerate(waves(cells, self.asked.overhead, self.where.jobs, self.where.alone)):
+            if number and end is not None:
+                end()  # idle processes hold memory of their cards, and no cost is measured beside another process
             self._wave(wave)
 
     def _wave(self, wave: Wave) -> None:

@@ -6,10 +6,13 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
+from joblib import Parallel, delayed
 from rich.console import Console
 
 from kdbench.base.files import write_atomic
@@ -92,6 +95,25 @@ def test_what_a_killed_worker_lost_is_launched_again(home, engine_free):
     assert not outcome.failed
     assert outcome.logs is None
     assert list((home.root / "sweeps").iterdir()) == []
+
+
+def test_idle_processes_are_ended_before_a_cost_is_measured(home, engine_free, monkeypatch):
+    launched = engine_free(lambda label, attempt, order: "ok")
+    ends: list[int] = []
+    joblib = replace(launch.LAUNCHERS["joblib"], end=lambda: ends.append(len(launched)))
+    monkeypatch.setitem(launch.LAUNCHERS, "joblib", joblib)
+    sweep(asked(home, "plain", overhead="quick")).run()
+    assert launched == [["plain 1", "plain 2"], ["plain 0"]], "the one that measures comes last"
+    assert ends == [1], "once, behind those that ran side by side"
+
+
+@pytest.mark.slow
+def test_joblibs_workers_end_when_they_are_told():
+    before = set(Parallel(n_jobs=2)(delayed(os.getpid)() for _ in range(8)))
+    end = launch.LAUNCHERS["joblib"].end
+    assert end is not None
+    end()
+    assert not [pid for pid in before if Path(f"/proc/{pid}").exists()]
 
 
 def test_after_four_rounds_a_sweep_gives_up(home, engine_free):
