@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import re
 from typing import Annotated, Any, Literal
 
@@ -225,6 +226,22 @@ class Reconstruction(_Model):
     choices: list[Text] = Field(min_length=1)
 
 
+class Caution(_Model):
+    """What a reader of a row on ``task`` must know of its number; ``method`` is the card's own, or a variant's name."""
+
+    task: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_./-]*$", max_length=64)]
+    method: Text | None = None
+    text: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Response(_Model):
+    """What authors of the method say of its results here, as they sent it on ``date``."""
+
+    date: datetime.date
+    by: Text
+    text: Text
+
+
 class Link(_Model):
     paper: Https | None = None
     code: Https | None = None
@@ -273,6 +290,8 @@ class Card(_Model):
     claimed_overhead: Text | None = None
     deviations: list[Text] = []
     quirks: list[Text] = []
+    cautions: list[Caution] = []
+    responses: list[Response] = []
 
     @model_validator(mode="after")
     def _reconstruction_is_told(self) -> Card:

@@ -24,6 +24,7 @@ from kdbench.stats.layout import Common, Direction, Layout, Suite, TaskScale, co
 from kdbench.stats.missing import Missing
 from kdbench.stats.paired import PairedDelta, paired_delta, verdict
 from kdbench.stats.pooled import PooledDelta, pooled_delta
+from kdbench.stats.spearman import spearman
 from kdbench.stats.ties import TieGroups, tie_groups
 from kdbench.stats.told import Told, told
 from kdbench.stats.with_best import WithBest, with_best
@@ -65,6 +66,7 @@ __all__ = [
     "paired_delta",
     "pooled_delta",
     "probability_of_improvement",
+    "spearman",
     "summarise",
     "t_quantile",
     "tie_groups",

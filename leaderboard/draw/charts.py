@@ -74,8 +74,8 @@ def pareto(
         parts.append(element("g", *inside, class_="point", data_method=p.name))
     off = {p.name: f"{p.name} {signed(p.y[0], 1)}" for p in points if not lo <= p.y[0] <= hi}
     needed = {p.name for p in front} | {p.name for p in points if p.role} | set(off)
-    marks = [_Mark(p.name, off.get(p.name, p.name), x_of(p.x[0]), y_of(p.y[0]), p.name in needed) for p in points]
-    parts += _labels(marks, (left, top, width - right, height - bottom))
+    marks = [Mark(p.name, off.get(p.name, p.name), x_of(p.x[0]), y_of(p.y[0]), p.name in needed) for p in points]
+    parts += labels(marks, (left, top, width - right, height - bottom))
     about = (
         f"{len(points)} methods. {y_label} upwards, {x_label} to the right on a log scale. "
         "Crosses are 95 % intervals; the numbers are in the table below the chart."
@@ -91,7 +91,7 @@ class Difference(NamedTuple):
     told: str = ""
 
 
-_TOLD = {"better": (2, "bet"), "worse": (4, "wor")}
+TOLD = {"better": (2, "bet"), "worse": (4, "wor")}
 """Mark and class of a difference that counts as a finding: the arrows of the tables."""
 
 
@@ -131,7 +131,7 @@ def forest(
             inside.append(marker(x_of(0), y, 0, "mark baseline", 4.5))
         else:
             value, lo, hi = interval
-            shape_of, side = _TOLD.get(told, (1, ""))
+            shape_of, side = TOLD.get(told, (1, ""))
             inside.append(line(x_of(lo), y, x_of(hi), y, f"ci thick {side}".strip()))
             inside.append(marker(x_of(value), y, shape_of, f"mark {side}".strip(), 4.5))
             inside.append(text(width - 4, y + 4, f"{signed(value, digits)} {unit}", "num", "end"))
@@ -257,7 +257,7 @@ def text_width(names: Sequence[str]) -> float:
 _Box = tuple[float, float, float, float]
 
 
-class _Mark(NamedTuple):
+class Mark(NamedTuple):
     """A mark at (x, y) with what is written beside it; ``needed`` even where it covers something."""
 
     name: str
@@ -267,7 +267,7 @@ class _Mark(NamedTuple):
     needed: bool
 
 
-def _labels(marks: Sequence[_Mark], area: _Box) -> list[Markup]:
+def labels(marks: Sequence[Mark], area: _Box) -> list[Markup]:
     """Names beside their marks, each at the first of eight places that overlaps neither a mark nor an earlier name."""
     taken: list[_Box] = [(m.x - 7, m.y - 7, m.x + 7, m.y + 7) for m in marks]
     drawn = []

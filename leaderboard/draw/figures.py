@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from kdbench.leaderboard.draw.charts import Difference, Interval, Point, forest, pareto, shape
-from kdbench.leaderboard.draw.numbers import digits_for
+from kdbench.leaderboard.draw.numbers import digits_for, signed
 from kdbench.leaderboard.draw.panels import Panel, bars, differences
+from kdbench.leaderboard.draw.years import Dated, by_year
 from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, TaskBoard, recipe_ratio, step_ratio
 from kdbench.specs.registry import PLAIN
-from kdbench.stats import paired_delta
+from kdbench.stats import paired_delta, spearman
 
 _COSTS = (("Recipe cost", "recipe cost, multiples of plain"), ("Step time", "step time, multiples of plain"))
 
@@ -143,6 +144,50 @@ def external_chart(board: TaskBoard, key: str) -> Chart | None:
     sets = "; ".join(f"{name}: {about}" for name, about in task.external.items())
     caption = (
         f"Seed-paired differences to plain, {task.points}, each with its own 95 % interval; positive is better. {sets}."
+    )
+    return Chart("", wide, narrow, caption)
+
+
+def year_chart(suite: SuiteBoard, years: Mapping[str, int], key: str) -> Chart | None:
+    """A suite's differences to the baseline against the years of the papers; None of fewer than two years.
+
+    Args:
+        years: of the methods that come from a paper; others are left out.
+    """
+    told = suite.told.get("baseline", {})
+    points = [
+        Dated(
+            row.method,
+            years[row.method],
+            _interval(row.delta.mean, row.delta.lo, row.delta.hi),
+            told.get(row.method, ""),
+        )
+        for row in suite.rows
+        if row.delta is not None and row.method in years
+    ]
+    if len({point.year for point in points}) < 2:
+        return None
+    label = f"Δ to {suite.baseline}, {suite.points}"
+    digits = digits_for(
+        suite.unit, [v for one in suite.boards for row in one.ranked for v in row.result.scores.values()]
+    )
+    wide, narrow = (
+        by_year(
+            f"{key}-years{size}",
+            points,
+            title=f"{suite.suite}: {label} by the year of the paper",
+            label=label,
+            unit=suite.points,
+            digits=digits,
+            narrow=bool(size),
+        )
+        for size in ("", "n")
+    )
+    found = spearman([point.year for point in points], [point.y[0] for point in points])
+    tied = f"Spearman’s rank correlation of year and difference is {signed(found, 2)}. " if found is not None else ""
+    caption = (
+        f"{tied}Triangles and colour are the table’s ▲ and ▼. A paper with variants is several marks, and papers were "
+        "tuned on other data than these: this is no measure of progress in general."
     )
     return Chart("", wide, narrow, caption)
 

@@ -27,6 +27,12 @@ class Catalogue:
         found = tuned.listed(tuned.TUNED, home or Home.nowhere())
         return cls(registry.methods(), registry.tasks(), tuple(one.entry for one in found if not one.changed))
 
+    def caution(self, method: str, task: str) -> str:
+        """What a card says of the method's number on a task, "" where it says nothing."""
+        card = self.methods[method].card if method in self.methods else None
+        said = card.cautions if card is not None else []
+        return " ".join(one.text for one in said if one.task == task and card and method == (one.method or card.name))
+
     def parity(self, method: str) -> str:
         """``verified``, ``exact`` or ``unverified`` as the card says, ``unknown`` without a card."""
         return self.methods[method].card.parity if method in self.methods else "unknown"

@@ -110,6 +110,7 @@ class Entry:
         apart: why it is not ranked, "" where nothing forbids it.
         elsewhere: the processor that its costs were measured on, where that of most rows beside it is another: they are
             shown, and never set against costs measured there.
+        caution: what the method's card says of its number on the task.
     """
 
     result: Result
@@ -126,6 +127,7 @@ class Entry:
     external: Mapping[str, Mapping[int, float]]
     apart: str
     elsewhere: str = ""
+    caution: str = ""
 
     @property
     def processor(self) -> str:
@@ -298,6 +300,7 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: TaskVersi
             for name, there in source.external.get((task.name, task.version), {}).items()
         },
         apart=_apart(result, catalogue, verified, task.ranked),
+        caution=catalogue.caution(method, task.name),
     )
 
 

@@ -16,6 +16,7 @@ from kdbench.leaderboard.output.schema_docs import schema_rows
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS
 from kdbench.leaderboard.tables.columns import generic_heads
 from kdbench.leaderboard.views.changes import Change, changes, feed
+from kdbench.leaderboard.views.facts import REFERENCE
 from kdbench.leaderboard.views.method import method_view
 from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pair_tables, quantiles
 from kdbench.leaderboard.views.run import run_view
@@ -65,7 +66,8 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kep
     run = {one.task for one in made.task_boards}
     waiting = [task for task in made.tasks if task.newest and task.ranked and task not in run]
     found = changes(made.source)
-    suites = [suite_view(suite, local=pages.site.local) for suite in made.suites]
+    years = {name: of.year for name, of in pages.site.facts.items() if of.family != REFERENCE}
+    suites = [suite_view(suite, years, local=pages.site.local) for suite in made.suites]
     pages.write(
         "index.html", "index.html", title="Board", suites=suites, others=others, waiting=waiting,
         last=found[0] if found else None,

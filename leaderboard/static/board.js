@@ -294,7 +294,7 @@
     const section = at.closest("section") || document;
     for (const node of $$(section, "tr[data-method], .point")) {
       node.classList.toggle("on", on && node.dataset.method === at.dataset.method);
-      if (node.closest("svg.pareto")) call(node);
+      if (node.closest("svg.pareto, svg.years")) call(node);
     }
   };
 
@@ -387,7 +387,7 @@
     $$(document, "button.theme").forEach(themeButton);
     $$(document, "table.board").forEach(board);
     $$(document, "section.compare").forEach(compare);
-    $$(document, "svg.pareto").forEach(touch);
+    $$(document, "svg.pareto, svg.years").forEach(touch);
     const watch = new ResizeObserver((seen) => new Set(seen.map((one) => one.target.closest(".scroll"))).forEach(fit));
     const boxes = $$(document, ".scroll");
     for (const box of boxes) for (const node of [box, box.querySelector("table")]) watch.observe(node);

@@ -104,7 +104,7 @@ def method_cell(row: Entry, ctx: Context) -> TableCell:
         tags.append("not tuned here")
     if row.selection != "last":
         tags.append("epoch chosen on validation rows")
-    return TableCell(row.method, row.method, tags=tuple(tags))
+    return TableCell(row.method, row.method, sub=row.caution, tags=tuple(tags))
 
 
 def pair_cell(row: Entry, ctx: Context) -> TableCell:

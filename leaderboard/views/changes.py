@@ -7,12 +7,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
+from kdbench.base.files import sha256
 from kdbench.leaderboard.model.entries import place_of
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVELS
 
 FEED_ENTRIES = 50
+NAMED = 6
+"""Methods that a line names; further ones are counted."""
 ATOM = "http://www.w3.org/2005/Atom"
 
 
@@ -33,7 +37,7 @@ class Change:
 
 
 def changes(source: Source) -> list[Change]:
-    """Newest first: cells added (runs of a day together), records withdrawn, checks passed and failed."""
+    """Newest first: cells added (runs of a day together), records withdrawn, and checks; of a kind a line a batch."""
     found: list[Change] = []
     added: dict[tuple[str, str, int, str, str], list[IndexRow]] = defaultdict(list)
     for run in source.runs.values():
@@ -58,20 +62,49 @@ def changes(source: Source) -> list[Change]:
                 key,
             )
         )
-    for run_id, row in source.withdrawn.items():
-        found.append(_about(source, run_id, row["date"], "withdrawn", row["reason"], 0))
+    events = [_Event(run_id, row["date"], "withdrawn", row["reason"], 0) for run_id, row in source.withdrawn.items()]
     for run_id, rows in source.verifications.items():
         for i, row in enumerate(rows):
-            kind = "verified" if row["verdict"] == "passed" else "failed check"
-            found.append(_about(source, run_id, row["date"], kind, f"{LEVELS[row['level']]} by {row['by']}", i))
+            kind = "failed check" if row["verdict"] != "passed" else "verified" if row["level"] > 1 else "checked"
+            events.append(_Event(run_id, row["date"], kind, f"{LEVELS[row['level']]} by {row['by']}", i))
+    alike: dict[tuple[str, ...], list[_Event]] = defaultdict(list)
+    for event in events:
+        run = source.runs.get(event.run_id)
+        label = f"{run['task']}@v{run['task_version']}" if run else event.run_id
+        alike[f"{event.at:%Y-%m-%d}", label, event.kind, event.why].append(event)
+    found += [
+        _about(source, batch[0]) if len(batch) == 1 else _batch(source, batch, *key) for key, batch in alike.items()
+    ]
     return sorted(found, key=lambda change: (change.at, change.key), reverse=True)
 
 
-def _about(source: Source, run_id: str, at: datetime, kind: str, why: str, number: int) -> Change:
-    run = source.runs.get(run_id)
-    what = f"{run['method']} on {run['task']}@v{run['task_version']}, seed {run['seed']}" if run else f"run {run_id}"
-    link = f"runs/{run_id}.html" if run else "changelog.html"
-    return Change(at, kind, f"{what}: {why}", link, f"{kind.replace(' ', '-')}/{run_id}/{number}")
+class _Event(NamedTuple):
+    """What happened to one record; ``number`` tells its events of a kind apart."""
+
+    run_id: str
+    at: datetime
+    kind: str
+    why: str
+    number: int
+
+
+def _batch(source: Source, events: Sequence[_Event], day: str, label: str, kind: str, why: str) -> Change:
+    """What happened on a day to several records of a task for one reason, a line."""
+    methods = sorted({source.runs[event.run_id]["method"] for event in events})
+    named = ", ".join(methods[:NAMED]) + (f" and {len(methods) - NAMED} more" if len(methods) > NAMED else "")
+    text = f"{len(events)} records of {named} on {label}: {why}"
+    key = f"{kind.replace(' ', '-')}/{day}/{label}/{sha256(why.encode())[:12]}"
+    return Change(max(event.at for event in events), kind, text, f"tasks/{label.replace('/', '__')}.html", key)
+
+
+def _about(source: Source, event: _Event) -> Change:
+    run = source.runs.get(event.run_id)
+    what = (
+        f"{run['method']} on {run['task']}@v{run['task_version']}, seed {run['seed']}" if run else f"run {event.run_id}"
+    )
+    link = f"runs/{event.run_id}.html" if run else "changelog.html"
+    key = f"{event.kind.replace(' ', '-')}/{event.run_id}/{event.number}"
+    return Change(event.at, event.kind, f"{what}: {event.why}", link, key)
 
 
 def feed(found: Sequence[Change], built_at: datetime) -> str:

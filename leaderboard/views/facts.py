@@ -8,6 +8,8 @@ from typing import Any
 
 from kdbench.leaderboard.model.ranking import Board
 
+REFERENCE = "reference"
+"""The family of what methods are compared with, which comes from no paper."""
 _USUAL = frozenset(("kinds", "min_batch"))
 _NOTHING: tuple[Any, ...] = (False, None, 0, 1, "", [], "eval")
 

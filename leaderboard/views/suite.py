@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdbench import kinds
-from kdbench.leaderboard.draw.figures import Chart, key_of, suite_charts
+from kdbench.leaderboard.draw.figures import Chart, key_of, suite_charts, year_chart
 from kdbench.leaderboard.draw.numbers import NONE, digits_for, significant
 from kdbench.leaderboard.model.entries import NO_CARD, RECONSTRUCTION, UNVERIFIED, TaskVersion
 from kdbench.leaderboard.model.ranking import SuiteBoard, SuiteRow, TaskBoard
@@ -40,6 +40,7 @@ class SuiteView:
     notes: tuple[str, ...]
     below: tuple[tuple[str, str], ...]
     answer: Answer | None = None
+    years: Chart | None = None
     own: Table | None = None
 
 
@@ -51,13 +52,15 @@ def small_word(tasks: Sequence[TaskVersion]) -> str:
     return f"small data ({max(rows)} training rows), no evidence about CIFAR or ImageNet"
 
 
-def suite_view(suite: SuiteBoard, *, local: bool = False) -> SuiteView:
+def suite_view(suite: SuiteBoard, years: Mapping[str, int], *, local: bool = False) -> SuiteView:
     """The view of a suite.
 
     Args:
+        years: method to the year of its paper.
         local: the board is of records that nobody verified, so one's own.
     """
     made = _view(suite)
+    made = replace(made, years=year_chart(suite, years, made.key) if made.table is not None else None)
     return replace(made, own=_own(suite, made.key)) if local else made
 
 

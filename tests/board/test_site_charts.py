@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 from site_samples import card, catalogue, make_site, record
 
 from kdbench.leaderboard.draw.charts import Point, pareto
+from kdbench.stats import spearman
 
 pytestmark = pytest.mark.seam
 
@@ -79,3 +81,35 @@ def test_ticks_beyond_the_drawn_range_stay_where_their_numbers_are() -> None:
     }
     assert set(at) == {2.0, 0.0, -2.0, -4.0, -6.0}
     assert at[0.0] - at[2.0] == pytest.approx(at[-6.0] - at[-4.0], abs=0.11)
+
+
+def test_years_and_cautions_stand_on_the_board(tmp_path: Path) -> None:
+    """Differences 10, 11 and 4 of papers of 2015, 2020 and 2012: later is better by rank alone."""
+    scores = {"plain": (70, 71, 73), "kd": (76, 78, 77), "alpha": (77, 79, 78), "beta": (70, 72, 74.5)}
+    made = [record(method, "a", seed, score) for method, found in scores.items() for seed, score in enumerate(found)]
+    said = {"task": "golden/a", "text": "Its weight drowns the loss here."}
+    answer = {"date": date(2026, 11, 30), "by": "A. Author", "text": "We agree."}
+    cards = {
+        "plain": card("plain", family="reference"),
+        "kd": card("kd", year=2015),
+        "alpha": card("alpha", year=2020, cautions=[said], responses=[answer]),
+        "beta": card("beta", year=2012, cautions=[{**said, "method": "beta-other"}]),
+    }
+    for raw in made:
+        raw["task"]["baseline"] = "plain"
+    site = make_site(tmp_path, made, catalogue(**cards))
+    index = site.page("index.html")
+    drawing = index.all("svg", cls="years")[0]
+    assert {point.attributes["data-method"] for point in drawing.all("g", cls="point")} == {"kd", "alpha", "beta"}
+    assert "Spearman’s rank correlation of year and difference is +1.00." in index.text
+    rows = site.page("tasks/golden__a@v1.html").one("table", id="golden-a-v1-cpu-fp32-x1-table").all("tr")
+    told = {row.attributes["data-method"]: row.one("th").text for row in rows if row.attributes.get("data-method")}
+    assert said["text"] in told["alpha"]
+    assert said["text"] not in told["beta"]
+    assert "We agree. A. Author, 2026-11-30" in site.page("methods/alpha.html").one("blockquote").text
+
+
+def test_ranks_correlate_by_midranks() -> None:
+    assert spearman([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
+    assert spearman([1, 1, 2], [5, 6, 7]) == pytest.approx(0.8660254)
+    assert spearman([1, 1, 1], [5, 6, 7]) is None
