@@ -69,8 +69,8 @@ def changes(source: Source) -> list[Change]:
             events.append(_Event(run_id, row["date"], kind, f"{LEVELS[row['level']]} by {row['by']}", i))
     alike: dict[tuple[str, ...], list[_Event]] = defaultdict(list)
     for event in events:
-        run = source.runs.get(event.run_id)
-        label = f"{run['task']}@v{run['task_version']}" if run else event.run_id
+        of = source.runs.get(event.run_id)
+        label = f"{of['task']}@v{of['task_version']}" if of else event.run_id
         alike[f"{event.at:%Y-%m-%d}", label, event.kind, event.why].append(event)
     found += [
         _about(source, batch[0]) if len(batch) == 1 else _batch(source, batch, *key) for key, batch in alike.items()
