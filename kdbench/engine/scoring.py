@@ -37,6 +37,7 @@ class Scorer:
 
     Attributes:
         seconds: what the metrics took that were computed last, of what networks had answered by then.
+        classes: the primary metric of each class, of the network whose metrics were computed last with :meth:`all`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Scorer:
         self.task = task
         self._finetune = finetune
         self.seconds = 0.0
+        self.classes: dict[str, float] = {}
         self.batches = task.test_batches()
         self.y = self.batches.y
         self._teacher = next(iter((teachers or {}).values()), None)
@@ -66,9 +68,16 @@ class Scorer:
 
     def all(self, net: nn.Module) -> dict[str, float]:
         """Every metric of the task."""
-        return self._score(net, [self.name, *self.task.spec.score.also])
+        evidence = self._evidence(net, names := [self.name, *self.task.spec.score.also])
+        found = self._scored(names, evidence)
+        self.classes = self.task.by_class(self.name, evidence)
+        return found
 
     def _score(self, net: nn.Module, names: Sequence[str]) -> dict[str, float]:
+        return self._scored(names, self._evidence(net, names))
+
+    def _evidence(self, net: nn.Module, names: Sequence[str]) -> Evidence:
+        """What some metrics read of a network."""
         reads = frozenset().union(*(kinds.metrics()[name].reads for name in names))
         evidence = Evidence(self.task.answers(net, self.batches, names), self.y, k=self.task.spec.score.k)
         if "teacher" in reads and self._teacher is not None:
@@ -95,6 +104,9 @@ class Scorer:
             evidence.finetuned = self._finetune(net, FINETUNE)
         if self._finetune is not None and FINETUNED_UNTRAINED in reads:
             evidence.finetuned_untrained = self._finetune(self.task.untrained(), f"{FINETUNE}-untrained")
+        return evidence
+
+    def _scored(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
         begin = time.perf_counter()
         found = self.task.score(names, evidence)
         self.seconds = time.perf_counter() - begin

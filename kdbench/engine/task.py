@@ -245,6 +245,14 @@ class Task:
         """Named metrics of the task's kind."""
         return self._kind.score(names, evidence)
 
+    def by_class(self, name: str, evidence: Evidence) -> dict[str, float]:
+        """A metric of each class that test rows hold, by its name; {} of one that is no mean over classes."""
+        names = self.data.class_names
+        return {
+            names[label] if names is not None else str(label): value
+            for label, value in self._kind.by_class(name, evidence).items()
+        }
+
     def marked(self, net: nn.Module, batches: InOrder) -> list[tuple[list[Mark], list[Mark]]]:
         """What is there and what a network finds on each picture of some batches; [] where nothing is drawn on them."""
         if type(self._kind).marked is Kind.marked:

@@ -299,6 +299,10 @@ class Kind:
         """
         return []
 
+    def by_class(self, name: str, evidence: Evidence) -> dict[int, float]:
+        """A metric that is a mean over classes, of each class that is there, by its number; {} of another metric."""
+        return {}
+
     def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
         """Named metrics; those whose evidence is not there are left out. One evaluation may give several of them."""
         usable = [name for name in names if all(evidence.has(what) for what in self.metrics[name].reads)]

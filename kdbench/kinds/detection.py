@@ -122,7 +122,8 @@ class Detections:
         values = compared(found, truth=there)
         if truth.masks is not None and (self.masks or not len(self.boxes)):
             by_mask = compared(found._replace(masks=self.masks), truth=there._replace(masks=runs_of(truth)))
-            values |= {f"mask_{name}": by_mask[name] for name in ("ap", "ap50")}
+            told = [name for name in by_mask if name.split("@")[0] in ("ap", "ap50")]
+            values |= {f"mask_{name}": by_mask[name] for name in told}
         return values
 
 
@@ -346,6 +347,11 @@ class Detection(Kind):
             (one, [mark for mark in other if mark.score is not None and mark.score >= SURE])
             for one, other in zip(there, found, strict=True)
         ]
+
+    def by_class(self, name: str, evidence: Evidence) -> dict[int, float]:
+        values = evidence.output.measured(evidence.y)
+        own = {int(key.removeprefix(f"{name}@")): value for key, value in values.items() if key.startswith(f"{name}@")}
+        return {label: value for label, value in own.items() if not math.isnan(value)}
 
     def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
         """One evaluation gives all; of a size that no object has there is no value."""

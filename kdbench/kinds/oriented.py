@@ -34,17 +34,24 @@ class Found:
     labels: Tensor
     counts: Tensor
     classes: int
-    _known: list[float] = field(default_factory=list, repr=False, compare=False)
+    _known: list[dict[int, float]] = field(default_factory=list, repr=False, compare=False)
 
-    def precision(self, truth: Objects) -> float:
-        """Average precision in percent, the mean of the classes that are there."""
+    def precisions(self, truth: Objects) -> dict[int, float]:
+        """Average precision of each class that is there; evaluated once."""
         if not self._known:
-            self._known.append(100 * average_precision(self, truth))
+            self._known.append(average_precisions(self, truth))
         return self._known[0]
 
+    def precision(self, truth: Objects) -> float:
+        """The mean of the classes that are there, in percent."""
+        import numpy as np
 
-def average_precision(found: Found, truth: Objects) -> float:
-    """Area under the falling envelope of precision over recall (not VOC07's eleven points), the mean of classes.
+        values = list(self.precisions(truth).values())
+        return 100 * float(np.mean(values)) if values else float("nan")
+
+
+def average_precisions(found: Found, truth: Objects) -> dict[int, float]:
+    """Area under the falling envelope of precision over recall (not VOC07's eleven points), of each class there is.
 
     Detections of a class, by falling score, take the object of their picture that they overlap most, if by one half at
     least and not taken yet; otherwise they are false. Of boxes whose sides are alike the angle does not count: they
@@ -52,7 +59,7 @@ def average_precision(found: Found, truth: Objects) -> float:
     """
     import numpy as np
 
-    values = []
+    values: dict[int, float] = {}
     image = found_image(found)
     for label in range(found.classes):
         objects = truth.labels == label
@@ -66,8 +73,8 @@ def average_precision(found: Found, truth: Objects) -> float:
         right = np.cumsum(hits[counted])
         recall, precision = right / there, right / np.arange(1, len(right) + 1)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        values.append(float((np.diff(recall, prepend=0.0) * envelope).sum()))
-    return float(np.mean(values)) if values else float("nan")
+        values[label] = float((np.diff(recall, prepend=0.0) * envelope).sum())
+    return values
 
 
 def found_image(found: Found) -> Tensor:
@@ -226,6 +233,9 @@ class Oriented(Detection):
             name: torch.cat([getattr(a, name) for a in answers]) for name in ("boxes", "scores", "labels", "counts")
         }
         return replace(answers[0], **held, _known=[])
+
+    def by_class(self, name: str, evidence: Evidence) -> dict[int, float]:
+        return {label: 100 * value for label, value in evidence.output.precisions(evidence.y).items()}
 
     def marked(self, seen: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
         there = _outlines(y.boxes, y.labels, None, y.counts, y.sizes)

@@ -41,8 +41,13 @@ def _right(counts: Tensor) -> Tensor:
     return counts.diagonal().sum() / counts.sum()
 
 
+def _accuracies(counts: Tensor) -> Tensor:
+    """(K,) share of each class's pixels that are right, NaN of one that is not there."""
+    return counts.diagonal() / counts.sum(1)
+
+
 def _mean_right(counts: Tensor) -> Tensor:
-    return (counts.diagonal() / counts.sum(1)).nanmean()
+    return _accuracies(counts).nanmean()
 
 
 def _metric(about: str, word: str, fn: Callable[[Tensor], Tensor]) -> Metric:
@@ -132,6 +137,13 @@ class Segmentation(Kind):
         import torch
 
         return torch.stack(list(answers)).sum(0)
+
+    def by_class(self, name: str, evidence: Evidence) -> dict[int, float]:
+        shares = {"miou": _overlaps, "class_accuracy": _accuracies}
+        if name not in shares:
+            return {}
+        found = enumerate((100 * shares[name](evidence.output.double())).tolist())
+        return {label: value for label, value in found if value == value}  # NaN of a class that is not there
 
     def looked(self, out: Out, batch: Batch, scaling: Scaling) -> Any:
         """(N, H, W) classes that pixels are said to be of, those that are ignored among them."""

@@ -69,6 +69,7 @@ def with_result(
     overhead: CellOverhead | None,
     evaluated: Sequence[StageReport] = (),
     external: Mapping[str, Scored] | None = None,
+    classes: Mapping[str, float] | None = None,
 ) -> Record:
     """The record of a run that ended well.
 
@@ -80,6 +81,7 @@ def with_result(
         overhead: of the cell, None when it was not asked for.
         evaluated: what it cost to measure what was learnt, such as probes and fine-tuning behind the task's training.
         external: scores on the task's further test sets.
+        classes: the primary metric of each class.
     """
     primary = facts.config.task.score.primary
     digest = {"steps": len(trained.digest), "sha256": digest_sha256(trained.digest), "losses": trained.digest}
@@ -101,6 +103,7 @@ def with_result(
             **_best(facts.config, trained, primary),
             "test_items": test_items,
             **({"external": {name: dataclasses.asdict(one) for name, one in external.items()}} if external else {}),
+            **({"classes": dict(classes)} if classes else {}),
         },
         curve=[{k: v for k, v in point.items() if k != "stage"} for point in trained.curve],
         digest=digest if trained.digest else None,

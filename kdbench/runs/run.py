@@ -174,7 +174,17 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         return as_record.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
     overhead = _overhead(request, place, len(trained.stages))
     return as_record.with_result(
-        facts, prepared, trained, metrics, taught, len(scorer.y), deploy, overhead, evaluated, elsewhere
+        facts,
+        prepared,
+        trained,
+        metrics,
+        taught,
+        len(scorer.y),
+        deploy,
+        overhead,
+        evaluated,
+        elsewhere,
+        scorer.classes,
     )
 
 

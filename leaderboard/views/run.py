@@ -115,6 +115,9 @@ def _metrics(record: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         (name, significant(v, 5), significant(best[name], 5) if name in best else NONE)
         for name, v in metrics["last"].items()
+    ] + [
+        (f"{record['task']['metric_primary']} of {name}", significant(v, 5), NONE)
+        for name, v in (metrics.get("classes") or {}).items()
     ]
 
 

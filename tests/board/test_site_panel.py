@@ -77,6 +77,7 @@ def test_a_run_keeps_what_it_answers_to_three_test_pictures_which_go_with_its_re
     record = run.run_seed(
         Request(run_config("plain", "shapes", smoke=True), 0, torch.device("cpu"), home, overhead="off")
     )
+    assert set(record.metrics.classes or {}) == {"disc", "square", "triangle"}
     kept = examples.load(examples.path_of(home.records / f"{record.run_id}.json"))
     assert kept is not None
     assert [(one.row, one.width, one.height) for one in kept.examples] == [(2, 64, 64), (8, 64, 64), (13, 64, 64)]

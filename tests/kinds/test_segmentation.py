@@ -210,7 +210,7 @@ def test_what_cannot_run_on_maps_says_why(rows, tmp_path, method, line):
 
 def test_published_figures_stand_beside_the_full_size_task():
     for name, value in (("cwd", 75.90), ("mgd", 73.63)):
-        (claim,) = registry.method(name).card.claims
+        (claim,) = [one for one in registry.method(name).card.claims if one.source == "cityscapes"]
         pair = registry.task("cityscapes/pspnet-r101-r18").pair
         assert (claim.value, claim.student, claim.teacher) == (value, pair.student.net, pair.teachers["image"].net)
 

@@ -28,7 +28,8 @@ class ExternalScore(Part):
 class Metrics(Part):
     """Scores of the deployed network. ``test_items``: rows scored, for the noise of the test set itself;
     ``signatures``: of metrics that others compute too, settings and version in their program's own words;
-    ``external``: scores on the task's further test sets, by name."""
+    ``external``: scores on the task's further test sets, by name; ``classes``: the primary metric of each class that
+    test rows hold, by its name, where the metric is a mean over classes."""
 
     last: dict[Slug, float]
     best: dict[Slug, float] | None = None
@@ -38,6 +39,7 @@ class Metrics(Part):
     items_sha256: Sha256 | None = None
     signatures: dict[Slug, Text] | None = None
     external: dict[Slug, ExternalScore] | None = None
+    classes: dict[Text, float] | None = None
 
     @model_validator(mode="after")
     def _best_is_whole(self) -> Self:
