@@ -34,6 +34,7 @@ OPTIONS: dict[str, Sequence[str]] = {
     "graphs": (*EXACT, "engine.cuda_graphs=true"),
     "all": (*EXACT, "engine.compile=true", "engine.precision=bf16", "engine.cuda_graphs=true"),
 }
+METHODS = ("plain", "kd", "reviewkd", "dkd", "crd", "hkd", "ccd", "ffsd", "fitnet", "at")
 ROWS = 50_000
 WINDOW, WARMUP, PROFILED, ROUNDS, RING = 200, 20, 20, 5, 8
 WORKERS = 2
@@ -129,11 +130,8 @@ def in_turns(benchmark: Any, arms: Mapping[str, Arm]) -> list[dict[str, float]]:
     return found[1:]
 
 
-@pytest.mark.gpu
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", OPTIONS)
-def test_bench_step_beside_its_kernels(benchmark: Any, name: str, rows: Dataset, nets: Pair, tmp_path: Path) -> None:
-    arm = own(engine(rows, nets, tmp_path, OPTIONS[name], "cuda"))
+def beside_kernels(benchmark: Any, arm: Arm) -> tuple[float, float]:
+    """Milliseconds of a step, and of its kernels."""
     for _ in range(WARMUP):
         arm.step()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
@@ -141,10 +139,28 @@ def test_bench_step_beside_its_kernels(benchmark: Any, name: str, rows: Dataset,
             arm.step()
         torch.cuda.synchronize()
     kernels_ms = sum(event.self_device_time_total for event in profiler.key_averages()) / PROFILED / 1e3
-    step_ms = median(seconds[name] for seconds in in_turns(benchmark, {name: arm})) * 1e3
+    step_ms = median(seconds["step"] for seconds in in_turns(benchmark, {"step": arm})) * 1e3
     benchmark.extra_info["kernels_ms"] = kernels_ms
     print(f"{kernels_ms:.2f} ms of kernels a step")
+    return step_ms, kernels_ms
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_bench_step_beside_its_kernels(benchmark: Any, name: str, rows: Dataset, nets: Pair, tmp_path: Path) -> None:
+    step_ms, kernels_ms = beside_kernels(benchmark, own(engine(rows, nets, tmp_path, OPTIONS[name], "cuda")))
     assert step_ms <= MOST_OVER_KERNELS * kernels_ms
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", METHODS)
+def test_bench_a_method_beside_its_kernels(benchmark: Any, method: str, load: Any, tmp_path: Path) -> None:
+    """Eager, whose host is the slower one by far with nets this small: both numbers are told."""
+    phase = load("bench_methods.py").main_phase(method, tmp_path, "cuda")
+    step_ms, kernels_ms = beside_kernels(benchmark, Arm(phase.step))
+    assert 0 < kernels_ms < step_ms * MOST_OVER_KERNELS
 
 
 @pytest.mark.gpu
