@@ -157,7 +157,7 @@ class _Board:
             write_runs(pages, self.made, self.store)
             copy_records(self.records, out / "data" / "runs", self.made)
         write_checksums(out / "data")
-        write_data(pages, site, labels)
+        write_data(pages, self.made, site, labels)
         shutil.copytree(FOLDER / "static", out / "static", ignore=shutil.ignore_patterns(".*"))
         return pages.count
 

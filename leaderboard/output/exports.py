@@ -13,6 +13,7 @@ from kdbench.index.store import Store
 from kdbench.leaderboard.draw.numbers import MINUS, digits_for, plus_minus
 from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import Board, TaskBoard, step_ratio
+from kdbench.leaderboard.output.citation import datacite
 from kdbench.leaderboard.output.render import Site
 from kdbench.leaderboard.tables.cells import metric_word
 from kdbench.leaderboard.views.overview import coverage_tables
@@ -56,6 +57,7 @@ def write_exports(board: Board, store: Store, folder: Path, site: Site) -> None:
         "licence": "CC-BY-4.0",
     }
     write_json(folder / "leaderboard.json", {**about, "rows": rows})
+    write_json(folder / "datacite.json", datacite(board, site))
     write_json(folder / "schema" / "record-v1.json", json_schema())
     (folder / "citations.bib").write_text(citations(board), encoding="utf-8")
     for task in board.tasks:

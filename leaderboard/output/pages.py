@@ -11,6 +11,7 @@ from pathlib import Path
 from kdbench.base.files import sha256
 from kdbench.index.store import Store
 from kdbench.leaderboard.model.ranking import Board
+from kdbench.leaderboard.output.citation import bibtex
 from kdbench.leaderboard.output.render import Pages, Site
 from kdbench.leaderboard.output.schema_docs import schema_rows
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS
@@ -34,6 +35,7 @@ _FILES = {
     "runs.parquet": "every run with its whole record",
     "runs.csv": "every run, without the record",
     "citations.bib": "the methods’ papers",
+    "datacite.json": "who made the board, under which licence and of what: metadata for a DOI",
     "schema/record-v1.json": "JSON Schema of a record",
 }
 _QUERIES = (
@@ -109,19 +111,10 @@ def copy_records(records: Path, folder: Path, made: Board) -> None:
                 (folder / path.name).write_bytes(content)
 
 
-def write_data(pages: Pages, site: Site, snapshots: Sequence[str]) -> None:
+def write_data(pages: Pages, made: Board, site: Site, snapshots: Sequence[str]) -> None:
     """The page of downloads, once they are there."""
     folder = pages.out / "data"
     files = [(path, what, f"{(folder / path).stat().st_size / 1000:.1f}") for path, what in _FILES.items()]
-    cite = "\n".join(
-        [
-            f"@misc{{kdbench-{site.snapshot_id},",
-            "  title = {kdbench: a benchmark of knowledge-distillation methods and their training cost},",
-            f"  year = {{{site.built[:4]}}},",
-            f"  note = {{Snapshot {site.frozen or site.snapshot_id}, statistics version {site.statistics}}},",
-            "}",
-        ]
-    )
     pages.write(
         "data.html",
         "data.html",
@@ -131,7 +124,7 @@ def write_data(pages: Pages, site: Site, snapshots: Sequence[str]) -> None:
         tables=sorted(path.relative_to(folder).as_posix() for path in folder.glob("tables/*.tex")),
         queries=_QUERIES,
         snapshots=[] if site.frozen else sorted(snapshots, reverse=True),
-        cite=cite,
+        cite=bibtex(made, site),
         schema=schema_rows(),
     )
 

@@ -201,6 +201,21 @@ def test_pages_link_to_the_repository_where_its_address_is_given(tmp_path: Path,
         samples.make_site(tmp_path, samples.golden(), repository='javascript:alert("x")')
 
 
+def test_a_snapshot_carries_what_a_doi_asks_for(tmp_path: Path) -> None:
+    """Whoever signed a standing record is an author; DataCite requires these fields beside the DOI itself."""
+    made = samples.golden()
+    made[0]["provenance"]["submitter"] = "B. Stranger"
+    site = samples.make_site(tmp_path, made, snapshot="2026.11")
+    for folder, version in (("data", None), ("v/2026.11/data", "2026.11")):
+        found = json.loads((site.out / folder / "datacite.json").read_text())
+        assert [one["name"] for one in found["creators"]] == ["The kdbench contributors", "B. Stranger"]
+        assert {"titles", "publisher", "publicationYear", "types", "rightsList"} <= found.keys()
+        assert version in (None, found["version"])
+        assert {"https://example.org/paper"} == {one["relatedIdentifier"] for one in found["relatedIdentifiers"]}
+        assert "datacite.json" in (site.out / folder / "SHA256SUMS").read_text()
+    assert "author = {{The kdbench contributors} and {B. Stranger}}," in site.page("data.html").text
+
+
 def test_bibtex_and_feed(site: Any) -> None:
     bib = (site.out / "data" / "citations.bib").read_text()
     assert bib.count("@article{") == 3
