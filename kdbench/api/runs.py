@@ -221,8 +221,8 @@ def tune(
         say: told of each trial.
 
     Returns:
-        ``values``, the best by their keys, which :func:`evaluate` takes as ``overrides``; ``trials`` with their scores,
-        ``best``, ``hours``, and what they rest on.
+        The tuned entry, which ``evaluate(..., ruleset="tuned")`` finds in the home: ``values``, what sets the best;
+        ``trials`` with their scores, ``best``, ``hours``, ``ruleset``, and what they rest on.
 
     Raises:
         UserError: something given is wrong, the method does not apply, or no trial gave a score.

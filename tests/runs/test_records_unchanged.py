@@ -18,6 +18,7 @@ from kdbench.records import provenance
 from kdbench.records.files import Record
 from kdbench.runs import verify
 from kdbench.specs.config import Match, run_config
+from kdbench.specs.tuned import Tuned
 
 pytestmark = pytest.mark.skipif(not provenance.PUBLISHED.is_dir(), reason="needs the published records of a checkout")
 
@@ -36,9 +37,10 @@ def test_all_published_records_are_found_by_unchanged_code() -> None:
     for record in published():
         match = record.compute_match
         given = Match(match.method, match.ratio, match.spec_hash) if match else None
-        asked = (record.method_name, record.task.name, given)
+        searched = Tuned(**record.search.model_dump()) if record.search else None
+        asked = (record.method_name, record.task.name, given, searched)
         if asked not in configs:
-            configs[asked] = run_config(record.method_name, record.task.name, match=given)
+            configs[asked] = run_config(record.method_name, record.task.name, match=given, tuned=searched)
         config = configs[asked]
         here = None
         if record.task.name.startswith("digits/"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from entries import an_entry
 from pydantic import ValidationError
 from sweeps import tiny_pictures
 
@@ -21,7 +22,9 @@ from kdbench.contract import Rows
 from kdbench.data.sources import digits, digits_angle
 from kdbench.engine.assemble import students_rows
 from kdbench.engine.teachers import teacher_spec
-from kdbench.specs import local, registry
+from kdbench.records.files import load
+from kdbench.runs import verify
+from kdbench.specs import local, registry, tuned
 from kdbench.specs.card import HyperParameter
 from kdbench.specs.config import run_config
 from kdbench.specs.task import Subset
@@ -222,10 +225,12 @@ def test_without_optuna_it_says_what_to_install(monkeypatch) -> None:
         of_points.require()
 
 
+def verb(*words_: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kdbench", *words_], capture_output=True, text=True, check=False)
+
+
 def kdbench(*words_: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kdbench", "tune", *words_], capture_output=True, text=True, check=False
-    )
+    return verb("tune", *words_)
 
 
 @pytest.mark.parametrize(
@@ -274,3 +279,35 @@ def test_a_search_on_poisoned_test_rows_is_the_same_and_is_not_run_twice(tmp_pat
         assert sorted((tmp_path / f"home-{name}" / "records").iterdir()) == before
     one, other = found
     assert [trial["scores"] for trial in one["trials"]] == [trial["scores"] for trial in other["trials"]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_was_found_is_evaluated_swept_and_verified(tmp_path: Path) -> None:
+    """A run takes the values, says so in its record, is found again, and is made anew from the record alone."""
+    home = Home(tmp_path)
+    entry = an_entry("kd", TASK, {RATE: 0.1, "method.temperature": 2.0}, smoke=True)
+    tuned.keep(entry, home)
+    given = f"-t {TASK} --smoke --device cpu --out {tmp_path} --overhead off --ruleset tuned".split()
+    done = verb("evaluate", "-m", "kd", "--seed", "0", "--json", *given)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["ruleset"] == "tuned-2"
+    assert row["remarks"][0].startswith(
+        "searched: method.ce_weight=0.1, method.kd_weight=0.9, method.temperature=2, tr"
+    )
+    (path,) = home.records.glob("*.json")
+    record = load(path)
+    assert record.protocol.lr == 0.1
+    assert record.method.params["temperature"] == 2.0
+    assert record.search is not None
+    assert record.search.entry == entry.tuned.entry
+    tuned.keep(entry.model_copy(update={"cards": {"kd": "0.1.0"}}), home)  # the record needs its entry no more
+    assert verify.config_of(record).spec_hash == record.spec_hash
+    done = verb("sweep", "-m", "kd", *given)
+    assert "card kd was version 0.1.0" in " ".join(done.stdout.split())
+    tuned.keep(entry, home)
+    done = verb("sweep", "-m", "kd", "--seeds", "0-1", *given)
+    assert done.returncode == 0, done.stderr
+    assert len(list(home.records.glob("*.json"))) == 2
+    assert verb("evaluate", "-m", "kd", "--seed", "1000", *given).returncode == 2
