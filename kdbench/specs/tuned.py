@@ -122,7 +122,7 @@ class TunedEntry(Part):
         searched: each setting that was searched, by the key that sets it.
         trials: in order; the first has the given values.
         best: number of the best trial; ``values`` is what sets it, nothing for the first.
-        hours: of all trials' training, on ``device_class``.
+        hours: of the training of all trials that have a score, on ``device_class``; a teacher's is in none.
     """
 
     schema_version: Literal[1] = 1
