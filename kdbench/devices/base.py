@@ -134,6 +134,14 @@ class Backend(ABC):
     def synchronize(self, device: torch.device) -> None:
         """Waits until the device has done all it was given."""
 
+    def answers(self, device: torch.device) -> bool:
+        """Whether it takes work of this process: after some errors an accelerator does not, to the process's end."""
+        try:
+            self.synchronize(device)
+        except RuntimeError:
+            return False
+        return True
+
     @abstractmethod
     def clock(self, device: torch.device) -> Clock:
         """Times steps."""

@@ -162,6 +162,9 @@ def evaluate_seeds(
                 break  # for a reason no seed changes
             if ranks.several and record.status != "ok":
                 break  # the other processes are gone, or about to go
+            if record.status != "ok" and not backends.of(place).answers(place):
+                progress.say(f"{backends.written(place)} takes no more work of this process; the same command goes on")
+                break
         else:
             ranks.leave()
     finally:

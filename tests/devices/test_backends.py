@@ -25,6 +25,7 @@ from kdbench.devices import backends
 from kdbench.devices.backends import cuda as cuda_module
 from kdbench.devices.backends import standing_in
 from kdbench.devices.backends.cpu import Cpu
+from kdbench.devices.backends.cuda import Cuda
 from kdbench.devices.base import Backend
 from kdbench.devices.machine import contended, device_class, environment, pick_device, take_device
 from kdbench.engine import accelerate
@@ -304,3 +305,13 @@ def test_every_backend_states_all_of_it() -> None:
             assert backend.timing.limit_s.keys() == {"quick", "full"}
             assert "gloo" in backend.collective
             assert backend.speed().macs > 0
+
+
+def test_compiling_for_cuda_needs_triton_and_a_c_compiler(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert Cuda().no_compiler() == "triton is not installed; install it"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert Cuda().no_compiler() == "triton finds no C compiler on the PATH; install gcc or clang"
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
+    assert Cuda().no_compiler() is None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from kdbench.base.files import sha256_file
 from kdbench.base.home import Home
 from kdbench.base.leftovers import tidy
 from kdbench.base.progress import Progress
+from kdbench.devices.backends.cpu import Cpu
 from kdbench.engine import teachers
 from kdbench.overhead import measure, worker
 from kdbench.overhead.timing import QUICK
@@ -359,3 +361,20 @@ def test_a_command_becomes_a_request_a_seed(tmp_path, monkeypatch):
     assert (request.overhead, request.force, request.retry) == ("quick", True, True)
     assert request.progress is progress  # its bars are drawn
     assert (progress.runs.label, progress.runs.number, progress.runs.total) == (f"kd on {TASK}, seed 3", 1, 1)
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_no_other_seed_is_tried_on_a_device_that_takes_no_more_work(tmp_path, monkeypatch, dead):
+    monkeypatch.setattr("kdbench.runs.run.run_seed", lambda request: SimpleNamespace(status="failed"))
+    monkeypatch.setattr(command_line, "ingest", lambda home: None)
+    if dead:
+        monkeypatch.setattr(Cpu, "synchronize", lambda self, device: broken())
+    command = Command(ConfigOrder(method="kd", task=TASK, smoke=True), "cpu", tmp_path)
+    told: list[object] = []
+    found = command_line.evaluate_seeds(command, seeds=[0, 1], overhead="off", force=False, announce=told.append)
+    assert found is not None
+    assert len(found.records) == len(told) == (1 if dead else 2)
+
+
+def broken() -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +116,11 @@ class Cuda(Accelerator):
         return CudaGraphs(device, rng)
 
     def no_compiler(self) -> str | None:
-        return None if importlib.util.find_spec("triton") else "triton is not installed; install it"
+        if importlib.util.find_spec("triton") is None:
+            return "triton is not installed; install it"
+        if any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+            return None
+        return "triton finds no C compiler on the PATH; install gcc or clang"
 
     def no_tf32(self, device: torch.device) -> str | None:
         old = self.api.get_device_capability(device)[0] < AMPERE
