@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdbench.base.errors import UserError
+from kdbench.contract import Vocabulary
 from kdbench.contract.sentences import PAD, real
 from kdbench.models.writer import Writer
 
@@ -13,7 +15,18 @@ class Causal(Writer):
     """A network whose state at a place follows from that place and those before; one vocabulary for both.
 
     A subclass gives :meth:`run` instead of :meth:`states`.
+
+    Raises:
+        UserError: prompts and texts have vocabularies of their own.
     """
+
+    def __init__(self, vocabularies: tuple[Vocabulary, Vocabulary], width: int, dropout: float) -> None:
+        if vocabularies[0].digest != vocabularies[1].digest:
+            raise UserError(
+                "a net that goes on with a text reads prompt and text in one vocabulary, and these are two; set "
+                "data.options.joint=true, or choose a net that translates"
+            )
+        super().__init__(vocabularies, width, dropout)
 
     def run(self, symbols: Tensor) -> Tensor:
         """(N, L, D) states behind each of (N, L) symbols, padded at the end."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kdbench import kinds, models
+from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.contract import Sentences, Vocabulary
 from kdbench.contract.sentences import BOS, EOS, PAD
@@ -35,6 +36,14 @@ def batch(prompts: bool = True, width: int = 0) -> Any:
     y = Sentences.of([[5, 6], [7], [8, 9, 10, 11]], ["a b", "c", "d e f g"], b"")
     source = torch.tensor([[4, 5, 6, EOS, PAD], [7, EOS, PAD, PAD, PAD], [8, 9, 10, 11, EOS]])
     return y.batch({"source": torch.nn.functional.pad(source, (0, width)) if prompts else source[:, :0]})
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_prompts_of_another_vocabulary_are_refused(name: str) -> None:
+    """Their numbers would stand for other symbols."""
+    two = (KNOWN[0], Vocabulary(30, "2" * 64))
+    with pytest.raises(UserError, match=r"in one vocabulary, and these are two; set data\.options\.joint=true"):
+        models.build(name, (5,), 30, input_name="source", vocabularies=two)
 
 
 @pytest.mark.parametrize("prompts", [True, False])
