@@ -171,8 +171,11 @@
       columns: keys.map((_, i) => i).filter((i) => !heads[i].hidden),
       rows: [...body.rows].filter((row) => !row.hidden),
     });
-    const said = (cell, part) => $$(cell, part).map((node) => [...node.childNodes].filter((one) => !one.classList
-      || !["way", "note"].some((name) => one.classList.contains(name))).map((one) => one.textContent).join("")).join(" ").trim();
+    const said = (cell, part) => $$(cell, part).map((node) => {
+      const copy = node.cloneNode(true);
+      $$(copy, ".way, .note").forEach((one) => one.remove());
+      return copy.textContent;
+    }).join(" ").trim();
     const words = (cell) => said(cell, ".v") || (cell.querySelector("a") || cell).textContent.trim();
     const title = (i) => words(heads[i].querySelector(".h")) + (heads[i].querySelector(".unit") ? `, ${heads[i].querySelector(".unit").textContent}` : "");
     const inert = (text) => /^[=+\-@\t\r]/.test(text) && isNaN(text) ? `'${text}` : text;
