@@ -261,8 +261,10 @@ def test_a_method_of_two_ranks_waits_nowhere(method, tmp_path):
 
 @pytest.fixture
 def card(monkeypatch):
-    """A card that this process and the one that measures are on."""
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([os.getpid(), 1]))
+    """A card that this process and the one that measures are on; the list of their numbers."""
+    processes = [os.getpid(), 1]
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(processes))
+    return processes
 
 
 def place(home: Path) -> RunPlace:
@@ -323,8 +325,13 @@ def test_a_run_in_tf32_ends_in_a_valid_record(tmp_path, card):
 @pytest.mark.slow
 def test_a_whole_measurement_has_memory_and_energy(tmp_path, card, monkeypatch):
     def asked(order: MeasureOrder, answers: Any) -> Any:
-        return answers.read(worker.run(order).text())
+        card.append(1)
+        try:
+            return answers.read(worker.run(order).text())
+        finally:
+            card.remove(1)  # it ends before anyone asks who else is on the card
 
+    card.remove(1)
     monkeypatch.setattr(measure, "_ask", asked)
     monkeypatch.setattr(worker, "FULL", replace(worker.FULL, builds=2, block_s=0.01, warmup_s=0.2, limit_s=0.3))
     monkeypatch.setattr(worker, "data_wait", partial(worker.data_wait, seconds=0.2))

@@ -80,7 +80,7 @@ def test_a_command_killed_while_it_measures_leaves_no_worker(number, command, tm
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    process.wait(30)
+    process.wait(120)  # it writes what it has, on a machine that may be busy
     deadline = time.monotonic() + 10
     while workers(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
