@@ -156,6 +156,7 @@ def test_numbers_lead_to_the_runs_behind_them(visit: Any) -> None:
     assert page.locator("h1").inner_text().startswith("kd, seed ")
     page.go_back()
     row.locator(".c-score a.to").click()
+    page.locator("tr:target .seeds a").first.wait_for()
     assert page.locator("tr:target .seeds a").all_inner_texts() == ["0", "1", "2"]
 
 

@@ -25,6 +25,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """Runs ``kdbench evaluate`` on the task of a COCO folder that was changed after the task was written; the error."""
 
     def call(change: Change) -> str:
+        registry.task_files.cache_clear()
         folder = coco(tmp_path / "a", {"train": 4, "test": 2}, masks=True)
         scaffold.new_task("mine", "coco", str(folder), here=tmp_path)
         file = folder / "annotations" / FILE

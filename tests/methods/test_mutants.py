@@ -188,15 +188,15 @@ def test_equivalent_faults_are_those_of_the_code():
 
 ONCE_ALIVE: dict[str, tuple[str, Callable[..., Any], str, str]] = {
     "the parts of dkd swapped": ("dkd", DKD.losses, "hp.alpha, hp.beta", "hp.beta, hp.alpha"),
-    "dkd's warm-up gone": ("dkd", DKD.losses, 'ramp("linear", at.epoch, hp.warmup_epochs) * ', ""),
-    "dkd's warm-up off by one": ("dkd", DKD.losses, 'ramp("linear", at.epoch,', 'ramp("linear", at.epoch + 1,'),
+    "dkd's warm-up gone": ("dkd", DKD.losses, 'ramp("linear", epoch, hp.warmup_epochs)', "1.0"),
+    "dkd's warm-up off by one": ("dkd", DKD.losses, 'ramp("linear", epoch,', 'ramp("linear", epoch + 1,'),
     "hkd's smoothing reversed": ("hkd", HKD.losses, "smoothed(old, new,", "smoothed(new, old,"),
     "hkd's share reversed": ("hkd", HKD.losses, "hp.smoothing)", "1 - hp.smoothing)"),
     "sskd's share of the other term": (
         "sskd", SSKD.losses, "turned(y), hp.rotation_share", "turned(y), hp.similarity_share",
     ),
     "ffsd pushed away from the wrong common": ("ffsd", FFSD._commons, "commons[i - 1]", "commons[i]"),
-    "ffsd's epoch off by one": ("ffsd", FFSD.losses, "at.epoch)", "at.epoch + 1)"),
+    "ffsd's epoch off by one": ("ffsd", FFSD.losses, "weights(epoch).fusion", "weights(epoch + 1).fusion"),
     "ffsd's guides see the wrong commons": ("ffsd", FFSD.losses, "*commons[1:]", "*commons[:-1]"),
     "cgan_kd's rate of the last stage": (
         "cgan_kd", CGANKD._student_stages, "self._student_group(self.hp.finetune_lr)", "self._student_group(1.0)",

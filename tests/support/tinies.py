@@ -7,6 +7,8 @@ all others. Variants are tried on no others: what differs there is a number of c
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
@@ -31,9 +33,20 @@ def variants_slow(names: Iterable[str], fast: Collection[str] = ()) -> list[Any]
 
 def own_scenes(name: str) -> tuple[str, list[str]]:
     """The tiny task whose turn it is for a method or variant, and the others that it says it can run on."""
-    own = [scene for scene, _ in declared(registry.method(name))]
-    first = own[list(registry.methods()).index(name) % len(own)]
+    first, own = _turns()[name]
     return first, [scene for scene in own if scene != first]
+
+
+@functools.cache
+def _turns() -> dict[str, tuple[str, list[str]]]:
+    """By method the tiny task whose turn it is and all it says it can run on; seldom asked and rare ones come first."""
+    own = {name: [scene for scene, _ in declared(ref)] for name, ref in registry.methods().items()}
+    able, asked = Counter(scene for name in METHODS for scene in own[name]), Counter[str]()
+    found = {}
+    for name in [*METHODS, *(name for name in own if name not in METHODS)]:
+        found[name] = (min(own[name], key=lambda scene: (asked[scene], able[scene])), own[name])
+        asked[found[name][0]] += 1
+    return found
 
 
 def _first(ref: MethodRef) -> tuple[str, MethodConfig]:
