@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from entries import RATE_FOUND, an_entry
 
+from kdbench.base import plugins
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.specs import tuned
@@ -117,6 +118,13 @@ def test_seeds_that_chose_the_values_give_no_result() -> None:
         config.require_unseen([0, 1000])
 
 
+@pytest.fixture
+def none_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No entry lies beside a card."""
+    monkeypatch.setattr(tuned, "FOLDER", "no-such-folder")
+
+
+@pytest.mark.usefixtures("none_published")
 def test_the_one_search_that_there_is_is_found(tmp_path: Path) -> None:
     home, config = Home(tmp_path), run_config("kd", TASK)
     assert tuned.find(config, "published", home) is None
@@ -131,6 +139,7 @@ def test_the_one_search_that_there_is_is_found(tmp_path: Path) -> None:
     assert tuned.find(run_config("kd", TASK, smoke=True), "tuned-4", home).ruleset == "tuned-4"
 
 
+@pytest.mark.usefixtures("none_published")
 @pytest.mark.parametrize(
     ("method", "ruleset", "line"),
     [
@@ -158,3 +167,12 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, method: str, ruleset: s
     with pytest.raises(UserError, match=line) as error:
         tuned.find(run_config(method, TASK), ruleset, home)
     assert "\n" not in str(error.value)
+
+
+def test_published_entries_are_of_cards_and_tasks_as_they_are() -> None:
+    published = sorted(plugins.package_folder("kdbench.methods").glob("*/tuned/*/*.json"))
+    assert published
+    for path in published:
+        entry = tuned.read(path)
+        assert entry.changes(run_config(entry.method, entry.task.name)) == [], path
+        assert path.parts[-2:] == entry.place.parts[-2:]
