@@ -395,3 +395,19 @@ def test_dump_to_a_folder_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"):
         dump(parse(make()), tmp_path / "file" / "records")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_options_that_do_not_go_together_are_a_problem_of_protocol(make_record):
+    raw = make_record()
+    raw["protocol"] |= {"cuda_graphs": True, "fused": False}
+    with pytest.raises(RecordError) as error:
+        parse(raw)
+    (problem,) = error.value.problems
+    assert problem.field == "protocol"
+    assert problem.message.startswith("cuda_graphs replays the update too, which must be fused")
+
+
+def test_a_teacher_in_full_precision_beside_students_in_half_is_a_class_of_its_own(make_record):
+    raw = make_record(device_class="cpu/bf16/x1/teacher-fp32", overhead={"mode": "off"})
+    raw["protocol"] |= {"amp": "bf16", "teacher_dtype": "fp32"}
+    assert parse(raw).ran_on.options == ("teacher-fp32",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from kdbench.base.fields import Count, DeviceClassName, Part, Positive, RunId, Sha256, Slug, Status, Time
 from kdbench.devices.deviceclass import DeviceClass
@@ -107,7 +107,9 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
     best = r.metrics.best if r.metrics else None
     low, high = r.task.metric_min, r.task.metric_max
     chosen_on_val = r.metrics is not None and r.metrics.best_selected_on == "val" and primary in (best or {})
+    options = _options(r.protocol)
     return [
+        (isinstance(options, str), f"protocol: {options}"),
         (_instant(r.finished_at) < _instant(r.created_at), "finished_at: lies before created_at"),
         (ok and r.error is not None, "error: must be null when status is ok"),
         (ok and r.metrics is None, "metrics: missing although status is ok"),
@@ -138,7 +140,8 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
             f"overhead.device: does not belong to the device class {r.device_class}",
         ),
         (
-            _marks(r.protocol) != r.ran_on.options or r.ran_on.dtype != _dtype(r.protocol),
+            not isinstance(options, str)
+            and (options.marks() != r.ran_on.options or r.ran_on.dtype != _dtype(r.protocol)),
             f"device_class: {r.device_class} does not say what protocol says of amp, compile and the other options",
         ),
         (
@@ -153,10 +156,14 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
     ]
 
 
-def _marks(protocol: Protocol) -> tuple[str, ...]:
-    """The engine options of a record, its precision apart, as its device class names them."""
-    options = protocol.model_dump(include=set(EngineOptions.model_fields) - {"precision"})
-    return EngineOptions(**options).marks()
+def _options(protocol: Protocol) -> EngineOptions | str:
+    """The engine options of a record, or why there are none such."""
+    given = protocol.model_dump(include=set(EngineOptions.model_fields) - {"precision"})
+    dtype = _dtype(protocol)
+    try:
+        return EngineOptions(precision=dtype if dtype in ("bf16", "tf32") else "fp32", **given)
+    except ValidationError as error:
+        return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
 
 
 def _dtype(protocol: Protocol) -> str:
