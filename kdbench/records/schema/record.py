@@ -159,9 +159,8 @@ def _contradictions(r: Record) -> list[tuple[bool, str]]:
 def _options(protocol: Protocol) -> EngineOptions | str:
     """The engine options of a record, or why there are none such."""
     given = protocol.model_dump(include=set(EngineOptions.model_fields) - {"precision"})
-    dtype = _dtype(protocol)
     try:
-        return EngineOptions(precision=dtype if dtype in ("bf16", "tf32") else "fp32", **given)
+        return EngineOptions(precision=protocol.amp if protocol.amp in ("bf16", "tf32") else "fp32", **given)
     except ValidationError as error:
         return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
 
