@@ -85,8 +85,8 @@ class External(BaseModel):
 
     @property
     def moves(self) -> bool:
-        """Whether pixels come to lie elsewhere than targets on the picture say."""
-        return any(CHANGES[name].moves for name in self.change or {})
+        """Whether pixels come to lie elsewhere than targets on the picture say; a source's pictures are resized."""
+        return self.source is not None or any(CHANGES[name].moves for name in self.change or {})
 
     @property
     def words(self) -> str:

@@ -168,6 +168,7 @@ def test_what_is_no_test_set_is_refused_in_a_line(given: dict[str, Any], why: st
             {"turned": {"change": {"rotate": 10}}},
             "moves pixels, but not the targets of a detection task",
         ),
+        ("bccd/few-shot", {"other": {"source": "nuclei256"}}, "moves pixels, but not the targets of a detection task"),
         ("digits/hash", {"noisy": {"change": {"noise": 0.1}}}, "map reads more than what a network answers"),
     ],
 )
