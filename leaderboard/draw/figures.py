@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -13,7 +14,9 @@ from kdbench.leaderboard.draw.numbers import digits_for, signed
 from kdbench.leaderboard.draw.panels import Panel, bars, differences
 from kdbench.leaderboard.draw.years import Dated, by_year
 from kdbench.leaderboard.model.entries import Entry
-from kdbench.leaderboard.model.ranking import Ratio, SuiteBoard, TaskBoard, recipe_ratio, step_ratio
+from kdbench.leaderboard.model.ranking import TaskBoard
+from kdbench.leaderboard.model.ratios import Ratio, recipe_ratio, step_ratio
+from kdbench.leaderboard.model.suites import SuiteBoard
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import paired_delta, spearman
 
@@ -34,6 +37,11 @@ class Chart:
 def key_of(*parts: str) -> str:
     """An identifier for HTML made of names."""
     return "-".join("".join(c if c.isascii() and c.isalnum() else "-" for c in part) for part in parts)
+
+
+def both_sizes(draw: Callable[..., Markup], key: str, *data: Any, **options: Any) -> tuple[Markup, Markup]:
+    """A drawing for wide screens and one for narrow ones, which has a key of its own."""
+    return draw(key, *data, narrow=False, **options), draw(f"{key}n", *data, narrow=True, **options)
 
 
 def suite_charts(suite: SuiteBoard, key: str) -> tuple[Chart, ...]:
@@ -94,23 +102,14 @@ def difference_chart(board: TaskBoard, key: str) -> Chart | None:
     task = board.task
     label = f"Δ to {task.baseline}, {task.points}"
     digits = digits_for(task.unit, [value for row in board.ranked for value in row.result.scores.values()])
-    drawings = [
-        forest(
-            f"{key}-forest{size}",
-            rows,
-            title=f"{task.label}: {label}",
-            label=label,
-            unit=task.points,
-            digits=digits,
-            narrow=bool(size),
-        )
-        for size in ("", "n")
-    ]
+    wide, narrow = both_sizes(
+        forest, f"{key}-forest", rows, title=f"{task.label}: {label}", label=label, unit=task.points, digits=digits
+    )
     caption = (
         "Seed-paired differences, each with its own 95 % interval. Triangles and colour are the table’s ▲ and ▼: of "
         "all that bear one, about 5 % are false. Positive is better. A mark on the edge is off the scale."
     )
-    return Chart("", drawings[0], drawings[1], caption)
+    return Chart("", wide, narrow, caption)
 
 
 def external_chart(board: TaskBoard, key: str) -> Chart | None:
@@ -137,10 +136,7 @@ def external_chart(board: TaskBoard, key: str) -> Chart | None:
     ]
     names, title = [row.method for row in rows], f"{task.label}: Δ to plain, {task.points}"
     digits = digits_for(task.unit, [value for row in rows for value in row.result.scores.values()])
-    wide, narrow = (
-        differences(f"{key}-external{size}", names, panels, title=title, digits=digits, narrow=bool(size))
-        for size in ("", "n")
-    )
+    wide, narrow = both_sizes(differences, f"{key}-external", names, panels, title=title, digits=digits)
     sets = "; ".join(f"{name}: {about}" for name, about in task.external.items())
     caption = (
         f"Seed-paired differences to plain, {task.points}, each with its own 95 % interval; positive is better. {sets}."
@@ -171,17 +167,9 @@ def year_chart(suite: SuiteBoard, years: Mapping[str, int], key: str) -> Chart |
     digits = digits_for(
         suite.unit, [v for one in suite.boards for row in one.ranked for v in row.result.scores.values()]
     )
-    wide, narrow = (
-        by_year(
-            f"{key}-years{size}",
-            points,
-            title=f"{suite.suite}: {label} by the year of the paper",
-            label=label,
-            unit=suite.points,
-            digits=digits,
-            narrow=bool(size),
-        )
-        for size in ("", "n")
+    title = f"{suite.suite}: {label} by the year of the paper"
+    wide, narrow = both_sizes(
+        by_year, f"{key}-years", points, title=title, label=label, unit=suite.points, digits=digits
     )
     found = spearman([point.year for point in points], [point.y[0] for point in points])
     tied = f"Spearman’s rank correlation of year and difference is {signed(found, 2)}. " if found is not None else ""
@@ -207,7 +195,7 @@ def cost_chart(board: TaskBoard, key: str) -> Chart | None:
     title = f"{board.task.label}: training cost as multiples of plain's"
     names = [row.method for row in rows]
     caption = "Multiples of the cost of plain training; the line stands at 1. Whiskers are 95 % intervals."
-    wide, narrow = (bars(f"{key}-bars{size}", names, panels, title=title, narrow=bool(size)) for size in ("", "n"))
+    wide, narrow = both_sizes(bars, f"{key}-bars", names, panels, title=title)
     return Chart("", wide, narrow, caption)
 
 
@@ -234,17 +222,8 @@ def _by_cost(
         if len(found) < 2:
             continue
         title = f"{name}: {about} against {label}"
-        wide, narrow = (
-            pareto(
-                f"{key}-pareto{cost}{size}",
-                found,
-                title=title,
-                x_label=label,
-                y_label=about,
-                unit=unit,
-                narrow=bool(size),
-            )
-            for size in ("", "n")
+        wide, narrow = both_sizes(
+            pareto, f"{key}-pareto{cost}", found, title=title, x_label=label, y_label=about, unit=unit
         )
         charts.append(Chart(word, wide, narrow, _caption(not cost, baseline, tasks), shapes))
     return tuple(charts)

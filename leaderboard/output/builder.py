@@ -16,8 +16,8 @@ from kdbench.base.errors import UserError
 from kdbench.base.files import canonical_json, sha256
 from kdbench.base.home import Home
 from kdbench.index.store import Store
+from kdbench.leaderboard.model.board import Board, board
 from kdbench.leaderboard.model.catalogue import Catalogue
-from kdbench.leaderboard.model.ranking import Board, board
 from kdbench.leaderboard.model.source import read
 from kdbench.leaderboard.output.exports import write_checksums, write_exports
 from kdbench.leaderboard.output.pages import copy_records, write_board, write_data, write_runs

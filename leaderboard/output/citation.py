@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdbench.leaderboard.model.ranking import Board
+from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.output.render import Site
 
 NAME = "kdbench"

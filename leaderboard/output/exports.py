@@ -11,8 +11,10 @@ from kdbench.base.files import sha256_file
 from kdbench.index.csv import to_csv
 from kdbench.index.store import Store
 from kdbench.leaderboard.draw.numbers import MINUS, digits_for, plus_minus
+from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.model.entries import Entry
-from kdbench.leaderboard.model.ranking import Board, TaskBoard, step_ratio
+from kdbench.leaderboard.model.ranking import TaskBoard
+from kdbench.leaderboard.model.ratios import step_ratio
 from kdbench.leaderboard.output.citation import datacite
 from kdbench.leaderboard.output.render import Site
 from kdbench.leaderboard.tables.cells import metric_word

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdbench.base.files import sha256
 from kdbench.index.store import Store
-from kdbench.leaderboard.model.ranking import Board
+from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.output.citation import bibtex
 from kdbench.leaderboard.output.render import Pages, Site
 from kdbench.leaderboard.output.schema_docs import schema_rows

@@ -23,7 +23,8 @@ from kdbench.leaderboard.draw.numbers import (
     times,
 )
 from kdbench.leaderboard.model.entries import Entry
-from kdbench.leaderboard.model.ranking import Ratio, TaskBoard, step_ratio
+from kdbench.leaderboard.model.ranking import TaskBoard
+from kdbench.leaderboard.model.ratios import Ratio, step_ratio
 from kdbench.results import chance, taught
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import CellStat, PairedDelta, Told, clipped, summarise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, signed, significant
 from kdbench.leaderboard.model.entries import NOT_LEARNED
-from kdbench.leaderboard.model.ranking import SuiteBoard, SuiteRow
+from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
 from kdbench.leaderboard.tables.cells import TableCell, ratio_text
 from kdbench.leaderboard.tables.columns import Head, Line, Table
 from kdbench.specs.registry import PLAIN

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench.leaderboard.model.ranking import Board
+from kdbench.leaderboard.model.board import Board
 
 REFERENCE = "reference"
 """The family of what methods are compared with, which comes from no paper."""

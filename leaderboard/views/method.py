@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, range_of, signed, significant, times
+from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.model.entries import CUSTOM, MATCHED, SMOKE, Entry
-from kdbench.leaderboard.model.ranking import Board, step_ratio
+from kdbench.leaderboard.model.ratios import step_ratio
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, with_half
 from kdbench.leaderboard.views.facts import asked

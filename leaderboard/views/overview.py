@@ -12,8 +12,11 @@ from kdbench.base.errors import UserError
 from kdbench.leaderboard.draw.charts import critical_difference_diagram
 from kdbench.leaderboard.draw.figures import key_of
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, si, signed, significant
+from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.model.entries import Entry, TaskVersion
-from kdbench.leaderboard.model.ranking import Board, SuiteBoard, TaskBoard, step_ratio
+from kdbench.leaderboard.model.ranking import TaskBoard
+from kdbench.leaderboard.model.ratios import step_ratio
+from kdbench.leaderboard.model.suites import SuiteBoard
 from kdbench.leaderboard.tables.cells import TableCell, measured_in
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN

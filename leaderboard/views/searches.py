@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kdbench.leaderboard.draw.figures import Chart, key_of
+from kdbench.leaderboard.draw.figures import Chart, both_sizes, key_of
 from kdbench.leaderboard.draw.numbers import NONE, digits_for, fixed, significant
 from kdbench.leaderboard.draw.searches import Setting, search_panels
 from kdbench.leaderboard.tables.cells import metric_word
@@ -71,9 +71,8 @@ def _chart(entry: TunedEntry, key: str, scored: Sequence[TrialKept], digits: int
     scores = [trial.score for trial in scored if trial.score is not None]
     best = scored.index(entry.trials[entry.best])
     title = f"Search of {entry.method} on {entry.task.name}"
-    wide, narrow = (
-        search_panels(f"{key}-{word}", settings, scores, best, title=title, label=label, digits=digits, narrow=thin)
-        for word, thin in (("wide", False), ("narrow", True))
+    wide, narrow = both_sizes(
+        search_panels, f"{key}-chart", settings, scores, best, title=title, label=label, digits=digits
     )
     caption = "The open mark and the line are the given values, the filled square is the best trial."
     return Chart("search", wide, narrow, caption)

@@ -9,7 +9,8 @@ from kdbench import kinds
 from kdbench.leaderboard.draw.figures import Chart, key_of, suite_charts, year_chart
 from kdbench.leaderboard.draw.numbers import NONE, digits_for, significant
 from kdbench.leaderboard.model.entries import NO_CARD, RECONSTRUCTION, UNVERIFIED, TaskVersion
-from kdbench.leaderboard.model.ranking import SuiteBoard, SuiteRow, TaskBoard
+from kdbench.leaderboard.model.ranking import TaskBoard
+from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
 from kdbench.leaderboard.tables.cells import TableCell, context, places, ratio_text, with_half
 from kdbench.leaderboard.tables.columns import COLUMNS, Head, Line, Table, head
 from kdbench.leaderboard.views.answer import Answer, answer_of, difference

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kdbench.leaderboard.draw.figures import Chart, cost_chart, difference_chart, external_chart, key_of, task_charts
 from kdbench.leaderboard.draw.numbers import NONE, digits_for, fixed, range_of
+from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.model.entries import TaskVersion
-from kdbench.leaderboard.model.ranking import Board, Hole, TaskBoard
+from kdbench.leaderboard.model.ranking import Hole, TaskBoard
 from kdbench.leaderboard.tables.cells import metric_word, with_half
 from kdbench.leaderboard.tables.columns import Table, task_table
 from kdbench.leaderboard.views.answer import searched_words

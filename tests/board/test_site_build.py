@@ -24,7 +24,7 @@ from kdbench.leaderboard.draw import numbers
 from kdbench.leaderboard.draw.charts import Difference, Point, forest, pareto, shown, strip
 from kdbench.leaderboard.draw.svg import linear_ticks, log_ticks
 from kdbench.leaderboard.model.catalogue import Catalogue
-from kdbench.leaderboard.model.ranking import geometric
+from kdbench.leaderboard.model.ratios import geometric
 from kdbench.leaderboard.output.builder import MARKER, build
 from kdbench.leaderboard.output.exports import tex
 from kdbench.leaderboard.output.schema_docs import schema_rows

@@ -11,8 +11,8 @@ import records as factory
 from kdbench.base.errors import UserError
 from kdbench.index.store import Store
 from kdbench.leaderboard.model import source
+from kdbench.leaderboard.model.board import board
 from kdbench.leaderboard.model.catalogue import Catalogue
-from kdbench.leaderboard.model.ranking import board
 from kdbench.records.files import RecordError, parse
 from kdbench.results import cells, compare, matched
 from kdbench.specs.registry import method
