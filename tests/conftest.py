@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,6 +88,17 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     home = tmp_path_factory.getbasetemp() / "homes" / str(next(_homes))  # mktemp would look at all of them each time
     home.mkdir(parents=True)
     monkeypatch.setenv("KDBENCH_HOME", str(home))
+
+
+@pytest.fixture(autouse=True)
+def _forgets() -> Iterator[None]:
+    """What a test registers by path or as an object ends with it."""
+    yield
+    if "kdbench.specs.registry" in sys.modules:
+        from as_new import forget, told
+
+        if told():
+            forget()
 
 
 @pytest.fixture(autouse=True)

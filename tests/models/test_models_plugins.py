@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_nets import forget_nets
+from as_new import forget
 from plugged import kdbench, metadata, plugged
 
 from kdbench import models
@@ -47,7 +47,7 @@ def test_an_installed_package_brings_a_net(tmp_path: Path) -> None:
         assert "lab_net" in nets.names()
         net = models.build("lab_net", (1, 8, 8), 10)
         assert sum(p.numel() for p in net.parameters()) == 4 * 9 + 4 + 4 * 10 + 10
-        forget_nets()
+        forget()
     assert "lab_net" not in nets.names()
 
 
@@ -66,8 +66,7 @@ def test_a_package_that_does_not_declare_it_is_refused(tmp_path: Path, code: str
     with plugged(package(tmp_path / "lab", f"of_{name}", code, name)):
         with pytest.raises(UserError, match=line):
             nets.find(name)
-        forget_nets()
-    forget_nets()
+        forget()
 
 
 @pytest.mark.slow

@@ -7,13 +7,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from own_nets import forget_nets
+from as_new import forget
 from sweeps import ENV, check_equal
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -25,7 +24,7 @@ from kdbench.base.home import Home
 from kdbench.contract import At, Batch, Method, Needs
 from kdbench.data import Place, load
 from kdbench.models.weights import load_weights
-from kdbench.specs import local, registry
+from kdbench.specs import registry
 from kdbench.specs.config import run_config
 from kdbench.specs.order import ConfigOrder
 
@@ -73,20 +72,9 @@ class Pictures(Dataset[Any]):
         return x + torch.randint(0, 9, x.shape, dtype=torch.uint8) if self.noise else x, int(self.y[number])
 
 
-def forget() -> None:
-    """As a process that was told of nothing yet."""
-    forget_nets()
-    local._given.clear()
-    registry._added_methods.clear()
-    registry._added_tasks.clear()
-    registry._forget()
-
-
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    forget()
-    yield Home(tmp_path / "home")
-    forget()
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
 
 
 def toy(home: Home, **changes: Any) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from own_nets import forget_nets
+from as_new import forget
 
 from kdbench import models
 from kdbench.base.errors import UserError
@@ -16,11 +15,9 @@ from kdbench.specs import local, nets
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    forget_nets()
-    yield tmp_path
-    forget_nets()
+    return tmp_path
 
 
 def test_what_is_written_is_a_net(here: Path) -> None:
@@ -82,7 +79,7 @@ def test_nets_of_a_file_are_known_in_another_process_and_known_by_their_code(her
     assert local.words(config) == ["--local", "./my_own.py"]
     code = identity.of(config).nets["my_own"]
     assert code.startswith("1+")
-    forget_nets()
+    forget()
     assert order.config() == config
     Path("my_own.py").write_text(Path("my_own.py").read_text() + "\n# a remark\n")
     with pytest.raises(UserError, match=r"\./my_own\.py has changed"):

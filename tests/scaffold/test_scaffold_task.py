@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from as_new import forget
 from plugged import kdbench, metadata, plugged
 
 from kdbench import cli, scaffold
@@ -167,22 +167,7 @@ def test_in_a_checkout_both_files_go_where_those_of_the_tree_are(
         scaffold.new_task("scans/all", "folder", str(folder))
 
 
-@pytest.fixture
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Forgets what was named by its path."""
-
-    def forget() -> None:
-        monkeypatch.setattr(local, "_given", {})
-        monkeypatch.setattr(registry, "_added_tasks", {})
-        registry._forget()
-
-    forget()
-    yield forget
-    monkeypatch.undo()
-    registry._forget()
-
-
-def test_in_a_folder_of_ones_own_both_files_lie_there_and_run_by_path(folder: Path, tmp_path: Path, forgotten) -> None:
+def test_in_a_folder_of_ones_own_both_files_lie_there_and_run_by_path(folder: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     with pytest.raises(UserError, match="named by its file, in one part without '/'"):
@@ -196,7 +181,7 @@ def test_in_a_folder_of_ones_own_both_files_lie_there_and_run_by_path(folder: Pa
     before = local._given["task", name].digest
     assert status.status(registry.task(name), None, tmp_path / "cache").state == "found"
     (mine / "sets" / "scans.yaml").write_text((mine / "sets" / "scans.yaml").read_text() + "# changed\n")
-    forgotten()
+    forget()
     local.task(str(mine / "scans.yaml"))
     assert local._given["task", name].digest != before  # the data's file decides a run too
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plugged import CACHES, kdbench
+from as_new import forget
+from plugged import kdbench
 from sweeps import records
 
 from kdbench import identity
@@ -19,7 +18,7 @@ from kdbench.base.home import Home
 from kdbench.records import provenance
 from kdbench.records.submit import bundle
 from kdbench.scaffold.method import new_method
-from kdbench.specs import local, nets, registry
+from kdbench.specs import local, registry
 from kdbench.specs.config import run_config
 from kdbench.specs.order import ConfigOrder
 from kdbench.sweep import names
@@ -28,22 +27,8 @@ VARIANT = "\nvariants:\n  mine+twice:\n    about: twice the weight\n    params: 
 TASK = plugins.package_folder("kdbench.tasks") / "digits" / "few-shot.yaml"
 
 
-def forget() -> None:
-    """As a process that was told of no path yet."""
-    local._given.clear()
-    local._modules.clear()
-    nets._declared.clear()
-    registry._added_methods.clear()
-    registry._added_tasks.clear()
-    plugins._folders.of.clear()
-    for name in [name for name in sys.modules if name.startswith(local.PACKAGE)]:
-        del sys.modules[name]
-    for cached in CACHES:
-        cached.cache_clear()
-
-
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder one stands in, with a method ``mine/`` and a task ``mytask.yaml``."""
     made = new_method("mine", standalone=True, to=tmp_path / "made").folder / "kdbench_mine"
     folder = tmp_path / "a folder"
@@ -51,9 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "mine" / "__init__.py").unlink()
     shutil.copy(TASK, folder / "mytask.yaml")
     monkeypatch.chdir(folder)
-    forget()
-    yield folder
-    forget()
+    return folder
 
 
 def test_a_folder_and_a_file_are_a_method_and_a_task(here: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from kdbench.specs import local, nets
+from kdbench.specs import nets
 
 
 class Block(nn.Module):
@@ -65,13 +64,3 @@ def declared(name: str, factory: Any, **taps: Any) -> Iterator[str]:
         yield name
     finally:
         nets.forget(name)
-
-
-def forget_nets() -> None:
-    """As a process that was told of no net yet."""
-    for key in [key for key in local._given if key[0] == "nets"]:
-        del local._given[key]
-    local._modules.clear()
-    nets._declared.clear()
-    for name in [name for name in sys.modules if name.startswith(local.PACKAGE)]:
-        del sys.modules[name]

@@ -187,16 +187,11 @@ def test_the_command_names_a_task_by_the_path_it_was_given_by(tmp_path, monkeypa
     path = tmp_path / "mine.yaml"
     path.write_text(registry.task_files()[TASK].read_text())
     monkeypatch.chdir(tmp_path)
-    try:
-        search = a_search(tmp_path, [{1000: 1.0, 1001: 1.0}, {1000: 2.0, 1001: 2.0}], monkeypatch)
-        search.task = local.task("./mine.yaml")
-        search.asked = replace(search.asked, overrides=("train.epochs=3",))
-        search.run()
-        (printed,) = [line for line in report.answer(search) if isinstance(line, str) and "kdbench evaluate" in line]
-    finally:
-        local._given.clear()
-        registry._added_tasks.clear()
-        registry._forget()
+    search = a_search(tmp_path, [{1000: 1.0, 1001: 1.0}, {1000: 2.0, 1001: 2.0}], monkeypatch)
+    search.task = local.task("./mine.yaml")
+    search.asked = replace(search.asked, overrides=("train.epochs=3",))
+    search.run()
+    (printed,) = [line for line in report.answer(search) if isinstance(line, str) and "kdbench evaluate" in line]
     assert " --task ./mine.yaml train.epochs=3 --ruleset tuned-2" in printed
 
 
