@@ -58,7 +58,11 @@ def how_read(given: Input) -> str:
     mode = "grey" if given.channels == 1 else "RGB"
     if isinstance(given, ImageInput):
         others = f", of other modes converted to {mode}" if given.convert else ""
-        return f"pictures of {width}x{height} pixels, {mode}{others}, neither resized nor cropped"
+        how = "neither resized nor cropped" if given.fit == "exact" else "whole ones of another size brought to it"
+        return f"pictures of {width}x{height} pixels, {mode}{others}, {how}"
+    if given.fit != "cut":
+        how = f"brought to {width}x{height}" if given.fit == "scale" else f"of {width}x{height} pixels"
+        return f"whole pictures {how}, read when they are drawn, all modes converted to {mode}"
     side = "the short side" if height == width else f"the short side of the shape {width}x{height}"
     return f"{side} brought to {given.resize}, the centre {width}x{height} cut out, all modes converted to {mode}"
 
@@ -76,12 +80,13 @@ def varies(rows: Dataset) -> str | None:
             index = torch.arange(len(held.y))
             if isinstance(column, Stored) and len(index) > LOOKED_AT:
                 index = torch.arange(LOOKED_AT) * len(index) // LOOKED_AT
-            values, y = column[index], held.y[index]
+            values = column[index]
             where = f"{part} rows of input {name!r}"
             if len(index) > 1 and _equal(values):
                 return f"all {where} are equal{_why(values)}"
             if values.dtype is not torch.uint8 or not _has_classes(rows):
                 continue
+            y = held.y[index]
             for label in y.unique().tolist():
                 members = values[y == label]
                 if len(members) >= FEW and _equal(members):

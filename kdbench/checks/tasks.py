@@ -132,9 +132,9 @@ def augmented(spec: TaskSpec) -> Verdict:
     if spec.data.source not in set_names():
         return None
     given = set_spec(spec.data.source).inputs.values()
-    stored = any(isinstance(one, PictureInput | ClipInput) for one in given)
+    stored = [one for one in given if isinstance(one, PictureInput | ClipInput)]
     cropped = any(name.startswith("resized_crop") for name in spec.data.augment)
-    if stored and not cropped:
+    if any(one.resize is not None for one in stored) and not cropped:
         return "pictures kept compressed are cropped while they are decoded; add resized_crop<percent> to data.augment"
     if cropped and not stored:
         return "resized_crop<percent> is for pictures kept compressed; these are kept as pixels: use crop<pixels>"

@@ -19,7 +19,7 @@ from kdbench.contract.out import Out, bits
 from kdbench.contract.patches import Hide, grown, hidden_error, kept, lowest, patched, spread
 from kdbench.contract.sentences import Sentences, Vocabulary
 from kdbench.contract.stage import Group, Losses, Partners, Stage, Step, Terms, Update, Views
-from kdbench.contract.targets import Placed, Ragged, Targets
+from kdbench.contract.targets import Kept, Placed, Ragged, Targets
 from kdbench.contract.task import TaskInfo
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Group",
     "Hide",
     "Inner",
+    "Kept",
     "Losses",
     "Maps",
     "Method",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdbench.contract.maps import cut
-from kdbench.contract.targets import picked
+from kdbench.contract.targets import Kept, picked
 
 LEAST_SHARE, LEAST_SIDE = 0.4, 2.0
 """Share of an object's area and pixels of its sides that a window must show; it is left out otherwise."""
@@ -29,7 +29,8 @@ class Objects:
         area: (M,) float32 area in pixels of the picture as it came, None where boxes are all that is known.
         origin: (N, 2) float32 height and width of each picture as it came, None where they are ``sizes``.
         masks: (N, L, H, W) int16 in pixels of the network's input, 1 + the number of an object within its picture where
-            it is, 0 elsewhere; L layers, for objects that overlap. None where boxes are all that is known.
+            it is, 0 elsewhere; L layers, for objects that overlap. None where boxes are all that is known. Those of a
+            data set may be :class:`Kept`; a batch holds a tensor.
     """
 
     boxes: Tensor
@@ -39,7 +40,7 @@ class Objects:
     ignore: Tensor | None = None
     area: Tensor | None = None
     origin: Tensor | None = None
-    masks: Tensor | None = None
+    masks: Tensor | Kept | None = None
 
     WIDTH = 4
     """Numbers of a box."""
@@ -77,8 +78,15 @@ class Objects:
             ignore=None if self.ignore is None else self.ignore[places],
             area=None if self.area is None else self.area[places],
             origin=None if self.origin is None else self.origin[index],
-            masks=None if self.masks is None else self.masks[index],
+            masks=None if self.masks is None else self.masks[index].to(self.counts.device),
         )
+
+    @property
+    def layers(self) -> Tensor | None:
+        """``masks`` of pictures whose masks are read, those of a batch."""
+        if isinstance(self.masks, Kept):
+            raise ValueError("masks that are kept on disk are read first: take the rows with [...]")
+        return self.masks
 
     @property
     def image(self) -> Tensor:
@@ -98,22 +106,24 @@ class Objects:
 
     def shapes(self) -> Tensor:
         """(M, H, W) bool, the mask of each object; read of targets that have ``masks``."""
-        assert self.masks is not None
-        number = (self.within + 1).to(self.masks.dtype)
-        return (self.masks[self.image] == number[:, None, None, None]).any(1)
+        layers = self.layers
+        assert layers is not None
+        number = (self.within + 1).to(layers.dtype)
+        return (layers[self.image] == number[:, None, None, None]).any(1)
 
     def _renumbered(self, kept: Tensor) -> Tensor | None:
         """Masks of some objects, under the numbers that they have without the others."""
-        if self.masks is None:
+        layers = self.layers
+        if layers is None:
             return None
         image, most = self.image, int(self.counts.max()) if len(self.counts) else 0
-        table = self.masks.new_zeros(len(self), most + 1)
+        table = layers.new_zeros(len(self), most + 1)
         begins = torch.zeros_like(self.counts).index_add_(0, image, kept.to(self.counts.dtype))
         begins = begins.cumsum(0) - begins
         number = kept.to(torch.int64).cumsum(0) - begins[image]
         table[image[kept], self.within[kept] + 1] = number[kept].to(table.dtype)
         pictures = torch.arange(len(self), device=table.device)[:, None, None, None]
-        return table[pictures, self.masks.long()]
+        return table[pictures, layers.long()]
 
     def keep(self, kept: Tensor) -> Objects:
         """Those objects for which (M,) ``kept`` is True; no picture is left out."""
@@ -153,7 +163,7 @@ class Objects:
 
     def tensors(self) -> dict[str, Tensor]:
         held = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: tensor for name, tensor in held.items() if tensor is not None}
+        return {name: tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
 
     def tolist(self) -> list[Any]:
         """Of each picture ``[class, x0, y0, x1, y1]`` of each object."""
@@ -167,7 +177,7 @@ class Objects:
         low, high = 1 - axis, 3 - axis  # places of x0 and x1, or of y0 and y1, in a box
         boxes = self.boxes.clone()
         boxes[:, low], boxes[:, high] = side - self.boxes[:, high], side - self.boxes[:, low]
-        masks = self.masks
+        masks = self.layers
         if masks is not None:
             masks = torch.where(which[:, None, None, None], masks.flip(2 + axis), masks)
         return replace(self, boxes=torch.where(which[self.image][:, None], boxes, self.boxes), masks=masks)
@@ -180,8 +190,8 @@ class Objects:
         }
         if self.origin is not None:
             turned["origin"] = torch.where(which[:, None], self.origin.flip(1), self.origin)
-        if self.masks is not None:
-            turned["masks"] = torch.where(which[:, None, None, None], self.masks.transpose(2, 3), self.masks)
+        if (layers := self.layers) is not None:
+            turned["masks"] = torch.where(which[:, None, None, None], layers.transpose(2, 3), layers)
         return replace(self, **turned)
 
     def shown(self, corners: Tensor, size: tuple[int, int]) -> Tensor:
@@ -193,7 +203,7 @@ class Objects:
         are left is left out."""
         boxes, seen = self._cut(corners[self.image], size)
         sizes = self.sizes.new_tensor(size).expand(len(self), 2)
-        masks = None if self.masks is None else cut(self.masks, corners, size)
+        masks = None if (layers := self.layers) is None else cut(layers, corners, size)
         return replace(self, boxes=boxes, sizes=sizes, area=None, origin=None, masks=masks).keep(seen)
 
     def _cut(self, corners: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -209,9 +219,9 @@ class Objects:
         if (self.masks is None) != (other.masks is None):
             raise ValueError("some pictures have masks and others have none; they cannot be joined")
         one, two = self._full(other), other._full(self)
-        if one.masks is not None and two.masks is not None:
-            most = max(one.masks.shape[1], two.masks.shape[1])
-            one, two = (replace(held, masks=_deep(held.masks, most)) for held in (one, two))
+        if one.layers is not None and two.layers is not None:
+            most = max(one.layers.shape[1], two.layers.shape[1])
+            one, two = (replace(held, masks=_deep(held.layers, most)) for held in (one, two))
         both = {name: torch.cat([held, two.tensors()[name].to(held)]) for name, held in one.tensors().items()}
         return replace(one, **both)
 

@@ -36,6 +36,24 @@ class Targets(Protocol):
 
 
 @runtime_checkable
+class Kept(Protocol):
+    """A part of targets that stays where it is kept, on disk, and is read when rows are drawn."""
+
+    @property
+    def digest(self) -> str:
+        """Identifies the content."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Those of some rows, on the CPU."""
+
+    def select(self, index: Tensor) -> Self:
+        """Some rows, not read yet."""
+
+
+@runtime_checkable
 class Placed(Targets, Protocol):
     """Targets that are places in their pictures and move with them; N pictures of H x W pixels."""
 

@@ -296,7 +296,7 @@ class Detection(Kind):
         return None if isinstance(train.y, Objects) else "targets without boxes"
 
     def unscorable(self, train: Rows, test: Rows, k: int | None) -> str | None:
-        counts = test.y.counts if test.y.ignore is None else test.y.keep(~test.y.ignore).counts
+        counts = test.y.counts if test.y.ignore is None else replace(test.y, masks=None).keep(~test.y.ignore).counts
         if not int(counts.sum()):
             return "no test picture holds an object; change the data"
         if (densest := int(counts.max())) > self.rules.detections:

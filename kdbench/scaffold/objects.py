@@ -19,6 +19,9 @@ from kdbench.scaffold.found import VALIDATION, one_part
 
 SAMPLE, LARGEST, STEP = 64, 256, 32
 """Pictures looked at; the longer side that pictures are brought to at most, and what its sides are multiples of."""
+HELD = 2**30
+"""Bytes of pictures that are held as pixels; more stay compressed on disk and are read when they are drawn."""
+COLOURS = 3
 MOST = 100
 """Detections of a picture that count, unless some hold more objects."""
 
@@ -60,11 +63,14 @@ def look(folder: Path, form: str) -> dict[str, Any]:
         notes.append(f"{objects - seen.masks} of {objects} objects have no mask, so the task is of boxes alone")
     most = max((count for rows in seen.parts.values() for _, count in rows), default=0)
     rows = len(files) - (len(files) // every if every else 0)
+    streamed = sum(map(len, seen.parts.values())) * size[0] * size[1] * COLOURS > HELD
+    if streamed:
+        notes.append("pictures are read while training, for as pixels they would take more than a gigabyte")
     notes.append(f"pictures are brought to {size[1]}x{size[0]}, boxes with them; change `size` of the set")
     return {
         "parts": parts, "test_every": every, "rows": rows, "size": size, "mean": mean, "std": std,
-        "classes": seen.classes, "masked": 0 < seen.masks == objects, "detections": max(MOST, most),
-        "notes": tuple(notes), "path": str(folder.absolute()),
+        "classes": seen.classes, "masked": 0 < seen.masks == objects, "streamed": streamed,
+        "detections": max(MOST, most), "notes": tuple(notes), "path": str(folder.absolute()),
     }  # fmt: skip
 
 
@@ -85,10 +91,13 @@ def _split(names: list[str]) -> tuple[dict[str, str], int | None, list[str]]:
 
 def _coco(folder: Path) -> Seen:
     files: dict[str, Path] = {}
-    for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("annotations/instances_*.json"))]:
-        files[path.stem.removeprefix("instances_")] = path
-    for path in sorted(folder.glob("*/_annotations.coco.json")):
-        files[path.parent.name] = path
+    beside = [*sorted(folder.glob("*.json")), *sorted(folder.glob("annotations/instances_*.json"))]
+    named = [(path.stem.removeprefix("instances_"), path) for path in beside]
+    for part, path in [*named, *((path.parent.name, path) for path in sorted(folder.glob("*/_annotations.coco.json")))]:
+        if (other := files.get(part)) is not None:
+            one, two = (str(item.relative_to(folder)) for item in (other, path))
+            raise UserError(coco.several(folder, part, one, two))
+        files[part] = path
     parts, names, masks = {}, [], []
     for part, path in files.items():
         found = coco.contents(path)

@@ -61,7 +61,7 @@ def test_polygons_and_both_run_lengths_are_those_of_pycocotools() -> None:
         ({"counts": [1]}, "run lengths have size and counts, found counts"),
         ({"size": [40, 20], "counts": [800]}, "its mask is of 20x40 pixels, its picture of 40x20"),
         ({"size": [20, 40], "counts": [5, 7]}, "run lengths sum to 12, a picture of 40x20 has 800 pixels"),
-        ({"size": [20, 40], "counts": [900, -100]}, "run lengths sum to 800"),
+        ({"size": [20, 40], "counts": [900, -100]}, "run lengths hold -"),
         ({"size": [20, 40], "counts": "P"}, "run lengths cannot be read"),
         ({"size": [20, 40], "counts": "5\x07"}, "run lengths cannot be read"),
     ],

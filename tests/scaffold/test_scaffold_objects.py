@@ -134,6 +134,29 @@ def test_coco_files_that_are_wrong_are_named_before_anything_is_written(change: 
     assert not (tmp_path / "mine.yaml").exists()
 
 
+def test_two_files_of_one_part_are_refused_before_and_after_a_task_is_written(tmp_path: Path) -> None:
+    folder = coco(tmp_path / "a", {"train": 3, "test": 2})
+    _, spec, _ = made("coco", folder, tmp_path)
+    (folder / "train.json").write_text((folder / "annotations" / "instances_train.json").read_text())
+    line = "train.json and annotations/instances_train.json are both COCO files of the part train"
+    with pytest.raises(UserError, match=line):
+        rows(spec, tmp_path)
+    with pytest.raises(UserError, match=line):
+        scaffold.new_task("other", "coco", str(folder), here=tmp_path)
+
+
+def test_boxes_without_a_side_are_left_out_where_the_set_says_so(tmp_path: Path) -> None:
+    _, spec, _ = made("coco", broken(value("bbox", [6.0, 10.0, 1e-9, 5.0]), tmp_path), tmp_path)
+    with pytest.raises(UserError, match=r"object 0: box .* has no area; leave it out by `empty: drop`"):
+        rows(spec, tmp_path)
+    spec = spec.model_copy(update={"objects": spec.objects.model_copy(update={"empty": "drop"})})
+    found = rows(spec, tmp_path).train.y
+    assert found.counts.tolist()[0] == 0
+    assert len(found.labels) == int(found.counts.sum())
+    if found.masks is not None:
+        assert found.shapes().flatten(1).any(1).all()
+
+
 def value(key: str, to: Any) -> Any:
     def change(held: dict[str, Any], folder: Path) -> None:
         held["annotations"][0][key] = to
@@ -175,6 +198,8 @@ def test_rows_that_are_wrong_are_named_with_file_and_object(change: Any, line: s
         ("<annotation>", "<annotation><size><width>9</width><height>9</height></size>",
          "train000.xml: its objects are those of a picture of 9x9, the picture has 64x48"),
         ("train000.jpg", "train001.jpg", "train001.xml: its picture train001.jpg is that of train000.xml too"),
+        ("<difficult>0", "<difficult>2", "object 0 .nut.: difficult is '2', 0, 1, Unspecified are known"),
+        ("<difficult>0", "<difficult>Unspecified", None),
         ("train000.jpg", "x" * 5000, None),
         ("<annotation>", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotation>", "declares a document type or entities"),
         ("train000.jpg", "../train000.jpg", None),
@@ -199,6 +224,9 @@ def test_lists_and_folders_that_are_wrong_are_named(tmp_path: Path) -> None:
         made("voc", folder, tmp_path)
     (folder / "Annotations" / "train001.xml").unlink()
     with pytest.raises(UserError, match=r"train.txt:2: .*the annotation of 'train001', is missing"):
+        made("voc", folder, tmp_path)
+    (folder / "ImageSets/Main/train.txt").write_text("train000\n../Annotations/train002\n")
+    with pytest.raises(UserError, match=r"train.txt:2: '../Annotations/train002' is no name of a file in"):
         made("voc", folder, tmp_path)
     (folder / "ImageSets/Main/train.txt").write_text("train000\ntrain000\n")
     with pytest.raises(UserError, match=r"train.txt:2: 'train000' stands in line 1 already"):

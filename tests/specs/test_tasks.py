@@ -99,7 +99,7 @@ def test_every_task_names_data_and_nets_that_exist(name: str) -> None:
         about = set_spec(spec.data.source)
         about.check_copy(spec.data.options.get("copy"))
         facts = status._facts(about, spec.data.options)
-        stored = any(isinstance(given, PictureInput | ClipInput) for given in about.inputs.values())
+        stored = any(isinstance(one, PictureInput | ClipInput) and one.resize for one in about.inputs.values())
         assert any(augment.startswith("resized_crop") for augment in spec.data.augment) == stored
         assert (spec.kind == "regression") == (about.target is not None)
     shapes = reduced.shapes(spec.data.inputs or {}, dict(facts.shapes))

@@ -65,6 +65,11 @@ def open_coco(spec: SetSpec, file: Path, folder: Path, part: str) -> Table:
     return Table(str(file), [file, *files.values()], len(images), read)
 
 
+def several(folder: Path, part: str, one: str, other: str) -> str:
+    """What to say of two files of one part."""
+    return f"{folder}: {one} and {other} are both COCO files of the part {part}; one of them must go"
+
+
 def contents(file: Path) -> dict[str, list[dict[str, Any]]]:
     """Pictures, annotations and categories of a COCO file.
 
@@ -90,7 +95,11 @@ def by_id(entries: list[dict[str, Any]], file: Path, what: str) -> dict[Any, dic
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or "id" not in entry:
             raise UserError(f"{file}: {what} {number} has no id")
-        if not isinstance(entry["id"], int | float | str):
+        if (
+            not isinstance(entry["id"], int | float | str)
+            or isinstance(entry["id"], bool)
+            or entry["id"] != entry["id"]
+        ):
             raise UserError(f"{file}: {what} {number} has the id {entry['id']!r}; a number or a text is expected")
         if entry["id"] in made:
             raise UserError(f"{file}: {what} {number} has the id {entry['id']!r} of another one; ids must differ")
@@ -128,7 +137,7 @@ def pictures(images: Mapping[Any, Mapping[str, Any]], file: Path, folder: Path, 
 
 def known(number: Any, among: Container[Any]) -> bool:
     """Whether it is an id of some entries."""
-    return isinstance(number, int | float | str) and number in among
+    return isinstance(number, int | float | str) and not isinstance(number, bool) and number in among
 
 
 def picture(entry: Mapping[str, Any], image: Any, file: Path, folder: Path, part: str) -> Path:

@@ -18,7 +18,7 @@ from PIL import Image
 from kdbench.base.errors import UserError
 from kdbench.data.decode import video
 from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, SoundInput, VectorInput, height_width
-from kdbench.data.decode.picture import UNREADABLE, damaged, eight_bit, opened, upright, whole
+from kdbench.data.decode.picture import UNREADABLE, damaged, eight_bit, opened, sides, upright, whole
 from kdbench.data.decode.sound import log_mel
 
 MODES = {1: "L", 3: "RGB"}
@@ -130,11 +130,7 @@ class Writer:
             )
         height, width = height_width(given.size)
         self.came = (picture.height, picture.width)
-        if picture.size != (width, height) and given.fit == "exact":
-            found = "x".join(map(str, picture.size))
-            raise UserError(
-                f"{where}: a picture of {found} pixels, {width}x{height} expected; `kind: picture` reads any size"
-            )
+        self._is_of_size(where)
         try:
             picture = picture.convert(mode)
             if picture.size != (width, height):
@@ -143,6 +139,17 @@ class Writer:
         except UNREADABLE as error:
             raise damaged(where, error) from error
         return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), jpeg
+
+    def _is_of_size(self, where: str) -> None:
+        """Refuses a picture of another size, where one is expected."""
+        given = self.given
+        if not isinstance(given, ImageInput | PictureInput) or given.fit != "exact":
+            return
+        height, width = height_width(given.size)
+        if self.came != (height, width):
+            found = f"{self.came[1]}x{self.came[0]}"
+            how = "`kind: picture` reads any size" if given.kind == "image" else "`fit: scale` reads any size"
+            raise UserError(f"{where}: a picture of {found} pixels, {width}x{height} expected; {how}")
 
     def _keep(self, value: Any, where: str) -> bytes:
         """Writes a row's pictures, of a video every frame."""
@@ -169,6 +176,8 @@ class Writer:
         white = self.given.white if isinstance(self.given, PictureInput) else None
         for file in files:
             picture, jpeg = opened(file, where)
+            self.came = sides(picture)
+            self._is_of_size(where)
             whole(file, picture, where, white)
             self.jpeg |= jpeg
         return files, b"".join(files)

@@ -22,7 +22,7 @@ from kdbench.data.decode.cache import FACTS, Decoded
 from kdbench.data.decode.classfolders import differing, some
 from kdbench.data.decode.classnames import class_names
 from kdbench.data.decode.columns import Writer
-from kdbench.data.decode.inputs import ImageInput, Size, SoundInput
+from kdbench.data.decode.inputs import ImageInput, PictureInput, Size, SoundInput
 from kdbench.data.decode.maps import MapsWriter
 from kdbench.data.decode.objects import ObjectsWriter
 from kdbench.data.decode.place import Place
@@ -308,14 +308,15 @@ def _is_of(spec: SetSpec, row: dict[str, Any]) -> bool:
 def _placed(spec: SetSpec, base: Path, rows: int) -> ObjectsWriter | MapsWriter | None:
     """What writes a part's targets where these are places in pictures."""
     if spec.objects is not None:
-        return ObjectsWriter(spec.objects, _size(spec), base)
+        (given,) = spec.inputs.values()
+        return ObjectsWriter(spec.objects, _size(spec), base, kept=isinstance(given, PictureInput))
     return MapsWriter(spec.map, _size(spec), base, rows) if spec.map is not None else None
 
 
 def _size(spec: SetSpec) -> Size:
     """Of the one input of pictures."""
     (given,) = spec.inputs.values()
-    assert isinstance(given, ImageInput)
+    assert isinstance(given, ImageInput | PictureInput)
     return given.size
 
 

@@ -80,14 +80,16 @@ class PictureInput(_Input):
 
     ``resize`` is what the short side is brought to before the centre is cut out; where ``size`` is no square, pictures
     are scaled to cover one of its shape whose short side is ``resize``. All are brought to ``channels``, 1 for grey or
-    3 for RGB. ``white`` as of an image.
+    3 for RGB. ``white`` as of an image. Without ``resize`` whole pictures are seen, as pictures with targets in
+    them must be: ``fit: scale`` brings them to ``size``, ``fit: exact`` refuses another size.
     """
 
     made_by = ("white", "channels")
     kind: Literal["picture"]
     column: Column
     size: Size
-    resize: int = Field(ge=1)
+    fit: Literal["cut", "exact", "scale"] = "cut"
+    resize: int | None = Field(default=None, ge=1)
     channels: Literal[1, 3] = 3
     white: float | None = Field(default=None, gt=0)
     mean: tuple[float, ...]
@@ -96,6 +98,10 @@ class PictureInput(_Input):
     @model_validator(mode="after")
     def _normalised(self) -> PictureInput:
         _one_a_channel(self.channels, self.mean, self.std)
+        if (self.resize is None) != (self.fit != "cut"):
+            raise ValueError(
+                "give one of resize, what the short side is brought to, and fit: scale, for whole pictures"
+            )
         return self
 
 

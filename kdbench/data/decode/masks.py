@@ -5,6 +5,7 @@ Run lengths are COCO's, compressed (a text) or not (a list), down the columns; d
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,12 @@ def decoded(value: Any, size: tuple[int, int], here: str) -> Mask:
     if isinstance(value, Mapping):
         return _runs(value, size, here)
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise UserError(f"{here}: a mask of polygons or run lengths is expected, found {_short(value)}")
+        raise UserError(f"{here}: a mask of polygons or run lengths is expected, found {short(value)}")
     for number, polygon in enumerate(value):
         try:
             corners = [float(side) for side in polygon]
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"{here}, polygon {number}: x, y, x, y ... are expected, found {_short(polygon)}"
-            ) from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"{here}, polygon {number}: x, y, x, y ... are expected, found {short(polygon)}") from error
         if len(corners) % 2 or len(corners) < 2 * CORNERS:
             raise UserError(
                 f"{here}, polygon {number}: {len(corners)} numbers are no polygon, {CORNERS} points or more of two "
@@ -70,7 +69,7 @@ def _runs(value: Mapping[str, Any], size: tuple[int, int], here: str) -> Mask:
     if given is None or counts is None:
         raise UserError(f"{here}: run lengths have size and counts, found {', '.join(value) or 'nothing'}")
     if not _whole(given) or len(given) != 2:
-        raise UserError(f"{here}: size of run lengths is height and width, found {_short(given)}")
+        raise UserError(f"{here}: size of run lengths is height and width, found {short(given)}")
     if list(given) != list(size):
         raise UserError(
             f"{here}: its mask is of {given[1]}x{given[0]} pixels, its picture of {size[1]}x{size[0]}; masks and "
@@ -81,9 +80,9 @@ def _runs(value: Mapping[str, Any], size: tuple[int, int], here: str) -> Mask:
     elif _whole(counts):
         runs = [int(run) for run in counts]
     else:
-        raise UserError(f"{here}: counts of run lengths are whole numbers or a text, found {_short(counts)}")
+        raise UserError(f"{here}: counts of run lengths are whole numbers or a text, found {short(counts)}")
     if runs is None or min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
-        told = "cannot be read" if runs is None else f"sum to {sum(runs)}"
+        told = "cannot be read" if runs is None else f"hold {min(runs)}" if min(runs) < 0 else f"sum to {sum(runs)}"
         raise UserError(f"{here}: run lengths {told}, a picture of {size[1]}x{size[0]} has {size[0] * size[1]} pixels")
     return np.asarray(coco.decode(coco.frPyObjects({"size": list(size), "counts": runs}, *size))).astype(bool)
 
@@ -153,22 +152,51 @@ def layered(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.int16]:
 
 
 class Layers:
-    """Layers of one picture after the other, written as (N, L, height, width) int16 with the most layers of any."""
+    """Layers of one picture after the other, written as (N, L, height, width) int16 with the most layers of any.
 
-    def __init__(self) -> None:
+    Args:
+        base: path without suffix.
+        size: height and width of a layer.
+    """
+
+    def __init__(self, base: Path, size: tuple[int, int]) -> None:
+        self._path, self._size = base.with_name(f"{base.name}.npy"), size
         self._held: list[NDArray[np.int16]] = []
 
     def add(self, layers: NDArray[np.int16]) -> None:
         self._held.append(layers)
 
-    def write(self, path: Path, size: tuple[int, int]) -> None:
+    def close(self) -> None:
+        """Writes the file."""
         most = max((len(layers) for layers in self._held), default=1)
-        whole = np.lib.format.open_memmap(path, "w+", np.int16, (len(self._held), most, *size))
+        whole = np.lib.format.open_memmap(self._path, "w+", np.int16, (len(self._held), most, *self._size))
         for place, layers in enumerate(self._held):
             whole[place, : len(layers)] = layers
         whole.flush()
 
 
-def _short(value: Any) -> str:
+class KeptLayers:
+    """Layers of one picture after the other, each picture's compressed: ``<base>.bin``, and where each begins.
+
+    Args:
+        base: path without suffix.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._blob = base.with_name(f"{base.name}.bin").open("wb")
+        self._bounds = [0]
+
+    def add(self, layers: NDArray[np.int16]) -> None:
+        self._bounds.append(self._bounds[-1] + self._blob.write(zlib.compress(layers.tobytes(), 1)))
+
+    def close(self) -> None:
+        """Finishes the files."""
+        self._blob.close()
+        np.save(self._base.with_name(f"{self._base.name}.bounds.npy"), np.asarray(self._bounds, np.int64))
+
+
+def short(value: Any) -> str:
+    """A value in a line."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

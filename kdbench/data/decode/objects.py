@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.data.decode.inputs import Size, height_width
-from kdbench.data.decode.masks import SLACK, Layers, Mask, decoded, layered, numbered
+from kdbench.data.decode.masks import SLACK, KeptLayers, Layers, Mask, decoded, layered, numbered, short
 from kdbench.data.decode.specification import ObjectsColumn
 from kdbench.data.decode.table import Stated
 
@@ -36,9 +36,10 @@ class ObjectsWriter:
         given: the column.
         size: that pictures are brought to.
         base: path without suffix; an array of each name is ``<base>.<name>.npy``.
+        kept: masks are written compressed, to be read when a batch is drawn.
     """
 
-    def __init__(self, given: ObjectsColumn, size: Size, base: Path) -> None:
+    def __init__(self, given: ObjectsColumn, size: Size, base: Path, kept: bool = False) -> None:
         self.given = given
         self._base = base
         self._size = height_width(size)
@@ -48,7 +49,10 @@ class ObjectsWriter:
         self._areas: list[float] = []
         self._counts: list[int] = []
         self._came: list[tuple[int, int]] = []
-        self._layers = Layers() if given.masked else None
+        self._layers: Layers | KeptLayers | None = None
+        if given.masked:
+            masks = base.with_name(f"{base.name}.{MASKS}")
+            self._layers = KeptLayers(masks) if kept else Layers(masks, self._size)
         self._turned_ones = given.boxes == "cxcywhr"
 
     def add(self, value: Any, came: tuple[int, int], at: str, instances: Any = None) -> bytes:
@@ -70,15 +74,20 @@ class ObjectsWriter:
         if isinstance(value, Stated):
             value, said = value
             if said is not None and said != came:
+                lies = " (a picture whose EXIF orientation says that it lies on its side is turned upright)"
                 raise UserError(
                     f"{at}: its objects are those of a picture of {said[1]}x{said[0]}, the picture has "
-                    f"{came[1]}x{came[0]}; bring it, or its boxes, to one size"
+                    f"{came[1]}x{came[0]}{lies if said == came[::-1] else ''}; bring it, or its boxes, to one size"
                 )
         entries = _entries(value, self.given, where)
+        if self.given.empty == "drop":
+            entries = [entry for entry in entries if not self._is_empty(entry[self.given.bbox], came)]
         content: list[Any] = []
+        boxes: list[Sequence[float]] = []
         for number, entry in enumerate(entries):
             here = f"{where}, object {number}"
             box = (self._turned if self._turned_ones else self._box)(entry[self.given.bbox], came, here)
+            boxes.append(box)
             label = self._label(entry[self.given.category], here)
             sides = box[2:4] if self._turned_ones else (box[2] - box[0], box[3] - box[1])
             area = _area(entry.get("area"), came, here)
@@ -91,7 +100,7 @@ class ObjectsWriter:
             self._areas.append(area)
             self._crowds.append(crowd)
             content.append([label, *box, area, crowd])
-        masks = self._masks(entries, came, where, instances)
+        masks = self._masks(entries, boxes, came, where, instances)
         if self._layers is not None:
             self._layers.add(layered(masks, self._size))
             content.append([hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for mask in masks])
@@ -99,23 +108,54 @@ class ObjectsWriter:
         self._came.append(came)
         return repr(content).encode()
 
-    def _masks(self, entries: list[Mapping[str, Any]], came: tuple[int, int], where: str, instances: Any) -> list[Mask]:
-        """Of a row's objects, in the size of the picture as it came."""
+    def _is_empty(self, value: Any, came: tuple[int, int]) -> bool:
+        """Whether a box of numbers has a side of 0, or of less than is kept."""
+        try:
+            sides = _sides(value)
+        except (TypeError, ValueError):
+            return False
+        if len(sides) != 4:
+            return False
+        far = [sides[0] + sides[2], sides[1] + sides[3]] if self.given.boxes == "xywh" else sides[2:]
+        turned = far[0] < sides[0] or far[1] < sides[1]
+        return (
+            all(map(math.isfinite, (*sides, *far))) and not turned and not _seen((*sides[:2], *far), came, self._size)
+        )
+
+    def _masks(
+        self,
+        entries: list[Mapping[str, Any]],
+        boxes: Sequence[Sequence[float]],
+        came: tuple[int, int],
+        where: str,
+        instances: Any,
+    ) -> list[Mask]:
+        """Of a row's objects, in the size of the picture as it came.
+
+        Args:
+            boxes: theirs, x0, y0, x1, y1.
+        """
         if self.given.instances is not None:
             return numbered(instances, len(entries), came, f"{where}, {self.given.instances!r}")
         if self.given.segments is None:
             return []
         pairs = [(entry[self.given.segments], f"{where}, object {number}") for number, entry in enumerate(entries)]
-        return [decoded(value, came, here) for value, here in pairs]
+        masks = [decoded(value, came, here) for value, here in pairs]
+        for box, mask, (_, here) in zip(boxes, masks, pairs, strict=True):
+            low, high = (max(0, math.floor(side - SLACK)) for side in box[:2]), (math.ceil(s + SLACK) for s in box[2:])
+            (left, top), (right, bottom) = low, high
+            if mask.any() and not mask[top:bottom, left:right].any():
+                raise UserError(f"{here}: its mask and its box {_said(box)} as x0, y0, x1, y1 share no pixel")
+        return masks
 
     def _turned(self, value: Any, came: tuple[int, int], here: str) -> tuple[float, ...]:
         """Centre, sides and degrees of a turned box, the longer side first, the angle within [-90, 90)."""
         try:
             x, y, width, height, degrees = _sides(value)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{here}: a turned box of five numbers is expected, found {value!r}") from error
+            raise UserError(f"{here}: a turned box of five numbers is expected, found {short(value)}") from error
         if not all(map(math.isfinite, (x, y, width, height, degrees))):
-            raise UserError(f"{here}: box {value!r} holds a number that is not finite")
+            raise UserError(f"{here}: box {short(value)} holds a number that is not finite")
         if width <= 0 or height <= 0:
             raise UserError(f"{here}: box {value!r} has no area; leave it out")
         if max(width, height) > LONGEST * max(came):
@@ -133,23 +173,25 @@ class ObjectsWriter:
         try:
             one, two, three, four = _sides(value)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{here}: a box of four numbers is expected, found {value!r}") from error
+            raise UserError(f"{here}: a box of four numbers is expected, found {short(value)}") from error
         if not all(map(math.isfinite, (one, two, three, four))):
-            raise UserError(f"{here}: box {value!r} holds a number that is not finite")
+            raise UserError(f"{here}: box {short(value)} holds a number that is not finite")
         if self.given.boxes == "xywh":
             three, four = one + three, two + four
         height, width = came
-        said = ", ".join(f"{side:g}" for side in (one, two, three, four))
-        if three <= one or four <= two:
+        said = _said((one, two, three, four))
+        if three <= one or four <= two or not _seen((one, two, three, four), (height, width), self._size):
+            turned = three < one or four < two
+            how = "leave it out" if turned or self.given.instances is not None else "leave it out by `empty: drop`"
             raise UserError(
-                f"{here}: box ({said}) as x0, y0, x1, y1 has no area; leave it out, or change `boxes: "
-                f"{self.given.boxes}` of the set"
+                f"{here}: box {said} as x0, y0, x1, y1 has no area; {how}, or change `boxes: {self.given.boxes}` of "
+                "the set"
             )
         if one < -SLACK or two < -SLACK or three > width + SLACK or four > height + SLACK:
-            raise UserError(f"{here}: box ({said}) as x0, y0, x1, y1 lies outside its picture of {width}x{height}")
+            raise UserError(f"{here}: box {said} as x0, y0, x1, y1 lies outside its picture of {width}x{height}")
         cut = max(one, 0.0), max(two, 0.0), min(three, float(width)), min(four, float(height))
         if cut[2] <= cut[0] or cut[3] <= cut[1]:
-            raise UserError(f"{here}: box ({said}) as x0, y0, x1, y1 lies outside its picture of {width}x{height}")
+            raise UserError(f"{here}: box {said} as x0, y0, x1, y1 lies outside its picture of {width}x{height}")
         return cut
 
     def _label(self, value: Any, here: str) -> int:
@@ -177,14 +219,28 @@ class ObjectsWriter:
         for name, array in arrays.items():
             np.save(self._base.with_name(f"{self._base.name}.{name}.npy"), array)
         if self._layers is not None:
-            self._layers.write(self._base.with_name(f"{self._base.name}.{MASKS}.npy"), self._size)
+            self._layers.close()
 
 
 def _sides(value: Any) -> list[float]:
     """The numbers of a box; of what is no list of numbers a TypeError or ValueError."""
-    if isinstance(value, str | bytes | Mapping):
-        raise TypeError("no list")
-    return [float(side) for side in value]
+    if isinstance(value, str | bytes | Mapping) or any(isinstance(side, bool) for side in value):
+        raise TypeError("no list of numbers")
+    try:
+        return [float(side) for side in value]
+    except OverflowError as error:
+        raise ValueError("a whole number beyond any that is kept") from error
+
+
+def _said(box: Sequence[float]) -> str:
+    return f"({', '.join(f'{side:g}' for side in box)})"
+
+
+def _seen(box: Sequence[float], came: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether x0, y0, x1, y1 still have sides as they are kept, in 32 bits and the network's pixels."""
+    scale = np.array([size[1] / came[1], size[0] / came[0]] * 2)
+    x0, y0, x1, y1 = (np.asarray(box) * scale).astype(np.float32)
+    return bool(x1 > x0 and y1 > y0)
 
 
 def _area(value: Any, came: tuple[int, int], here: str) -> float | None:
@@ -198,8 +254,8 @@ def _area(value: Any, came: tuple[int, int], here: str) -> float | None:
     most = (came[0] + 2 * SLACK) * (came[1] + 2 * SLACK)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
         raise UserError(
-            f"{here}: area {value!r} is no number of pixels that a picture of {came[1]}x{came[0]} has; leave area out "
-            "where it is not known"
+            f"{here}: area {short(value)} is no number of pixels that a picture of {came[1]}x{came[0]} has; leave area "
+            "out where it is not known"
         )
     return float(value)
 
@@ -211,7 +267,7 @@ def _crowd(value: Any, here: str) -> bool:
         UserError: it says neither 0 nor 1.
     """
     if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
-        raise UserError(f"{here}: iscrowd is {value!r}, 0 or 1 is expected")
+        raise UserError(f"{here}: iscrowd is {short(value)}, 0 or 1 is expected")
     return bool(value)
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.base.errors import UserError
-from kdbench.data.decode import dota, folders, voc
-from kdbench.data.decode.coco import open_coco
+from kdbench.data.decode import coco, dota, folders, voc
 from kdbench.data.decode.paired import open_paired, places
 from kdbench.data.decode.specification import Part, SetSpec
 from kdbench.data.decode.table import Table
@@ -43,7 +42,7 @@ class PartFiles:
         """The rows of a set of objects that are no tables.
 
         Raises:
-            UserError: as of :func:`open_coco`, :func:`kdbench.data.decode.voc.open_voc` and
+            UserError: as of :func:`kdbench.data.decode.coco.open_coco`, :func:`kdbench.data.decode.voc.open_voc` and
                 :func:`kdbench.data.decode.dota.open_dota`.
         """
         assert self.objects is not None
@@ -51,7 +50,7 @@ class PartFiles:
         if _turned(self.spec):
             return dota.open_dota(self.spec, self.objects, self.folder, self.part)
         if self.objects.suffix == ".json":
-            return open_coco(self.spec, self.objects, self.folder, self.part)
+            return coco.open_coco(self.spec, self.objects, self.folder, self.part)
         return voc.open_voc(self.spec, self.objects, self.folder)
 
     @property
@@ -96,14 +95,17 @@ def _objects(spec: SetSpec, folder: Path, names: Sequence[str]) -> PartFiles:
     """A part's COCO file, which is called like the part, or as COCO itself has it; or what Pascal VOC has.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or there are two.
     """
     if _turned(spec):
         return _turned_objects(spec, folder, names)
     for name in names:
-        for place in (f"{name}.json", f"{name}/_annotations.coco.json", f"annotations/instances_{name}.json"):
-            if (folder / place).is_file():
-                return PartFiles(spec, folder=folder, objects=folder / place, part=name)
+        places = (f"{name}.json", f"{name}/_annotations.coco.json", f"annotations/instances_{name}.json")
+        there = [place for place in places if (folder / place).is_file()]
+        if len(there) > 1:
+            raise UserError(coco.several(folder, name, there[0], there[1]))
+        if there:
+            return PartFiles(spec, folder=folder, objects=folder / there[0], part=name)
     for name in names:
         if (found := voc.listing(folder, name)) is not None:
             return PartFiles(spec, folder=folder, objects=found, part=name)

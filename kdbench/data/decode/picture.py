@@ -17,6 +17,8 @@ DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 WHITE_16 = 65535
 """Full scale of 16 bits."""
 _ORIENTATION = 0x0112
+_LYING = {5, 6, 7, 8}
+"""Orientations whose width is a height."""
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9"}
 """What a whole file ends with, of formats that Pillow reads on without an error where bytes within are wrong."""
 _TAIL = 1024
@@ -49,6 +51,15 @@ def upright(picture: Image.Image) -> Image.Image:
     except Exception:  # cameras write EXIF that its reader fails on in many ways; such pictures are shown as stored
         return picture
     return ImageOps.exif_transpose(picture) if turned else picture
+
+
+def sides(picture: Image.Image) -> tuple[int, int]:
+    """Height and width of the picture once it is :func:`upright`, told without reading its pixels."""
+    try:
+        turned = picture.getexif().get(_ORIENTATION, 1) in _LYING
+    except Exception:  # as of `upright`
+        turned = False
+    return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def eight_bit(picture: Image.Image, white: float | None) -> Image.Image:

@@ -72,6 +72,7 @@ class ObjectsColumn(_Model):
         bbox, category: what boxes and classes are called.
         segments: what masks are called among the objects (COCO's ``segmentation``): polygons or run lengths.
         instances: a column of maps instead, files whose values are numbers of objects from 1, 0 for none.
+        empty: boxes with a side of 0 are an error, or left out.
     """
 
     column: Column
@@ -81,6 +82,7 @@ class ObjectsColumn(_Model):
     category: Column = "category"
     segments: Column | None = None
     instances: Column | None = None
+    empty: Literal["refuse", "drop"] = "refuse"
 
     @property
     def masked(self) -> bool:
@@ -93,6 +95,8 @@ class ObjectsColumn(_Model):
             raise ValueError("masks are among the objects (segments) or maps of their own (instances), not both")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes have a name twice")
+        if self.empty == "drop" and (self.instances is not None or self.boxes == "cxcywhr"):
+            raise ValueError("empty: drop is of boxes that neither are turned nor numbered in maps")
         return self
 
 
@@ -225,8 +229,12 @@ class SetSpec(_Model):
         if sum(aim is not None for aim in (self.label, self.target, self.objects, self.map)) != 1:
             raise ValueError("a data set has one of label, target, objects and map")
         placed = "objects" if self.objects is not None else "a map" if self.map is not None else ""
-        if placed and [one.kind for one in self.inputs.values()] != ["image"]:
-            raise ValueError(f"{placed} of one input of kind image, and of no other input, is what a set can have")
+        whole = [one.kind == "image" or (one.kind == "picture" and one.fit != "cut") for one in self.inputs.values()]
+        if placed and whole != [True]:
+            raise ValueError(
+                f"{placed} of one input of kind image, or of kind picture with fit: scale, and of no other input, is "
+                "what a set can have"
+            )
         if self.map is not None and self.test_every is not None:
             raise ValueError("rows with maps have no classes to draw test rows from; name a train and a test part")
         if set(self.parts) - {"val"} != set(PART_NAMES):

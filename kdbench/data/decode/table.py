@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = dict[str, Any]
+DIGITS = 10
+"""From as many on a number is no side of a picture."""
 SPLIT_SEED = 0
 """Of the draw of test rows: equal rows have equal parts everywhere."""
 Read = Callable[[Sequence[str]], Iterator[tuple[str, Row]]]
@@ -56,8 +58,8 @@ class Stated(NamedTuple):
     @classmethod
     def of(cls, entries: Sequence[Mapping[str, Any]], height: Any, width: Any) -> Stated:
         """With the size where both sides are whole numbers above 0: some programs write 0 for what they do not know."""
-        known = all(isinstance(side, int) and side > 0 for side in (height, width))
-        return cls(entries, (height, width) if known else None)
+        sides = [_side(height), _side(width)]
+        return cls(entries, (sides[0], sides[1]) if all(sides) else None)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -125,3 +127,11 @@ def lone_class(labels: Sequence[int | None]) -> int | None:
 def one_row(name: object) -> str:
     """What is wrong with a class of one row."""
     return f"class {name} has one row, which cannot stand in both parts; add rows of it or leave it out"
+
+
+def _side(value: Any) -> int:
+    """Pixels of a side, as a number or its digits, 0 of anything else."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < DIGITS:
+        return int(value)
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**DIGITS
+    return int(value) if whole and value == int(value) else 0

@@ -19,9 +19,8 @@ from kdbench.data.decode.specification import SetSpec
 from kdbench.data.decode.table import Row, Stated, Table
 
 LISTS, ANNOTATIONS, IMAGES = "ImageSets/Main", "Annotations", "JPEGImages"
+DIFFICULT = ("0", "1", "Unspecified")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
-DIGITS = 10
-"""From as many on a number is no side of a picture."""
 
 
 def listing(folder: Path, part: str) -> Path | None:
@@ -36,7 +35,7 @@ def named(listing: Path, folder: Path) -> list[Path]:
     """The XML files of a part, in order.
 
     Raises:
-        UserError: one of the list is missing, or stands there twice.
+        UserError: one of the list is missing, stands there twice, or is a path.
     """
     if listing.is_dir():
         return sorted(listing.glob("*.xml"))
@@ -44,6 +43,8 @@ def named(listing: Path, folder: Path) -> list[Path]:
     for number, line in enumerate(content(listing).decode(errors="replace").splitlines(), 1):
         if not (words := line.split()):
             continue
+        if Path(words[0]).name != words[0]:
+            raise UserError(f"{listing}:{number}: {words[0]!r} is no name of a file in {folder / ANNOTATIONS}")
         if words[0] in found:
             raise UserError(f"{listing}:{number}: {words[0]!r} stands in line {found[words[0]]} already")
         found[words[0]] = number
@@ -77,7 +78,7 @@ def open_voc(spec: SetSpec, listing: Path, folder: Path) -> Table:
                 {own.bbox: _as(box, own.boxes), own.category: name, "iscrowd": difficult}
                 for name, box, difficult in objects(one, path)
             ]
-            row[own.column] = Stated.of(found, *(_whole(one.findtext(f"size/{side}")) for side in ("height", "width")))
+            row[own.column] = Stated.of(found, *(one.findtext(f"size/{side}") for side in ("height", "width")))
             if spec.id is not None:
                 row[spec.id] = path.stem
             yield path.name, row
@@ -104,7 +105,7 @@ def objects(root: ET.Element, path: Path) -> list[tuple[str, list[float], bool]]
     """Class, x0, y0, x1, y1 in pixels from 0, and whether it is difficult, of each object.
 
     Raises:
-        UserError: one has no name, or no box of four numbers.
+        UserError: one has no name, no box of four numbers, or is neither difficult nor not.
     """
     found = []
     for number, one in enumerate(root.iter("object")):
@@ -120,7 +121,10 @@ def objects(root: ET.Element, path: Path) -> list[tuple[str, list[float], bool]]
             except ValueError as error:
                 raise UserError(f"{here} ({name}): bndbox/{side} is {said!r}, a number is expected") from error
         box = [sides[0] - 1, sides[1] - 1, sides[2], sides[3]]
-        found.append((name, box, (one.findtext("difficult") or "0").strip() == "1"))
+        difficult = (one.findtext("difficult") or "0").strip()
+        if difficult not in DIFFICULT:
+            raise UserError(f"{here} ({name}): difficult is {difficult!r}, {', '.join(DIFFICULT)} are known")
+        found.append((name, box, difficult == "1"))
     return found
 
 
@@ -157,11 +161,6 @@ def picture_of(path: Path, root: ET.Element, folder: Path) -> Path:
                 return found
     beside = [item.name for item in places[-1].iterdir()] if places[-1].is_dir() else []
     raise UserError(f"{path}: its picture {name or path.stem!r} is missing{nearest(name or path.stem, beside)}")
-
-
-def _whole(text: str | None) -> int | None:
-    """The whole number that a text is, None where it is none."""
-    return int(text) if text is not None and text.strip().isdecimal() and len(text) < DIGITS else None
 
 
 def _as(box: list[float], boxes: str) -> list[Any]:

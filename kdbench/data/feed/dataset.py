@@ -18,6 +18,7 @@ from kdbench.base.files import canonical_json, sha256
 from kdbench.base.seeds import derive
 from kdbench.contract import Batch, Rows, Sentences, Vocabulary
 from kdbench.contract.sentences import TARGET
+from kdbench.data.feed import kept
 from kdbench.data.feed.stored import Stored
 from kdbench.specs.task import Subset
 
@@ -216,6 +217,8 @@ class Dataset:
             return self.digests[part]
         rows: Rows = getattr(self, part)
         digest = hashlib.sha256()
+        for name, held in sorted(kept.columns(rows).items()):
+            digest.update(f"y{name}:{len(held)}:{held.digest}".encode())
         for name, column in sorted({**rows.x, **target_tensors(rows.y)}.items()):
             digest.update(f"{name}:{tuple(column.shape)}:{column.dtype}".encode())
             if isinstance(column, Stored):
@@ -371,4 +374,4 @@ def take(rows: Rows, index: Tensor) -> Rows:
 def select(rows: Rows, index: Tensor) -> Rows:
     """Rows by number; stored columns stay on disk."""
     x = {name: column.select(index) if isinstance(column, Stored) else column[index] for name, column in rows.x.items()}
-    return Rows(x, rows.y[index])
+    return Rows(x, kept.chosen(rows.y, index))

@@ -16,12 +16,13 @@ from kdbench.contract import Maps, Objects, OrientedObjects, Rows
 from kdbench.data.decode.cache import Decoded, names_of
 from kdbench.data.decode.decoded import decode
 from kdbench.data.decode.identity import MINE, identify
-from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, VectorInput
+from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, VectorInput, height_width
 from kdbench.data.decode.objects import ARRAYS, MASKS
 from kdbench.data.decode.options import parse
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import SetSpec, set_names, set_spec
 from kdbench.data.feed.dataset import Dataset, Derived, Transform, select
+from kdbench.data.feed.kept import StoredMasks
 from kdbench.data.feed.stored import Geometry, Stored
 from kdbench.specs.task import Data
 
@@ -168,15 +169,32 @@ def rows_of(spec: SetSpec, decoded: Decoded, part: str) -> Rows:
     digest = decoded.facts["parts"][part]["ordered"]
     columns: dict[str, Any] = {name: column(given, decoded, part, name, digest) for name, given in spec.inputs.items()}
     if spec.objects is not None:
-        return Rows(columns, _objects(decoded, part, spec.objects.masked, spec.objects.boxes == "cxcywhr"))
+        (given,) = spec.inputs.values()
+        masks = _masks(decoded, part, given, digest) if spec.objects.masked else None
+        return Rows(columns, _objects(decoded, part, masks, spec.objects.boxes == "cxcywhr"))
     y = torch.from_numpy(np.array(decoded.array(part, "y")))
     return Rows(columns, y if spec.map is None else Maps(y))
 
 
-def _objects(decoded: Decoded, part: str, masked: bool, turned: bool) -> Objects:
+def _masks(decoded: Decoded, part: str, given: Input, digest: str) -> Tensor | StoredMasks:
+    """Those of a decoded part: as pictures are, held or read when drawn."""
+    if not isinstance(given, PictureInput):
+        return torch.from_numpy(np.array(decoded.array(part, f"y.{MASKS}")))
+    bounds = decoded.array(part, f"y.{MASKS}.bounds")
+    return StoredMasks(
+        blob=decoded.blob(part, f"y.{MASKS}"),
+        bounds=bounds,
+        rows=np.arange(len(bounds) - 1),
+        size=height_width(given.size),
+        digest=digest,
+        name=f"{decoded.origin} {part}",
+    )
+
+
+def _objects(decoded: Decoded, part: str, masks: Tensor | StoredMasks | None, turned: bool) -> Objects:
     """Those of a decoded part; without crowds where there are none."""
-    names = (*ARRAYS, *([MASKS] if masked else []))
-    held = {name: torch.from_numpy(np.array(decoded.array(part, f"y.{name}"))) for name in names}
+    held: dict[str, Any] = {name: torch.from_numpy(np.array(decoded.array(part, f"y.{name}"))) for name in ARRAYS}
+    held["masks"] = masks
     of = OrientedObjects if turned else Objects
     held["boxes"] = held["boxes"].reshape(-1, of.WIDTH)
     return of(**held if held["ignore"].any() else {**held, "ignore": None})

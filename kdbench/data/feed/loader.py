@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from kdbench.base.errors import UserError
 from kdbench.base.seeds import generator
 from kdbench.contract import Batch, NotApplicable, Partners, Placed, Rows, Sentences, Views
+from kdbench.data.feed import kept
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.dataset import Alike, Dataset, device_of
 from kdbench.data.feed.moved import Moves, moved_size, moves
@@ -90,12 +92,15 @@ class Loader:
         self._host = self._on_host()
         if chosen.least is not None and any(_is_pixels(x) for x in rows.x.values()):
             raise UserError("data.augment: resized_crop needs pictures that are read from disk; use crop<pixels> here")
-        columns = {name: rows.x[name] for name in self._host}
-        draw = HostDraw(columns, self._order, chosen.least, self._host_views, {n: data.leader(n) for n in columns})
+        columns: dict[str, Any] = {name: rows.x[name] for name in self._host}
+        leaders = {name: data.leader(name) for name in columns}
+        columns |= kept.columns(rows)
+        self._y = kept.without(rows.y)
+        draw = HostDraw(columns, self._order, chosen.least, self._host_views, leaders)
         pins = backends.of(self.device).pins
         if self._moves is not None:
             self._require_one_picture(augment)
-        self._stream = Stream(draw, default_workers() if workers is None else workers, pins) if self._host else None
+        self._stream = Stream(draw, default_workers() if workers is None else workers, pins) if columns else None
         # Rows that no augmentation touches are normalised once instead of at every draw.
         still = {name: x for name, x in rows.x.items() if not self._is_touched(name)}
         self._still, self._still_present = data.finish(still)
@@ -116,10 +121,12 @@ class Loader:
     def _require_one_picture(self, augment: Sequence[str]) -> None:
         """Places are those of one picture, and move with it; other inputs are that one, reduced after it moved."""
         pictures = [name for name, x in self.rows.x.items() if isinstance(x, Stored) or _is_pixels(x)]
-        if self._host or len(pictures) != 1:
+        cut = any(isinstance(x, Stored) and x.geometry.resize is not None for x in self.rows.x.values())
+        if cut or len(pictures) != 1:
             raise UserError(
-                "pictures whose targets are places in them are held as pixels (`kind: image`), one input for student "
-                f"and teachers; here are {', '.join([*self.rows.x, *self.data.derived])}"
+                "pictures whose targets are places in them are seen whole (`kind: image`, or `kind: picture` with "
+                "`fit: scale`), one input for student and teachers; here are "
+                f"{', '.join([*self.rows.x, *self.data.derived])}"
             )
         sides = moved_size(augment, self.data.shape(pictures[0])[-2:])
         for name in self.data.derived:
@@ -151,7 +158,7 @@ class Loader:
         rng = generator(self.device, self.seed, "augment", self.stage, number) if raw else _NO_DRAWS
         if isinstance(self.rows.y, Sentences):
             return self.rows.y.drawn(index, {name: values[index] for name, values in self._still.items()})
-        y = self.rows.y[index]
+        y = kept.filled(self._y[index], raw)
         if self._moves:
             for name in raw:
                 for move in self._moves:
@@ -215,6 +222,8 @@ class RawInOrder:
     def __init__(self, rows: Rows, batch: int = 1000, workers: int | None = None) -> None:
         self._rows = rows
         self.stored = {name: x for name, x in rows.x.items() if isinstance(x, Stored)}
+        self._read = {**self.stored, **kept.columns(rows)}
+        self._y = kept.without(rows.y)
         self._workers = default_workers() if workers is None else workers
         size = min(batch, 64) if self.stored or isinstance(rows.y, Placed | Sentences) else batch
         if isinstance(rows.y, Placed):
@@ -227,12 +236,13 @@ class RawInOrder:
     def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:
         rows = self._rows
         order = Order(len(rows.y), len(self._parts[0]), len(self), None, "")
-        workers, pins = self._workers if self.stored else 0, backends.of(device_of(rows.y)).pins
-        stream = Stream(HostDraw(self.stored, order, None, None), workers, pins)
+        workers, pins = self._workers if self._read else 0, backends.of(device_of(rows.y)).pins
+        stream = Stream(HostDraw(self._read, order, None, None), workers, pins)
         for number, index in enumerate(self._parts):
             raw = {name: x[index] for name, x in rows.x.items() if name not in self.stored}
             raw |= {name: x.to(device_of(rows.y)) for name, x in stream.get(number).items()}
-            yield index, Rows(raw, rows.y[index])
+            y = kept.filled(self._y[index], raw)
+            yield index, Rows(raw, y)
 
 
 class InOrder:

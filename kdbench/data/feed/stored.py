@@ -31,11 +31,12 @@ class Geometry:
     Attributes:
         size: pixels of each side of the result, or (height, width).
         resize: the short side is brought to this before the centre is cut out (test rows); where the result is no
-            square, the picture is scaled to cover one of its shape whose short side is this.
+            square, the picture is scaled to cover one of its shape whose short side is this. None scales whole
+            pictures, whatever their shape.
     """
 
     size: int | tuple[int, int]
-    resize: int
+    resize: int | None
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -50,6 +51,8 @@ class Geometry:
 
     def centre(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The box, in source pixels, that ends up in the picture: resize the short side, cut out the centre."""
+        if self.resize is None:
+            return 0.0, 0.0, float(width), float(height)
         high, wide = self.sides
         short = min(high, wide)
         scale = max(self.resize * wide / short / width, self.resize * high / short / height)

@@ -80,7 +80,7 @@ class HostDraw(TorchDataset[dict[str, Tensor]]):
     """The host's part of batch ``number``, a function of that number alone.
 
     Args:
-        columns: stored columns, and uint8 tensors that ``views`` reads.
+        columns: stored columns, and uint8 tensors that ``views`` reads; parts of targets that are read when drawn.
         order: which rows a batch holds.
         least: smallest share of a picture that a random crop keeps, None for the centre.
         views: views computed here from raw pixels, or crops drawn anew for each; view-major rows.
@@ -96,7 +96,7 @@ class HostDraw(TorchDataset[dict[str, Tensor]]):
         leaders: Mapping[str, str] | None = None,
     ) -> None:
         self._leaders = leaders or {}
-        self.columns = {name: x if isinstance(x, Stored) else x.cpu() for name, x in columns.items()}
+        self.columns = {name: x.cpu() if isinstance(x, Tensor) else x for name, x in columns.items()}
         self.order, self.least, self.views = order, least, views
         self._epoch: tuple[int, Tensor] | None = None
 
