@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from kdbench.base.errors import UserError
 from kdbench.cli.common import DataFolder, Json, Local, Out, app, home_of, show, take_local
 
 if TYPE_CHECKING:
@@ -58,16 +59,26 @@ def export(
 def score(
     run: Run,
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Option("--folder", help="Class folders, metadata.csv with files, or tables: as the task's own data."),
-    ],
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="A result file of the run's test pictures, as of `predict --test`."),
+    ] = None,
     net: Net = "student",
     local: Local = None,
     out: Out = None,
     data: DataFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Score a run's student or teacher on a labelled folder; classes are matched by name."""
+    """Score a run's student or teacher on a labelled folder, or a result file of boxes, masks or maps as COCO's are."""
+    if (folder is None) == (predictions is None):
+        raise UserError("give --folder, a labelled folder, or --predictions, a result file")
+    if predictions is not None:
+        _score_file(run, predictions, local, out, data, as_json)
+        return
+    assert folder is not None
     module, progress = _network("score", run, net, local, out, data)
 
     from kdbench.deploy.score import score_folder
@@ -83,7 +94,12 @@ def score(
 @app.command()
 def predict(
     run: Run,
-    files: Annotated[list[Path], typer.Argument(help="Pictures, videos, or .npy of features: what the network reads.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Pictures, videos, or .npy of features: what the network reads.")
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="The run's test pictures instead: a result file of COCO's form.")
+    ] = False,
     net: Net = "student",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as in a pipe, instead of a table.")] = False,
     local: Local = None,
@@ -91,7 +107,12 @@ def predict(
     data: DataFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a run's student or teacher makes of files: class and probabilities, or the value in its unit."""
+    """Say what a run's student or teacher makes of files: class and probabilities, the value, or what lies where."""
+    if bool(files) == test:
+        raise UserError("name files, or give --test for the run's test pictures, one of both")
+    if files is None or test:
+        _predict_test(run, net, local, out, data)
+        return
     module, progress = _network("predict", run, net, local, out, data)
 
     from kdbench.deploy.predict import predict as ask
@@ -104,6 +125,44 @@ def predict(
         print(answers.predictions_csv(module.about, found), end="")
     else:
         show(answers.predictions(module.about, found))
+
+
+def _score_file(
+    run: str, file: Path, local: list[str] | None, out: Path | None, data: Path | None, as_json: bool
+) -> None:
+    """Scores a result file by the task of a run."""
+    from kdbench.base.home import data_folder
+    from kdbench.deploy.find import find
+    from kdbench.watch.screen import terminal
+
+    take_local(local)
+    home = home_of(out)
+    record = find(run, home)
+
+    from kdbench.deploy.results import score_file
+    from kdbench.terminal import answers
+
+    found = score_file(record, file, home, data_folder(data), terminal("score:"))
+    if as_json:
+        print(json.dumps(answers.file_json(record, found), indent=1))
+    else:
+        show(*answers.of_file(record, found, str(file)))
+
+
+def _predict_test(run: str, net: str, local: list[str] | None, out: Path | None, data: Path | None) -> None:
+    """Prints what a network finds on the test pictures of its run."""
+    from kdbench.base.home import data_folder
+    from kdbench.deploy.find import find
+    from kdbench.watch.screen import terminal
+
+    take_local(local)
+    home, progress = home_of(out), terminal("predict:")
+    record = find(run, home)
+
+    from kdbench.deploy.load import load
+    from kdbench.deploy.results import on_test
+
+    print(json.dumps(on_test(load(record, net, home, data_folder(data), progress), progress)))
 
 
 def _network(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -107,6 +107,7 @@ class About(_Model):
         kind: of the task.
         arch: the net's name in kdbench.
         built_by_name: whether ``arch`` with the weights is the network; False where the method changed it.
+        rules: the task's, by which answers are made of what the network gives (``score.rules``).
     """
 
     form: Literal[1] = 1
@@ -118,6 +119,7 @@ class About(_Model):
     normalised: Normalised
     answer: Answer
     scored: Scored
+    rules: dict[str, Any] = {}
 
     @property
     def words(self) -> str:

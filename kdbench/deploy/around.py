@@ -77,6 +77,7 @@ def deployed(
             primary=spec.score.primary, value=score, rows=len(rows.test.y), unit=record.task.unit,
             also=tuple(spec.score.also), bf16=record.protocol.amp == "bf16",
         ),
+        rules=dict(spec.score.rules or {}),
     )  # fmt: skip
     return Loaded(Deployed(network, about, derived), Rows({raw: rows.test.x[raw]}, rows.test.y))
 

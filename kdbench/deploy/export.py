@@ -68,10 +68,10 @@ def export(
     if to is not None:
         _require_free(to)
     record = find(run, home)
-    if (reason := kinds.kind(record.task.kind).unwritten) is not None:
+    if how.graph and (reason := kinds.kind(record.task.kind).unwritten) is not None:
         raise UserError(
-            f"{record.run_id[:12]}: networks of a {record.task.kind} task are not exported: {reason}; take the network "
-            "from Python, kdbench.load_student"
+            f"{record.run_id[:12]}: no graph holds a network of a {record.task.kind} task: {reason}; --format "
+            "safetensors holds its weights and these rules, for `kdbench predict` and kdbench.load_student"
         )
     if kinds.metrics()[record.task.metric_primary].reads & DATABASES:
         raise UserError(

@@ -105,15 +105,15 @@ def load(record: Record, net: str, home: Home, data: Path | None, progress: Prog
     Raises:
         UserError: as :func:`load_student`; or there is no such teacher, several or one that only lends features.
     """
-    spec = _task_of(record)
+    spec = task_of(record)
     if net == STUDENT:
         weights = _students_weights(record, home)  # said before the rows are read
-        rows = _rows_of(record, spec, home, data, progress)
+        rows = rows_of_run(record, spec, home, data, progress)
         network, by_name = _student(record, spec, rows, weights, home, data, progress)
         given, score = spec.pair.student, _score(record)
         return deployed(record, spec, rows, network, STUDENT, given.input, given.net, by_name, score)
     chosen = _teacher_of(record, net)
-    rows = _rows_of(record, spec, home, data, progress)
+    rows = rows_of_run(record, spec, home, data, progress)
     taught = spec.pair.teachers[chosen.role]
     network = build_network(taught.net, taught.input, rows)
     _load_teacher(network, record, chosen, taught.weights, home)
@@ -122,7 +122,7 @@ def load(record: Record, net: str, home: Home, data: Path | None, progress: Prog
     return deployed(record, spec, rows, network, name, taught.input, taught.net, True, chosen.val_metric)
 
 
-def _task_of(record: Record) -> TaskSpec:
+def task_of(record: Record) -> TaskSpec:
     """The task as it was, from the record alone, so that neither name nor file of the task need be here."""
     known: dict[str, Any] = dict(record.provenance.config_resolved)
     used = record.task
@@ -140,7 +140,7 @@ def _task_of(record: Record) -> TaskSpec:
         ) from error
 
 
-def _rows_of(record: Record, spec: TaskSpec, home: Home, data: Path | None, progress: Progress) -> Dataset:
+def rows_of_run(record: Record, spec: TaskSpec, home: Home, data: Path | None, progress: Progress) -> Dataset:
     """All rows of the run's task; the student's subset is not drawn.
 
     Raises:

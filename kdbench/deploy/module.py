@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdbench import kinds
+from kdbench.base.errors import UserError
 from kdbench.contract import Batch
 from kdbench.data.feed.dataset import Derived, Transform
 from kdbench.deploy import rows
 from kdbench.deploy.about import About
+from kdbench.kinds.base import Scaling
 
 
 class Deployed(nn.Module):
@@ -49,8 +53,42 @@ class Deployed(nn.Module):
             x = x.masked_fill(x.isnan(), 0.0)
         return self._transform(x)
 
-    def forward(self, raw: Tensor) -> Tensor:
-        """(N, C) scores of the classes, or (N,) numbers in the task's unit, of raw rows (N, ...)."""
+    @property
+    def kind(self) -> kinds.Kind:
+        """Of its task, under the task's rules."""
+        return kinds.kind(self.about.kind).ruled(self.about.rules)
+
+    def found(self, raw: Tensor, came: Tensor | None = None) -> Any:
+        """What the network finds on pictures, by the rules of its task, as the kind has it: boxes, scores, labels, the
+        number of each picture's (``counts``), and masks; or (N, H, W) classes.
+
+        Args:
+            raw: (N, C, H, W).
+            came: (N, 2) height and width of each as it came, in whose pixels boxes are; (H, W) where it is None.
+
+        Raises:
+            UserError: answers are no places in pictures.
+        """
+        kind, size = self.kind, (raw.shape[-2], raw.shape[-1])
+        if not kind.placed:
+            raise UserError(f"{self.about.words}: answers of a {self.about.kind} task are no places in pictures")
+        came = torch.tensor([size] * len(raw), dtype=torch.float32) if came is None else came
+        return self.answered(raw, kind.blank(came, size).to(raw.device), looked=True)
+
+    def answered(self, raw: Tensor, y: Any, looked: bool = False) -> Any:
+        """What the kind's metrics read of the network's answers to raw rows with targets, or what is drawn of them."""
+        x = self.prepare(raw)
+        batch = Batch({self.about.normalised.name: x}, y, torch.arange(len(x), device=x.device))
+        scaling = Scaling(self.about.answer.offset, self.about.answer.scale)
+        return (self.kind.looked if looked else self.kind.answer)(self.net(batch), batch, scaling)
+
+    def forward(self, raw: Tensor) -> Any:
+        """(N, C) scores of the classes, or (N,) numbers in the task's unit, of raw rows (N, ...).
+
+        Of a detector what it finds, as :meth:`found` gives it.
+        """
+        if self.kind.unwritten is not None:
+            return self.found(raw)
         x = self.prepare(raw)
         n = x.shape[0]  # len() would fix the size of the batch in an exported graph
         batch = Batch({self.about.normalised.name: x}, x.new_zeros(n), torch.arange(n, device=x.device))

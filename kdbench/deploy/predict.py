@@ -10,7 +10,9 @@ import torch
 
 from kdbench.base.errors import UserError
 from kdbench.base.progress import Progress
+from kdbench.deploy import rows
 from kdbench.deploy.module import Deployed
+from kdbench.kinds.predicted import Entry
 
 BATCH = 64
 
@@ -22,11 +24,13 @@ class Prediction:
     Attributes:
         probabilities: of each class, in the order of the network's; empty for a regression.
         value: in the task's unit, None for classes.
+        found: places in the picture, as of :mod:`kdbench.kinds.predicted`.
     """
 
     file: str
     probabilities: tuple[float, ...] = ()
     value: float | None = None
+    found: tuple[Entry, ...] = ()
 
 
 def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list[Prediction]:
@@ -36,6 +40,11 @@ def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list
         UserError: a file that is not what the network reads, or a task of neither classes nor numbers.
     """
     about = module.about
+    if module.kind.placed:
+        return [
+            Prediction(str(file), found=tuple(own))
+            for file, own in zip(files, _placed(module, files, progress), strict=True)
+        ]
     if about.answer.column is None:
         raise UserError(f"{about.words}: scores of a {about.kind} task are no probabilities; take them from Python")
     found: list[Prediction] = []
@@ -49,4 +58,15 @@ def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list
                 else:
                     found.append(Prediction(str(file), value=float(row)))
                 advance()
+    return found
+
+
+def _placed(module: Deployed, files: Sequence[Path], progress: Progress) -> list[list[Entry]]:
+    """What is found on each picture."""
+    found: list[list[Entry]] = []
+    with torch.no_grad(), progress.bar("predicting", len(files)) as advance:
+        for file in files:
+            raw, came = rows.read_sized(module.about.raw, [file])
+            found += module.kind.entries(module.found(raw, came))
+            advance()
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdbench import kinds
 from kdbench.base.errors import UserError, nearest
 from kdbench.base.progress import Progress
 from kdbench.contract import Rows
@@ -36,6 +37,15 @@ def read(raw: Raw, files: Sequence[Path]) -> Tensor:
     Raises:
         UserError: a file that is not there, or not what the rows are made of.
     """
+    return read_sized(raw, files)[0]
+
+
+def read_sized(raw: Raw, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
+    """The same, and (N, 2) height and width of pictures as they came.
+
+    Raises:
+        UserError: as of :func:`read`.
+    """
     form = _of_files(raw)
     for file in files:
         if file.is_dir():
@@ -45,11 +55,13 @@ def read(raw: Raw, files: Sequence[Path]) -> Tensor:
             raise UserError(f"{file}: no such file{nearest(file.name, beside)}")
     with tempfile.TemporaryDirectory(prefix="kdbench-") as folder:
         writer = Writer(form, Path(folder) / f"{PART}.{raw.name}", len(files))
+        came = []
         for file in files:
             writer.add({form.column: _value(form, file)}, str(file))
+            came.append(writer.came)
         writer.close()
         held = column(form, Decoded(Path(folder), {}, "files"), PART, raw.name, "")
-        return held[torch.arange(len(files))]
+        return held[torch.arange(len(files))], torch.tensor(came, dtype=torch.float32)
 
 
 def _of_files(raw: Raw) -> Input:
@@ -77,6 +89,11 @@ def labelled(about: About, folder: Path, scratch: Path, progress: Progress) -> R
     if not folder.is_dir():
         beside = [item.name for item in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise UserError(f"{folder}: no such folder{nearest(folder.name, beside)}")
+    if kinds.kind(about.kind).placed:
+        raise UserError(
+            f"{about.words}: a folder of pictures with places in them is a data set of its own: `kdbench new task` "
+            "writes one; a result file of the run's test pictures is scored with --predictions"
+        )
     spec = _spec(about)
     _one_part(spec, folder)
     classes = list(about.answer.classes)

@@ -32,14 +32,17 @@ class Sheet:
     """
 
     def __init__(self, about: About, y: Any) -> None:
-        self._kind = kinds.kind(about.kind)
+        self._kind = kinds.kind(about.kind).ruled(about.rules)
         answer = about.answer
         self._scaling, self._scaled = Scaling(answer.offset, answer.scale), answer.range is not None
         self._about, self._y = about, y
         self._answers: list[Any] = []
 
-    def add(self, index: Tensor, answers: Tensor) -> None:
-        """Answers for some rows, in the task's unit."""
+    def add(self, index: Tensor, answers: Any) -> None:
+        """Answers for some rows, in the task's unit; of networks that no graph holds, what the kind keeps of them."""
+        if self._kind.unwritten is not None:
+            self._answers.append(answers)
+            return
         scores = (answers - self._scaling.offset) / self._scaling.scale if self._scaled else answers
         batch = Batch({}, self._kind.scaled(self._y[index], self._scaling), index)
         self._answers.append(self._kind.answer(Out(scores), batch, self._scaling))
@@ -67,7 +70,7 @@ def score(
     batches = RawInOrder(given)
     with torch.no_grad(), progress.bar(doing, len(batches)) as advance:
         for index, raw in batches:
-            said = [answer(raw.x[about.raw.name]) for answer in answers]
+            said = [_asked(about, answer, raw) for answer in answers]
             for sheet, one in zip(sheets, said, strict=True):
                 sheet.add(index, one)
             worst = max([worst, *(_apart(one, said[0]) for one in said[1:])])
@@ -75,11 +78,22 @@ def score(
     return [sheet.metrics() for sheet in sheets], worst
 
 
-def _apart(a: Tensor, b: Tensor) -> float:
+def _asked(about: About, answer: Answers, raw: Rows) -> Any:
+    """What one answers for a batch of raw rows."""
+    x = raw.x[about.raw.name]
+    if isinstance(answer, Deployed) and answer.kind.unwritten is not None:
+        return answer.answered(x, raw.y)
+    return answer(x)
+
+
+def _apart(a: Any, b: Any) -> float:
     """Infinite where shapes differ or something is not a number."""
+    if not isinstance(a, Tensor):
+        pairs = [(getattr(a, name), getattr(b, name)) for name in vars(a)]
+        return max((_apart(one, other) for one, other in pairs if isinstance(one, Tensor)), default=0.0)
     if a.shape != b.shape:
         return float("inf")
-    apart = ((a - b).abs() / (1 + b.abs())).max().item() if len(b) else 0.0
+    apart = ((a - b).abs() / (1 + b.abs())).max().item() if b.numel() else 0.0
     return apart if apart == apart else float("inf")
 
 

@@ -17,7 +17,7 @@ from kdbench.kinds.base import Kind, Metric
 
 __all__ = ["Kind", "Metric", "current", "kind", "metrics", "names", "refusal", "serves"]
 
-_NO_KIND = {"base", "contrastive", "outlines", "pretexts", "written"}
+_NO_KIND = {"base", "contrastive", "outlines", "predicted", "pretexts", "written"}
 OLD_NAMES = {"crossmodal": "classification"}
 """What older task files, cards and records say: that a pair's inputs differ was once a kind."""
 

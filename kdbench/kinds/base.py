@@ -180,7 +180,7 @@ class Kind:
         placed: whether targets are places in a picture, which an augmentation has to move with it.
         viewless: why a row cannot be seen in several views, None where it can.
         eager: why steps can be neither captured nor compiled, None where they can.
-        unwritten: why no file holds what gives a network's answers, None where one can.
+        unwritten: why no graph holds what gives a network's answers, None where one can; a file of weights always does.
         least_batch: rows that a batch must have for its loss to mean something, as one that compares them needs two.
     """
 
@@ -298,6 +298,23 @@ class Kind:
             seen: of :meth:`looked`, for the pictures of ``y``.
         """
         return []
+
+    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+        """Targets of pictures that nobody labelled, where answers are places in them.
+
+        Args:
+            came: (N, 2) height and width of each as it came.
+            size: height and width of the network's input.
+        """
+        raise NotImplementedError(f"answers of a {self.name} task are no places in pictures")
+
+    def entries(self, seen: Any) -> list[list[dict[str, Any]]]:
+        """What :meth:`looked` gives as entries of a result file, a list a picture (:mod:`kdbench.kinds.predicted`)."""
+        raise NotImplementedError(f"answers of a {self.name} task are no places in pictures")
+
+    def answered_by(self, entries: list[list[dict[str, Any]]], y: Any, classes: int) -> Any:
+        """The answer that entries of a result file stand for, to the pictures of ``y``."""
+        raise NotImplementedError(f"answers of a {self.name} task are no places in pictures")
 
     def by_class(self, name: str, evidence: Evidence) -> dict[int, float]:
         """A metric that is a mean over classes, of each class that is there, by its number; {} of another metric."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdbench.base.errors import nearest
+from kdbench.kinds import predicted
 from kdbench.kinds.base import Evidence, Kind, Mark, Metric, Scaling, Tiny
 
 if TYPE_CHECKING:
@@ -347,6 +348,21 @@ class Detection(Kind):
             (one, [mark for mark in other if mark.score is not None and mark.score >= SURE])
             for one, other in zip(there, found, strict=True)
         ]
+
+    box = "bbox"
+    """What boxes are called in result files."""
+
+    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+        from kdbench.contract import Objects
+
+        return replace(Objects.of([[]] * len(came), size), origin=came.float())
+
+    def entries(self, seen: Any) -> predicted.Entries:
+        return predicted.of_boxes(seen.boxes, seen.scores, seen.labels, seen.counts, self.box, seen.masks)
+
+    def answered_by(self, entries: predicted.Entries, y: Any, classes: int) -> Any:
+        columns, masks = predicted.to_boxes(entries, self.box)
+        return Detections(*columns, classes, self.rules, tuple(masks))
 
     def by_class(self, name: str, evidence: Evidence) -> dict[int, float]:
         values = evidence.output.measured(evidence.y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdbench.kinds.base import Mark, Tiny
@@ -20,8 +21,6 @@ INSIDE = 0.5
 
 def _cut_out(pixels: Tensor, digits: Tensor) -> Objects:
     """Digits as objects whose masks are their ink."""
-    from dataclasses import replace
-
     import torch
 
     return replace(inked(pixels, digits), masks=(pixels > 0).to(torch.int16))
@@ -74,6 +73,11 @@ class InstanceSegmentation(Detection):
         for own, places in zip(dense.masks(boxes, labels), boxes, strict=True):
             found += runs(paste_masks_in_image(own[:, None], places, size)[:, 0] >= INSIDE)
         return tuple(found)
+
+    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+        import torch
+
+        return replace(super().blank(came, size), masks=torch.zeros(len(came), 1, *size, dtype=torch.int16))
 
     def marked(self, seen: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
         """Outlines of masks, and of those detections of :data:`SURE` and more."""

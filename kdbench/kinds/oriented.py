@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdbench.kinds import predicted
 from kdbench.kinds.base import Evidence, Kind, Mark, Metric, Scaling, Tiny
 from kdbench.kinds.detection import Detection, Rules
 
@@ -233,6 +234,19 @@ class Oriented(Detection):
             name: torch.cat([getattr(a, name) for a in answers]) for name in ("boxes", "scores", "labels", "counts")
         }
         return replace(answers[0], **held, _known=[])
+
+    box = "obb"
+
+    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+        from kdbench.contract import OrientedObjects
+
+        return replace(OrientedObjects.of([[]] * len(came), size), origin=came.float())
+
+    def entries(self, seen: Any) -> predicted.Entries:
+        return predicted.of_boxes(seen.boxes, seen.scores, seen.labels, seen.counts, self.box)
+
+    def answered_by(self, entries: predicted.Entries, y: Any, classes: int) -> Any:
+        return Found(*predicted.to_boxes(entries, self.box)[0], classes)
 
     def by_class(self, name: str, evidence: Evidence) -> dict[int, float]:
         return {label: 100 * value for label, value in evidence.output.precisions(evidence.y).items()}

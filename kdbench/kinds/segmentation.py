@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdbench.kinds import predicted
 from kdbench.kinds.base import Evidence, Kind, Mark, Metric, Scaling, Tiny
 
 if TYPE_CHECKING:
@@ -61,13 +62,17 @@ def confused(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (N, K, h, w), brought to the pictures' size, bilinear; of equal scores the first class is the answer.
         labels: (N, H, W) classes.
     """
+    return counted(enlarged(logits, labels).argmax(1), labels, logits.shape[1])
+
+
+def counted(said: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(K, K) pixels by class and answer of (N, H, W) answers, of those that are not ignored."""
     import torch
 
     from kdbench.contract.maps import IGNORED
 
-    classes = logits.shape[1]
-    said, known = enlarged(logits, labels).argmax(1), labels != IGNORED
-    pairs = labels[known].long() * classes + said[known]
+    known = labels != IGNORED
+    pairs = labels[known].long() * classes + said[known].long()
     return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
 
@@ -137,6 +142,22 @@ class Segmentation(Kind):
         import torch
 
         return torch.stack(list(answers)).sum(0)
+
+    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+        import torch
+
+        from kdbench.contract import Maps
+
+        return Maps(torch.zeros(len(came), *size, dtype=torch.uint8))
+
+    def entries(self, seen: Any) -> predicted.Entries:
+        return predicted.of_maps(seen)
+
+    def answered_by(self, entries: predicted.Entries, y: Any, classes: int) -> Any:
+        """Pixels of no region are of the first class, as of equal scores."""
+
+        said = predicted.to_maps(entries, tuple(y.labels.shape[1:]), 0)
+        return counted(said.to(y.labels.device), y.labels, classes)
 
     def by_class(self, name: str, evidence: Evidence) -> dict[int, float]:
         shares = {"miou": _overlaps, "class_accuracy": _accuracies}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -16,7 +16,9 @@ from kdbench.terminal.tables import table
 if TYPE_CHECKING:
     from kdbench.deploy.about import About
     from kdbench.deploy.predict import Prediction
+    from kdbench.deploy.results import OfFile
     from kdbench.deploy.score import OnFolder
+    from kdbench.records.files import Record
 
 SHOWN = 3
 """Classes a file in a table; CSV and JSON hold all."""
@@ -56,6 +58,14 @@ def score_json(about: About, found: OnFolder) -> dict[str, Any]:
 def predictions(about: About, found: Sequence[Prediction]) -> Table:
     """A line a file: the class and its probability, and those that follow; or the value."""
     title = escape(about.words)
+    if _placed(about):
+        made = table(title, "file", "class", ">score", "place")
+        for one in found:
+            for entry in one.found:
+                made.add_row(escape(one.file), escape(_class(about, entry)), f"{entry['score']:.3f}", _place(entry))
+            if not one.found:
+                made.add_row(escape(one.file), "nothing", "", "")
+        return made
     if not about.answer.classes:
         made = table(title, "file", ">value", "unit")
         for one in found:
@@ -74,6 +84,13 @@ def predictions_csv(about: About, found: Sequence[Prediction]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     classes = about.answer.classes
+    if _placed(about):
+        writer.writerow(["file", "class", "score", "place"])
+        for one in found:
+            writer.writerows(
+                [one.file, _class(about, entry), f"{entry['score']:.6g}", _place(entry)] for entry in one.found
+            )
+        return text.getvalue()
     writer.writerow(
         ["file", "class", "probability", *(f"p:{name}" for name in classes)] if classes else ["file", "value", "unit"]
     )
@@ -88,6 +105,11 @@ def predictions_csv(about: About, found: Sequence[Prediction]) -> str:
 
 def predictions_json(about: About, found: Sequence[Prediction]) -> list[dict[str, Any]]:
     """An object a file."""
+    if _placed(about):
+        return [
+            {"file": one.file, "found": [{"class": _class(about, entry), **entry} for entry in one.found]}
+            for one in found
+        ]
     if not about.answer.classes:
         return [{"file": one.file, "value": one.value, "unit": about.answer.unit} for one in found]
     return [
@@ -99,6 +121,46 @@ def predictions_json(about: About, found: Sequence[Prediction]) -> list[dict[str
         }
         for one in found
     ]
+
+
+def _placed(about: About) -> bool:
+    return kinds.kind(about.kind).placed
+
+
+def _class(about: About, entry: Mapping[str, Any]) -> str:
+    return about.answer.classes[entry["category_id"] - 1]
+
+
+def _place(entry: Mapping[str, Any]) -> str:
+    """The numbers of a box, or how large a region is."""
+    for key in ("bbox", "obb"):
+        if key in entry:
+            return f"{key} " + " ".join(f"{side:.1f}" for side in entry[key])
+    from faster_coco_eval.core import mask as coco
+
+    counts = entry["segmentation"]["counts"]
+    return f"{int(coco.area({**entry['segmentation'], 'counts': counts.encode()}))} pixels"
+
+
+def of_file(record: Record, found: OfFile, file: str) -> list[Table | str]:
+    """Metrics of a result file beside the record's, and the primary one of each class."""
+    primary = record.task.metric_primary
+    title = f"{file}: {found.entries} entries on {found.pictures} test pictures of {record.task.label}"
+    made = table(escape(title), "metric", ">value", ">in the record")
+    for name, value in found.metrics.items():
+        made.add_row(name, f"{value:.2f}", f"{found.recorded:.2f}" if name == primary else "–")
+    own = table(f"{primary} of each class", "class", ">value")
+    for name, value in found.classes.items():
+        own.add_row(escape(name), f"{value:.2f}")
+    return [made, *([own] if found.classes else [])]
+
+
+def file_json(record: Record, found: OfFile) -> dict[str, Any]:
+    """The same as JSON data."""
+    return {
+        "run_id": record.run_id, "metrics": dict(found.metrics), "classes": dict(found.classes),
+        "recorded": {record.task.metric_primary: found.recorded}, "pictures": found.pictures, "entries": found.entries,
+    }  # fmt: skip
 
 
 def _best(about: About, one: Prediction) -> list[tuple[str, float]]:

@@ -155,8 +155,10 @@ def test_how_far_a_score_may_lie_from_its_record():
 
 
 @pytest.mark.parametrize("kind", ["detection", "instance_segmentation", "oriented"])
-def test_detectors_are_refused_with_the_reason(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_of_detectors_are_refused_with_the_reason(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = SimpleNamespace(kind=kind, metric_primary="ap")
     monkeypatch.setattr(exporting, "find", lambda run, home: SimpleNamespace(run_id="0123456789abcdef", task=task))
-    with pytest.raises(UserError, match=rf"^0123456789ab: networks of a {kind} task are not exported: its answers are"):
-        exporting.export("0123", "safetensors", "student", None, Home(tmp_path), None, Progress.silent())
+    with pytest.raises(UserError, match=rf"^0123456789ab: no graph holds a network of a {kind} task: its answers are"):
+        exporting.export("0123", "torch-export", "student", None, Home(tmp_path), None, Progress.silent())
