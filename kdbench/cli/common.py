@@ -122,13 +122,18 @@ def warn(line: str) -> None:
         print(f"kdbench: {line}", file=sys.stderr)
 
 
+def require_records(home: Any) -> None:
+    """Raises: UserError: a home folder without records."""
+    if not home.records.is_dir():
+        raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
+
+
 def rows_of(home: Any, **where: Any) -> list[Any]:
     """Rows of the home folder (:func:`kdbench.results.cells.rows`), its index brought up to date first."""
     from kdbench.index import home as index
     from kdbench.results import cells
 
-    if not home.records.is_dir():
-        raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
+    require_records(home)
     return index.use(home, lambda store: cells.rows(store, **where))
 
 

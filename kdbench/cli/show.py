@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,11 +17,15 @@ from kdbench.cli.common import (
     Ruleset,
     app,
     home_of,
+    require_records,
     rows_of,
     show,
     take_local,
     warn,
 )
+
+if TYPE_CHECKING:
+    from kdbench.base.home import Home
 
 list_app = typer.Typer(help="List methods or tasks.", rich_markup_mode=None)
 show_app = typer.Typer(help="Show one method or task whole.", rich_markup_mode=None)
@@ -142,6 +146,10 @@ def results(
         Literal["task", "score", "delta", "step_ratio", "peak_alloc_mib"],
         typer.Option("--sort", help="Order of the rows; best or cheapest first."),
     ] = "task",
+    by_class: Annotated[
+        bool,
+        typer.Option("--classes", help="The primary metric of each class instead, where it is a mean over classes."),
+    ] = False,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -156,11 +164,30 @@ def results(
     if method is not None:
         where["method"] = registry.method(local.method(method)).name
     home = home_of(out)
+    if by_class:
+        _results_by_class(home, where, as_json)
+        return
     rows = cells.in_order(rows_of(home, **where), sort)
     if as_json:
         print(json.dumps([tables.as_json(row) for row in rows], indent=1))
     else:
         show(*tables.results(rows))
+
+
+def _results_by_class(home: Home, where: dict[str, str], as_json: bool) -> None:
+    """The primary metric of each class."""
+    from kdbench.index import home as index
+    from kdbench.results import classes
+    from kdbench.terminal import by_class
+
+    require_records(home)
+    found = index.use(home, lambda store: classes.rows(store, **where))
+    if not found:
+        raise UserError(f"no result in {home.root} is told by class: AP and IoU are, of detection and segmentation")
+    if as_json:
+        print(json.dumps(by_class.as_json(found), indent=1))
+    else:
+        show(*by_class.results(found))
 
 
 @app.command()

@@ -100,7 +100,7 @@ def structure() -> str:
     tree["created_at"] = tree["finished_at"] = "TIMESTAMP"
     tree["error"] = {"type": "VARCHAR", "message": "VARCHAR"}
     external = ", ".join(f"{name} {kind}" for name, kind in EXTERNAL.items())
-    maps = {"last": "DOUBLE", "best": "DOUBLE", "external": f"STRUCT({external})"}
+    maps = {"last": "DOUBLE", "best": "DOUBLE", "classes": "DOUBLE", "external": f"STRUCT({external})"}
     tree["metrics"] |= {name: f"MAP(VARCHAR, {kind})" for name, kind in maps.items()}  # type: ignore[operator]
     tree["models"] |= {"teachers": [columns_of(Teacher)], "ensemble": columns_of(Ensemble)}  # type: ignore[operator]
     tree["overhead"] = {**OVERHEAD, "ci95": ["DOUBLE"], "energy": ENERGY}

@@ -6,7 +6,7 @@ import json
 
 from kdbench.index.columns import DEPLOY, ENERGY, ENVIRONMENT, EXTERNAL, GPU, OVERHEAD, PATHS, RUNS, STAGE, structure
 
-STORE_VERSION = 9
+STORE_VERSION = 10
 """Bumped with any change here, in the columns or in the views; an index of another version is rebuilt from records."""
 
 
@@ -30,6 +30,8 @@ CREATE TABLE runs(
     PRIMARY KEY(run_id));
 CREATE TABLE metrics(run_id VARCHAR, selection VARCHAR, name VARCHAR, value DOUBLE NOT NULL CHECK(isfinite(value)),
     PRIMARY KEY(run_id, selection, name));
+CREATE TABLE class_scores(run_id VARCHAR, class VARCHAR, value DOUBLE NOT NULL CHECK(isfinite(value)),
+    PRIMARY KEY(run_id, class));
 CREATE TABLE external(run_id VARCHAR, name VARCHAR, {_declared(EXTERNAL)}, PRIMARY KEY(run_id, name));
 CREATE TABLE overhead(run_id VARCHAR PRIMARY KEY, {_declared(OVERHEAD)}, lo DOUBLE, hi DOUBLE,
     {_declared({f"energy_{name}": kind for name, kind in ENERGY.items()})});
@@ -81,6 +83,9 @@ INSERT INTO metrics
 SELECT run_id, selection, entry.key, entry.value FROM (
     SELECT r.run_id AS run_id, 'last' AS selection, unnest(map_entries(r.metrics.last)) AS entry FROM staged
     UNION ALL SELECT r.run_id, 'best', unnest(map_entries(r.metrics.best)) FROM staged);
+INSERT INTO class_scores
+SELECT run_id, entry.key, entry.value FROM (
+    SELECT r.run_id AS run_id, unnest(map_entries(r.metrics.classes)) AS entry FROM staged);
 INSERT INTO external BY NAME
 SELECT run_id, entry.key AS name, {_fields("entry.value", EXTERNAL)} FROM (
     SELECT r.run_id AS run_id, unnest(map_entries(r.metrics.external)) AS entry FROM staged);

@@ -169,6 +169,13 @@ class Store:
         found = self.query("SELECT * FROM overhead WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [run_ids])
         return {row["run_id"]: row for row in found}
 
+    def class_scores(self) -> dict[str, dict[str, float]]:
+        """Run id to the primary metric of each class that its test rows hold, of runs whose metric has such."""
+        by_run: dict[str, dict[str, float]] = {}
+        for row in self.query("SELECT * FROM class_scores ORDER BY run_id, class"):
+            by_run.setdefault(row["run_id"], {})[row["class"]] = row["value"]
+        return by_run
+
     def export(self, folder: Path) -> list[Path]:
         """Write ``runs.parquet`` (all columns and the record) and ``runs.csv`` (without it); returns the two paths."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from kdbench.leaderboard.views.run import run_view
 from kdbench.leaderboard.views.suite import suite_view
 from kdbench.leaderboard.views.task import task_view
 from kdbench.records.files import SIDE_FOLDER
+from kdbench.results.classes import Told
 from kdbench.specs.tuned import AS_PUBLISHED
 
 CHANGES_SHOWN = 1000
@@ -48,6 +49,12 @@ _QUERIES = (
         "Step-time ratios, dearest first",
         "SELECT task, method, device_class, step_ratio, lo, hi FROM 'runs.parquet'\n"
         "WHERE measured_by = run_id ORDER BY step_ratio DESC;",
+    ),
+    (
+        "AP or IoU of each class",
+        "SELECT task, method, seed, c.key AS class, c.value FROM (\n"
+        "  SELECT task, method, seed, unnest(map_entries(from_json(record->'$.metrics.classes',\n"
+        "    '\"MAP(VARCHAR, DOUBLE)\"'))) AS c FROM 'runs.parquet');",
     ),
     (
         "Any field of the records",
@@ -134,9 +141,10 @@ def _tasks(pages: Pages, made: Board, store: Store, kept: Mapping[str, Path]) ->
     for run in made.source.runs.values():
         if run["ruleset"] == AS_PUBLISHED and not run["custom"] and not run["own_protocol"] and not run["smoke"]:
             example.setdefault((run["task"], run["task_version"]), run["run_id"])
+    told = Told.of(store)
     for task in made.tasks:
         run_id = example.get((task.name, task.version))
-        view = task_view(made, task, store.record(run_id) if run_id else None, kept)
+        view = task_view(made, task, store.record(run_id) if run_id else None, kept, told)
         for name, png in (file for one in view.boards if one.panel for file in one.panel.files.items()):
             (pages.out / EXAMPLES).mkdir(parents=True, exist_ok=True)
             (pages.out / EXAMPLES / name).write_bytes(png)

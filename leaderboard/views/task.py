@@ -14,9 +14,11 @@ from kdbench.leaderboard.model.ranking import Hole, TaskBoard
 from kdbench.leaderboard.tables.cells import metric_word, with_half
 from kdbench.leaderboard.tables.columns import Table, task_table
 from kdbench.leaderboard.views.answer import searched_words
+from kdbench.leaderboard.views.classes import ClassTable, class_table
 from kdbench.leaderboard.views.panel import Panel, panel_of
 from kdbench.leaderboard.views.suite import noise_word, separation_word, small_word
 from kdbench.results import claims
+from kdbench.results.classes import Told
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
@@ -40,6 +42,7 @@ class TaskSection:
     holes: tuple[Hole, ...]
     not_run: tuple[str, ...]
     panel: Panel | None
+    classes: ClassTable | None
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,12 @@ class TaskView:
     rulesets: tuple[Rulesets, ...] = ()
 
 
-def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mapping[str, Path]) -> TaskView:
+def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mapping[str, Path], told: Told) -> TaskView:
     """The view of a task.
 
     Args:
         kept: run id to the file of its examples.
+        told: scores of classes.
         record: any record of the task, for the hashes of its data and its protocol; None when there is none.
     """
     arrow = "more is better" if task.higher_is_better else "less is better"
@@ -87,7 +91,7 @@ def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mappin
         warnings.append(
             "Archived: a newer version of this task exists; these rows are not ranked and not compared with it."
         )
-    boards = tuple(_section(one, kept) for one in board.task_boards if one.task == task)
+    boards = tuple(_section(one, kept, told) for one in board.task_boards if one.task == task)
     versions = tuple(other for other in board.tasks if other.name == task.name and other.version != task.version)
     suites = [suite for suite in board.suites if task in suite.all_tasks]
     anchor = f"#{key_of('suite', suites[0].suite, suites[0].place)}" if suites else ""
@@ -124,7 +128,7 @@ def _of(one: TaskBoard, method: str) -> tuple[str, str]:
     return rank, f"{with_half(row.result.stat, digits)}, {row.result.stat.n}"
 
 
-def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
+def _section(one: TaskBoard, kept: Mapping[str, Path], told: Told) -> TaskSection:
     task, key = one.task, key_of(one.task.label, one.place)
     seeds = ", ".join(map(str, one.seeds)) or "none"
     deck = f"Complete cells hold the seeds {seeds}. Rows are paired with {task.baseline} seed by seed."
@@ -152,6 +156,7 @@ def _section(one: TaskBoard, kept: Mapping[str, Path]) -> TaskSection:
         tuple(hole for hole in one.holes if hole.kind is not Missing.NOT_RUN),
         tuple(hole.method for hole in one.holes if hole.kind is Missing.NOT_RUN),
         panel_of(one, kept),
+        class_table(one, key, told),
     )
 
 

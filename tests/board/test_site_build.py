@@ -176,7 +176,7 @@ def test_checksums_hold(site: Any) -> None:
 def test_the_queries_on_the_data_page_run(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(site.out / "data")
     queries = [node.text for node in site.page("data.html").all("code") if node.text.startswith("SELECT")]
-    assert len(queries) == 3
+    assert len(queries) == 4
     found = [duckdb.sql(query).fetchall() for query in queries]
     assert ("golden/a", "kd", "published", "cpu/fp32/x1", 3, 81.0, 1.0) in found[0]
 
