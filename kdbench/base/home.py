@@ -89,6 +89,11 @@ class Home:
         return self.root / "artefacts"
 
     @property
+    def answers(self) -> Path:
+        """What frozen teachers answered (``engine.teacher_store``), by hash; may be removed at any time."""
+        return self.root / "answers"
+
+    @property
     def data(self) -> Path:
         """Decoded data sets, by content hash."""
         return self.root / "data"

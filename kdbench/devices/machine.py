@@ -38,7 +38,8 @@ def _os() -> str:
         return name
 
 
-def _cpu() -> str:
+def processor() -> str:
+    """The model of this machine's processor."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -90,7 +91,7 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "cudnn": str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else None,
         "driver": found["driver"],
         "gpu": found["gpu"],
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": _cores(),
         "threads": torch.get_num_threads(),
         "ram_gib": _ram_gib(),

@@ -20,7 +20,7 @@ from kdbench.contract import ANY_TEACHER, Method, Needs, Network, TaskInfo
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices import backends, heap
 from kdbench.devices.machine import device_class
-from kdbench.engine import accelerate, applicability, leftover, teachers
+from kdbench.engine import accelerate, applicability, leftover, stored_teacher, teachers
 from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
@@ -159,7 +159,13 @@ def require_shared(config: RunConfig, processes: int) -> None:
         if kind.eager is not None and getattr(config.engine, option):
             raise UserError(f"engine.{option}=true: {kind.eager}; leave it out")
         if processes > 1 and getattr(config.engine, option):
-            raise UserError(f"engine.{option}=true is for runs of one process; leave it out, or start without torchrun")
+            raise UserError(_alone(option))
+    if processes > 1 and config.engine.teacher_store:
+        raise UserError(_alone("teacher_store"))
+
+
+def _alone(option: str) -> str:
+    return f"engine.{option}=true is for runs of one process; leave it out, or start without torchrun"
 
 
 def _refuse_dropout(name: str, method: Method) -> None:
@@ -283,8 +289,12 @@ def prepare(
     ensemble = Scorer(task).primary(nets[MEAN])[spec.score.primary] if together else None
     read = {role: replace(t, net=accelerate.teacher(t.net, needs, config.engine)) for role, t in read.items()}
     nets = _read_as(together, {role: teacher.net for role, teacher in read.items()})
+    asked = nets
+    if config.engine.teacher_store:
+        kept = stored_teacher.keeping(config, needs, {role: t.net for role, t in read.items()}, task, everything, place)
+        asked = _read_as(together, kept)
     with seeded(seed, "method"):
-        method = adapter(task, students, nets, hp)
+        method = adapter(task, students, asked, hp)
     if ranks.several:
         _refuse_dropout(config.method.ref.name, method)
     return Prepared(method.to(place.device), needs, task, rows, found | read, nets, ensemble)

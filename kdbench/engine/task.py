@@ -23,11 +23,13 @@ from kdbench.base.once import said_once
 from kdbench.base.seeds import derive, generator
 from kdbench.contract import Batch, Network, Out, Rows, Sentences, Stage
 from kdbench.data.feed.dataset import Dataset, take
+from kdbench.data.feed.drawn import Draws
 from kdbench.data.feed.loader import InOrder, Loader
 from kdbench.data.feed.stored import Stored
 from kdbench.devices import backends
 from kdbench.engine import accelerate as arrange
 from kdbench.engine.checkpoint import save_tensors
+from kdbench.engine.teacher_store import Filling
 from kdbench.kinds.base import Evidence, Kind, Mark
 from kdbench.models.weights import Loaded, load_pruned, load_weights
 from kdbench.parallel.ranks import Ranks
@@ -174,6 +176,8 @@ class Task:
 
     Attributes:
         started_from: sha256 of the weights that the task gives the student to start from, None without any.
+        draws: what batches hold, for teachers whose answers are kept; None where no teacher's are.
+        filling: what was read and kept of these answers, None beside None.
     """
 
     def __init__(
@@ -201,6 +205,8 @@ class Task:
         self._peers = 0
         self._built: Counter[str] = Counter()
         self.started_from: str | None = None
+        self.draws: Draws | None = None
+        self.filling: Filling | None = None
         self.scaling = self._kind.scaling(data.train, data.label_range)  # scores are computed after its inverse
         self.label_range = self.scaling.label_range
         self._views = self._kind.views
@@ -366,10 +372,14 @@ class Task:
         """The batches of a stage."""
         rows = self._rows if stage.extra is None else _join(self._rows, stage.extra)
         rows = rows if stage.targets is None else rows._replace(y=stage.targets)
-        return Loader(
+        loader = Loader(
             self.data, rows, self.spec.data.augment, stage.batch or self.batch, self.seed, stage.name,
-            stage.views or self._views, drop_below, stage.partners,
+            stage.views or self._views, drop_below, stage.partners, draws=None if stage.extra else self.draws,
         )  # fmt: skip
+        reason = "trains on rows that were made for it" if stage.extra else loader.unnumbered
+        if self.draws is not None and reason is not None:
+            self._keeper.announce(f"engine.teacher_store: stage {stage.name!r} {reason}; its teachers compute")
+        return loader
 
     def test_batches(self) -> InOrder:
         """Test rows in order; targets in the task's own unit."""

@@ -49,12 +49,17 @@ class StageReport:
 
 @dataclass
 class Trained:
-    """What training leaves beside the method's weights; ``told`` counts the points that were told."""
+    """What training leaves beside the method's weights; ``told`` counts the points that were told.
+
+    Attributes:
+        stored: seconds that went into answers of teachers kept for other runs; they are in no stage's.
+    """
 
     stages: list[StageReport] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     digest: list[float] = field(default_factory=list)
     told: int = 0
+    stored: float = 0.0
 
 
 def digest_sha256(losses: Sequence[float]) -> str:
@@ -133,6 +138,7 @@ class Trainer:
         wanted = DIGEST_STEPS if number == 0 else 0
         with self.progress.stage(stage.name, run.total, begin_step, stage.epochs, run.loader.steps) as work:
             work.read = curve.loss
+            self._stored()
             clock = saved = told = time.perf_counter()
             while run.step_number < run.total:
                 terms = run.step()
@@ -149,7 +155,7 @@ class Trainer:
                     continue
                 self.done.digest += [float(value) for value in digest]  # waits for the device
                 digest = []
-                seconds += time.perf_counter() - clock
+                seconds += time.perf_counter() - clock - self._stored()
                 if (at_point or to_save) and bool(run.bad):
                     raise Diverged(f"a loss of stage {stage.name!r} was not finite by step {run.step_number}")
                 if at_point:
@@ -164,6 +170,12 @@ class Trainer:
         rows = run.draws * batch if batch else (stage.epochs or 0) * len(run.loader.rows.y)
         self.done.stages.append(StageReport(stage.name, stage.ledger, run.total, rows, seconds, stage.once))
         self._save(f"stage-{number}", number, run.state(), seconds, curve)
+
+    def _stored(self) -> float:
+        """Seconds since it was asked last that went into answers of teachers kept for other runs."""
+        took = self.task.filling.taken() if self.task.filling is not None else 0.0
+        self.done.stored += took
+        return took
 
     def _point(self, curve: StageCurve, seconds: float, evaluates: bool) -> None:
         scores = self.score(self.method.deployed) if evaluates and self.score is not None else {}

@@ -5,7 +5,8 @@ recipe: student, and what the method itself must make first (a GAN, generated sa
 full: recipe, and the training of the teachers.
 
 Training that only measures what was learnt, such as fine-tuning, is a line of the ledger and in no total; so is the
-search of hyper-parameters, which serves all seeds.
+search of hyper-parameters, which serves all seeds, and what ``engine.teacher_store`` kept where the steps were timed
+without it, for the teacher's work is in these.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from kdbench.records.files import Record
 from kdbench.records.schema.overhead import Measured
+from kdbench.specs.options import STORE
 from kdbench.specs.registry import PLAIN
 from kdbench.stats.step_ratio import estimate_ratio
 
@@ -80,7 +82,13 @@ def lines(record: Record) -> list[Line]:
 
 def totals(record: Record) -> Totals:
     """The three totals of a record that ended well."""
-    priced = [line for line in lines(record) if line.ledger not in (EVALUATION, SEARCH)]
+    timed = record.measured is not None
+    priced = [
+        line
+        for line in lines(record)
+        if line.ledger not in (EVALUATION, SEARCH)
+        and not (timed and record.protocol.teacher_store and line.name == STORE)
+    ]
     recipe = sum(line.hours for line in priced)
     student = sum(line.hours for line in priced if not line.reusable)
     taught = [teacher.training.device_h if teacher.training else None for teacher in record.models.teachers]

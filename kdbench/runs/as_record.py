@@ -25,6 +25,7 @@ from kdbench.records.provenance import code, used
 from kdbench.records.schema import Identity
 from kdbench.specs import local
 from kdbench.specs.config import RunConfig
+from kdbench.specs.options import STORE
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         "weight_decay": train.optimizer.weight_decay,
         "augment": list(config.task.data.augment),
         "amp": "off" if config.engine.precision == "fp32" else config.engine.precision,
-        **config.engine.model_dump(exclude={"precision"}),
+        **config.engine.model_dump(exclude={"precision", "teacher_store_mib"}),
         "eval_every": 1,
         "selection": "last",
     }
@@ -317,6 +318,9 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
                 "reusable": entry["scope"] == "task",
             }
         )
+    if trained.stored:
+        kept = StageReport(STORE, "teacher_cache", 0, 0, trained.stored, True)
+        lines.append(_line(kept, prepared) | {"reusable": True})
     return lines
 
 

@@ -156,6 +156,8 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
             prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds,
             kept.point,
         ).run()  # fmt: skip
+        if (filling := prepared.task.filling) is not None and filling.read + filling.computed:
+            request.progress.say(filling.line)
         metrics = scorer.all(prepared.method.deployed)
         evaluated = probed(prepared.task, scorer.seconds) + finetuner.reports
         elsewhere = externals.scores(prepared.method.deployed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -148,7 +148,8 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
     _require_same_rows(record, config, home, data, progress)
     with tempfile.TemporaryDirectory(prefix="replay-", dir=home.runs) as scratch, threads(config.task, device):
         place = RunPlace(device, home, data, Path(scratch), progress)
-        prepared = prepare(config, record.seed, place)
+        own = replace(config, engine=config.engine.without_store())  # nothing that was kept is believed
+        prepared = prepare(own, record.seed, place)
         torch.manual_seed(derive(record.seed, "stage", 0))
         stage = next(iter(prepared.method.stages()))
         run = StageRun(prepared.method.to(device).train(), stage, prepared.task)

@@ -10,13 +10,17 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from kdbench.base.fields import Part
+from kdbench.base.fields import Part, Positive
 
 Dtype = Literal["fp32", "bf16"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
 PREFIX = "engine."
 """What the keys of the options begin with."""
+STORE = "teacher-store"
+"""The option as a device class names it; and the line of the ledger of what was kept."""
+STORE_MIB = 4096
+"""The default of ``teacher_store_mib``."""
 
 
 class EngineOptions(Part):
@@ -34,6 +38,9 @@ class EngineOptions(Part):
             teacher that is trained, that normalises by the batch, or whose norms or tails the method reads keeps them.
         teacher_dtype: type of the arithmetic inside the teachers; as ``precision`` when None.
         fused: optimisers update in one fused kernel.
+        teacher_store: what frozen teachers answer is kept on disk for all runs of a machine, and read where it is there
+            (:mod:`kdbench.engine.stored_teacher`).
+        teacher_store_mib: most that is kept of one teacher on the rows of one task. It decides no result and no class.
     """
 
     precision: Precision = "fp32"
@@ -43,6 +50,8 @@ class EngineOptions(Part):
     fold_teacher: bool = False
     teacher_dtype: Dtype | None = None
     fused: bool = False
+    teacher_store: bool = False
+    teacher_store_mib: Positive = STORE_MIB
 
     @model_validator(mode="before")
     @classmethod
@@ -58,15 +67,23 @@ class EngineOptions(Part):
             raise ValueError("cuda_graphs replays the update too, which must be fused; set engine.fused=true as well")
         if self.precision == "tf32" and self.teacher_dtype == "fp32":
             raise ValueError("teacher_dtype=fp32: products are in TF32 in a whole process; set engine.precision=fp32")
+        if self.teacher_store and self.cuda_graphs:
+            raise ValueError("teacher_store looks answers up on the host, which no captured step does; leave out one")
+        if self.teacher_store_mib != STORE_MIB and not self.teacher_store:
+            raise ValueError("teacher_store_mib bounds what engine.teacher_store=true keeps; set that as well")
         return self
 
     def changed(self) -> dict[str, Any]:
         """The options that are not off, as JSON data."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"teacher_store_mib"})
 
     def without_teacher(self) -> Self:
         """The options that bear on a run which has no teacher."""
-        return self.model_copy(update={"fold_teacher": False, "teacher_dtype": None})
+        return self.without_store().model_copy(update={"fold_teacher": False, "teacher_dtype": None})
+
+    def without_store(self) -> Self:
+        """The same where teachers compute: what a method costs, and what is verified."""
+        return self.model_copy(update={"teacher_store": False, "teacher_store_mib": STORE_MIB})
 
     def for_scoring(self, on_its_device: bool) -> Self:
         """The options that bear on a network which is only asked; on another kind of device without TF32."""
@@ -84,6 +101,7 @@ class EngineOptions(Part):
             "fold-teacher": self.fold_teacher,
             f"teacher-{self.teacher_dtype}": self.teacher_dtype is not None,
             "fused": self.fused,
+            STORE: self.teacher_store,
         }
         return tuple(mark for mark, on in named.items() if on)
 

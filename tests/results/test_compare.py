@@ -60,6 +60,17 @@ def run(monkeypatch, capsys, folder):
     return call
 
 
+def test_what_was_kept_of_teachers_is_counted_once(make_record):
+    raw = make_record(device_class="cpu/fp32/x1/teacher-store", protocol__teacher_store=True)
+    kept = {"name": "teacher-store", "ledger": "teacher_cache", "device_h": 5.0, "steps": 0, "basis": "measured",
+            "reusable": True}  # fmt: skip
+    without, timed = totals(records.parse(raw)), totals(records.parse({**raw, "stages": [*raw["stages"], kept]}))
+    assert (timed.recipe_h, timed.student_h) == (without.recipe_h, without.student_h)
+    raw |= {"stages": [*raw["stages"], kept], "overhead": {"mode": "off"}}
+    by_clock = totals(records.parse(raw))
+    assert by_clock.recipe_h == pytest.approx(by_clock.student_h + 5.0)
+
+
 def test_totals_follow_from_steps_and_step_times(make_record):
     raw = make_record(ratio=2.0)
     record = records.parse(raw)

@@ -82,6 +82,8 @@ def test_options_are_hashed_and_leave_a_run_ranked():
         ("engine.precision=fp16", "override engine.precision: Input should be 'fp32', 'tf32' or 'bf16'"),
         ("engine.compile=1", "override engine.compile: Input should be a valid boolean"),
         ("engine=fast", "'engine' is a group; set one of engine.precision"),
+        ("engine.teacher_store_mib=100", "bounds what engine.teacher_store=true keeps; set that as well"),
+        ("engine.teacher_store=1", "override engine.teacher_store: Input should be a valid boolean"),
         ("engine.cuda_graphs=true", "the update too, which must be fused; set engine.fused=true as well"),
     ],
 )
@@ -92,13 +94,23 @@ def test_a_wrong_option_is_one_line(override, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_store_is_an_option_and_a_class_whose_size_decides_nothing():
+    store = run_config("kd", TASK, ["engine.teacher_store=true", "engine.teacher_store_mib=10"])
+    assert store.spec()["engine"] == {"teacher_store": True}
+    assert str(DeviceClass.of("cpu", store.engine)) == "cpu/fp32/x1/teacher-store"
+    assert store.engine.without_teacher() == store.engine.without_store() == EAGER
+    with pytest.raises(UserError, match="looks answers up on the host, which no captured step does; leave out one"):
+        run_config("kd", TASK, ["engine.teacher_store=true", "engine.cuda_graphs=true", "engine.fused=true"])
+
+
 def test_every_device_class_can_stand_in_a_record():
     adapter = TypeAdapter(DeviceClassName)
     every = EngineOptions(
         precision="bf16", compile=True, cuda_graphs=True, channels_last=True, fold_teacher=True, teacher_dtype="fp32",
         fused=True,
     )  # fmt: skip
-    for options in (EngineOptions(), FAST, every):
+    stored = EngineOptions(fold_teacher=True, teacher_store=True)
+    for options in (EngineOptions(), FAST, every, stored):
         made = DeviceClass.of("cuda:H100", options, 8)
         assert adapter.validate_python(str(made)) == str(made)
         assert DeviceClass.parse(str(made)) == made
@@ -107,9 +119,12 @@ def test_every_device_class_can_stand_in_a_record():
 def test_a_record_whose_class_hides_an_option_is_refused(make_record):
     made = make_record(device_class="cpu/fp32/x1/channels-last", protocol__channels_last=True)
     Record.model_validate_json(json.dumps(made))
-    hidden = make_record(protocol__compile=True)
-    with pytest.raises(ValidationError, match="does not say what protocol says"):
-        Record.model_validate_json(json.dumps(hidden))
+    Record.model_validate_json(
+        json.dumps(make_record(device_class="cpu/fp32/x1/teacher-store", protocol__teacher_store=True))
+    )
+    for hidden in (make_record(protocol__compile=True), make_record(protocol__teacher_store=True)):
+        with pytest.raises(ValidationError, match="does not say what protocol says"):
+            Record.model_validate_json(json.dumps(hidden))
 
 
 def test_a_sweep_counts_records_of_its_options_alone():

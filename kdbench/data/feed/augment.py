@@ -22,27 +22,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.base.errors import UserError, nearest
+from kdbench.data.feed.drawn import Choice
 
 Size = tuple[int, ...]
 
 
 class Augment(Protocol):
-    """Pixels, a generator, and the (H, W) of the picture's first view, None for that view: pixels of equal shape."""
+    """Pixels, a generator, and the (H, W) of the picture's first view, None for that view: pixels of equal shape.
 
-    def __call__(self, pixels: Tensor, rng: torch.Generator, *, base: Size | None = None) -> Tensor: ...
+    ``choice`` is told which of finitely many pictures was made of each row.
+    """
+
+    def __call__(
+        self, pixels: Tensor, rng: torch.Generator, *, base: Size | None = None, choice: Choice | None = None
+    ) -> Tensor: ...
 
 
 NAMES = ("crop<pixels>", "flip", "affine<degrees>", "resized_crop<percent>")
 _FORM = re.compile(r"(?P<name>crop|flip|affine|resized_crop)(?P<amount>[1-9][0-9]?)?")
 
 
-def crop(pixels: Tensor, rng: torch.Generator, pad: int, *, base: Size | None = None) -> Tensor:
+def crop(
+    pixels: Tensor, rng: torch.Generator, pad: int, *, base: Size | None = None, choice: Choice | None = None
+) -> Tensor:
     """Zero padding of ``pad`` on each side, then a random window of the original size; (N, C, H, W).
 
     Where ``base`` is another size, ``pad`` and the window's place are scaled, to the nearest pixel.
     """
     n, _, h, w = pixels.shape
-    dy, dx = torch.randint(2 * pad + 1, (2, n), generator=rng, device=pixels.device)
+    places = 2 * pad + 1
+    dy, dx = torch.randint(places, (2, n), generator=rng, device=pixels.device)
+    if choice is not None:
+        choice.add(dy * places + dx, places**2)
     below, beside = pad, pad
     if base is not None and base != (h, w):
         (dy, below), (dx, beside) = _scaled(dy, pad, h / base[0]), _scaled(dx, pad, w / base[1])
@@ -60,9 +71,11 @@ def _scaled(begin: Tensor, pad: int, scale: float) -> tuple[Tensor, int]:
     return ((begin - pad) * scale).round().long() + most, most
 
 
-def flip(pixels: Tensor, rng: torch.Generator, *, base: Size | None = None) -> Tensor:
+def flip(pixels: Tensor, rng: torch.Generator, *, base: Size | None = None, choice: Choice | None = None) -> Tensor:
     """Horizontal mirror with probability one half, at every size alike; (N, ..., W)."""
     mirrored = torch.rand(len(pixels), generator=rng, device=pixels.device) < 0.5
+    if choice is not None:
+        choice.add(mirrored.long(), 2)
     return torch.where(mirrored.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)
 
 
@@ -70,8 +83,13 @@ MOVED, GROWN = 0.15, 0.1
 """Largest move of an affine map, as a share of half the picture, and largest change of its size."""
 
 
-def affine(pixels: Tensor, rng: torch.Generator, degrees: int, *, base: Size | None = None) -> Tensor:
-    """Turned by up to ``degrees`` each way, moved and resized a little, bilinear, 0 outside; (N, C, H, W)."""
+def affine(
+    pixels: Tensor, rng: torch.Generator, degrees: int, *, base: Size | None = None, choice: Choice | None = None
+) -> Tensor:
+    """Turned by up to ``degrees`` each way, moved and resized a little, bilinear, 0 outside; (N, C, H, W).
+
+    It makes no finite number of pictures, and tells ``choice`` nothing.
+    """
     n = len(pixels)
     draws = torch.rand(4, n, generator=rng, device=pixels.device) * 2 - 1
     angle, size, across, down = draws[0] * math.radians(degrees), 1 + draws[1] * GROWN, *(draws[2:] * MOVED)
@@ -93,6 +111,10 @@ class Augmentation:
 
     ops: tuple[tuple[str, Augment], ...] = ()
     least: float | None = None
+
+    def endless(self) -> list[str]:
+        """Names of what makes another picture at every draw, instead of one of so many."""
+        return [name for name, _ in self.ops if name.startswith("affine")] + ["resized_crop"] * (self.least is not None)
 
     def without(self, names: Sequence[str]) -> list[Augment]:
         """The device operations but for ``names``."""

@@ -102,6 +102,7 @@ class Dataset:
         whole: all training rows, where ``train`` is a subset of them; None where it is all.
         vocabularies: of sentences, which symbols each input's are, and ``target`` those of the targets.
         digests: part to content digest where it is known already.
+        numbers: of each training row the number among all training rows of the source; None where they are all.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Dataset:
     whole: Rows | None = None
     vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    numbers: NDArray[np.int64] | None = None
 
     def shape(self, input_name: str) -> tuple[int, ...]:
         """Shape of one row of an input.
@@ -280,7 +282,13 @@ class Dataset:
             )
         train, test = (select(self.train, torch.from_numpy(rows)) for rows in (rest, held))
         drawn = hashlib.sha256(rest.astype("<i8").tobytes()).hexdigest()
-        return replace(self, train=train, test=test, drawn=drawn, whole=None, digests={})
+        return replace(
+            self, train=train, test=test, drawn=drawn, whole=None, digests={}, numbers=self._numbers_of(rest)
+        )
+
+    def _numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers among all training rows of some of these."""
+        return rows if self.numbers is None else self.numbers[rows]
 
     def _chosen(self, rule: Subset, seed: int, key: str) -> NDArray[np.int64]:
         """Numbers of the training rows that a rule draws; ``key`` is the task's for it."""
@@ -320,6 +328,7 @@ class Dataset:
             drawn=hashlib.sha256(index.astype("<i8").tobytes()).hexdigest(),
             whole=self.train,
             digests={part: digest for part, digest in self.digests.items() if part != "train"},
+            numbers=self._numbers_of(index),
         )
 
     def head(self, rows: int) -> Dataset:
@@ -329,7 +338,7 @@ class Dataset:
             count = min(rows, len(part.y))
             return select(part, torch.arange(count) * len(part.y) // count)
 
-        return replace(self, train=some(self.train), test=some(self.test), digests={})
+        return replace(self, train=some(self.train), test=some(self.test), digests={}, numbers=None)
 
 
 class Alike:

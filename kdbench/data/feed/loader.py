@@ -19,8 +19,9 @@ from kdbench.base.errors import UserError
 from kdbench.base.seeds import generator
 from kdbench.contract import Batch, NotApplicable, Partners, Placed, Rows, Sentences, Views
 from kdbench.data.feed import kept
-from kdbench.data.feed.augment import augmentation
+from kdbench.data.feed.augment import Augmentation, augmentation
 from kdbench.data.feed.dataset import Alike, Dataset, device_of
+from kdbench.data.feed.drawn import Choice, Draws
 from kdbench.data.feed.moved import Moves, moved_size, moves
 from kdbench.data.feed.stored import Stored
 from kdbench.data.feed.stream import HostDraw, Order, Stream, default_workers
@@ -46,11 +47,13 @@ class Loader:
         drop_below: a last partial batch of fewer rows is left out.
         partners: draws a second row for each, which becomes the second view.
         workers: processes that read stored pictures and make host views; 0 does so in this one.
+        draws: told which rows each batch holds and what was made of them; None where nobody asks.
 
     Attributes:
         steps: batches of an epoch.
         smallest: rows of its smallest batch.
         n_views: views that a batch holds, those of partners among them.
+        unnumbered: why no number tells what a batch holds of a row, what the stage does; None where one does.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Loader:
         drop_below: int = 1,
         partners: Partners | None = None,
         workers: int | None = None,
+        draws: Draws | None = None,
     ) -> None:
         self.data, self.rows, self.views = data, rows, views
         self.batch = min(batch, len(rows.y))
@@ -88,6 +92,8 @@ class Loader:
         lengths = rows.y.counts.cpu() if isinstance(rows.y, Sentences) else None
         self._order = Order(len(rows.y), self.batch, self.steps, seed, stage, partners, lengths)
         self.n_views = (views.n if views is not None else 1) * (1 if partners is None else 2)
+        self.unnumbered = self._unnumbered(chosen)
+        self._draws = draws if self.unnumbered is None else None
         self._placed: tuple[int, Tensor] | None = None
         self._host = self._on_host()
         if chosen.least is not None and any(_is_pixels(x) for x in rows.x.values()):
@@ -104,6 +110,16 @@ class Loader:
         # Rows that no augmentation touches are normalised once instead of at every draw.
         still = {name: x for name, x in rows.x.items() if not self._is_touched(name)}
         self._still, self._still_present = data.finish(still)
+
+    def _unnumbered(self, chosen: Augmentation) -> str | None:
+        if isinstance(self.rows.y, Sentences):
+            return "reads sentences"
+        if self.views is not None or self.n_views > 1:
+            return "makes views of a row"
+        if self._moves:
+            return "moves targets with their pictures"
+        endless = chosen.endless()
+        return f"sees another picture at every draw ({', '.join(endless)})" if endless else None
 
     @property
     def _host_views(self) -> Views | None:
@@ -164,7 +180,10 @@ class Loader:
                 for move in self._moves:
                     raw[name], y = move(raw[name], y, rng)
         alike = Alike(self.data, rng)
-        moved = {name: self._augmented(name, values, alike.draws(name) or rng) for name, values in raw.items()}
+        choices = {name: Choice() for name in self.rows.x}
+        moved = {
+            name: self._augmented(name, values, alike.draws(name) or rng, choices[name]) for name, values in raw.items()
+        }
         x, present = self.data.finish(moved, rng)
         if self.views is not None and self.views.where == "final":
             alike = Alike(self.data, rng)
@@ -177,6 +196,9 @@ class Loader:
         visible, seen = self._visible(len(index), rng)
         present = {name: _repeat(mask, n_views * len(index) // len(mask)) for name, mask in present.items()}
         x = {name: _repeat(values, n_views * len(index) // len(values)) for name, values in x.items()}
+        if self._draws is not None:
+            for name, choice in choices.items():
+                self._draws.note(x[name], index, choice, self.batch)
         return Batch(x, y.repeat(n_views), index.repeat(n_views), self.n_views, present, visible=visible, seen=seen)
 
     def _visible(self, rows: int, rng: torch.Generator) -> tuple[Tensor | None, int | None]:
@@ -186,7 +208,7 @@ class Loader:
         hide, shape = self.views.hide, self.data.shape(self.views.input)
         return hide.draw(self.n_views * rows, shape, rng).to(self.device), hide.seen(hide.grid(shape))
 
-    def _augmented(self, name: str, raw: Tensor, rng: torch.Generator) -> Tensor:
+    def _augmented(self, name: str, raw: Tensor, rng: torch.Generator, choice: Choice) -> Tensor:
         """Raw rows after views of raw pixels and augmentation; inputs of different pictures get draws of their own."""
         views, viewed = self.views, self._is_viewed(name)
         drawn = views is not None and views.anew and name in self._host  # a crop for each view
@@ -198,7 +220,7 @@ class Loader:
         if _is_pixels(raw):
             base = tuple(self.rows.x[self.data.leader(name)].shape[-2:])
             for fn in self.augment:
-                raw = fn(raw, rng, base=base)
+                raw = fn(raw, rng, base=base, choice=None if self._draws is None else choice)
         return raw
 
 

@@ -135,5 +135,6 @@ class Protocol(Part):
     fold_teacher: bool = False
     teacher_dtype: Literal["fp32", "bf16"] | None = None
     fused: bool = False
+    teacher_store: bool = False
     eval_every: Positive
     selection: Literal["last", "best_on_val"]
