@@ -93,9 +93,8 @@ def test_the_second_and_later_runs_of_a_study(task, tmp_path):
     print(f"\n{task}: processor time of a step, plain = 1\nmethod       seed  computing  stored  rows kept")
     for run in runs:
         print(f"{run.method:12} {run.seed:4} {run.computing:10.2f} {run.stored:7.2f} {run.kept:10}")
-    later = runs[1:]
-    print(f"second and later runs, mean: computing {fmean(r.computing for r in later):.2f}, stored ", end="")
-    print(f"{fmean(r.stored for r in later):.2f}; of them those that kept nothing: computing ", end="")
-    read = [run for run in later if not run.kept]
-    print(f"{fmean(r.computing for r in read):.2f}, stored {fmean(r.stored for r in read):.2f} (aim {MOST})")
+    later, read = runs[1:], [run for run in runs[1:] if not run.kept]
+    for which, some in (("second and later runs", later), ("of them those that kept nothing", read)):
+        computing, stored = fmean(run.computing for run in some), fmean(run.stored for run in some)
+        print(f"{which}, mean: computing {computing:.2f}, stored {stored:.2f} (aim {MOST})")
     assert fmean(r.stored for r in read) < fmean(r.computing for r in read)
