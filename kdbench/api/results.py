@@ -13,7 +13,7 @@ from kdbench.base.home import Home
 from kdbench.index import home as index
 from kdbench.index.store import Store
 from kdbench.records.provenance import PUBLISHED
-from kdbench.results import cells
+from kdbench.results import cells, rulesets
 from kdbench.specs import local, registry
 from kdbench.terminal.tables import as_json
 
@@ -28,6 +28,7 @@ SELECT r.* EXCLUDE (record), o.step_ratio, o.lo AS step_ratio_lo, o.hi AS step_r
        r.record->'$.method.params' AS params
 FROM v_runs r LEFT JOIN overhead o USING (run_id)
 WHERE (?::VARCHAR IS NULL OR r.task = ?) AND (?::VARCHAR IS NULL OR r.method = ?)
+      AND (?::VARCHAR[] IS NULL OR list_contains(?::VARCHAR[], r.ruleset))
 ORDER BY r.task, r.task_version, r.device_class, r.method, r.seed, r.run_id"""
 Table = Literal["runs", "cells"]
 
@@ -58,17 +59,23 @@ class Results:
 
 
 def results(
-    *, task: str | None = None, method: str | None = None, out: str | Path | None = None, published: bool = False
+    *,
+    task: str | None = None,
+    method: str | None = None,
+    ruleset: str | None = None,
+    out: str | Path | None = None,
+    published: bool = False,
 ) -> Results:
     """The results of a home folder, or the published ones.
 
     Args:
         task, method: these alone; names, or paths of your own.
+        ruleset: ``published`` hyper-parameters alone, ``tuned`` ones of any search, or of one such as ``tuned-8``.
         out: home folder, the user's when None.
         published: the records that kdbench publishes instead.
 
     Raises:
-        UserError: an unknown name, or no records there.
+        UserError: an unknown name, no records there, or none of the ruleset.
     """
     where: dict[str, Any] = {}
     if task is not None:
@@ -77,9 +84,9 @@ def results(
         where["method"] = registry.method(local.method(method)).name
 
     def read(store: Store) -> Results:
-        by = [where.get(key) for key in ("task", "task", "method", "method")]
-        runs = [_run(row) for row in store.query(_RUNS, by)]
-        return Results(runs, [as_json(row) for row in cells.rows(store, **where)])
+        of = None if ruleset is None else rulesets.chosen(store, ruleset)
+        runs = [_run(row) for row in store.query(_RUNS, _by(where.get("task"), where.get("method"), of))]
+        return Results(runs, [as_json(row) for row in cells.rows(store, ruleset=ruleset, **where)])
 
     if published:
         with Store.memory(PUBLISHED) as store:
@@ -95,7 +102,7 @@ def of_runs(home: Home, run_ids: Sequence[str]) -> Results:
     wanted = set(run_ids)
 
     def read(store: Store) -> Results:
-        rows = [_run(row) for row in store.query(_RUNS, [None] * 4) if row["run_id"] in wanted]
+        rows = [_run(row) for row in store.query(_RUNS, _by()) if row["run_id"] in wanted]
         found = cells.rows(store, **({"task": rows[0]["task"]} if rows else {}))
         return Results(rows, [as_json(row) for row in found if wanted & set(row.run_ids)])
 
@@ -106,13 +113,18 @@ def of_cells(home: Home, methods: Sequence[str], tasks: Sequence[str]) -> Result
     """The results of some methods on some tasks."""
 
     def read(store: Store) -> Results:
-        runs = [_run(row) for row in store.query(_RUNS, [None] * 4) if row["task"] in tasks]
+        runs = [_run(row) for row in store.query(_RUNS, _by()) if row["task"] in tasks]
         found = [row for task in tasks for row in cells.rows(store, task=task)]
         return Results(
             [row for row in runs if row["method"] in methods], [as_json(row) for row in found if row.method in methods]
         )
 
     return index.use(home, read)
+
+
+def _by(task: str | None = None, method: str | None = None, of: Sequence[str] | None = None) -> list[Any]:
+    """What ``_RUNS`` is asked with: each twice, once for whether it is asked at all."""
+    return [task, task, method, method, of, of]
 
 
 def _run(row: dict[str, Any]) -> dict[str, Any]:

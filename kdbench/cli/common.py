@@ -70,6 +70,13 @@ Ruleset = Annotated[
     str,
     typer.Option("--ruleset", help="published, tuned (the values that `kdbench tune` found), or such as tuned-8."),
 ]
+RulesetOf = Annotated[
+    str | None,
+    typer.Option(
+        "--ruleset",
+        help="Those of published or tuned hyper-parameters, or of such as tuned-8 [default: all].",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kdbench.base.errors import UserError
-from kdbench.cli.common import EXIT_FAILED, Out, app, home_of, progress, warn
+from kdbench.cli.common import EXIT_FAILED, Out, RulesetOf, app, home_of, progress, warn
 from kdbench.records.files import SIDE_FOLDER
 
 records_app = typer.Typer(help="Check, index and export result records.", rich_markup_mode=None)
@@ -170,16 +170,20 @@ def _report(report: Any, index: Path, more: Iterable[Any] = ()) -> None:
 
 @records_app.command("export")
 def records_export(
-    folder: Annotated[Path, typer.Argument(help="Where runs.parquet and runs.csv go.")], out: Out = None
+    folder: Annotated[Path, typer.Argument(help="Where runs.parquet and runs.csv go.")],
+    ruleset: RulesetOf = None,
+    out: Out = None,
 ) -> None:
     """Write all runs as Parquet and CSV."""
     from kdbench.index.store import Store
+    from kdbench.results import rulesets
 
     home = home_of(out)
     if not home.records.is_dir():
         raise UserError(f"no records in {home.root}; run `kdbench evaluate` first, or name the folder with --out")
     with Store.memory(home.records) as store:
-        for path in store.export(folder):
+        of = {} if ruleset is None else {"ruleset": rulesets.chosen(store, ruleset)}
+        for path in store.export(folder, **of):
             print(path)
 
 

@@ -15,6 +15,7 @@ from kdbench.cli.common import (
     Local,
     Out,
     Ruleset,
+    RulesetOf,
     app,
     home_of,
     require_records,
@@ -142,6 +143,7 @@ def show_task(
 def results(
     task: Annotated[str | None, typer.Option("--task", "-t", help="This task alone.")] = None,
     method: Annotated[str | None, typer.Option("--method", "-m", help="This method alone.")] = None,
+    ruleset: RulesetOf = None,
     sort: Annotated[
         Literal["task", "score", "delta", "step_ratio", "peak_alloc_mib"],
         typer.Option("--sort", help="Order of the rows; best or cheapest first."),
@@ -158,11 +160,13 @@ def results(
     from kdbench.specs import local, registry
     from kdbench.terminal import tables
 
-    where = {}
+    where: dict[str, str] = {}
     if task is not None:
         where["task"] = registry.task(local.task(task)).name
     if method is not None:
         where["method"] = registry.method(local.method(method)).name
+    if ruleset is not None:
+        where["ruleset"] = ruleset
     home = home_of(out)
     if by_class:
         _results_by_class(home, where, as_json)

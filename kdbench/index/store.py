@@ -176,17 +176,22 @@ class Store:
             by_run.setdefault(row["run_id"], {})[row["class"]] = row["value"]
         return by_run
 
-    def export(self, folder: Path) -> list[Path]:
-        """Write ``runs.parquet`` (all columns and the record) and ``runs.csv`` (without it); returns the two paths."""
+    def export(self, folder: Path, **where: Any) -> list[Path]:
+        """Write ``runs.parquet`` (all columns and the record) and ``runs.csv`` (without it); returns the two paths.
+
+        Args:
+            where: as of :meth:`runs`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        rows = "v_runs r LEFT JOIN overhead o USING (run_id)"
+        kept, values = self._tests("v_runs", where)
+        rows = f"(SELECT * FROM v_runs WHERE {kept}) r LEFT JOIN overhead o USING (run_id)"
         shared = "EXCLUDE (run_id, device, dtype, batch)"  # these stand in the run itself
         parquet, table = folder / "runs.parquet", folder / "runs.csv"
         part = parquet.with_name(f".{parquet.name}.part")
-        whole = self._connection.sql(f"SELECT r.*, o.* {shared} FROM {rows} ORDER BY run_id")
+        whole = self._connection.sql(f"SELECT r.*, o.* {shared} FROM {rows} ORDER BY run_id", params=values)
         whole.write_parquet(str(part), compression="zstd")
         os.replace(part, parquet)
-        flat = self.query(f"SELECT r.* EXCLUDE (record), o.* {shared} FROM {rows} ORDER BY run_id")
+        flat = self.query(f"SELECT r.* EXCLUDE (record), o.* {shared} FROM {rows} ORDER BY run_id", values)
         write_atomic(table, to_csv(flat, [name for name in whole.columns if name != "record"]))
         return [parquet, table]
 
@@ -213,14 +218,18 @@ class Store:
             raise StoreOld(f"the index {self.path} lacks {', '.join(sorted(lacking))}; rebuild it from the records")
 
     def _select(self, view: str, where: dict[str, Any], order: str, drop: str | None = None) -> list[dict[str, Any]]:
+        tests, values = self._tests(view, where)
+        columns = f"* EXCLUDE ({drop})" if drop else "*"
+        return self.query(f"SELECT {columns} FROM {view} WHERE {tests} ORDER BY {order}", values)
+
+    def _tests(self, view: str, where: dict[str, Any]) -> tuple[str, list[Any]]:
+        """The condition that columns have given values, or one of several, and what its placeholders stand for."""
         known = [row["column_name"] for row in self.query(f"DESCRIBE {view}")]
         for name in where:
             if name not in known:
                 raise UserError(f"{view} has no column {name!r}{nearest(name, known)}")
-        columns = f"* EXCLUDE ({drop})" if drop else "*"
         tests = " AND ".join(f'"{name}" IN (SELECT unnest(?))' for name in where) or "true"
-        values = [list(value) if isinstance(value, list | tuple | set) else [value] for value in where.values()]
-        return self.query(f"SELECT {columns} FROM {view} WHERE {tests} ORDER BY {order}", values)
+        return tests, [list(value) if isinstance(value, list | tuple | set) else [value] for value in where.values()]
 
     def _ingest(self, files: Sequence[File]) -> IngestReport:
         bad: list[Problem] = []

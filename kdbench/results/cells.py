@@ -13,7 +13,7 @@ from kdbench.base.errors import UserError
 from kdbench.index.store import Store
 from kdbench.records import settings
 from kdbench.records.files import Record
-from kdbench.results import chance, taught
+from kdbench.results import chance, rulesets, taught
 from kdbench.results.book import VERSIONS, Book, Result, name_of
 from kdbench.results.costs import Totals
 from kdbench.results.pairing import Cell
@@ -82,13 +82,19 @@ class ResultRow:
         return " ".join([self.method, *as_words(self.overrides)])
 
 
-def rows(store: Store, *, older: bool = False, **where: Any) -> list[ResultRow]:
+def rows(store: Store, *, older: bool = False, ruleset: str | None = None, **where: Any) -> list[ResultRow]:
     """All configurations of an index, and the combinations that gave no score, with their reason.
 
     Args:
         older: also cells of an adapter or engine older than the newest.
+        ruleset: of these rulesets alone, see :func:`kdbench.results.rulesets.chosen`; of all when None.
         where: columns of the cells to keep, e.g. ``task="digits"``.
+
+    Raises:
+        UserError: no such ruleset, or no run of it.
     """
+    if ruleset is not None:
+        where["ruleset"] = rulesets.chosen(store, ruleset)
     book = Book.of(store, where)
     wanted = {cell["run_ids"][0] for cell in store.cells(**where)}
     found = _rows(book, [c for c in book.cells if c["run_ids"][0] in wanted and (older or book.newest(c))])
@@ -282,7 +288,8 @@ def in_order(found: list[ResultRow], key: str) -> list[ResultRow]:
     """Rows best or cheapest first, those without the figure last; ``task`` keeps the index's order.
 
     Args:
-        key: ``task``, ``score`` or ``delta`` (within each task), or a column of the overhead.
+        key: ``task``, ``score`` or ``delta`` (within each task, device class and ruleset, as only such rows compare),
+            or a column of the overhead.
     """
 
     def figure(row: ResultRow) -> float | None:
@@ -294,9 +301,10 @@ def in_order(found: list[ResultRow], key: str) -> list[ResultRow]:
         value = (row.cost or {}).get(key)
         return None if value is None else float(value)
 
-    def place(row: ResultRow) -> tuple[str, bool, float]:
+    def place(row: ResultRow) -> tuple[Any, ...]:
         value = figure(row)
-        return (row.task if key in ("score", "delta") else "", value is None, value or 0.0)
+        within = (row.task, row.version, row.device_class, row.ruleset) if key in ("score", "delta") else ()
+        return (*within, value is None, value or 0.0)
 
     return found if key == "task" else sorted(found, key=place)
 

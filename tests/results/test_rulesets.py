@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import records as factory
 
+from kdbench.api import results as api
 from kdbench.base.errors import UserError
 from kdbench.index.store import Store
 from kdbench.leaderboard.model import source
@@ -65,6 +66,32 @@ def test_a_difference_is_taken_within_a_ruleset(folder: Path) -> None:
     shown = [str(one.title) for one in tables.results(list(rows.values()))]
     assert [title.split(":")[0].split(", ")[1:] for title in shown] == [[], ["tuned-16"], ["tuned-8"]]
     assert tables.as_json(rows["kd", "tuned-8"])["ruleset"] == "tuned-8"
+
+
+def test_results_of_a_ruleset_alone(folder: Path, tmp_path: Path) -> None:
+    with Store.memory(folder) as store:
+        there = {row.ruleset for row in cells.rows(store)}
+        by = {
+            name: {row.ruleset for row in cells.rows(store, ruleset=name)} for name in ("published", "tuned", "tuned-8")
+        }
+        ordered = cells.in_order(cells.rows(store), "score")
+        with pytest.raises(UserError, match=r"no results of ruleset tuned-9; there are published, tuned-16, tuned-8"):
+            cells.rows(store, ruleset="tuned-9")
+        with pytest.raises(UserError, match="no ruleset 'best'; published, tuned, or"):
+            cells.rows(store, ruleset="best")
+        _, table = store.export(tmp_path / "out", ruleset=["tuned-8"])
+    assert there == {"published", "tuned-8", "tuned-16"}
+    assert by == {"published": {"published"}, "tuned": {"tuned-8", "tuned-16"}, "tuned-8": {"tuned-8"}}
+    heads = [(row.task, row.ruleset) for row in ordered]
+    assert heads == sorted(heads)  # no ruleset's rows among another's
+    assert len(table.read_text().splitlines()) == 1 + 6
+
+
+def test_python_tells_the_results_of_a_ruleset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "PUBLISHED", folder)
+    found = api.results(ruleset="tuned-8", published=True)
+    assert {run["ruleset"] for run in found.runs} == {cell["ruleset"] for cell in found.cells} == {"tuned-8"}
+    assert len(found.runs) == 6
 
 
 def test_compare_pairs_within_a_ruleset(folder: Path) -> None:
