@@ -22,10 +22,10 @@ NAMED = 3
 
 def plan(search: Search) -> Iterator[Any]:
     """The ranges and the hours."""
-    made = tables.table(f"search of {search.method} on {search.task}", "setting", ">given", ">from", ">to")
+    made = tables.table(f"search of {search.method} on {search.task}", "setting", ">given", ">from", ">to", "why there")
     for one in search.dimensions():
         ends = (", ".join(map(str, one.choices)), "") if one.choices else (f"{one.low:.4g}", f"{one.high:.4g}")
-        made.add_row(escape(one.key), escape(str(one.given)), *ends)
+        made.add_row(escape(one.key), escape(str(one.given)), *ends, escape(one.source))
     yield made
     hours = search.hours()
     long = "of unknown length" if hours is None else f"about {in_words(hours)} here"

@@ -58,6 +58,18 @@ def test_ranges_stay_within_a_cards_bounds_and_what_is_no_positive_number_stays(
     ]  # fmt: skip
 
 
+def test_a_stated_range_goes_as_far_as_the_given_value() -> None:
+    def of(method: str, key: str, task: str = TASK, *words_: str) -> tuple[float, float, bool]:
+        (one,) = [one for one in space(run_config(method, task, words_)) if one.key == f"method.{key}"]
+        return one.low, one.high, one.log
+
+    assert of("ofd", "feature_weight") == (1e-4, 1e-3, True)
+    assert of("cgan_kd", "kappa") == (1.0, 5.0, False)
+    assert of("reviewkd", "review_weight", TASK, "method.review_weight=30") == (0.6, 30.0, True)
+    assert of("reviewkd", "review_weight", TASK, "method.review_weight=0") == (0.6, 8.0, True)
+    assert all(one.source for one in space(run_config("lwr", TASK)))
+
+
 def test_a_card_may_say_where_to_look() -> None:
     given = {"default": 4, "doc": "words", "search": {"low": 1, "high": 9, "source": "table 3"}}
     assert HyperParameter.model_validate(given).search is not None
