@@ -10,7 +10,6 @@ import typer
 
 from kdbench.base.errors import UserError
 from kdbench.cli.common import EXIT_FAILED, Out, RulesetOf, app, home_of, progress, warn
-from kdbench.records.files import SIDE_FOLDER
 
 records_app = typer.Typer(help="Check, index and export result records.", rich_markup_mode=None)
 site_app = typer.Typer(help="Build and look at the board.", rich_markup_mode=None)
@@ -70,18 +69,21 @@ def _tell(problems: Iterable[Any]) -> int:
 
 @records_app.command("validate")
 def records_validate(
-    folder: Annotated[Path, typer.Argument(help="A folder of records, or one record.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of records, a shard, or one record.")],
     since: Annotated[
         str | None, typer.Option("--since", help="Also refuse whatever git changed since this commit but new records.")
     ] = None,
 ) -> None:
     """Check records as CI does: a line for each problem."""
+    from kdbench.records import shards
+    from kdbench.records.folder import is_record
     from kdbench.records.submit import changes
     from kdbench.records.validate import check_file, check_folder
 
-    if not folder.exists():
+    if not folder.exists() and not is_record(folder):
         raise UserError(f"{folder} does not exist")
-    problems = check_folder(folder) if folder.is_dir() else check_file(folder)
+    many = folder.is_dir() or folder.suffix == shards.SUFFIX
+    problems = check_folder(folder) if many else check_file(folder)
     if since is not None:
         problems += changes(folder, since)
     errors = _tell(problems)
@@ -118,15 +120,43 @@ def records_withdraw(
 ) -> None:
     """Take a record back, with a reason: it stays where it is, and counts no more."""
     from kdbench.records.files import withdraw
+    from kdbench.records.folder import is_record, records_of
 
     path = Path(run)
-    if not path.is_file():
+    if not is_record(path):
         source = folder or home_of(out).records
-        found = [file for file in sorted(source.rglob(f"{run}*.json")) if file.parent.name != SIDE_FOLDER]
+        found = [file for file in records_of(source) if file.stem.startswith(run)] if source.is_dir() else []
         if len(found) != 1:
             raise UserError(f"{len(found) or 'no'} records in {source} begin with {run!r}; give a whole run id")
         path = found[0]
     print(f"withdrawn: {path}, as {withdraw(path, reason)} says")
+
+
+@records_app.command("pack")
+def records_pack(
+    folder: Annotated[Path, typer.Argument(help="A folder of published records.")],
+    at_least: Annotated[
+        int, typer.Option("--at-least", min=0, help="Do nothing where there are fewer records.")
+    ] = 3000,
+) -> None:
+    """Put published records into Parquet files by task, text for text: one file for many where they are too many."""
+    from kdbench.records.pack import pack
+
+    done = pack(folder, at_least)
+    if done.all < at_least:
+        print(f"{done.all} records in {folder} stay as they are; from {at_least} on they are packed (--at-least)")
+        return
+    for shard in done.shards:
+        print(f"written: {shard}")
+    print(f"{done.records} of {done.all} records packed, into {len(done.shards)} new shards")
+
+
+@records_app.command("unpack")
+def records_unpack(folder: Annotated[Path, typer.Argument(help="A folder of published records.")]) -> None:
+    """Make packed records files of their own again."""
+    from kdbench.records.pack import unpack
+
+    print(f"{unpack(folder)} records are files again")
 
 
 @records_app.command("ingest")
@@ -203,11 +233,12 @@ def site_build(
     out: Out = None,
 ) -> None:
     """Render the board as static HTML under the home folder."""
+    from kdbench.records.folder import names
     from kdbench.records.provenance import PUBLISHED
 
     home = home_of(out)
     home.require_writable()
-    own = home.records.is_dir() and next(home.records.glob("*.json"), None) is not None
+    own = home.records.is_dir() and next(names(home.records), None) is not None
     source = records or (PUBLISHED if PUBLISHED.is_dir() and not own else home.records)
     if not source.is_dir():
         raise UserError(f"no records in {source}; run `kdbench evaluate` first, or name a folder with --records")

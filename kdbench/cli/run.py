@@ -157,7 +157,7 @@ def _order(
 
 @app.command()
 def verify(
-    record: Annotated[Path, typer.Argument(help="A record's file.")],
+    record: Annotated[Path, typer.Argument(help="A record's file, or SHARD.parquet/RUN_ID.json.")],
     replay: Annotated[bool, typer.Option("--replay", help="Train the first 20 steps again, compare losses.")] = False,
     rescore: Annotated[Path | None, typer.Option("--rescore", help="Weights of the student to score again.")] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Run it again and compare.")] = False,
@@ -172,7 +172,9 @@ def verify(
 ) -> None:
     """Is a record what it says? Findings go into a side file; the record stays as it is."""
     from kdbench.base.home import data_folder
+    from kdbench.records import shards
     from kdbench.records.files import load
+    from kdbench.records.folder import is_record, records_of
     from kdbench.runs import verify as checks
 
     if seed is not None and not rerun:
@@ -180,7 +182,7 @@ def verify(
     if device != "auto" and not rerun:
         raise UserError("--device belongs to --rerun; the other checks take the record's own")
     take_local(local)
-    if not record.is_file():
+    if not is_record(record):
         raise UserError(f"{record} is no file; name a record, e.g. one below the home folder's records")
     home, folder = home_of(out), data_folder(data)
     home.require_writable()
@@ -198,9 +200,10 @@ def verify(
         if rescore is not None:
             findings.append(checks.rescore(what, rescore, *place))
         if rerun:
-            cell = [load(path).score for path in record.parent.glob("*.json") if load(path).spec_hash == what.spec_hash]
+            alike = [one for one in map(load, records_of(record.parent)) if one.spec_hash == what.spec_hash]
+            cell = [one.score for one in alike]
             findings.append(checks.rerun(what, seed, [score for score in cell if score is not None], *place, device))
-        checks.keep(what, findings, record.parent, by)
+        checks.keep(what, findings, shards.beside(record), by)
     for finding in findings:
         print(f"level {finding.level} {'passed' if finding.passed else 'FAILED'}: {finding.what}")
     if not all(finding.passed for finding in findings):

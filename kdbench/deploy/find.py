@@ -9,6 +9,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.records import files as records
 from kdbench.records.files import Record
+from kdbench.records.folder import is_record, records_of
 
 TENSORS = ".safetensors"
 
@@ -31,12 +32,11 @@ def find(run: str | os.PathLike[str], home: Home) -> Record:
     """
     text = os.fspath(run)
     path = Path(text).expanduser()
-    if not path.is_file():
+    if not is_record(path):
         if not text or os.sep in text or path.suffix:
             raise UserError(f"{text!r}: no such file; give a run id, the beginning of one, or a record's file")
-        found = [
-            file for file in sorted(home.records.rglob("*.json")) if _is_record(file) and file.stem.startswith(text)
-        ]
+        own = sorted(records_of(home.records)) if home.records.is_dir() else []
+        found = [file for file in own if file.stem.startswith(text)]
         if len(found) != 1:
             ids = (
                 f" ({', '.join(file.stem[:12] for file in found[:3])}{', ...' if len(found) > 3 else ''})"
@@ -53,10 +53,6 @@ def find(run: str | os.PathLike[str], home: Home) -> Record:
         why = f": {record.error.message}" if record.error is not None else ""
         raise UserError(f"{record.run_id[:12]} ended as {record.status}{why[:200]}; it left no network")
     return record
-
-
-def _is_record(file: Path) -> bool:
-    return file.parent.name != records.SIDE_FOLDER and not file.name.startswith(".")
 
 
 def again(record: Record) -> str:

@@ -21,10 +21,11 @@ from kdbench.base.files import write_atomic
 from kdbench.index.columns import MEASURED
 from kdbench.index.csv import to_csv
 from kdbench.index.file import StoreOld, connect, hold, retry, telling
-from kdbench.index.intake import File, checked, files_of
+from kdbench.index.intake import checked
 from kdbench.index.sql import INSERT_RUNS, INSERT_SIDES, STAGE_RUNS, STAGE_SIDES, STORE_VERSION, TABLES
 from kdbench.index.views import VIEWS
 from kdbench.records.files import Problem, Record
+from kdbench.records.folder import File, Listed, listed
 
 _BATCH = 1000
 """Records in memory at a time."""
@@ -116,8 +117,8 @@ class Store:
         """Take in all records and side files that are not in yet, in one transaction.
 
         Args:
-            sources: record files, or folders looked through to the bottom. Side files lie in folders named
-                ``verifications``.
+            sources: record files, shards of them, or folders looked through to the bottom. Side files lie in folders
+                named ``verifications``.
 
         Returns:
             What was new, unchanged and bad. A bad file never keeps the others out. A record that differs from the one
@@ -126,8 +127,8 @@ class Store:
         Raises:
             UserError: a source does not exist, or the index cannot be written (disk full).
         """
-        files = list(files_of(sources))
-        self.report = retry(lambda: self._ingest(files), self.path, self.wait_s)
+        found = listed(*sources)
+        self.report = retry(lambda: self._ingest(found), self.path, self.wait_s)
         return self.report
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -231,8 +232,8 @@ class Store:
         tests = " AND ".join(f'"{name}" IN (SELECT unnest(?))' for name in where) or "true"
         return tests, [list(value) if isinstance(value, list | tuple | set) else [value] for value in where.values()]
 
-    def _ingest(self, files: Sequence[File]) -> IngestReport:
-        bad: list[Problem] = []
+    def _ingest(self, found: Listed) -> IngestReport:
+        files, bad = found.files, list(found.bad)
         known = self._known(files)
         fresh, seen = [], dict[tuple[str, str], str]()
         for file in files:
@@ -256,7 +257,7 @@ class Store:
                         self._load(lines, stage, insert)
                     new += len(lines)
             self._remember(touched)
-        return IngestReport(new, unchanged + len(touched), gone, tuple(bad))
+        return IngestReport(new, unchanged + len(touched), gone, tuple(dict.fromkeys(bad)))
 
     def _known(self, files: Sequence[File]) -> dict[tuple[str, str], tuple[int, int, str]]:
         """(size, mtime, hash) of those of the files that are in."""

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from kdbench.base.files import write_atomic
 from kdbench.kinds.base import Mark
+from kdbench.records import shards
 
 FOLDER = "examples"
 LIST = "examples.json"
@@ -61,7 +62,7 @@ _LIST = TypeAdapter(tuple[Example, ...])
 
 def path_of(record: Path) -> Path:
     """Where the examples of a record's file lie."""
-    return record.parent / FOLDER / f"{record.stem}.zip"
+    return shards.beside(record) / FOLDER / f"{record.stem}.zip"
 
 
 def dump(found: Examples, path: Path) -> None:

@@ -22,6 +22,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.fields import Part
 from kdbench.base.files import canonical_json, sha256, write_atomic
 from kdbench.base.privacy import privacy_problems, scrub, scrub_values, strings
+from kdbench.records import shards
 from kdbench.records.schema import SCHEMA_VERSION, Record, SideFile, Withdrawn
 
 __all__ = [  # noqa: RUF022
@@ -139,7 +140,7 @@ def to_json(model: Record | SideFile) -> str:
 
 def side_of(path: Path) -> SideFile | None:
     """The side file of a record's file, None without a sound one beside it."""
-    side = path.parent / SIDE_FOLDER / path.name
+    side = shards.beside(path) / SIDE_FOLDER / path.name
     try:
         return load_side(side) if side.is_file() else None
     except RecordError:
@@ -156,7 +157,7 @@ def withdraw(path: Path, reason: str) -> Path:
         UserError: it was withdrawn before, or the record cannot be read.
     """
     record = load(path)
-    folder = path.parent / SIDE_FOLDER
+    folder = shards.beside(path) / SIDE_FOLDER
     before = load_side(folder / path.name) if (folder / path.name).is_file() else SideFile(run_id=record.run_id)
     if before.withdrawn is not None:
         raise UserError(f"{record.run_id} was withdrawn on {before.withdrawn.date}: {before.withdrawn.reason}")
@@ -183,16 +184,21 @@ def dump_side(side: SideFile, folder: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that may be a record: UTF-8, not larger than a record can be.
+    """The text of a file that may be a record, or of one that is packed (:mod:`kdbench.records.shards`): UTF-8, not
+    larger than a record can be.
 
     Raises:
-        RecordError: naming the file.
+        RecordError: naming the file, or the shard.
     """
     file = str(path)
     try:
+        if shards.packed(path):
+            return shards.text(path)
         if path.stat().st_size > MAX_BYTES:
             raise _error(file, f"larger than {MAX_BYTES} bytes: no record is; look at its curve and parameters")
         return path.read_bytes().decode()
+    except shards.ShardError as error:
+        raise _error(str(error.shard), error.what) from error
     except UnicodeDecodeError as error:
         raise _error(file, "is not UTF-8 text; restore it from its source or remove it") from error
     except OSError as error:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.base.home import Home
 from kdbench.records import examples
 from kdbench.records.files import SIDE_FOLDER, Problem, RecordError, dump_side, load, load_side, read_text
+from kdbench.records.folder import listed, records_of
 
 
 @dataclass(frozen=True)
@@ -25,20 +24,20 @@ def take_in(source: Path, home: Home) -> Intake:
     """Copies the records and side files in ``source`` to the home's records; what is there already stays.
 
     Args:
-        source: a record or a folder of records, looked through to the bottom.
+        source: a record, a shard, or a folder of records, looked through to the bottom.
 
     Raises:
         UserError: there is no such file or folder, or the home cannot be written.
     """
-    if not source.exists():
-        raise UserError(f"{source} does not exist; name a record or a folder of records")
+    found = listed(source)
     if source.resolve() == home.records.resolve():
         return Intake(0, ())
-    there = {path.stem: path for path in _files(home.records) if path.parent.name != SIDE_FOLDER}
-    copied, bad = 0, []
-    for path in _files(source):
+    there = {path.stem: path for path in records_of(home.records)} if home.records.is_dir() else {}
+    copied, bad = 0, list(found.bad)
+    for file in sorted(found.files, key=lambda file: file.kind):  # records, then side files
+        path = file.path
         try:
-            if path.parent.name == SIDE_FOLDER:
+            if file.kind == "side":
                 _take_side(path, home)
             elif path.stem not in there:
                 load(path)
@@ -52,13 +51,7 @@ def take_in(source: Path, home: Home) -> Intake:
                 bad.append(Problem(str(path), "run_id", what))
         except RecordError as error:
             bad += error.problems
-    return Intake(copied, tuple(bad))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Record files, then side files."""
-    found = [folder] if folder.is_file() else sorted(folder.rglob("*.json"))
-    yield from sorted((p for p in found if p.name[0] != "."), key=lambda p: p.parent.name == SIDE_FOLDER)
+    return Intake(copied, tuple(dict.fromkeys(bad)))
 
 
 def _take_side(path: Path, home: Home) -> None:

@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 
 from kdbench.records import files as records
+from kdbench.records import folder as of_folder
 from kdbench.records.files import SIDE_FOLDER, Record, RecordError
 
-_HASH = re.compile(rb'"spec_hash":\s*"([0-9a-f]{64})"')
+_HASH = re.compile(r'"spec_hash":\s*"([0-9a-f]{64})"')
 _seen: dict[str, frozenset[str]] = {}
 """File of a record to the specifications it names; records never change, so a process reads each once."""
 
@@ -20,24 +21,22 @@ _seen: dict[str, frozenset[str]] = {}
 def of(folder: Path, *spec_hashes: str) -> list[Record]:
     """Records of some specifications below a folder, oldest first; withdrawn and damaged ones do not count."""
     wanted = set(spec_hashes)
-    found = [record for path in _files(folder) if _names(path) & wanted and (record := _sound(Path(path))) is not None]
+    found = [
+        record for path in _records(folder) if _names(path) & wanted and (record := _sound(Path(path))) is not None
+    ]
     return sorted((r for r in found if r.spec_hash in wanted), key=lambda record: (record.created_at, record.run_id))
 
 
-def _files(folder: Path) -> list[str]:
-    found = []
-    for place, inner, names in os.walk(folder):
-        inner[:] = [name for name in inner if name != SIDE_FOLDER]
-        found += [os.path.join(place, name) for name in names if name.endswith(".json") and name[0] != "."]
-    return found
+def _records(folder: Path) -> list[str]:
+    side = f"{os.sep}{SIDE_FOLDER}{os.sep}"
+    return [path for path in of_folder.names(folder) if side not in path]
 
 
 def _names(path: str) -> frozenset[str]:
     if path not in _seen:
         try:
-            with open(path, "rb") as file:
-                _seen[path] = frozenset(match.decode() for match in _HASH.findall(file.read(records.MAX_BYTES)))
-        except OSError:
+            _seen[path] = frozenset(_HASH.findall(records.read_text(Path(path))))
+        except RecordError:
             return frozenset()
     return _seen[path]
 

@@ -11,6 +11,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.records import examples
 from kdbench.records.files import SIDE_FOLDER, Problem, Record, RecordError, load, read_text
+from kdbench.records.folder import records_of
 from kdbench.records.validate import check_folder
 
 
@@ -35,16 +36,16 @@ def bundle(sources: Sequence[Path], folder: Path) -> Bundle:
     """Copies the records that may stand on the board to where a pull request has them, and validates the whole.
 
     Args:
-        sources: record files, or folders of them.
+        sources: record files, shards, or folders of them.
         folder: the published results, ``<task>@v<version>/<method>/<run_id>.json`` below it.
 
     Raises:
         UserError: a source does not exist, or there is no record in any.
     """
-    files = [path for source in sources for path in _records(source)]
+    files = records_of(*sources)
     if not files:
         raise UserError(f"no record in {', '.join(map(str, sources))}; run `kdbench evaluate` first")
-    there = {path.stem for path in folder.rglob("*.json") if path.parent.name != SIDE_FOLDER}
+    there = {path.stem for path in records_of(folder)} if folder.is_dir() else set()
     added: list[Path] = []
     left_out: list[tuple[Path, str]] = []
     known = 0
@@ -69,15 +70,6 @@ def bundle(sources: Sequence[Path], folder: Path) -> Bundle:
     new = {str(folder / place) for place in added}
     problems = tuple(problem for problem in check_folder(folder) if problem.file in new) if added else ()
     return Bundle(tuple(added), known, tuple(left_out), problems)
-
-
-def _records(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise UserError(f"{source} does not exist; name a record or a folder of records")
-    found = sorted(source.rglob("*.json"))
-    return [path for path in found if path.parent.name != SIDE_FOLDER and path.name[0] != "."]
 
 
 def _no_place(record: Record) -> str | None:

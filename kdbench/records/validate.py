@@ -17,6 +17,7 @@ from typing import Any
 from kdbench.base.errors import UserError
 from kdbench.base.files import canonical_json, sha256
 from kdbench.base.privacy import strings
+from kdbench.records import shards
 from kdbench.records.files import (
     SIDE_FOLDER,
     Problem,
@@ -28,6 +29,7 @@ from kdbench.records.files import (
     side_of,
     spec_hash,
 )
+from kdbench.records.folder import listed
 from kdbench.records.schema.overhead import Measured
 
 TOLERANCE = 1e-6
@@ -47,17 +49,19 @@ def check_file(path: Path) -> list[Problem]:
 def check_folder(folder: Path) -> list[Problem]:
     """All that is wrong with the records and side files under ``folder``, one by one and with one another.
 
+    Args:
+        folder: of records of either form; or a shard.
+
     Raises:
         UserError: there is no such folder, or it holds no record.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() and folder.suffix != shards.SUFFIX:
         raise UserError(f"{folder} is no folder; name a folder of records")
     records: list[tuple[str, Record]] = []
     sides: list[Path] = []
-    problems: list[Problem] = []
-    for path in sorted(folder.rglob("*.json")):
-        if path.name.startswith("."):
-            continue
+    files = listed(folder)
+    problems = list(files.bad)
+    for path in sorted(file.path for file in files.files):
         record, found = _read(path)
         problems += found
         if record is not None:
@@ -74,7 +78,7 @@ def check_folder(folder: Path) -> list[Problem]:
     problems += _other_data(standing)
     ids = {record.run_id for _, record in records}
     problems += [Problem(str(path), "run_id", "no such record in the folder") for path in sides if path.stem not in ids]
-    return problems
+    return list(dict.fromkeys(problems))
 
 
 def _read(path: Path) -> tuple[Record | None, list[Problem]]:

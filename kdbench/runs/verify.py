@@ -17,7 +17,9 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.base.seeds import derive
 from kdbench.records import files as records
+from kdbench.records import shards
 from kdbench.records.files import SIDE_FOLDER, Problem, Record, SideFile
+from kdbench.records.folder import records_of
 from kdbench.records.schema import Verification
 from kdbench.records.validate import check_file, check_folder
 from kdbench.specs import local
@@ -311,17 +313,17 @@ def accept(folder: Path, by: str, progress: Progress) -> tuple[int, list[Problem
     """
     problems = check_folder(folder)
     wrong = {problem.file for problem in problems if problem.level == "error"}
-    files = [p for p in sorted(folder.rglob("*.json")) if p.parent.name != SIDE_FOLDER and p.name[0] != "."]
+    files = sorted(records_of(folder))
     accepted = 0
     with progress.bar("accepting", len(files)) as advance:
         for path in files:
             advance()
-            if str(path) in wrong or (path.parent / SIDE_FOLDER / path.name).is_file():
+            if str(path) in wrong or (shards.beside(path) / SIDE_FOLDER / path.name).is_file():
                 continue
             record = records.load(path)
             if (why := record.provenance.unclean) is not None:
                 problems.append(Problem(str(path), "provenance", f"{why}: no level 1"))
                 continue
-            keep(record, [Finding(1, True, "valid, of a clean commit")], path.parent, by)
+            keep(record, [Finding(1, True, "valid, of a clean commit")], shards.beside(path), by)
             accepted += 1
     return accepted, [problem for problem in problems if problem.level == "error"]

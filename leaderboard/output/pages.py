@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +24,8 @@ from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pai
 from kdbench.leaderboard.views.run import run_view
 from kdbench.leaderboard.views.suite import suite_view
 from kdbench.leaderboard.views.task import task_view
-from kdbench.records.files import SIDE_FOLDER
+from kdbench.records.files import RecordError, read_text
+from kdbench.records.folder import records_of
 from kdbench.results.classes import Told
 from kdbench.specs.tuned import AS_PUBLISHED
 
@@ -110,12 +112,11 @@ def write_runs(pages: Pages, made: Board, store: Store) -> None:
 def copy_records(records: Path, folder: Path, made: Board) -> None:
     """The records as they were submitted, byte for byte, so that their published hashes hold."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(records.rglob("*.json")) if records.is_dir() else [records]:
+    for path in records_of(records):
         run = made.source.runs.get(path.stem)
-        if run is not None and path.parent.name != SIDE_FOLDER:
-            content = path.read_bytes()
-            if sha256(content) == run["record_sha256"]:
-                (folder / path.name).write_bytes(content)
+        with suppress(RecordError):  # a damaged copy of one that is whole elsewhere
+            if run is not None and sha256(content := read_text(path)) == run["record_sha256"]:
+                (folder / path.name).write_bytes(content.encode())
 
 
 def write_data(pages: Pages, made: Board, site: Site, snapshots: Sequence[str]) -> None:

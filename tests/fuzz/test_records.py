@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from kdbench.index.csv import to_csv
 from kdbench.index.store import Store
-from kdbench.records.files import SIDE_FOLDER, load, load_side
+from kdbench.records.files import SIDE_FOLDER, load, load_side, read_text
+from kdbench.records.folder import records_of
 from kdbench.records.provenance import PUBLISHED
 from kdbench.records.submit import bundle
 from kdbench.records.validate import check_file, check_folder
@@ -26,9 +27,9 @@ FEW, MANY = 60, pytest.param(5000, marks=pytest.mark.slow)
 
 def originals() -> list[dict[str, Any]]:
     """Published records of several shapes, and made ones that did not end well."""
-    found = sorted(path for path in PUBLISHED.rglob("*.json") if path.parent.name != SIDE_FOLDER)
+    found = sorted(records_of(PUBLISHED))
     chosen = {path.parent: path for path in found}
-    return [*(json.loads(path.read_text()) for path in chosen.values()), make(), make(status="oom")]
+    return [*(json.loads(read_text(path)) for path in chosen.values()), make(), make(status="oom")]
 
 
 def checked(path: Path) -> None:

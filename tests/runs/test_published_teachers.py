@@ -17,6 +17,7 @@ from kdbench.engine.assemble import load_data
 from kdbench.engine.place import RunPlace
 from kdbench.index.store import Store
 from kdbench.records.files import Record, load
+from kdbench.records.folder import records_of
 from kdbench.records.provenance import PUBLISHED
 from kdbench.runs import published_teachers, run
 from kdbench.runs.request import Request
@@ -89,6 +90,6 @@ def test_the_teachers_of_the_published_rows_are_those_that_this_code_asks_for(tm
         there = {path.name for path in home.teachers.iterdir()}
         facts = teachers.get(config, "image", data, place).facts
         assert {path.name for path in home.teachers.iterdir()} == there  # none was trained
-        folder = PUBLISHED / f"{task.replace('/', '__')}@v1" / method
-        named = {load(path).models.teachers[0].weights_sha256 for path in folder.glob("*.json")}
+        found = [load(path) for path in records_of(PUBLISHED / f"{task.replace('/', '__')}@v1")]
+        named = {one.models.teachers[0].weights_sha256 for one in found if one.method_name == method}
         assert named == {facts["weights_sha256"]}

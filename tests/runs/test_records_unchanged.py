@@ -16,6 +16,7 @@ from kdbench.engine.assemble import load_data, rows_read
 from kdbench.records import files as records
 from kdbench.records import provenance
 from kdbench.records.files import Record
+from kdbench.records.folder import records_of
 from kdbench.runs import verify
 from kdbench.specs.config import Match, run_config
 from kdbench.specs.tuned import Tuned
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(not provenance.PUBLISHED.is_dir(), reason="needs
 
 
 def published() -> list[Record]:
-    found = sorted(path for path in provenance.PUBLISHED.rglob("*.json") if path.parent.name != records.SIDE_FOLDER)
+    found = sorted(records_of(provenance.PUBLISHED))
     sides = [records.side_of(path) for path in found]
     return [records.load(path) for path, side in zip(found, sides, strict=True) if side is None or not side.withdrawn]
 

@@ -11,6 +11,8 @@ import pytest
 from kdbench.base.errors import UserError
 from kdbench.engine.teachers import teacher_spec
 from kdbench.models.origin import weight_files
+from kdbench.records.files import read_text
+from kdbench.records.folder import records_of
 from kdbench.specs import registry
 from kdbench.specs.card import Card
 from kdbench.specs.config import run_config
@@ -125,8 +127,8 @@ def test_keys_that_came_later_leave_every_published_hash_as_it_is():
     """What is hashed of a task is that of the published records, key by key; so is what a teacher is cached under."""
     hashed = {"data", "pair", "train", "score"}
     seen: dict[str, tuple[str, dict]] = {}
-    for path in Path("leaderboard/results").glob("*/*/*.json"):
-        record = json.loads(path.read_text())
+    for path in records_of(Path("leaderboard/results")):
+        record = json.loads(read_text(path))
         seen[record["spec_hash"]] = (record["task"]["name"], record["provenance"]["config_resolved"]["protocol"])
     assert len(seen) > 300
     for name, protocol in seen.values():

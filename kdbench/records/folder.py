@@ -1,0 +1,140 @@
+"""What a folder of records holds, in whichever form: files of their own, and rows of shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.base.errors import UserError
+from kdbench.records import shards
+from kdbench.records.files import SIDE_FOLDER, Problem, RecordError, read_text
+
+
+@dataclass(frozen=True)
+class File:
+    """A record or side file as the folder shows it; ``name`` is its path as text: 10,000 Paths are slow to make."""
+
+    name: str
+    run_id: str
+    kind: str  # run or side
+    size: int
+    mtime_ns: int
+    packed: bool = False
+
+    @property
+    def path(self) -> Path:
+        return Path(self.name)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The files of some sources in a fixed order, and the shards and copies that cannot stand."""
+
+    files: tuple[File, ...]
+    bad: tuple[Problem, ...]
+
+
+def names(source: Path) -> Iterator[str]:
+    """Paths of the records and side files below a folder or in a shard, as text, in a fixed order; no file is asked for
+    its facts. Shards that cannot be read are passed over.
+    """
+    return (os.path.join(folder, name) for folder, name, _ in _entries(source, []))
+
+
+def listed(*sources: Path) -> Listed:
+    """Records and side files of folders, records, or shards. A record that is packed counts once.
+
+    Raises:
+        UserError: a source does not exist.
+    """
+    bad: list[Problem] = []
+    found = [file for source in sources for file in _files(source, bad)]
+    own: dict[str, File] = {}
+    for file in found:
+        if file.packed:
+            own.setdefault(file.run_id, file)
+    kept = [file for file in found if _counts(file, own, bad)]
+    return Listed(tuple(kept), tuple(dict.fromkeys(bad)))
+
+
+def records_of(*sources: Path) -> list[Path]:
+    """The paths of the records alone, of either form; what :func:`listed` calls bad is left out.
+
+    Raises:
+        UserError: a source does not exist.
+    """
+    return [file.path for file in listed(*sources).files if file.kind == "run"]
+
+
+def is_record(path: Path) -> bool:
+    """Whether a path is a file's, or that of a row of a shard."""
+    if not shards.packed(path):
+        return path.is_file()
+    return any(row.run_id == path.stem for row in shards.rows(path.parent))
+
+
+def _files(source: Path, bad: list[Problem]) -> Iterator[File]:
+    if source.is_file() and source.suffix != shards.SUFFIX:
+        yield _described(str(source.parent), source.name)
+    elif shards.packed(source):
+        yield from (file for file in _files(source.parent, bad) if file.path == source)
+    elif source.exists():
+        for folder, name, row in _entries(source, bad):
+            yield _described(folder, name) if row is None else _of_row(folder, name, row)
+    else:
+        raise UserError(f"{source} does not exist; name a record or a folder of records")
+
+
+def _entries(source: Path, bad: list[Problem]) -> Iterator[tuple[str, str, shards.Row | None]]:
+    """Folder, name in it, and the row of what is packed."""
+    if source.is_file():
+        yield from _packed(source, bad)
+        return
+    for folder, inner, found in os.walk(source):
+        inner.sort()
+        for name in sorted(found):
+            if name[0] == ".":
+                continue
+            if name.endswith(".json"):
+                yield folder, name, None
+            elif name.endswith(shards.SUFFIX):
+                yield from _packed(Path(folder, name), bad)
+
+
+def _packed(shard: Path, bad: list[Problem]) -> Iterator[tuple[str, str, shards.Row]]:
+    try:
+        found = shards.rows(shard)
+    except shards.ShardError as error:
+        bad.append(Problem(str(error.shard), "", error.what))
+        return
+    for row in found:
+        yield str(shard), f"{row.run_id}.json", row
+
+
+def _described(folder: str, name: str) -> File:
+    path, kind = os.path.join(folder, name), "side" if os.path.basename(folder) == SIDE_FOLDER else "run"
+    try:
+        status = os.stat(path)
+    except OSError:
+        return File(path, name.removesuffix(".json"), kind, -1, -1)  # reading it will say what is wrong
+    return File(path, name.removesuffix(".json"), kind, status.st_size, status.st_mtime_ns)
+
+
+def _of_row(shard: str, name: str, row: shards.Row) -> File:
+    return File(os.path.join(shard, name), row.run_id, "run", row.size, row.mtime_ns, packed=True)
+
+
+def _counts(file: File, own: dict[str, File], bad: list[Problem]) -> bool:
+    """Whether a file is no other form of a packed record; one of another content is bad."""
+    first = own.get(file.run_id)
+    if file.kind == "side" or first is None or first == file:
+        return True
+    try:
+        if read_text(file.path) != read_text(first.path):
+            what = f"differs from {first.name}; records are immutable: one of the two must go"
+            bad.append(Problem(file.name, "run_id", what))
+    except RecordError as error:
+        bad += error.problems
+    return False
