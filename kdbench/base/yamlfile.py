@@ -109,10 +109,14 @@ def read_as(model: type[Model], path: Path, **fixed: Any) -> Model:
         raise UserError(f"{place}: {describe(error, model)}") from error
 
 
+_OF_TYPE = re.compile(r"[\w-]+\[.*\]")
+"""What pydantic puts among the keys where one of several types is meant."""
+
+
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a validation error as one line: key, what is wrong, the nearest right key."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if not _OF_TYPE.fullmatch(str(part)))
     if first["type"] == "extra_forbidden":
         known = _fields_at(model, first["loc"][:-1])
         return f"unknown key {key!r}{nearest(str(first['loc'][-1]), known)}"

@@ -123,6 +123,7 @@ def overhead(
     task: Annotated[str, typer.Option("--task", "-t", help="Task, or a .yaml of yours.")],
     device: Device = "auto",
     mode: Annotated[Literal["quick", "full"], typer.Option("--overhead", help="How closely.")] = "full",
+    ruleset: Ruleset = "published",
     local: Local = None,
     out: Out = None,
     data: DataFolder = None,
@@ -132,7 +133,7 @@ def overhead(
     from kdbench.runs.evaluate import Command, measure_only
     from kdbench.terminal import tables
 
-    command = Command(_order(method, task, overrides, local), device, out, data)
+    command = Command(_order(method, task, overrides, local), device, out, data, ruleset)
     screen = progress(f"{command.said}:")
     with screen.bar("loading and scoring", None):
         block = measure_only(command, mode, screen)

@@ -87,6 +87,7 @@ def tune(
         found = several.searches
     else:
         found = [Search(asked, chosen[0], on[0], trials, sampler, place, say=warn)]
+        found[0].require()
         if dry_run or not as_json:
             show(*report.plan(found[0]))
         if not dry_run:

@@ -88,6 +88,15 @@ class Command:
         """What lines call it."""
         return f"{self.config.method} on {self.config.task}"
 
+    def searched(self, config: RunConfig, home: Home) -> RunConfig:
+        """The configuration with the values of the ruleset's search; as it is where the ruleset is ``published``.
+
+        Raises:
+            UserError: there is no such search, see :func:`kdbench.specs.tuned.find`.
+        """
+        found = find(config, self.ruleset, home)
+        return config if found is None else self.config.model_copy(update={"tuned": found}).config()
+
 
 def evaluate_seeds(
     command: Command,
@@ -120,8 +129,7 @@ def evaluate_seeds(
     home.require_writable()
     folder = data_folder(command.data)
     checkpoint_seconds()
-    if (found := find(config, command.ruleset, home)) is not None:
-        config = command.config.model_copy(update={"tuned": found}).config()
+    config = command.searched(config, home)
 
     from kdbench.devices import backends
     from kdbench.devices.machine import device_class, take_device
@@ -204,6 +212,7 @@ def measure_only(command: Command, mode: Literal["quick", "full"], progress: Pro
     config = command.config.config()
     home = Home.find(command.out)
     home.require_writable()
+    config = command.searched(config, home)
     folder = data_folder(command.data)
 
     from kdbench.contract import NotApplicable

@@ -48,6 +48,12 @@ def read_overrides(overrides: Sequence[str]) -> list[Override]:
                 plain + "one value is taken, not several to sweep; use --seeds for seeds, `[1,2]` for a list"
                 + ("; " + overrides_help.how_to_type(text, _taken) if "/" in text else "")
             )  # fmt: skip
+        if part := overrides_help.unhashed(TaskSpec, override.key_or_group):
+            raise UserError(
+                plain
+                + f"{part} decides nothing of a run, so that one with it would be taken for one without; write it "
+                "into a task's file of yours, and name that with --task"
+            )
         if isinstance(override.value(), dict) and not overrides_help.is_one_value(TaskSpec, override.key_or_group):
             words = " ".join(overrides_help.one_by_one(override.key_or_group, override.value()))
             how = words or f"{override.key_or_group}=null"

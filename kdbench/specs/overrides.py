@@ -63,6 +63,17 @@ def is_one_value(model: type[BaseModel], key: str) -> bool:
     return found is not None and not is_group and typing.get_origin(found) is not dict
 
 
+def unhashed(model: type[BaseModel], key: str) -> str:
+    """The part of a key that decides nothing of a run and is in no hash (``BESIDE``), "" where all of it does."""
+    found: Any = model
+    parts = key.split(".")
+    for place, part in enumerate(parts):
+        if part in getattr(found, "BESIDE", ()):
+            return ".".join(parts[: place + 1])
+        found = _inner(found, part)
+    return ""
+
+
 def may_be_unset(model: type[BaseModel], key: str) -> bool:
     """Whether a group can be switched off with ``key=null``."""
     owner: Any = model

@@ -110,6 +110,10 @@ class Known:
         plain, ratio = self.hours.get((PLAIN, task)), self._ratio(method)
         return None if plain is None or ratio is None else plain * ratio
 
+    def guessed(self, method: str, task: str) -> bool:
+        """Whether :meth:`hours_of` goes by other tasks, as the method has not run on this one."""
+        return (method, task) not in self.hours
+
     def _ratio(self, method: str) -> float | None:
         """A whole run over plain's, all stages, where a task has both; else the step over plain's step."""
         pairs = ((h, self.hours.get((PLAIN, on))) for (name, on), h in self.hours.items() if name == method)

@@ -68,7 +68,7 @@ class PlannedCell:
 
     Attributes:
         seeds: those to run.
-        hours: of one run, None where nothing is known of it.
+        hours: of one run, None where nothing is known of it; ``guessed``: by other tasks.
         measured: its overhead is known already.
         applies: whether the method can run on the task, as far as that is known.
         order: what gives its configuration in another process, None where nothing runs.
@@ -82,6 +82,7 @@ class PlannedCell:
     seeds: tuple[int, ...] = ()
     skipped: tuple[Skip, ...] = ()
     hours: float | None = None
+    guessed: bool = False
     measured: bool = False
     applies: bool = True
     order: ConfigOrder | None = None
@@ -167,7 +168,8 @@ def _cell(
     spec_hash, stale = config.spec_hash, asked.stale.of(config)
     cell = PlannedCell(
         method, task, spec_hash,
-        hours=None if asked.overrides else known.hours_of(method, task),
+        hours=None if tuned.self_made(asked.overrides) else known.hours_of(method, task),
+        guessed=known.guessed(method, task),
         measured=asked.overhead != "off"
         and any(known.is_measured(one, asked.overhead, stale) for one in (spec_hash, config.step_hash)),
         order=ConfigOrder.of(config),
@@ -191,7 +193,8 @@ def _cell(
             for (why, failed), found in skipped.items()
         }
     made = tuple(Skip(tuple(found), why, failed) for (why, failed), found in skipped.items() if found)
-    return dataclasses.replace(cell, seeds=tuple(wanted), skipped=made, applies=reason is None)
+    hours = cell.hours if reason is None else 0.0  # nothing is trained
+    return dataclasses.replace(cell, seeds=tuple(wanted), skipped=made, applies=reason is None, hours=hours)
 
 
 def _failed(record: Recorded) -> bool:

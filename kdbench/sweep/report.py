@@ -13,6 +13,9 @@ from kdbench.sweep.plan import PlannedCell, is_matched
 from kdbench.sweep.rounds import Outcome, Sweep
 from kdbench.terminal import tables
 
+GUESS = "~"
+"""Before hours that go by other tasks."""
+
 
 def dry_run(sweep: Sweep) -> list[Any]:
     """What a sweep would run and leave out, and about how long it would take."""
@@ -22,7 +25,7 @@ def dry_run(sweep: Sweep) -> list[Any]:
     for cell in cells:
         runs = ranges(cell.seeds) or "–"
         left = "; ".join(f"{ranges(skip.seeds)}: {skip.why}" for skip in cell.skipped)
-        hours = _hours(cell.hours) if cell.seeds else "–"
+        hours = GUESS * _is_guess(cell) + _hours(cell.hours) if cell.seeds else "–"
         made.add_row(escape(cell.method), escape(cell.task), runs, hours, escape(left))
     return [made, *_sums(cells, sweep)]
 
@@ -49,10 +52,18 @@ def _sums(cells: Sequence[PlannedCell], sweep: Sweep) -> Iterable[str]:
     yield f"{runs} run{'s' * (runs != 1)}, {left} left out, {sweep.where.jobs} at once with {sweep.launcher}"
     if runs:
         spread = f"{_hours(hours)} h of training, {_hours(hours / sweep.where.jobs)} h with {sweep.where.jobs} at once"
-        about = f"about {spread}" if unknown < runs else "hours unknown: nothing measured here yet"
-        yield about + (f"; {unknown} runs not counted, of unknown length" if 0 < unknown < runs else "")
+        about = f"about {spread}" if hours or not unknown else "hours unknown: nothing measured here yet"
+        yield about + (f"; {unknown} runs not counted, of unknown length" if hours and unknown else "")
+    if any(map(_is_guess, cells)):
+        yield f"{GUESS} goes by other tasks: what the method costs beside plain there, times plain here"
+    if hours:
+        yield "training of teachers that are not there yet and the measuring of costs come on top"
     if any(cell.waits_for for cell in cells):
         yield "compute-matched runs start when the cost of their method is measured"
+
+
+def _is_guess(cell: PlannedCell) -> bool:
+    return bool(cell.seeds and cell.guessed and cell.hours)
 
 
 def _hours(hours: float | None) -> str:

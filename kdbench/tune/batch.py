@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -55,6 +56,7 @@ class Batch:
     def _take(self, search: Search) -> None:
         place = (search.method, search.task)
         try:
+            search.require()
             config = run_config(search.method, search.task, search.asked.overrides, smoke=search.asked.smoke)
         except UserError as error:
             self.left[place] = str(error)
@@ -71,11 +73,12 @@ class Batch:
 
     def hours(self) -> dict[tuple[str, str], float | None]:
         """About how long each search takes, None where nothing tells."""
-        if not self.searches:
-            return {}
-        first = self.searches[0]
-        known = Known.read(first.asked.home, first.asked.smoke, first.where.belongs)
-        return {(one.method, one.task): one.hours(known) for one in self.searches}
+        return {(one.method, one.task): one.hours(self.known) for one in self.searches}
+
+    @functools.cached_property
+    def known(self) -> Known:
+        """What the home's index tells."""
+        return self.searches[0].known() if self.searches else Known()
 
     def run(self) -> None:
         """All searches; one that gives nothing is left, and the others go on."""

@@ -12,10 +12,12 @@ from rich.markup import escape
 from kdbench.distill.study import in_words
 from kdbench.specs import local
 from kdbench.specs.config import run_config
+from kdbench.sweep.report import GUESS
 from kdbench.terminal import tables
 from kdbench.tune.batch import Batch
 from kdbench.tune.search import Search
 
+BY_OTHERS = "by other tasks: what the method costs beside plain there, times plain here"
 NAMED = 3
 """Methods that a line names; more are counted."""
 
@@ -27,8 +29,11 @@ def plan(search: Search) -> Iterator[Any]:
         ends = (", ".join(map(str, one.choices)), "") if one.choices else (f"{one.low:.4g}", f"{one.high:.4g}")
         made.add_row(escape(one.key), escape(str(one.given)), *ends, escape(one.source))
     yield made
-    hours = search.hours()
+    known = search.known()
+    hours = search.hours(known)
     long = "of unknown length" if hours is None else f"about {in_words(hours)} here"
+    if hours is not None and known.guessed(search.method, search.task):
+        long += f" ({BY_OTHERS})"
     yield (
         f"{search.trials} trials of {len(search.seeds)} seed{'s' * (len(search.seeds) > 1)}, the given values first, "
         f"{long}; scored on training rows that the student does not see, never on test rows"
@@ -41,7 +46,8 @@ def batch(found: Batch) -> Iterator[Any]:
     hours = found.hours()
     for one in found.searches:
         long = hours[one.method, one.task]
-        shown = "–" if long is None else f"{long:.2g}"
+        guess = GUESS * found.known.guessed(one.method, one.task)
+        shown = "–" if long is None else f"{guess}{long:.2g}"
         made.add_row(escape(one.method), escape(one.task), str(one.trials), str(len(one.dimensions())), shown, "")
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (method, task), why in found.left.items():
@@ -51,6 +57,8 @@ def batch(found: Batch) -> Iterator[Any]:
         made.add_row(escape(named), escape(task), "–", "–", "–", escape(why))
     yield made
     known = [one for one in hours.values() if one is not None]
+    if any(found.known.guessed(*place) for place, one in hours.items() if one is not None):
+        yield f"{GUESS} goes {BY_OTHERS}"
     said = [f"about {in_words(sum(known))} here"] if known else []
     said += [f"{len(hours) - len(known)} of unknown length"] if len(known) < len(hours) else []
     yield (

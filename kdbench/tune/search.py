@@ -29,6 +29,8 @@ from kdbench.tune.space import Dimension, of_teachers, space
 TRIALS = 8
 SEEDS = (1000,)
 """Of trials; no task's results have them."""
+ROWS = ("tuning.", "tuning=", "data.validation")
+"""What overrides of those rows begin with."""
 FIFTH = Subset(fraction=0.2, seed=0)
 """The training rows that are scored where a task does not say which."""
 
@@ -99,20 +101,31 @@ class Search:
         return space(run_config(self.method, self.task, self.asked.overrides))
 
     def hours(self, known: Known | None = None) -> float | None:
-        """About how long all trials take, None where nothing tells.
+        """About how long all trials take, those that are recorded too; None where nothing tells.
 
         Args:
             known: what the home's index tells, read anew when None.
         """
-        one = (known or self._sweep(()).known()).hours_of(self.method, self.task)
-        return None if one is None else one * len(self.seeds) * self.trials
+        one = (known or self.known()).hours_of(self.method, self.task)
+        changed = tuned.self_made(self.asked.overrides)  # another length, and nobody ran it
+        return None if one is None or changed else one * len(self.seeds) * self.trials
 
-    def run(self) -> Trial:
-        """All trials; those that have records are read. The best.
+    def known(self) -> Known:
+        """What the home's index tells."""
+        return self._sweep(()).known()
+
+    def require(self) -> None:
+        """Whether the search can be made.
 
         Raises:
-            UserError: the seeds are those of the task's results, or no trial gave a score.
+            UserError: there is nothing to search, the seeds are those of the task's results, or overrides name rows.
         """
+        for word in self.asked.overrides:
+            if word.startswith(ROWS):
+                raise UserError(
+                    f"override {word!r}: which rows a search scores stands in the task's file (tuning); write it into one "
+                    "of yours, and name that with --task"
+                )
         if registry.method(self.method).match is not None:
             raise UserError(f"{self.method}: it takes its length from results as published; nothing is searched")
         if both := sorted({*self.seeds} & {*self.spec.seeds}):
@@ -120,6 +133,14 @@ class Search:
                 f"--seeds: {', '.join(map(str, both))} are seeds of the results of {self.task}; search with others, "
                 f"such as {SEEDS[0]}"
             )
+
+    def run(self) -> Trial:
+        """All trials; those that have records are read. The best.
+
+        Raises:
+            UserError: the seeds are those of the task's results, or no trial gave a score.
+        """
+        self.require()
         higher = self.spec.score.higher_is_better
         points = Points(self.dimensions(), self.sampler, higher)
         fixed, reason = of_teachers(run_config(self.method, self.task, self.asked.overrides)), ""
@@ -208,9 +229,11 @@ class Search:
         """A trial, and why it has no score, where it has none."""
         words_of = words(changed)
         outcome = self._sweep(words_of).run()
-        ingest(self.asked.home)
         wanted = run_config(self.method, self.task, self._overrides(words_of), smoke=self.asked.smoke).spec_hash
-        rows = index.use(self.asked.home, lambda store: store.runs(spec_hash=wanted))
+        rows: list[dict[str, Any]] = []
+        if self.asked.home.records.is_dir():  # not where every run was refused
+            ingest(self.asked.home)
+            rows = index.use(self.asked.home, lambda store: store.runs(spec_hash=wanted))
         mine = [row for row in rows if row["seed"] in self.seeds and self.where.belongs(row["device_class"])]
         scored = {row["seed"]: row for row in mine if row["status"] == "ok"}
         reasons = [str(row["error"]) for row in mine if row["status"] != "ok"] + list(outcome.refused.values())

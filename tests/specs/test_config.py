@@ -116,6 +116,14 @@ def test_the_hash_is_stable_and_ignores_the_marks():
     assert run_config("kd", "digits", smoke=True).spec_hash != run_config("kd", "digits").spec_hash
 
 
+@pytest.mark.parametrize(
+    "rest", [".far.change.noise=0.2", "='{far:{change:{noise:0.2}}}'", ".far={source:mnist}", "=null"]
+)
+def test_what_is_in_no_hash_is_no_setting_of_a_run(rest):
+    with pytest.raises(UserError, match=r"score\.external decides nothing of a run, .* write it into a task's file"):
+        run_config("kd", "digits", [f"score.external{rest}"])
+
+
 @pytest.mark.parametrize("value", ["'a,b'", "[1,2]", "x=y", "(", "ä"])
 def test_odd_values_end_in_one_line(value):
     with pytest.raises(UserError) as caught:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from entries import RATE_FOUND, an_entry
 from rich.console import Console
 
 from kdbench import cli
@@ -18,7 +19,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.records.files import load
-from kdbench.specs import registry
+from kdbench.specs import registry, tuned
 from kdbench.specs.config import run_config
 from kdbench.sweep import devices as where
 from kdbench.sweep import job, launch, names, report
@@ -165,6 +166,24 @@ def test_an_override_makes_other_runs(home, recorded):
         cells(asked(home, "kd", overrides=("train.epoch=2",)))
 
 
+def test_no_cost_of_other_values_answers_for_a_search_even_where_it_found_none_better(home):
+    """What a cell's steps cost is looked up by its specification, which names the ruleset."""
+    published = run_config("kd", TASK)
+    tuned.keep(an_entry("kd", TASK, RATE_FOUND, (85.0, 80.0)), home)
+    config = run_config("kd", TASK, tuned=tuned.find(published, "tuned-2", home))
+    assert config.tuned.values == {}
+    assert config.step_hash == config.spec_hash
+    assert config.spec_hash != published.spec_hash
+    known = Known(measured={published.spec_hash: {("full", "a" * 32)}})
+    searched = asked(home, "kd", overhead="full", ruleset="tuned-2")
+    (cell,) = plan(searched, known, ["kd"])
+    assert cell.spec_hash == config.spec_hash
+    assert not cell.measured
+    known.measured[cell.spec_hash] = {("full", "b" * 32)}
+    (cell,) = plan(searched, known, ["kd"])
+    assert cell.measured  # by a seed of its own
+
+
 def test_hours_come_from_the_cell_or_from_plain_and_the_ratio(home, recorded):
     stage = {"name": "distill", "ledger": "distill", "device_h": 9.0, "steps": 3_600_000, "basis": "measured"}
     recorded("kd", 0, stages=[stage])
@@ -181,6 +200,8 @@ def test_hours_come_from_the_cell_or_from_plain_and_the_ratio(home, recorded):
         hours={("plain", TASK): 2.0, ("plain", "here"): 5.0, ("cgan_kd", TASK): 24.0}, ratios={"cgan_kd": 1.0}
     )
     assert several.hours_of("cgan_kd", "here") == 60.0  # all its stages, not the step of one
+    assert several.guessed("cgan_kd", "here")
+    assert not several.guessed("cgan_kd", TASK)
     assert Known.read(home, True, CPU.__eq__).hours_of("kd", TASK) is None  # a whole run tells nothing of a smoke run
 
 
@@ -270,6 +291,7 @@ def test_a_dry_run_says_what_runs_and_touches_nothing(command, home, recorded):
     assert "2: recorded" in out
     assert "12 runs, 4 left out, 2 at once with joblib" in out  # 3 kd, 1 says that kd needs classes, 8 plain
     assert "of unknown length" in out
+    assert "come on top" in out
     assert not (home.root / "sweeps").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sweeps import tiny_pictures
 from kdbench import cli
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
+from kdbench.base.yamlfile import describe
 from kdbench.contract import Rows
 from kdbench.data.sources import digits, digits_angle
 from kdbench.engine.assemble import students_rows
@@ -83,6 +85,9 @@ def test_a_card_may_say_where_to_look() -> None:
             HyperParameter.model_validate({**given, "search": {**wrong, "source": "x"}})
     with pytest.raises(ValidationError, match="must be at most 4"):
         HyperParameter.model_validate({**given, "max": 4})
+    with pytest.raises(ValidationError) as error:
+        HyperParameter.model_validate({**given, "search": {"low": 9, "high": 1, "source": "x"}})
+    assert describe(error.value, HyperParameter).startswith("search: a search goes from low to high, not from 9 to 1")
 
 
 def tried(method: str, count: int) -> list[dict[str, Any]]:
@@ -246,7 +251,12 @@ def kdbench(*words_: str) -> subprocess.CompletedProcess[str]:
         (("-m", "kd", "-t", TASK, "--trials", "0"), "--trials"),
         (("-t", TASK), "give --method or --all"),
         (("-m", "kd", "--all", "-t", TASK), "give --method or --all"),
-        (("-m", "kd", "-t", TASK, "--seeds", "1", "--smoke"), "--seeds: 1 are seeds of the results"),
+        (("-m", "kd", "-t", TASK, "--seeds", "1", "--dry-run"), "--seeds: 1 are seeds of the results"),
+        (
+            ("-m", "kd", "-t", TASK, "tuning.fraction=0.3", "--dry-run"),
+            "which rows a search scores stands in",
+        ),
+        (("-m", "plain@kd", "-t", TASK, "--dry-run"), "takes its length from results as published"),
     ],
 )
 def test_what_cannot_be_searched_is_one_line(given, line, tmp_path, monkeypatch, capsys) -> None:
@@ -318,3 +328,32 @@ def test_what_was_found_is_evaluated_swept_and_verified(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(list(home.records.glob("*.json"))) == 2
     assert verb("evaluate", "-m", "kd", "--seed", "1000", *given).returncode == 2
+    done = verb("evaluate", "-m", "kd", "--seed", "2", *given, "--overhead", "quick", "--json")
+    assert done.returncode == 0, done.stderr
+    measured = next(one for one in map(load, home.records.glob("*.json")) if one.seed == 2).measured
+    assert measured is not None
+    (row,) = json.loads(done.stdout)["rows"]  # the cell of searched values has a cost: that of one more seed
+    assert row["overhead"]["step_ratio"] == measured.step_ratio
+    assert row["totals_h"]["search_h"] == entry.hours
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_searches_at_once_of_which_one_is_killed_run_no_trial_twice(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    words_ = ["-m", "plain", "-t", TASK, "--trials", "3", "--smoke", "--device", "cpu", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "kdbench", "tune", *words_]
+    one, other = (subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2))
+    while one.poll() is None and not list(home.records.glob("*.json")):
+        time.sleep(0.05)
+    one.kill()
+    assert other.wait() == 0
+    first = {path.name: path.read_bytes() for path in home.records.glob("*.json")}
+    done = kdbench(*words_, "--json")
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in home.records.glob("*.json")} == first
+    runs = [load(path) for path in home.records.glob("*.json")]
+    assert len(runs) == len({run.spec_hash for run in runs}) == 3
+    (entry,) = json.loads(done.stdout)
+    assert sorted(run for trial in entry["trials"] for run in trial["run_ids"]) == sorted(run.run_id for run in runs)
+    assert [path.name for path in (tmp_path / "tuned" / "digits__few-shot").iterdir()] == ["plain.tuned-3.smoke.json"]
