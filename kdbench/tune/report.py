@@ -35,7 +35,7 @@ def plan(search: Search) -> Iterator[Any]:
     if hours is not None and known.guessed(search.method, search.task):
         long += f" ({BY_OTHERS})"
     yield (
-        f"{search.trials} trials of {len(search.seeds)} seed{'s' * (len(search.seeds) > 1)}, the given values first, "
+        f"{search.trials} trial{'s' * (search.trials > 1)} of {len(search.seeds)} seed{'s' * (len(search.seeds) > 1)}, the given values first, "
         f"{long}; scored on training rows that the student does not see, never on test rows"
     )
 

@@ -123,8 +123,8 @@ class Search:
         for word in self.asked.overrides:
             if word.startswith(ROWS):
                 raise UserError(
-                    f"override {word!r}: which rows a search scores stands in the task's file (tuning); write it into one "
-                    "of yours, and name that with --task"
+                    f"override {word!r}: which rows a search scores stands in the task's file (tuning); write it into "
+                    "one of yours, and name that with --task"
                 )
         if registry.method(self.method).match is not None:
             raise UserError(f"{self.method}: it takes its length from results as published; nothing is searched")
