@@ -34,8 +34,9 @@ def plan(search: Search) -> Iterator[Any]:
     long = "of unknown length" if hours is None else f"about {in_words(hours)} here"
     if hours is not None and known.guessed(search.method, search.task):
         long += f" ({BY_OTHERS})"
+    trials, seeds = search.trials, len(search.seeds)
     yield (
-        f"{search.trials} trial{'s' * (search.trials > 1)} of {len(search.seeds)} seed{'s' * (len(search.seeds) > 1)}, the given values first, "
+        f"{trials} trial{'s' * (trials > 1)} of {seeds} seed{'s' * (seeds > 1)}, the given values first, "
         f"{long}; scored on training rows that the student does not see, never on test rows"
     )
 
