@@ -112,7 +112,7 @@ def write_runs(pages: Pages, made: Board, store: Store) -> None:
 def copy_records(records: Path, folder: Path, made: Board) -> None:
     """The records as they were submitted, byte for byte, so that their published hashes hold."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in records_of(records):
+    for path in records_of(records) if records.exists() else ():
         run = made.source.runs.get(path.stem)
         with suppress(RecordError):  # a damaged copy of one that is whole elsewhere
             if run is not None and sha256(content := read_text(path)) == run["record_sha256"]:
