@@ -40,6 +40,7 @@ class Result:
         cost: row of the overhead table, None where none was measured.
         totals, stages: device-hours by the ledger.
         theirs: scores of the baseline and of plain, by name, on the seeds that the cell is paired with them on.
+        their_runs: the runs of these scores.
         deltas: seed-paired differences to the two, positive where the cell is better; None without a partner, or where
             the cell is the reference itself.
         unpaired: why there is no partner, by the reference's name; "" where there is one.
@@ -61,6 +62,7 @@ class Result:
     totals: Totals
     stages: tuple[Line, ...]
     theirs: Mapping[str, Mapping[int, float]]
+    their_runs: Mapping[str, Mapping[int, str]]
     deltas: Mapping[str, PairedDelta | None]
     unpaired: Mapping[str, str]
     matched: Cell | None
@@ -146,10 +148,11 @@ class Book:
         stat = clipped(summarise(learned), *(metric.bounds if metric is not None else (None, None)))
         items = record.metrics.test_items if record.metrics is not None else None
         references = {cell["baseline"], PLAIN}
-        theirs = {
-            name: {seed: self.pairs[run, name][0] for seed, run in runs.items() if (run, name) in self.pairs}
+        partners = {
+            name: {seed: self.pairs[run, name] for seed, run in runs.items() if (run, name) in self.pairs}
             for name in references
         }
+        theirs = {name: {seed: score for seed, (score, _) in found.items()} for name, found in partners.items()}
         matched, to_matched, unmatched = self._matched(cell, learned)
         return Result(
             cell=cell,
@@ -161,6 +164,7 @@ class Book:
             totals=totals(record),
             stages=tuple(lines(record)),
             theirs=theirs,
+            their_runs={name: {seed: run for seed, (_, run) in found.items()} for name, found in partners.items()},
             deltas={
                 name: None if name == cell["method"] and not cell["custom"] else paired(learned, theirs[name], cell)
                 for name in references

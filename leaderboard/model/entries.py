@@ -103,7 +103,7 @@ class Entry:
         params, selection, test_items: of its first run: hyper-parameters, which epoch is scored, rows scored.
         gap: how much of the way from plain to the teacher it goes, None where that has no sense.
         energy_kwh: of all stages, mean over its runs; None where one has no trusted figure.
-        deploy: row of the deploy table of its first run.
+        deploy: row of the deploy table of the run that its costs are quoted from.
         matched: score of plain trained for the same recipe cost, mean over its seeds; matched_runs: its run ids.
         also: metric to score by seed, of the metrics that rank the task a second time or have a column.
         external: external test set to score by seed.
@@ -287,7 +287,7 @@ def _entry(source: Source, catalogue: Catalogue, result: Result, task: TaskVersi
         test_items=first["test_items"],
         gap=gap_recovered(result.scores, plain, result.teacher, task.direction) if plain and method != PLAIN else None,
         energy_kwh=_energy(source, cell["run_ids"]),
-        deploy=source.deploy.get(cell["run_ids"][0]),
+        deploy=source.deploy.get(result.record.run_id),
         matched=clipped(summarise(matched_scores), *task.bounds) if matched else None,
         matched_runs=dict(zip(matched["seeds"], matched["run_ids"], strict=True)) if matched else {},
         also={

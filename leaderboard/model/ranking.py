@@ -64,6 +64,7 @@ class TaskBoard:
         seconds: the same rows ranked by other metrics, by metric.
         best: which rows could be the best; None on an unranked task, or where nothing tells.
         told: reference (``baseline``, ``plain``, ``matched``) to method to what its difference is taken for.
+        processor: the one that the costs of most rows were measured on, None where nothing was measured.
     """
 
     task: TaskVersion
@@ -78,6 +79,7 @@ class TaskBoard:
     seconds: Mapping[str, Second] = field(default_factory=dict)
     best: WithBest | None = None
     told: Mapping[str, Mapping[str, Told]] = field(default_factory=dict)
+    processor: str | None = None
 
     @property
     def place(self) -> str:
@@ -133,7 +135,8 @@ def task_board(
         ties = tie_groups(layout) if layout is not None else None
         best = with_best(layout, margin_of(task, open_rows.values())) if layout is not None else None
     order = {name: i for i, name in enumerate(ties.methods)} if ties else {}
-    complete = _of_one_processor(complete)
+    processor = usual_processor(complete)
+    complete = _of_one_processor(complete, processor)
     complete.sort(key=lambda row: (order.get(row.method, 0), row.method))
     ranked = task.ranked and task.newest
     labels = dict(zip(ties.methods, ties.labels, strict=True)) if ties and ranked else {}
@@ -143,13 +146,12 @@ def task_board(
     seconds = {metric: second(task, metric, seeds, complete, ranked) for metric in task.also}
     return TaskBoard(
         task, device, ruleset, seeds, tuple(complete), labels, tuple(apart), tuple(holes), ties if ranked else None,
-        seconds, best if ranked else None, _told([*complete, *apart]),
+        seconds, best if ranked else None, _told([*complete, *apart]), processor,
     )  # fmt: skip
 
 
-def _of_one_processor(rows: Sequence[Entry]) -> list[Entry]:
+def _of_one_processor(rows: Sequence[Entry], usual: str | None) -> list[Entry]:
     """Rows whose costs another processor measured than most rows' are marked; plain costs 1 anywhere."""
-    usual = usual_processor(rows)
     return [
         replace(row, elsewhere=row.processor)
         if row.result.cost is not None and row.method != PLAIN and row.processor != usual

@@ -49,6 +49,6 @@ def most(values: Iterable[Any]) -> Any:
 
 
 def usual_processor(rows: Iterable[Entry]) -> str | None:
-    """The processor that most rows' costs were measured on; plain's ratio is 1 on any. None where none was."""
+    """The processor that most rows' costs were measured on, beside plain's, of which ratios are made; None of none."""
     name: str | None = most(row.processor for row in rows if row.result.cost is not None and row.method != PLAIN)
     return name

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kdbench.leaderboard.model.entries import TaskVersion, place_of
+from kdbench.leaderboard.model.entries import Entry, TaskVersion, place_of
 from kdbench.leaderboard.model.ranking import TaskBoard, margin_of
 from kdbench.leaderboard.model.ratios import Ratio, geometric, recipe_ratio, step_ratio, usual_processor
 from kdbench.specs.registry import PLAIN
@@ -37,6 +37,7 @@ class SuiteRow:
         matched: the same to plain trained for as long as the method's recipe takes.
         step_ratio, recipe_ratio: (value, lo, hi), geometric means over the common tasks; None where one lacks it.
         elsewhere: the processors that they were measured on, where most rows of the suite have another.
+        rows: its rows on the common tasks.
     """
 
     method: str
@@ -49,6 +50,7 @@ class SuiteRow:
     recipe_ratio: Ratio | None
     coverage: tuple[int, int]
     elsewhere: str = ""
+    rows: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,4 +192,5 @@ def _suite_row(
         recipe_ratio=geometric([recipe_ratio(row) for row in rows]) if alike else None,
         elsewhere=", ".join(sorted({row.processor for row in rows})) if not alike else "",
         coverage=coverage,
+        rows=tuple(rows),
     )

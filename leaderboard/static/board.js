@@ -232,10 +232,32 @@
     const cited = () => [...new Set(visible().rows.map((row) => document.querySelector(`pre.bib[data-method="${row.dataset.method}"]`)))]
       .filter(Boolean).map((node) => node.textContent.trim()).filter((text, i, all) => all.indexOf(text) === i).join("\n\n") + "\n";
 
+    /* Ticked rows lead to the page of comparisons, with these methods chosen there. */
+    const [where, section] = (table.dataset.compare || "").split("#"), ticks = [];
+    const lead = make("a", { class: "lead-on", hidden: true }, "");
+    const ticked = () => ticks.filter((box) => box.checked).map((box) => box.value);
+    const led = () => {
+      const names = ticked();
+      lead.hidden = !names.length;
+      lead.textContent = names.length < 2 ? "1 ticked: tick another to compare" : `Compare ${names.length} ticked`;
+      if (names.length < 2) lead.removeAttribute("href"); else lead.href = `${where}#!${new URLSearchParams({ [`${section}.m`]: names.join(",") })}`;
+      keep(id, "ticks", names.join(","));
+    };
+    if (section) {
+      const asked = kept_of(id, "ticks").split(",");
+      for (const row of rows.filter((one) => "pick" in one.dataset)) {
+        const name = row.dataset.method, box = make("input", { type: "checkbox", value: name, "aria-label": `Compare ${name}` });
+        box.checked = asked.includes(name);
+        box.addEventListener("change", led);
+        ticks.push(box);
+        row.cells[keys.indexOf("method")].prepend(make("label", { class: "pick", title: "Tick rows to compare them" }, box));
+      }
+    }
+
     const tools = make("div", { class: "tools" }, filter, ...kinds.filter((one) => one.useful).map((one) => one.node), levels.length > 1 ? level : "", choosable.length ? menu : "",
       make("button", { type: "button", onclick: () => save(`${id}.csv`, csv()) }, "CSV"),
       make("button", { type: "button", onclick: () => save(`${id}.tex`, tex()) }, "LaTeX"),
-      document.querySelector("pre.bib") ? make("button", { type: "button", onclick: () => save(`${id}.bib`, cited()) }, "BibTeX") : "", count);
+      document.querySelector("pre.bib") ? make("button", { type: "button", onclick: () => save(`${id}.bib`, cited()) }, "BibTeX") : "", count, lead);
     if (rows.length) table.closest(".scroll").before(tools);
 
     /* what the address asks for */
@@ -254,6 +276,7 @@
     const [key, way] = kept_of(id, "sort").split(".");
     if (key) sort(key, way === "down");
     narrow();
+    if (section) led();
   };
 
   /* Heads stay in sight while a table is read: of a table wider than its box only a box of its own can hold them. */
@@ -390,6 +413,8 @@
     $$(document, "button.theme").forEach(themeButton);
     $$(document, "table.board").forEach(board);
     $$(document, "section.compare").forEach(compare);
+    const asked = $$(document, "section.compare").find((one) => kept_of(one.id, "m"));
+    if (asked) asked.scrollIntoView();
     $$(document, "svg.pareto, svg.years").forEach(touch);
     const watch = new ResizeObserver((seen) => new Set(seen.map((one) => one.target.closest(".scroll"))).forEach(fit));
     const boxes = $$(document, ".scroll");

@@ -1,8 +1,8 @@
-"""Cells of a task's table: what a row says in each column, as text, sort value, notes and marks."""
+"""Cells of a task's table: what a row says in each column, as text, sort value, notes and marks; costs are beside."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -12,7 +12,6 @@ from kdbench import kinds
 from kdbench.leaderboard.draw.charts import shown, strip
 from kdbench.leaderboard.draw.numbers import (
     NONE,
-    TIMES,
     between,
     digits_for,
     fixed,
@@ -20,12 +19,11 @@ from kdbench.leaderboard.draw.numbers import (
     range_of,
     signed,
     significant,
-    times,
 )
 from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import TaskBoard
-from kdbench.leaderboard.model.ratios import Ratio, step_ratio
 from kdbench.results import chance, taught
+from kdbench.results.pairing import Cell
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import CellStat, PairedDelta, Told, clipped, summarise
 
@@ -73,6 +71,31 @@ def context(board: TaskBoard) -> Context:
     digits = digits_for(board.task.unit, values)
     rows = [list(row.result.scores.values()) for row in board.comparable]
     return Context(board, digits, *shown([(fmean(scores), min(scores), max(scores)) for scores in rows]))
+
+
+def measured_in(row: Entry) -> str:
+    """The page of the run that a row's costs are quoted from."""
+    return f"runs/{row.result.record.run_id}.html"
+
+
+def anchor_of(cell: Cell) -> str:
+    """Where a method's page lists the runs of a cell."""
+    return f"cell-{cell['run_ids'][0][:12]}"
+
+
+def runs_behind(cell: Cell) -> str:
+    """The lines of a method's page with the runs of a cell and, seed by seed, those that it is paired with."""
+    return f"methods/{cell['method']}.html#{anchor_of(cell)}"
+
+
+def all_behind(rows: Sequence[Entry]) -> str:
+    """The same of a method's rows on several tasks: all its lines."""
+    return runs_behind(rows[0].cell) if len(rows) == 1 else f"methods/{rows[0].method}.html#seeds"
+
+
+def all_measured_in(rows: Sequence[Entry]) -> str:
+    """As :func:`measured_in`, of a method's rows on several tasks: its table of results, whose costs lead on."""
+    return measured_in(rows[0]) if len(rows) == 1 else f"methods/{rows[0].method}.html#results"
 
 
 def metric_word(metric: str) -> str:
@@ -131,7 +154,7 @@ def score_cell(row: Entry, ctx: Context) -> TableCell:
         art=strip(dots, ctx.lo, ctx.hi, stat.mean),
         lo=stat.lo,
         hi=stat.hi,
-        behind=f"methods/{row.method}.html#{row.task.slug}",
+        behind=runs_behind(row.cell),
         tags=tuple(filter(None, [chance.words(len(row.result.at_chance), len(dots))])),
     )
 
@@ -145,8 +168,9 @@ def second_score_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
             return TableCell(NONE, None)
         seeds = ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in row.also[metric].items())
         return TableCell(
-            with_half(stat, ctx.digits), stat.mean, sub=f"n = {stat.n}", title=f"seeds {seeds}", lo=stat.lo, hi=stat.hi
-        )
+            with_half(stat, ctx.digits), stat.mean, sub=f"n = {stat.n}", title=f"seeds {seeds}", lo=stat.lo, hi=stat.hi,
+            behind=runs_behind(row.cell),
+        )  # fmt: skip
 
     return make
 
@@ -159,7 +183,7 @@ def offered_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
         if not found:
             return TableCell(NONE, None)
         mean = fmean(found.values())
-        return TableCell(fixed(mean, ctx.digits), mean, sub=f"n = {len(found)}")
+        return TableCell(fixed(mean, ctx.digits), mean, sub=f"n = {len(found)}", behind=runs_behind(row.cell))
 
     return make
 
@@ -173,7 +197,10 @@ def external_cell(name: str) -> Callable[[Entry, Context], TableCell]:
             return TableCell(NONE, None)
         stat = clipped(summarise(dict(found)), *row.task.bounds)
         seeds = ", ".join(f"{seed}: {fixed(value, ctx.digits)}" for seed, value in found.items())
-        return TableCell(with_half(stat, ctx.digits), stat.mean, sub=f"n = {stat.n}", title=f"seeds {seeds}")
+        return TableCell(
+            with_half(stat, ctx.digits), stat.mean, sub=f"n = {stat.n}", title=f"seeds {seeds}",
+            behind=runs_behind(row.cell),
+        )  # fmt: skip
 
     return make
 
@@ -188,14 +215,14 @@ def second_rank_cell(metric: str) -> Callable[[Entry, Context], TableCell]:
 
 
 def _delta(
-    delta: PairedDelta | None, ctx: Context, told: Told | None, reference: bool, unpaired: str = ""
+    row: Entry, delta: PairedDelta | None, ctx: Context, told: Told | None, reference: bool, unpaired: str = ""
 ) -> TableCell:
     if reference:
         return TableCell("0", 0.0, sub="reference")
     if delta is None:
         return TableCell(NONE, None, sub=unpaired or "no common seed")
     if delta.lo is None or delta.hi is None:
-        return TableCell(signed(delta.mean, ctx.digits), delta.mean, sub=delta.note)
+        return TableCell(signed(delta.mean, ctx.digits), delta.mean, sub=delta.note, behind=runs_behind(row.cell))
     pairing = "" if delta.pairing_helped is not False else "; pairing by seed brought nothing"
     return TableCell(
         signed(delta.mean, ctx.digits),
@@ -205,6 +232,7 @@ def _delta(
         verdict=told or "",
         lo=delta.lo,
         hi=delta.hi,
+        behind=runs_behind(row.cell),
     )
 
 
@@ -216,13 +244,13 @@ def _told(row: Entry, ctx: Context, reference: str) -> Told | None:
 def vs_baseline_cell(row: Entry, ctx: Context) -> TableCell:
     """Paired difference to the baseline."""
     told = _told(row, ctx, "baseline")
-    return _delta(row.vs_baseline, ctx, told, row.is_baseline, row.result.unpaired.get(row.task.baseline, ""))
+    return _delta(row, row.vs_baseline, ctx, told, row.is_baseline, row.result.unpaired.get(row.task.baseline, ""))
 
 
 def vs_plain_cell(row: Entry, ctx: Context) -> TableCell:
     """Paired difference to plain."""
     reference = row.method == PLAIN and not row.custom
-    return _delta(row.vs_plain, ctx, _told(row, ctx, "plain"), reference, row.result.unpaired.get(PLAIN, ""))
+    return _delta(row, row.vs_plain, ctx, _told(row, ctx, "plain"), reference, row.result.unpaired.get(PLAIN, ""))
 
 
 def vs_matched_cell(row: Entry, ctx: Context) -> TableCell:
@@ -230,7 +258,8 @@ def vs_matched_cell(row: Entry, ctx: Context) -> TableCell:
     if row.matched is None:
         return TableCell(NONE, None)
     told = _told(row, ctx, "matched")
-    cell = _delta(row.result.to_matched, ctx, told, False, row.result.unpaired.get(f"{PLAIN}@{row.method}", ""))
+    why = row.result.unpaired.get(f"{PLAIN}@{row.method}", "")
+    cell = _delta(row, row.result.to_matched, ctx, told, False, why)
     reached = f"plain@{row.method} reaches {with_half(row.matched, ctx.digits)}"
     return replace(cell, title=reached, links=_links(row.matched_runs))
 
@@ -248,6 +277,7 @@ def gap_cell(row: Entry, ctx: Context) -> TableCell:
         title=f"{100 * row.gap.value:.1f} %",
         lo=100 * row.gap.lo,
         hi=100 * row.gap.hi,
+        behind=runs_behind(row.cell),
     )
 
 
@@ -258,132 +288,11 @@ def teacher_cell(row: Entry, ctx: Context) -> TableCell:
         return TableCell(NONE, None)
     changed = taught.before_and_after(row.result.record)
     if not changed:
-        return TableCell(fixed(before, ctx.digits), before)
+        return TableCell(fixed(before, ctx.digits), before, behind=measured_in(row))
     text = ", ".join(f"{fixed(old, ctx.digits)} → {fixed(new, ctx.digits)}" for _, old, new in changed)
     hours = sum(line.hours for line in row.result.stages if line.ledger == "teacher_train")
-    return TableCell(text, changed[0][2], sub=f"trained on by the method: {significant(hours)} device-h")
-
-
-def measured_in(row: Entry) -> str:
-    """The page of the run that a row's costs are quoted from."""
-    return f"runs/{row.result.record.run_id}.html"
-
-
-def ratio_cell(row: Entry, ctx: Context) -> TableCell:
-    """Step-time ratio, bold only where its interval lies below all others."""
-    ratio = step_ratio(row)
-    if ratio is None:
-        return TableCell(NONE, None, sub="not measured")
-    if row.method == PLAIN:
-        return TableCell(f"1 {TIMES}", 1.0, sub="reference")
-    flags = []
-    over = row.result.cost or {}
-    if over["mode"] == "quick":
-        flags.append("quick")
-    if not over["converged"]:
-        flags.append("not converged")
-    if over["noise_flag"]:
-        flags.append("noisy machine")
-    if over["contended"]:
-        flags.append("contended")
-    if row.elsewhere:
-        flags.append(f"on {row.elsewhere}")
-    rivals = [
-        r
-        for other in ctx.board.ranked
-        if other is not row and other.method != PLAIN and not other.elsewhere and (r := step_ratio(other))
-    ]
-    mark = "best" if rivals and not flags and all(ratio[2] < lo for _, lo, _ in rivals) else ""
-    return TableCell(
-        times(ratio[0]),
-        ratio[0],
-        sub=between(ratio[1], ratio[2], 2),
-        tags=tuple(flags),
-        mark="" if row.apart else mark,
-        lo=ratio[1],
-        hi=ratio[2],
-        behind=measured_in(row),
-    )
-
-
-def ratio_text(ratio: Ratio | None, method: str, elsewhere: str = "") -> TableCell:
-    """A ratio over tasks to plain's cost, with its interval where one is known; none of other processors than most."""
-    if ratio is None:
-        return TableCell(NONE, None, sub=f"measured on {elsewhere}" if elsewhere else "not measured")
-    if method == PLAIN:
-        return TableCell(f"1 {TIMES}", 1.0, sub="reference")
-    value, lo, hi = ratio
-    if hi <= lo:
-        return TableCell(times(value), value)
-    return TableCell(times(value), value, sub=between(lo, hi, 2), lo=lo, hi=hi)
-
-
-def _over(row: Entry, field: str) -> float | None:
-    return row.result.cost[field] if row.result.cost else None
-
-
-def _plain_ratio(row: Entry, field: str) -> str:
-    own, plain = _over(row, field), _over(row, f"plain_{field}")
-    return f"{times(own / plain)} plain" if own is not None and plain else ""
-
-
-def measured(
-    field: str, show: Callable[[float], str] = significant, *, ratio: bool = False
-) -> Callable[[Entry, Context], TableCell]:
-    """Cells of one measured quantity of the overhead block."""
-
-    def make(row: Entry, ctx: Context) -> TableCell:
-        value = _over(row, field)
-        if value is None:
-            return TableCell(NONE, None, sub="not measured")
-        sub = _plain_ratio(row, field) if ratio and row.method != PLAIN else ""
-        return TableCell(show(value), value, sub=sub, behind=measured_in(row))
-
-    return make
-
-
-def recipe_cell(row: Entry, ctx: Context) -> TableCell:
-    """Cost of the whole recipe."""
-    costs = row.result.totals
-    sub = f"{times(row.recipe_ratio)} plain" if row.recipe_ratio and row.method != PLAIN else ""
-    return TableCell(
-        significant(costs.recipe_h),
-        costs.recipe_h,
-        sub=sub,
-        tags=() if costs.basis == "measured" else (costs.basis,),
-        behind=measured_in(row),
-    )
-
-
-def full_cell(row: Entry, ctx: Context) -> TableCell:
-    """The same with the teacher."""
-    if row.result.totals.full_h is None:
-        return TableCell(NONE, None, sub="teacher’s cost not known")
-    return TableCell(
-        significant(row.result.totals.full_h),
-        row.result.totals.full_h,
-        tags=() if row.result.totals.basis == "measured" else (row.result.totals.basis,),
-    )
-
-
-def energy_cell(row: Entry, ctx: Context) -> TableCell:
-    """Energy of all stages."""
-    if row.energy_kwh is None:
-        return TableCell(NONE, None, sub="not measured")
-    return TableCell(significant(row.energy_kwh), row.energy_kwh)
-
-
-def deployed(field: str, show: Callable[[float], str] = significant) -> Callable[[Entry, Context], TableCell]:
-    """Cells of one measured quantity of the deployed network."""
-
-    def make(row: Entry, ctx: Context) -> TableCell:
-        value = row.deploy[field] if row.deploy else None
-        if value is None:
-            return TableCell(NONE, None, sub="not measured")
-        changed = field == "params" and row.deploy is not None and not row.deploy["equals_plain"]
-        return TableCell(show(value), value, tags=("not the plain student",) if changed else ())
-
-    return make
+    sub = f"trained on by the method: {significant(hours)} device-h"
+    return TableCell(text, changed[0][2], sub=sub, behind=measured_in(row))
 
 
 def device_cell(row: Entry, ctx: Context) -> TableCell:

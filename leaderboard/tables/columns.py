@@ -9,7 +9,7 @@ from kdbench import kinds
 from kdbench.leaderboard.draw.numbers import NONE, fixed, si, significant
 from kdbench.leaderboard.model.entries import Entry, TaskVersion
 from kdbench.leaderboard.model.ranking import TaskBoard
-from kdbench.leaderboard.tables import cells
+from kdbench.leaderboard.tables import cells, costs
 from kdbench.leaderboard.tables.cells import Context, TableCell
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.results.taught import is_worse
@@ -55,13 +55,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: columns, rows in order, caption; ``references`` stand below, unranked and unsorted."""
+    """A table: columns, rows in order, caption; ``references`` stand below, unranked and unsorted.
+
+    ``compare`` is the section of the page of comparisons that ticked rows are shown in, ``picks`` the methods that it
+    has; "" where there is none.
+    """
 
     key: str
     caption: str
     heads: tuple[Head, ...]
     lines: tuple[Line, ...]
     references: tuple[Line, ...] = ()
+    compare: str = ""
+    picks: frozenset[str] = frozenset()
 
 
 def task_table(board: TaskBoard, rows: tuple[Entry, ...], key: str, caption: str, *, apart: bool = False) -> Table:
@@ -89,7 +95,9 @@ def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
         own = [row.result.stat.mean for row in rows if row.cell["teacher_sha256"] == taught.cell["teacher_sha256"]]
         better = sum(is_worse(taught.result.teacher, mean, higher) for mean in own)
         note = "one teacher for all seeds" + (f"; worse than {better} of {len(own)} students" if better else "")
-        score = TableCell(fixed(taught.result.teacher, ctx.digits), taught.result.teacher, sub=note)
+        score = TableCell(
+            fixed(taught.result.teacher, ctx.digits), taught.result.teacher, sub=note, behind=cells.measured_in(taught)
+        )
         lines.append(
             Line(
                 "", {**blank, "method": TableCell(f"teacher {taught.cell['teacher']}"), "score": score}, role="teacher"
@@ -97,7 +105,11 @@ def _references(rows: tuple[Entry, ...], ctx: Context) -> tuple[Line, ...]:
         )
     for row in rows:
         if row.matched is not None and row.is_baseline:
-            score = TableCell(cells.with_half(row.matched, ctx.digits), row.matched.mean, sub=f"n = {row.matched.n}")
+            of = row.result.matched
+            score = TableCell(
+                cells.with_half(row.matched, ctx.digits), row.matched.mean, sub=f"n = {row.matched.n}",
+                behind=cells.runs_behind(of) if of is not None else "",
+            )  # fmt: skip
             recipe = TableCell("", sub=f"as long as {row.method}")
             lines.append(
                 Line(
@@ -143,7 +155,7 @@ def _quantity(
 ) -> Column:
     """The column of a measured quantity, headed as the quantity says unless it is told otherwise."""
     said = QUANTITIES[field]
-    made = make or cells.measured(field, si if said.si else significant, ratio=ratio)
+    made = make or costs.measured(field, si if said.si else significant, ratio=ratio)
     headed = said.column_unit if unit is None else unit
     return _column(key, head or said.head, headed, "Overhead", said.about, made, default=default)
 
@@ -235,7 +247,7 @@ COLUMNS: tuple[Column, ...] = (
         "after, and what that took.",
         cells.teacher_cell,
     ),
-    _quantity("step_ratio", "step_ratio", default=True, make=cells.ratio_cell),
+    _quantity("step_ratio", "step_ratio", default=True, make=costs.ratio_cell),
     _quantity("step_ms", "step_ms", ratio=True),
     _quantity("throughput", "throughput_samples_s"),
     _quantity("memory", "peak_alloc_mib", default=True, ratio=True),
@@ -248,17 +260,17 @@ COLUMNS: tuple[Column, ...] = (
         "Overhead",
         "All stages of the method, artefacts included, without the teacher’s training, and as a multiple of plain’s: "
         "steps times the measured step time (projected) where there is one, else as the run took.",
-        cells.recipe_cell,
+        costs.recipe_cell,
         default=True,
     ),
-    _column("full", "Full cost", "device-h", "Overhead", "Recipe cost and the teacher’s training.", cells.full_cell),
+    _column("full", "Full cost", "device-h", "Overhead", "Recipe cost and the teacher’s training.", costs.full_cell),
     _column(
         "energy",
         "Energy",
         "kWh",
         "Overhead",
         "Energy of all stages; only where a counter could be trusted.",
-        cells.energy_cell,
+        costs.energy_cell,
     ),
     _column(
         "deploy_params",
@@ -266,7 +278,7 @@ COLUMNS: tuple[Column, ...] = (
         "",
         "Deployment",
         "Parameters of the network that is kept.",
-        cells.deployed("params", si),
+        costs.deployed("params", si),
     ),
     _column(
         "deploy_gflops",
@@ -274,15 +286,15 @@ COLUMNS: tuple[Column, ...] = (
         "GFLOP",
         "Deployment",
         "Counted forward operations of the kept network on one sample of its own input: small pictures cost less.",
-        cells.deployed("gflops"),
+        costs.deployed("gflops"),
     ),
     _column(
         "latency",
         "Latency b = 1",
         "ms",
         "Deployment",
-        "Median forward time of the kept network, one sample.",
-        cells.deployed("latency_ms_b1"),
+        "Median forward time of the kept network, one sample, on the processor that the row’s costs were measured on.",
+        costs.deployed("latency_ms_b1"),
     ),
     _column(
         "device",

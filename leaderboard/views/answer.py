@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, signed, significant
-from kdbench.leaderboard.model.entries import NOT_LEARNED
+from kdbench.leaderboard.model.entries import NOT_LEARNED, Entry
 from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
-from kdbench.leaderboard.tables.cells import TableCell, ratio_text
+from kdbench.leaderboard.tables.cells import TableCell, all_behind, all_measured_in
 from kdbench.leaderboard.tables.columns import Head, Line, Table
+from kdbench.leaderboard.tables.costs import ratio_text
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import PooledDelta
@@ -94,23 +96,25 @@ def _cells(suite: SuiteBoard, row: SuiteRow, digits: int) -> dict[str, TableCell
     is_baseline = all(board.task.baseline == row.method for board in suite.boards)
     return {
         "method": TableCell(row.method, row.method, tags=("baseline",) if is_baseline else ()),
-        "matched": difference(row.matched, suite.told["matched"].get(row.method, ""), digits),
+        "matched": difference(row.matched, suite.told["matched"].get(row.method, ""), digits, row.rows),
         "delta": TableCell("0", 0.0, sub="reference") if is_baseline else difference(
-            row.delta, suite.told["baseline"].get(row.method, ""), digits
+            row.delta, suite.told["baseline"].get(row.method, ""), digits, row.rows
         ),
-        "recipe": ratio_text(row.recipe_ratio, row.method, row.elsewhere),
+        "recipe": ratio_text(row.recipe_ratio, row.method, row.elsewhere, all_measured_in(row.rows)),
         "words": TableCell(_words(suite, row, digits, is_baseline=is_baseline)),
     }  # fmt: skip
 
 
-def difference(delta: PooledDelta | None, told: str, digits: int) -> TableCell:
-    """A difference over tasks with its interval."""
+def difference(delta: PooledDelta | None, told: str, digits: int, rows: Sequence[Entry]) -> TableCell:
+    """A difference over tasks with its interval; ``rows``: the method's on these tasks."""
     if delta is None:
         return TableCell(NONE, None, sub="not on every task")
     if delta.lo is None or delta.hi is None:
-        return TableCell(signed(delta.mean, digits), delta.mean, sub="no interval")
-    interval = between(delta.lo, delta.hi, digits, sign=True)
-    return TableCell(signed(delta.mean, digits), delta.mean, sub=interval, verdict=told, lo=delta.lo, hi=delta.hi)
+        return TableCell(signed(delta.mean, digits), delta.mean, sub="no interval", behind=all_behind(rows))
+    return TableCell(
+        signed(delta.mean, digits), delta.mean, sub=between(delta.lo, delta.hi, digits, sign=True), verdict=told,
+        lo=delta.lo, hi=delta.hi, behind=all_behind(rows),
+    )  # fmt: skip
 
 
 def _words(suite: SuiteBoard, row: SuiteRow, digits: int, *, is_baseline: bool) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, range_of, signed, significant, times
 from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.model.entries import CUSTOM, MATCHED, SMOKE, Entry
+from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.ratios import step_ratio
 from kdbench.leaderboard.model.source import IndexRow, Source
-from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, with_half
+from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, anchor_of, with_half
 from kdbench.leaderboard.views.facts import asked
 from kdbench.leaderboard.views.searches import SearchView, search_views
 from kdbench.specs.card import FAMILIES, Card, Claim
-from kdbench.specs.registry import MethodRef
+from kdbench.specs.registry import PLAIN, MethodRef
 from kdbench.specs.tuned import AS_PUBLISHED
 
 
@@ -33,17 +35,38 @@ class Result:
     level: str
     apart: str
     runs: tuple[tuple[str, str], ...]
+    behind: str
+    measured: str
+
+
+@dataclass(frozen=True)
+class SeedLine:
+    """A seed of a cell, beside its partners.
+
+    Attributes:
+        anchor: of the cell, on its first line; "" on the others.
+        values: the cell's score, then score and difference of baseline, plain, and plain trained as long: what is
+            printed and the run that it is of, "" where none is.
+    """
+
+    anchor: str
+    task: str
+    slug: str
+    device: str
+    seed: int
+    values: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class ClaimLine:
-    """A published figure beside ours."""
+    """A published figure beside ours; ``behind``: where our runs are listed, "" where there are none."""
 
     where: str
     claimed: str
     ours: str
     difference: str
     reference: str
+    behind: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,7 @@ class MethodView:
     published: tuple[tuple[str, str, str], ...]
     used: tuple[tuple[str, str, str], ...]
     results: tuple[Result, ...]
+    seeds: tuple[SeedLine, ...]
     holes: tuple[tuple[str, str, str, str], ...]
     stages: tuple[tuple[str, ...], ...]
     totals: tuple[tuple[str, ...], ...]
@@ -99,7 +123,8 @@ def method_view(board: Board, name: str) -> MethodView:
         params=tuple(_params(ref)),
         published=tuple(_published(card)),
         used=tuple(_used(row) for row in open_rows if row.params),
-        results=tuple(_results(board, name)),
+        results=tuple(_result(one, row) for one, row in _cells(board, name)),
+        seeds=tuple(line for one, row in _cells(board, name) for line in _seeds(one, row)),
         holes=tuple(_holes(board, name)),
         stages=tuple(line for row in open_rows for line in _stages(row)),
         totals=tuple(_totals(row) for row in open_rows),
@@ -191,45 +216,70 @@ def _reconstructed(card: Card | None) -> tuple[tuple[str, str], ...]:
     return tuple((point.says, point.done) for point in card.reconstruction.points)
 
 
-def _results(board: Board, name: str) -> list[Result]:
-    found = []
+def _cells(board: Board, name: str) -> Iterator[tuple[TaskBoard, Entry]]:
+    """Every row of a method with the board that it stands on."""
     for one in board.task_boards:
-        digits = digits_for(one.task.unit, [value for row in one.comparable for value in row.result.scores.values()])
         longer = (row for row in board.entries if (row.task, row.place, row.apart) == (one.task, one.place, MATCHED))
-        for row in (*one.ranked, *one.apart, *longer):
-            if row.method != name:
-                continue
-            stat, delta, ratio = row.result.stat, row.vs_baseline, step_ratio(row)
-            shown = NONE
-            if delta is not None:
-                ends = (
-                    f" {between(delta.lo, delta.hi, digits, sign=True)}"
-                    if delta.lo is not None and delta.hi is not None
-                    else ""
-                )
-                shown = f"{signed(delta.mean, digits)}{ends} {one.task.points}"
-            found.append(
-                Result(
-                    one.task.label,
-                    one.task.slug,
-                    one.place,
-                    range_of(one.ranks.get(name, "")) if not row.apart else NONE,
-                    f"{with_half(stat, digits)} {one.task.unit}, n = {stat.n}",
-                    "reference" if row.is_baseline else shown,
-                    f"{times(ratio[0])} {between(ratio[1], ratio[2], 2)}"
-                    if ratio and ratio[2] > ratio[1]
-                    else times(ratio[0])
-                    if ratio
-                    else NONE,
-                    times(row.recipe_ratio) if row.recipe_ratio else NONE,
-                    "✕ failed check"
-                    if row.cell["verification_failed"]
-                    else f"{LEVEL_MARKS[row.cell['level']]} {LEVELS[row.cell['level']]}",
-                    row.why_apart,
-                    tuple((str(seed), run) for seed, run in row.result.runs.items()),
-                )
-            )
-    return found
+        yield from ((one, row) for row in (*one.ranked, *one.apart, *longer) if row.method == name)
+
+
+def _digits(one: TaskBoard) -> int:
+    return digits_for(one.task.unit, [value for row in one.comparable for value in row.result.scores.values()])
+
+
+def _result(one: TaskBoard, row: Entry) -> Result:
+    stat, delta, ratio, digits = row.result.stat, row.vs_baseline, step_ratio(row), _digits(one)
+    shown = NONE
+    if delta is not None:
+        shown = signed(delta.mean, digits)
+        if delta.lo is not None and delta.hi is not None:
+            shown += f" {between(delta.lo, delta.hi, digits, sign=True)}"
+        shown += f" {one.task.points}"
+    step = NONE
+    if ratio is not None:
+        step = f"{times(ratio[0])} {between(ratio[1], ratio[2], 2)}" if ratio[2] > ratio[1] else times(ratio[0])
+    level = row.cell["level"]
+    return Result(
+        one.task.label,
+        one.task.slug,
+        one.place,
+        range_of(one.ranks.get(row.method, "")) if not row.apart else NONE,
+        f"{with_half(stat, digits)} {one.task.unit}, n = {stat.n}",
+        "reference" if row.is_baseline else shown,
+        step,
+        times(row.recipe_ratio) if row.recipe_ratio else NONE,
+        "✕ failed check" if row.cell["verification_failed"] else f"{LEVEL_MARKS[level]} {LEVELS[level]}",
+        row.why_apart,
+        tuple((str(seed), run) for seed, run in row.result.runs.items()),
+        anchor_of(row.cell),
+        row.result.record.run_id,
+    )
+
+
+def _seeds(one: TaskBoard, row: Entry) -> Iterator[SeedLine]:
+    """The cell's runs and those that its differences are taken to, seed by seed."""
+    result, digits, turn = row.result, _digits(one), 1 if one.task.higher_is_better else -1
+    partners = list(_partners(one, row))
+    for seed, score in result.scores.items():
+        values = [(fixed(score, digits), result.runs[seed])]
+        for partner in partners:
+            theirs, run = partner.get(seed, (None, ""))
+            change = NONE if theirs is None else signed(turn * (score - theirs), digits)
+            values += [(NONE if theirs is None else fixed(theirs, digits), run), (change, "")]
+        anchor = anchor_of(row.cell) if seed == min(result.scores) else ""
+        yield SeedLine(anchor, one.task.label, one.task.slug, one.place, seed, tuple(values))
+
+
+def _partners(one: TaskBoard, row: Entry) -> Iterator[Mapping[int, tuple[float, str]]]:
+    """Score and run by seed of baseline, plain, and plain trained as long; empty where no difference is taken."""
+    result, matched = row.result, row.result.matched
+    for name in (one.task.baseline, PLAIN):
+        theirs = result.theirs[name] if result.deltas[name] is not None else {}
+        yield {seed: (score, result.their_runs[name][seed]) for seed, score in theirs.items()}
+    longer = {} if matched is None or result.to_matched is None else dict(
+        zip(matched["seeds"], matched["scores"], strict=True)
+    )  # fmt: skip
+    yield {seed: (score, row.matched_runs[seed]) for seed, score in longer.items()}
 
 
 def _holes(board: Board, name: str) -> list[tuple[str, str, str, str]]:
@@ -292,6 +342,7 @@ def _claimed(claim: Claim, rows: list[Entry]) -> ClaimLine:
         ours,
         f"{signed(stat.mean - claim.value, 2)} {ends}".strip(),
         claim.reference,
+        anchor_of(match.cell),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -17,7 +17,8 @@ from kdbench.leaderboard.model.entries import Entry, TaskVersion
 from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.ratios import step_ratio
 from kdbench.leaderboard.model.suites import SuiteBoard
-from kdbench.leaderboard.tables.cells import TableCell, measured_in
+from kdbench.leaderboard.tables.cells import TableCell, measured_in, runs_behind
+from kdbench.leaderboard.tables.columns import Table
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
@@ -55,6 +56,10 @@ class CostTable:
     lines: tuple[CostLine, ...]
 
 
+ENERGY = "Energy"
+"""The one column that is a mean over a cell's runs; the others are of the run that measured."""
+
+
 def _over(field: str) -> Callable[[Entry], float | None]:
     return lambda row: row.result.cost[field] if row.result.cost else None
 
@@ -72,7 +77,7 @@ _COSTS: tuple[tuple[str, str, Callable[[Entry], float | None], Callable[[float],
     ("One more student", "device-h", lambda row: row.result.totals.student_h, significant),
     ("Recipe", "device-h", lambda row: row.result.totals.recipe_h, significant),
     ("Full", "device-h", lambda row: row.result.totals.full_h, significant),
-    ("Energy", "kWh", lambda row: row.energy_kwh, significant),
+    (ENERGY, "kWh", lambda row: row.energy_kwh, significant),
     ("Deployed", "params", _deploy("params"), si),
     ("Latency b = 1", "ms", _deploy("latency_ms_b1"), significant),
     ("Latency b = 128", "ms", _deploy("latency_ms_b128"), significant),
@@ -104,19 +109,20 @@ def _cost_cells(row: Entry) -> list[TableCell]:
         cells = [
             TableCell(significant(ratio[0]), ratio[0], sub=interval, lo=ratio[1], hi=ratio[2], behind=measured_in(row))
         ]
-    for _, _, get, show in _COSTS:
-        value = get(row)
-        cells.append(TableCell(NONE) if value is None else TableCell(show(value), value))
+    for head, _, get, show in _COSTS:
+        value, behind = get(row), runs_behind(row.cell) if head == ENERGY else measured_in(row)
+        cells.append(TableCell(NONE) if value is None else TableCell(show(value), value, behind=behind))
     return cells
 
 
 @dataclass(frozen=True)
 class CoverageCell:
-    """A method on a task: its seeds, or which kind of missing and why."""
+    """A method on a task: its seeds, or which kind of missing and why; ``behind``: the page of its runs."""
 
     text: str
     kind: str
     why: str = ""
+    behind: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,13 +167,17 @@ def _coverage(one: TaskBoard | None, method: str) -> CoverageCell:
     if row is not None:
         done, whole = len(row.result.scores.keys() & set(one.seeds)), len(one.seeds)
         if done == whole:
-            return CoverageCell(f"{len(row.result.scores)} seeds" if len(row.result.scores) > 1 else "1 seed", "ok")
-        return CoverageCell(f"{done} of {whole}", "failed" if "failed" in row.apart else "part", row.apart)
+            word = f"{len(row.result.scores)} seeds" if len(row.result.scores) > 1 else "1 seed"
+            return CoverageCell(word, "ok", behind=runs_behind(row.cell))
+        kind = "failed" if "failed" in row.apart else "part"
+        return CoverageCell(f"{done} of {whole}", kind, row.apart, runs_behind(row.cell))
     aside = next((row for row in one.apart if row.method == method and not row.custom), None)
     if aside is not None:
-        return CoverageCell("apart", "part", aside.apart)
+        return CoverageCell("apart", "part", aside.apart, runs_behind(aside.cell))
     hole = next((hole for hole in one.holes if hole.method == method), None)
-    return CoverageCell(hole.kind.label, hole.kind.value, hole.reason) if hole else missing
+    if hole is None:
+        return missing
+    return CoverageCell(hole.kind.label, hole.kind.value, hole.reason, f"runs/{hole.run}.html" if hole.run else "")
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,7 @@ class PairTable:
     """All pairs of a suite on one device class.
 
     Attributes:
-        scores: method, mean score a task, seeds' scores a task as the page's script reads them.
+        scores: method; of each task mean score, seeds' scores as the page's script reads them, the page of its runs.
         deltas: method, then the mean difference to each other method and whether the two are separated.
         extra: rows of the secondary statistics, method first.
     """
@@ -183,7 +193,7 @@ class PairTable:
     key: str
     suite: SuiteBoard
     methods: tuple[str, ...]
-    scores: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    scores: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
     deltas: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
     extra: tuple[tuple[str, ...], ...]
     extra_note: str
@@ -193,7 +203,23 @@ class PairTable:
 
 def pair_tables(board: Board) -> list[PairTable]:
     """One a suite and device class with something to compare."""
-    return [_pairs(suite) for suite in board.suites if suite.layout is not None and len(suite.rows) > 1]
+    return [_pairs(suite) for suite in board.suites if has_pairs(suite)]
+
+
+def has_pairs(suite: SuiteBoard) -> bool:
+    """Whether there is something to compare in a suite."""
+    return suite.layout is not None and len(suite.rows) > 1
+
+
+def pickable(table: Table, suite: SuiteBoard | None) -> Table:
+    """A table whose rows can be ticked, and are then compared among the pairs of the suite."""
+    if suite is None or not has_pairs(suite):
+        return table
+    return replace(table, compare=_pairs_key(suite), picks=frozenset(row.method for row in suite.rows))
+
+
+def _pairs_key(suite: SuiteBoard) -> str:
+    return key_of("pairs", suite.suite, suite.place)
 
 
 def quantiles() -> str:
@@ -223,7 +249,7 @@ def _pairs(suite: SuiteBoard) -> PairTable:
         (name, tuple(_scores(one, name, digits) for one in suite.boards))
         for name in (*names, *(m for m, _ in suite.below))
     )
-    key = key_of("pairs", suite.suite, suite.place)
+    key = _pairs_key(suite)
     extra, note = _extra(layout, suite, names, digits)
     diagram = None
     if len(layout.tasks) > 1 and len(names) > 2:
@@ -233,17 +259,18 @@ def _pairs(suite: SuiteBoard) -> PairTable:
     return PairTable(key, suite, names, scores, deltas, extra, note, diagram, digits)
 
 
-def _scores(one: TaskBoard, method: str, digits: int) -> tuple[str, str]:
+def _scores(one: TaskBoard, method: str, digits: int) -> tuple[str, str, str]:
     row = one.entry(method)
     if row is None:
         hole = next((hole for hole in one.holes if hole.method == method), None)
-        return (hole.kind.label if hole else NONE, "")
+        return (hole.kind.label if hole else NONE, "", "")
     turn = 1 if one.task.higher_is_better else -1
     if row.apart:
-        return (row.apart, "")
+        return (row.apart, "", runs_behind(row.cell))
     return (
         fixed(row.result.stat.mean, digits),
         " ".join(f"{turn * row.result.scores[seed]:.6g}" for seed in one.seeds),
+        runs_behind(row.cell),
     )
 
 

@@ -112,13 +112,20 @@ def _metrics(record: dict[str, Any]) -> list[tuple[str, str, str]]:
     if not metrics:
         return []
     best = metrics["best"] or {}
-    return [
-        (name, significant(v, 5), significant(best[name], 5) if name in best else NONE)
-        for name, v in metrics["last"].items()
-    ] + [
-        (f"{record['task']['metric_primary']} of {name}", significant(v, 5), NONE)
-        for name, v in (metrics.get("classes") or {}).items()
-    ]
+    return (
+        [
+            (name, significant(v, 5), significant(best[name], 5) if name in best else NONE)
+            for name, v in metrics["last"].items()
+        ]
+        + [
+            (f"{record['task']['metric_primary']} of {name}", significant(v, 5), NONE)
+            for name, v in (metrics.get("classes") or {}).items()
+        ]
+        + [
+            (f"{record['task']['metric_primary']} on {name}", significant(there["value"], 5), NONE)
+            for name, there in (metrics.get("external") or {}).items()
+        ]
+    )
 
 
 def _curves(record: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from kdbench.leaderboard.draw.numbers import NONE, digits_for, significant
 from kdbench.leaderboard.model.entries import NO_CARD, RECONSTRUCTION, UNVERIFIED, TaskVersion
 from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
-from kdbench.leaderboard.tables.cells import TableCell, context, places, ratio_text, with_half
+from kdbench.leaderboard.tables.cells import TableCell, all_measured_in, context, places, runs_behind, with_half
 from kdbench.leaderboard.tables.columns import COLUMNS, Head, Line, Table, head
+from kdbench.leaderboard.tables.costs import ratio_text
 from kdbench.leaderboard.views.answer import Answer, answer_of, difference
+from kdbench.leaderboard.views.overview import pickable
 from kdbench.specs.registry import PLAIN
 
 SMALL_ROWS = 10_000
@@ -110,7 +112,7 @@ def _view(suite: SuiteBoard) -> SuiteView:
         suite,
         title,
         deck,
-        _table(suite, key),
+        pickable(_table(suite, key), suite),
         suite_charts(suite, key),
         tuple(notes),
         _below(suite),
@@ -185,9 +187,9 @@ def _line(suite: SuiteBoard, row: SuiteRow, used: Sequence[TaskBoard], digits: i
         ),
         "delta": TableCell("0", 0.0, sub="reference")
         if is_baseline
-        else difference(row.delta, suite.told["baseline"].get(row.method, ""), digits),
-        "step": ratio_text(row.step_ratio, row.method, row.elsewhere),
-        "recipe": ratio_text(row.recipe_ratio, row.method, row.elsewhere),
+        else difference(row.delta, suite.told["baseline"].get(row.method, ""), digits, row.rows),
+        "step": ratio_text(row.step_ratio, row.method, row.elsewhere, all_measured_in(row.rows)),
+        "recipe": ratio_text(row.recipe_ratio, row.method, row.elsewhere, all_measured_in(row.rows)),
         "coverage": TableCell(f"{row.coverage[0]} / {row.coverage[1]}", float(row.coverage[0])),
     }
     for i, board in enumerate(used):
@@ -201,8 +203,7 @@ def _score_cell(board: TaskBoard, method: str) -> TableCell:
         return TableCell(NONE, None)
     digits = digits_for(board.task.unit, [v for other in board.ranked for v in other.result.scores.values()])
     stat = row.result.stat
-    behind = f"methods/{method}.html#{board.task.slug}"
-    return TableCell(with_half(stat, digits), stat.mean, lo=stat.lo, hi=stat.hi, behind=behind)
+    return TableCell(with_half(stat, digits), stat.mean, lo=stat.lo, hi=stat.hi, behind=runs_behind(row.cell))
 
 
 def separation_word(board: TaskBoard) -> str:

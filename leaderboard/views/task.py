@@ -11,10 +11,12 @@ from kdbench.leaderboard.draw.numbers import NONE, digits_for, fixed, range_of
 from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.model.entries import TaskVersion
 from kdbench.leaderboard.model.ranking import Hole, TaskBoard
+from kdbench.leaderboard.model.suites import SuiteBoard
 from kdbench.leaderboard.tables.cells import metric_word, with_half
 from kdbench.leaderboard.tables.columns import Table, task_table
 from kdbench.leaderboard.views.answer import searched_words
 from kdbench.leaderboard.views.classes import ClassTable, class_table
+from kdbench.leaderboard.views.overview import pickable
 from kdbench.leaderboard.views.panel import Panel, panel_of
 from kdbench.leaderboard.views.suite import noise_word, separation_word, small_word
 from kdbench.results import claims
@@ -91,7 +93,7 @@ def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mappin
         warnings.append(
             "Archived: a newer version of this task exists; these rows are not ranked and not compared with it."
         )
-    boards = tuple(_section(one, kept, told) for one in board.task_boards if one.task == task)
+    boards = tuple(_section(one, _suite_of(one, board), kept, told) for one in board.task_boards if one.task == task)
     versions = tuple(other for other in board.tasks if other.name == task.name and other.version != task.version)
     suites = [suite for suite in board.suites if task in suite.all_tasks]
     anchor = f"#{key_of('suite', suites[0].suite, suites[0].place)}" if suites else ""
@@ -128,7 +130,12 @@ def _of(one: TaskBoard, method: str) -> tuple[str, str]:
     return rank, f"{with_half(row.result.stat, digits)}, {row.result.stat.n}"
 
 
-def _section(one: TaskBoard, kept: Mapping[str, Path], told: Told) -> TaskSection:
+def _suite_of(one: TaskBoard, board: Board) -> SuiteBoard | None:
+    """The suite that a task is compared in, at the same place; None of an unranked one."""
+    return next((suite for suite in board.suites if suite.place == one.place and one.task in suite.tasks), None)
+
+
+def _section(one: TaskBoard, suite: SuiteBoard | None, kept: Mapping[str, Path], told: Told) -> TaskSection:
     task, key = one.task, key_of(one.task.label, one.place)
     seeds = ", ".join(map(str, one.seeds)) or "none"
     deck = f"Complete cells hold the seeds {seeds}. Rows are paired with {task.baseline} seed by seed."
@@ -140,7 +147,7 @@ def _section(one: TaskBoard, kept: Mapping[str, Path], told: Told) -> TaskSectio
         key,
         one.place,
         deck,
-        task_table(one, one.ranked, f"{key}-table", caption),
+        pickable(task_table(one, one.ranked, f"{key}-table", caption), suite),
         task_table(
             one,
             one.apart,

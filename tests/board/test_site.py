@@ -97,6 +97,28 @@ def test_golden_costs(site: Any) -> None:
     assert "best" not in ratio["alpha"][0]
 
 
+def test_a_difference_leads_to_both_runs_of_every_seed(site: Any) -> None:
+    page = site.page("tasks/golden__a@v1.html")
+    (row,) = page.one("table", id=f"golden-a-v1-{DEVICE}-table").one("tbody").all("tr", data_method="alpha")
+    links = {key: row.one("td", cls=f"c-{key}").one("a").attributes["href"] for key in ("score", "vs_baseline", "full")}
+    assert links["score"] == links["vs_baseline"]
+    assert links["full"].startswith("../runs/")
+    file, _, anchor = links["vs_baseline"].removeprefix("../").partition("#")
+    lines = site.page(file).one("table", id="seeds").one("tbody").all("tr")
+    start = next(i for i, line in enumerate(lines) if line.attributes.get("id") == anchor)
+    assert [[cell.text for cell in line.all("td")][1:] for line in lines[start : start + 3]] == [
+        ["0", "81.00", "80.00", "+1.00", "70.00", "+11.00", "–", "–"],
+        ["1", "82.00", "82.00", "0.00", "71.00", "+11.00", "–", "–"],
+        ["2", "83.00", "81.00", "+2.00", "72.00", "+11.00", "–", "–"],
+    ]
+    theirs = [
+        next(raw["run_id"] for raw in golden() if (raw["method"]["name"], raw["task"]["name"]) == (name, "golden/a"))
+        for name in ("alpha", "kd", "plain")
+    ]
+    own = [link.attributes["href"] for link in lines[start].all("a", cls="to")]
+    assert own == [f"../runs/{run}.html" for run in theirs]
+
+
 def test_golden_lower_is_better(site: Any) -> None:
     """Degrees of error: the smaller mean wins, differences are turned, the worse teacher leaves no gap to recover."""
     page = site.page("tasks/golden__angle@v1.html")

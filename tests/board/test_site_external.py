@@ -32,7 +32,7 @@ def test_a_tasks_page_shows_them_beside_the_test_rows_and_ranks_by_none(tmp_path
     assert "On rows from elsewhere" in page
     assert "rows &lt;far&gt;" in page
     assert "On rows from elsewhere" not in before
-    held = re.findall(r'c-external-far" data-sort="([\d.]+)"[^>]*><span class="v">([^<]*)<', page)
+    held = re.findall(r'c-external-far" data-sort="([\d.]+)"[^>]*><span class="v"><a [^>]*>([^<]*)<', page)
     assert sorted(held) == [("41.0", "41.00 ± 2.48"), ("56.0", "56.00 ± 2.48"), ("61.0", "61.00 ± 2.48")]
     ranks = [re.findall(r'c-rank"[^>]*>(.*?)</td>', one) for one in (page, before)]
     assert ranks[0] == ranks[1] != []

@@ -71,6 +71,9 @@ def test_a_strangers_processor_ranks_and_its_costs_never_meet_the_others(tmp_pat
     }
     assert "on Another Processor" in ranks["beta"][1]
     assert "best" not in ranks["beta"][1]
+    timed = cells(page, f"golden-a-v1-{DEVICE}-table", "latency", "step_ms", "full")
+    assert all("on Another Processor" in text for text in timed["beta"])
+    assert not [text for name in ("plain", "kd", "alpha") for text in timed[name] if "Processor" in text]
     assert "best" in ranks["kd"][1]  # 2 against alpha's 3: the 1.5 of another processor is no rival
     for chart in ("pareto", "bars"):
         named = {
