@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdbench.base.errors import UserError
-from kdbench.data.feed.augment import augmentation, crop, flip
+from kdbench.data.feed.augment import augmentation, crop, flip, grey, jitter
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -57,7 +57,44 @@ def test_flip_turns_all_frames_of_a_clip_alike() -> None:
         assert torch.equal(turned, clip) or torch.equal(turned, clip.flip(-1))
 
 
-@pytest.mark.parametrize("name", ["crop", "flip4", "crop0", "croop4", "resized_crop"])
+def pictures(n: int, *shape: int) -> Tensor:
+    return torch.randint(0, 256, (n, *shape), generator=generator(1), dtype=torch.uint8)
+
+
+def test_jitter_is_torchvisions_brightness_contrast_and_saturation() -> None:
+    from torchvision.transforms.v2 import functional as V
+
+    pixels = pictures(40, 3, 8, 8)
+    changed = jitter(pixels, generator(), 40)
+    factors = 1 + 0.4 * (torch.rand(3, 40, generator=generator()) * 2 - 1)
+    assert 0.6 < float(factors.min()) < 0.65
+    assert 1.35 < float(factors.max()) < 1.4
+    for picture, one, (bright, contrast, colour) in zip(pixels, changed, factors.T.tolist(), strict=True):
+        known = V.adjust_saturation(V.adjust_contrast(V.adjust_brightness(picture, bright), contrast), colour)
+        assert int((one.int() - known.int()).abs().max()) <= 4  # torchvision cuts off at each of the steps, not once
+        assert abs(float((one.int() - known.int()).float().mean())) < 2
+
+
+def test_jitter_keeps_grey_pictures_grey_and_frames_of_a_clip_alike() -> None:
+    assert jitter(pictures(5, 1, 4, 4), generator(), 40).shape == (5, 1, 4, 4)
+    still = pictures(6, 3, 1, 4, 4).expand(6, 3, 2, 4, 4)
+    first, second = jitter(still, generator(), 80).unbind(2)
+    assert torch.equal(first, second)
+
+
+def test_grey_takes_colours_from_so_many() -> None:
+    from torchvision.transforms.v2 import functional as V
+
+    pixels = pictures(4000, 3, 2, 2)
+    changed = grey(pixels, generator(), 20)
+    without = (changed == changed[:, :1]).flatten(1).all(1)
+    assert 670 < int(without.sum()) < 930  # 5 standard deviations
+    assert torch.equal(changed[~without], pixels[~without])
+    known = V.rgb_to_grayscale(pixels[without], 3)
+    assert int((changed[without].int() - known.int()).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("name", ["crop", "flip4", "crop0", "croop4", "jitter", "grey0", "resized_crop"])
 def test_unknown_augmentations(name: str) -> None:
     with pytest.raises(UserError, match=f"unknown augmentation '{name}'.*crop<pixels>"):
         augmentation([name])

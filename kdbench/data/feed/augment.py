@@ -5,14 +5,14 @@ their device, and returns pixels of the same shape; clips get one draw for all t
 picture is augmented alike by a generator in the same state: amounts are in pixels of the first view, whose (H, W) is
 ``base``, and are scaled to the other's size. ``resized_crop<percent>``
 is the exception: stored pictures are cropped while they are decoded. The distribution equals torchvision's transform
-of the same meaning (``RandomCrop(padding=4)``, ``RandomHorizontalFlip``, ``RandomResizedCrop``).
+of the same meaning (``RandomCrop(padding=4)``, ``RandomHorizontalFlip``, ``RandomResizedCrop``, ``RandomGrayscale``).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -38,8 +38,8 @@ class Augment(Protocol):
     ) -> Tensor: ...
 
 
-NAMES = ("crop<pixels>", "flip", "affine<degrees>", "resized_crop<percent>")
-_FORM = re.compile(r"(?P<name>crop|flip|affine|resized_crop)(?P<amount>[1-9][0-9]?)?")
+NAMES = ("crop<pixels>", "flip", "affine<degrees>", "jitter<percent>", "grey<percent>", "resized_crop<percent>")
+_FORM = re.compile(r"(?P<name>crop|flip|affine|jitter|grey|resized_crop)(?P<amount>[1-9][0-9]?)?")
 
 
 def crop(
@@ -100,6 +100,57 @@ def affine(
     return moved if pixels.is_floating_point() else moved.round().to(pixels.dtype)
 
 
+LUMA = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue in grey, those of torchvision."""
+
+
+def jitter(
+    pixels: Tensor, rng: torch.Generator, percent: int, *, base: Size | None = None, choice: Choice | None = None
+) -> Tensor:
+    """Brightness, contrast, then saturation changed by up to ``percent`` each way; (N, C, ..., H, W).
+
+    torchvision's ``ColorJitter`` without hue, which takes them in any order. Saturation is of three channels alone.
+    """
+    most = percent / 100
+    draws = 1 + most * (torch.rand(3, len(pixels), generator=rng, device=pixels.device) * 2 - 1)
+    bright, contrast, colour = draws.view(3, -1, *[1] * (pixels.ndim - 1))
+    x = (pixels * bright).clamp(0, 255)
+    x = torch.lerp(_grey(x).flatten(1).mean(1).view_as(contrast), x, contrast).clamp(0, 255)
+    if pixels.shape[1] == len(LUMA):
+        x = torch.lerp(_grey(x), x, colour).clamp(0, 255)
+    return x if pixels.is_floating_point() else x.round().to(pixels.dtype)
+
+
+def grey(
+    pixels: Tensor, rng: torch.Generator, percent: int, *, base: Size | None = None, choice: Choice | None = None
+) -> Tensor:
+    """Without colours, with a probability of ``percent`` in a hundred; (N, C, ..., H, W)."""
+    drawn = torch.rand(len(pixels), generator=rng, device=pixels.device) < percent / 100
+    if choice is not None:
+        choice.add(drawn.long(), 2)
+    without = _grey(pixels)
+    without = without if pixels.is_floating_point() else without.round().to(pixels.dtype)
+    return torch.where(drawn.view(-1, *[1] * (pixels.ndim - 1)), without, pixels)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    """(N, 1, ..., H, W), float."""
+    if pixels.shape[1] != len(LUMA):
+        return pixels.float().mean(1, keepdim=True)
+    red, green, blue = pixels.float().split(1, 1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+
+
+AMOUNTS: dict[str, tuple[Callable[..., Tensor], str]] = {
+    "crop": (crop, "pad"),
+    "affine": (affine, "degrees"),
+    "jitter": (jitter, "percent"),
+    "grey": (grey, "percent"),
+}
+"""Operations that take an amount, and what it is of."""
+ENDLESS = ("affine", "jitter")
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """A task's augmentation.
@@ -114,7 +165,7 @@ class Augmentation:
 
     def endless(self) -> list[str]:
         """Names of what makes another picture at every draw, instead of one of so many."""
-        return [name for name, _ in self.ops if name.startswith("affine")] + ["resized_crop"] * (self.least is not None)
+        return [name for name, _ in self.ops if name.startswith(ENDLESS)] + ["resized_crop"] * (self.least is not None)
 
     def without(self, names: Sequence[str]) -> list[Augment]:
         """The device operations but for ``names``."""
@@ -137,10 +188,9 @@ def augmentation(names: Sequence[str]) -> Augmentation:
             )
         if form["name"] == "flip":
             ops.append((name, flip))
-        elif form["name"] == "crop":
-            ops.append((name, partial(crop, pad=int(form["amount"]))))
-        elif form["name"] == "affine":
-            ops.append((name, partial(affine, degrees=int(form["amount"]))))
+        elif form["name"] in AMOUNTS:
+            op, amount = AMOUNTS[form["name"]]
+            ops.append((name, partial(op, **{amount: int(form["amount"])})))
         else:
             least = int(form["amount"]) / 100
     return Augmentation(tuple(ops), least)
