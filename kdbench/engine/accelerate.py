@@ -13,6 +13,7 @@ from kdbench.contract import Needs, Network
 from kdbench.devices import backends
 from kdbench.engine.graphs import require_graphs
 from kdbench.models.fold import fold_norms
+from kdbench.models.held import hold_weights
 from kdbench.specs.options import EngineOptions, Precision
 
 AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "tf32": None, "bf16": torch.bfloat16}
@@ -45,7 +46,10 @@ def teacher(net: Network, needs: Needs, options: EngineOptions) -> Network:
     net.train(needs.teacher_batchnorm == "batch").requires_grad_(needs.trains_teacher)
     if options.fold_teacher and not _reads_norms(needs):
         fold_norms(net)
-    return _arranged(net, options.teacher_dtype or options.precision, options)
+    precision = options.teacher_dtype or options.precision
+    if (dtype := AUTOCAST[precision]) is not None and not needs.trains_teacher:
+        hold_weights(net, dtype)
+    return _arranged(net, precision, options)
 
 
 def eager(net: nn.Module) -> AbstractContextManager[None]:

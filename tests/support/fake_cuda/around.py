@@ -25,6 +25,7 @@ CARD = SimpleNamespace(
 )  # fmt: skip
 _device_of = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
 _autocast, _group = torch.autocast, optimizer._group_tensors_by_device_and_dtype
+_is_autocast, _autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
 class FakeGenerator(torch._C.Generator):
@@ -83,7 +84,7 @@ class _FakeCard(Cuda):
     def no_compiler(self) -> str | None:
         return "there is nothing to compile for"
 
-    def graphs(self, device: torch.device, rng: torch.Generator) -> FakeGraphs:
+    def graphs(self, device: torch.device, rngs: Sequence[torch.Generator]) -> FakeGraphs:
         return FakeGraphs(self._fake)
 
 
@@ -203,6 +204,8 @@ def fake_cuda() -> Iterator[FakeCuda]:
         stack.enter_context(patch.object(torch.accelerator, "is_available", lambda: False))
         stack.enter_context(patch.object(torch.backends.cudnn, "is_acceptable", lambda tensor: False))
         stack.enter_context(patch.object(torch, "autocast", _Autocast))
+        stack.enter_context(patch.object(torch, "is_autocast_enabled", lambda device_type=None: _is_autocast("cpu")))
+        stack.enter_context(patch.object(torch, "get_autocast_dtype", lambda device_type: _autocast_dtype("cpu")))
         stack.enter_context(patch.object(optimizer, "_group_tensors_by_device_and_dtype", _grouped))
         stack.enter_context(standing_in(_FakeCard(fake)))
         stack.enter_context(fake.called)
