@@ -67,11 +67,12 @@ def _packages() -> tuple[dict[str, str], str]:
     return named, sha256("\n".join(f"{name}=={version}" for name, version in sorted(installed.items())))
 
 
-def environment(device: torch.device | None = None) -> dict[str, Any]:
+def environment(device: torch.device | None = None, processes: int = 1) -> dict[str, Any]:
     """What a record says of the machine. Imports torch.
 
     Args:
         device: where the run takes place; the graphics card is described only if it is one.
+        processes: of the run, each on a card of its own.
 
     Returns:
         ``os, python, torch, cuda, cudnn, driver, gpu{name, count, mem_mib, power_limit_w, mig}, cpu, cores, threads,
@@ -90,7 +91,7 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else None,
         "driver": found["driver"],
-        "gpu": found["gpu"],
+        "gpu": found["gpu"] and {**found["gpu"], "count": processes},
         "cpu": processor(),
         "cores": _cores(),
         "threads": torch.get_num_threads(),

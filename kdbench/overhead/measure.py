@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import numpy as np
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.devices import backends
-from kdbench.devices.machine import contended, device_name
+from kdbench.devices.machine import contended, device_class, device_name
 from kdbench.engine.place import RunPlace
 from kdbench.overhead.gate import AAGate
 from kdbench.overhead.memory import PeakMemory
@@ -63,7 +64,8 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
     """
     device = place.device
     backend = backends.of(device)
-    gate = _Gate(place.home.gates / f"{config.task.slug}@{backend.name}.json")
+    of_class = re.sub(r"[/:]", "-", device_class(device, config.engine))
+    gate = _Gate(place.home.gates / f"{config.task.slug}@{of_class}.json")
     known = gate.read() if mode == "full" else None
     order = MeasureOrder(
         config=ConfigOrder.of(config), seed=seed, device=str(device), home=place.home.root, data=place.data,
@@ -161,7 +163,7 @@ def _energy(facts: list[PhaseFacts]) -> dict[str, Any]:
 
 
 class _Gate:
-    """Plain against plain, once a task and device: a machine is not asked again for ``GATE_HOURS``."""
+    """Plain against plain, once a task and device class: a machine is not asked again for ``GATE_HOURS``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -172,7 +172,7 @@ def _gate(config: RunConfig, order: MeasureOrder) -> AAGate | None:
     def plain() -> Arm:
         return _first_phase(plain_of(config), order).step
 
-    return aa_gate(plain, order.place.device)
+    return aa_gate(plain, order.place.device, budget=FULL)
 
 
 def _costs(plain: PhaseArm, prepared: Prepared, updated: dict[int, nn.Parameter], order: MeasureOrder) -> CellCosts:

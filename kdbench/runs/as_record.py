@@ -140,7 +140,7 @@ def _record(facts: Facts, needs: Needs, task: dict[str, Any] | None = None, **bl
         "models": {"student": student, "teachers": [], "peers": []},
         "protocol": _protocol(config),
         "seed": facts.seed,
-        "environment": environment(facts.device),
+        "environment": environment(facts.device, DeviceClass.parse(facts.device_class).processes),
         "provenance": _provenance(facts),
         "compute_match": dataclasses.asdict(config.match) if config.match else None,
         "search": dataclasses.asdict(config.tuned) if config.tuned else None,

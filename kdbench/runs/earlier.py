@@ -59,7 +59,7 @@ def measured(request: Request, modes: Collection[str]) -> Record | None:
 
 def answer(request: Request, record: Record) -> str:
     """A line which says that an answer is a record's, and what of its machine is otherwise now."""
-    since = list(identity.differences(record, environment(request.device)))
+    since = list(identity.differences(record, environment(request.device, request.ranks.size)))
     other = f"; since then {'; '.join(since[:SHOWN])}{' ...' if len(since) > SHOWN else ''}" if since else ""
     return (
         f"{request.name}: from a record of {time(record)} ({record.run_id[:8]}), nothing that decides it has "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdbench.base.errors import UserError
+from kdbench.base.progress import Progress
 from kdbench.devices import backends
 from kdbench.devices.deviceclass import DeviceClass
 from kdbench.specs.options import EAGER, EngineOptions
@@ -68,9 +69,19 @@ def find(launcher: str, device: str, jobs: int | None, per_device: int | None, o
 
 
 def _here(device: str, options: EngineOptions) -> tuple[tuple[str, ...], set[str]]:
-    """This machine's devices under a name, and their classes. Imports torch."""
+    """This machine's devices under a name, and their class: that of the first, for a cell's runs are of one.
+
+    Imports torch.
+    """
     from kdbench.devices.machine import device_class, pick_device
 
     first = pick_device(device)
     found = [first] if ":" in device else backends.of(first).devices()
-    return tuple(map(backends.written, found)), {device_class(one, options) for one in found}
+    own = device_class(first, options)
+    alike = [one for one in found if device_class(one, options) == own]
+    if others := [backends.written(one) for one in found if one not in alike]:
+        Progress.silent().say(
+            f"--device {device} takes {', '.join(map(backends.written, alike))} and leaves out {', '.join(others)}: "
+            "another model, whose runs are never compared with these; name it for a sweep of its own"
+        )
+    return tuple(map(backends.written, alike)), {own}

@@ -142,7 +142,7 @@ def test_gpu_facts_come_from_the_board_at_torchs_address(gpu, monkeypatch):
         nvmlSystemGetDriverVersion="570.86.15", nvmlDeviceGetEnforcedPowerLimit=700_000, nvmlDeviceGetMigMode=[0, 0]
     )
     monkeypatch.setitem(sys.modules, "pynvml", api)
-    found = environment(CUDA)
+    found = environment(CUDA, 2)
     assert api.address == "00000000:1a:00.0"
     assert found["driver"] == "570.86.15"
     assert found["gpu"] == {
@@ -161,6 +161,7 @@ def test_gpu_facts_without_nvml_are_null(gpu, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     found = environment(CUDA)["gpu"]
     assert found["name"] == "NVIDIA H100 80GB HBM3"
+    assert found["count"] == 1, "those of the run, of two that are there"
     assert found["power_limit_w"] is None
     assert found["mig"] is None
     assert contended(CUDA) is None

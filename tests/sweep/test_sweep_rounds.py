@@ -262,6 +262,19 @@ def test_all_cards_of_a_machine_are_shared_out(monkeypatch):
     assert devices.find("joblib", "cuda:2", None, None).devices == ("cuda:2",)
 
 
+def test_unlike_cards_of_a_machine_share_no_sweep(monkeypatch, capsys):
+    names = ["NVIDIA H100", "NVIDIA T400", "NVIDIA H100"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device.index])
+    found = devices.find("joblib", "cuda", None, None)
+    assert (found.devices, found.jobs) == (("cuda:0", "cuda:2"), 2)
+    assert not found.belongs("cuda:NVIDIA-T400/fp32/x1")
+    said = "--device cuda takes cuda:0, cuda:2 and leaves out cuda:1: another model"
+    assert said in capsys.readouterr().err
+    assert devices.find("joblib", "cuda:1", None, None).belongs("cuda:NVIDIA-T400/fp32/x1")
+
+
 # records of runs that were ended from outside
 
 

@@ -30,9 +30,8 @@ class Rocm(Cuda):
 
     def facts(self, device: torch.device) -> dict[str, Any]:
         seen = self.api.get_device_properties(device)
-        count, mib = self.api.device_count(), seen.total_memory // 2**20
         nothing = {"power_limit_w": None, "mig": None}
-        return {"driver": None, "gpu": {"name": seen.name, "count": count, "mem_mib": mib, **nothing}}
+        return {"driver": None, "gpu": {"name": seen.name, "mem_mib": seen.total_memory // 2**20, **nothing}}
 
     def remarks(self) -> list[str]:
         return ["kdbench was never tried on such cards; it reads no energy and no clocks of them"]
