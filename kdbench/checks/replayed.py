@@ -7,7 +7,7 @@ there, memory that the step did not make itself is not kept alive for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -166,7 +166,7 @@ class CpuGraphs:
 
     captures = replays = 0
 
-    def __init__(self, device: torch.device, rng: torch.Generator) -> None:
+    def __init__(self, device: torch.device, rngs: Sequence[torch.Generator]) -> None:
         pass
 
     def warm(self, work: Callable[[], Terms]) -> Terms:
@@ -196,8 +196,8 @@ class _Graphed(Cpu):
     def no_graphs(self) -> str | None:
         return None
 
-    def graphs(self, device: torch.device, rng: torch.Generator) -> CpuGraphs:
-        return CpuGraphs(device, rng)
+    def graphs(self, device: torch.device, rngs: Sequence[torch.Generator]) -> CpuGraphs:
+        return CpuGraphs(device, rngs)
 
 
 @contextmanager

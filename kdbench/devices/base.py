@@ -109,7 +109,7 @@ class Backend(ABC):
         return ""
 
     def facts(self, device: torch.device) -> dict[str, Any]:
-        """What a record says of a device: ``driver``, and ``gpu`` as :class:`kdbench.records.schema.Gpu`."""
+        """``driver`` and ``gpu`` of a record, the latter as :class:`kdbench.records.schema.Gpu` less ``count``."""
         return {"driver": None, "gpu": None}
 
     def remarks(self) -> list[str]:
@@ -154,8 +154,8 @@ class Backend(ABC):
         """Why no step can be captured on it; None where one can."""
         return f"there are none on {self.name}"
 
-    def graphs(self, device: torch.device, rng: torch.Generator) -> Graphs:
-        """Captures steps that draw from ``rng``; only where :meth:`no_graphs` gives None."""
+    def graphs(self, device: torch.device, rngs: Sequence[torch.Generator]) -> Graphs:
+        """Captures steps that draw from ``rngs``; only where :meth:`no_graphs` gives None."""
         raise NotImplementedError
 
     def no_compiler(self) -> str | None:

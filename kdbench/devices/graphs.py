@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -13,9 +13,9 @@ Terms = dict[str, Tensor]
 
 
 class Graphs(Protocol):
-    """Records work of one device. Made with the device and the step's generator."""
+    """Records work of one device. Made with the device and the generators that the work draws from."""
 
-    def __init__(self, device: torch.device, rng: torch.Generator) -> None: ...
+    def __init__(self, device: torch.device, rngs: Sequence[torch.Generator]) -> None: ...
 
     def warm(self, work: Callable[[], Terms]) -> Terms:
         """Does work eagerly, as it must be done before it can be captured."""
@@ -27,10 +27,10 @@ class Graphs(Protocol):
 class CudaGraphs:
     """CUDA graphs of one stream and one pool of memory, which they share: none reads what another left there."""
 
-    def __init__(self, device: torch.device, rng: torch.Generator) -> None:
+    def __init__(self, device: torch.device, rngs: Sequence[torch.Generator]) -> None:
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
-        self._rng = rng
+        self._rngs = rngs
 
     def warm(self, work: Callable[[], Terms]) -> Terms:
         """On the stream of the captures, for which libraries then have their workspace."""
@@ -44,7 +44,8 @@ class CudaGraphs:
     def capture(self, work: Callable[[], Terms]) -> tuple[Terms, Callable[[], None]]:
         """As one CUDA graph; nothing is computed yet."""
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._rng)  # its draws follow the generator's seed at each replay
+        for rng in self._rngs:
+            graph.register_generator_state(rng)  # its draws follow the generator's seed at each replay
         # thread_local: a loader's thread may go on pinning memory meanwhile
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             terms = work()

@@ -2,14 +2,15 @@
 
 A captured step is frozen. The same kernels run on the same memory, and what Python computed on the way keeps its value.
 Only four things may change from step to step: what lies in tensors, the learning rates (tensors here), numbers that
-losses take from :meth:`At.by_epoch` (tensors here), and the draws of the step's generator. So a graph serves batches of
-one layout, for as long as what the losses read of :class:`kdbench.contract.At` keeps its value; where it does not, the
-step runs eagerly, and is captured anew.
+losses take from :meth:`At.by_epoch` (tensors here), and the draws of the step's generators. Where a batch follows from
+its row numbers by work of the device, it is drawn within the step. So a graph serves batches of one layout, for as long
+as what the losses read of :class:`kdbench.contract.At` keeps its value; where it does not, the step runs eagerly, and
+is captured anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +25,10 @@ from kdbench.devices.graphs import Terms
 WARM_STEPS = 3
 """Eager steps before the first capture: libraries choose kernels, and optimisers make their state."""
 
-Work = Callable[[Batch, At], Terms]
-"""A whole step on a batch; returns the detached terms."""
+Given = Batch | Tensor
+"""What a step starts from: its batch, or the numbers of the batch's rows, which it then draws itself."""
+Work = Callable[[Any, At], Terms]
+"""A whole step on what it is given; returns the detached terms."""
 
 
 class NotCaptured(UserError):
@@ -119,13 +122,13 @@ class _Captured:
     """A step that was recorded, on the memory it reads and writes."""
 
     again: Callable[[], None]
-    batch: Batch
+    given: Given
     terms: Terms
     reads: Reads
 
-    def replay(self, batch: Batch) -> Terms:
-        for mine, given in zip(_tensors(self.batch), _tensors(batch), strict=True):
-            mine.copy_(given)
+    def replay(self, given: Given) -> Terms:
+        for mine, other in zip(_tensors(self.given), _tensors(given), strict=True):
+            mine.copy_(other)
         self.again()
         # The next replay writes over them.
         return dict(zip(self.terms, torch.stack(list(self.terms.values())).unbind(), strict=True))
@@ -138,42 +141,47 @@ class Replay:
         name: of the stage, for messages.
         work: one whole step. Tensors it changes are changed in place, but for gradients.
         device: where it runs.
-        rng: the generator of ``at.rng``, seeded anew before every step.
+        rngs: the generators it draws from, seeded anew before every step.
     """
 
-    def __init__(self, name: str, work: Work, device: torch.device, rng: torch.Generator) -> None:
+    def __init__(self, name: str, work: Work, device: torch.device, rngs: Sequence[torch.Generator]) -> None:
         self.name, self.work = name, work
-        self._graphs = backends.of(device).graphs(device, rng)
+        self._graphs = backends.of(device).graphs(device, rngs)
         self._eager_steps = 0
         self._read: dict[Hashable, Reads] = {}
         self._captured: dict[Hashable, _Captured] = {}
         self._followed = _Followed(device)
 
-    def __call__(self, batch: Batch, at: At) -> Terms:
+    def __call__(self, given: Given, at: At) -> Terms:
         """One step, in whichever way."""
-        layout = _layout(batch)
+        layout = _layout(given)
         self._followed.follow(at.epoch)
         captured = self._captured.get(layout)
         if captured is not None and _holds(captured.reads, at):
-            return captured.replay(batch)
+            return captured.replay(given)
         read = self._read.get(layout)
         if self._eager_steps < WARM_STEPS or read is None or not _holds(read, at):
-            return self._eagerly(layout, batch, at)
+            return self._eagerly(layout, given, at)
         # The old one is let go when the new one holds the pool: a pool whose last graph is gone takes no more captures.
-        captured = self._captured[layout] = self._capture(batch, at)
-        return captured.replay(batch)
+        captured = self._captured[layout] = self._capture(given, at)
+        return captured.replay(given)
 
-    def _eagerly(self, layout: Hashable, batch: Batch, at: At) -> Terms:
+    def _eagerly(self, layout: Hashable, given: Given, at: At) -> Terms:
         watched = Watched.of(at, self._followed)
-        found = self._graphs.warm(lambda: self.work(batch, watched))
+        found = self._graphs.warm(lambda: self.work(given, watched))
         self._eager_steps += 1
         self._read[layout] = _reads(watched)
         return found
 
-    def _capture(self, batch: Batch, at: At) -> _Captured:
-        watched, own = Watched.of(at, self._followed), _copy(batch)
+    def _capture(self, given: Given, at: At) -> _Captured:
+        watched, own = Watched.of(at, self._followed), _copy(given)
+
+        def work() -> Terms:
+            watched.asked = 0  # a stand-in may do it again by Python
+            return self.work(own, watched)
+
         try:
-            terms, again = self._graphs.capture(lambda: self.work(own, watched))
+            terms, again = self._graphs.capture(work)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -189,7 +197,9 @@ def _reads(watched: Watched) -> Reads:
     return {name: getattr(watched, name) for name in sorted(watched.seen)}
 
 
-def _tensors(batch: Batch) -> list[Tensor]:
+def _tensors(batch: Given) -> list[Tensor]:
+    if isinstance(batch, Tensor):
+        return [batch]
     seen = [] if batch.visible is None else [batch.visible]
     return [*batch.x.values(), *_targets(batch.y), batch.index, *batch.present.values(), *seen]
 
@@ -198,9 +208,11 @@ def _targets(y: Any) -> list[Tensor]:
     return [y] if isinstance(y, Tensor) else list(y.tensors().values())
 
 
-def _layout(batch: Batch) -> Hashable:
-    """What a graph's memory must share with a batch."""
+def _layout(batch: Given) -> Hashable:
+    """What a graph's memory must share with what a step is given."""
     tensors = tuple((tuple(t.shape), t.dtype, t.stride()) for t in _tensors(batch))
+    if isinstance(batch, Tensor):
+        return tensors
     return tuple(batch.x), tuple(batch.present), batch.views, tensors
 
 
@@ -209,7 +221,9 @@ def _cloned(y: Any) -> Any:
     return y.clone() if isinstance(y, Tensor) else y[torch.arange(len(y), device=_targets(y)[0].device)]
 
 
-def _copy(batch: Batch) -> Batch:
+def _copy(batch: Given) -> Given:
+    if isinstance(batch, Tensor):
+        return batch.clone()
     x, present = ({name: t.clone() for name, t in some.items()} for some in (batch.x, batch.present))
     seen = None if batch.visible is None else batch.visible.clone()
     return replace(batch, x=x, present=present, y=_cloned(batch.y), index=batch.index.clone(), visible=seen)

@@ -14,7 +14,7 @@ from kdbench.base.seeds import derive
 from kdbench.contract import At, Batch, Method, Stage, Terms
 from kdbench.devices import backends
 from kdbench.engine import optim
-from kdbench.engine.graphs import Replay
+from kdbench.engine.graphs import Given, Replay
 from kdbench.engine.task import Task
 from kdbench.parallel.norm import join_norms
 
@@ -53,6 +53,7 @@ class StageRun:
         self.loader = task.loader(stage, needs.min_batch)
         self.ranks.require_rows(self.loader.smallest)
         self._draw = draw or self.loader.draw
+        self._drawn_within = draw is None and self.loader.on_device
         own = task.spec.train.optimizer
         self.optimizers = {group.name: optim.build(group, own, task.options) for group in stage.groups}
         if len(self.optimizers) != len(stage.groups):
@@ -66,7 +67,8 @@ class StageRun:
         self._rng = torch.Generator(task.device)
         self._replay: Replay | None = None
         if task.options.cuda_graphs and stage.losses is not None:
-            self._replay = Replay(stage.name, self._whole, task.device, self._rng)
+            rngs = (self._rng, self.loader.rng)
+            self._replay = Replay(stage.name, self._from, task.device, rngs)
 
     def at(self) -> At:
         """Where the stage stands before its next step."""
@@ -129,9 +131,20 @@ class StageRun:
         elif self._replay is None or eagerly:
             terms = self._whole(self.draw(), at)
         else:
-            terms = self._replay(self.draw(), at)
+            terms = self._replay(self._given(), at)
         self.step_number += 1
         return self.ranks.sum_terms(terms)
+
+    def _given(self) -> Given:
+        """What a replayed step is given: row numbers where it can draw their batch itself, or the batch."""
+        if not self._drawn_within:
+            return self.draw()
+        self.draws += 1
+        return self.loader.chosen(self.draws - 1)
+
+    def _from(self, given: Given, at: At) -> dict[str, Tensor]:
+        """A whole step, from either."""
+        return self._whole(given if isinstance(given, Batch) else self.loader.made(given), at)
 
     def _whole(self, batch: Batch, at: At) -> dict[str, Tensor]:
         """All of a step with losses that follows the batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kdbench.contract import At, Batch, Needs, Terms
@@ -41,13 +42,18 @@ class LWR(ScoreMethod):
         hp, gather = self.hp, self.task.gather
         out = self.student(batch)
         span = self.task.epochs if hp.span is None else hp.span
-        share = (1 - hp.least) * retrospection(at.epoch + 1, hp.interval, span)
+
+        def of_old(epoch: int) -> float:
+            return float((1 - hp.least) * retrospection(epoch + 1, hp.interval, span))
+
+        share, rest = at.by_epoch(of_old), at.by_epoch(lambda epoch: 1 - of_old(epoch))
         soft = kd_loss(out.logits, self.old.rows[batch.index], hp.temperature)
-        terms = {"task": (1 - share) * self.task.loss(out, batch), "soft": share * soft}
+        terms = {"task": rest * self.task.loss(out, batch), "soft": share * soft}
         return Terms(terms, handed=(gather(batch.index), gather(out.logits.detach())))
 
     def after_step(self, batch: Batch, at: At) -> None:
-        """In the last epoch of an interval; a row's old logits have been read by then."""
-        if (at.epoch + 1) % self.hp.interval == 0:
-            index, logits = batch.handed
-            self.old.write(index, logits, batch.views)
+        """New logits in the last epoch of an interval, by when a row's old ones have been read; else these stay."""
+        index, logits = batch.handed
+        ends = at.by_epoch(lambda epoch: float((epoch + 1) % self.hp.interval == 0))
+        new = (torch.zeros_like(logits[:, :1]) + ends).bool()  # not by an if, which a replayed step would not ask again
+        self.old.write(index, torch.where(new, logits, self.old.rows[index]), batch.views)

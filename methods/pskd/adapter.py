@@ -14,17 +14,17 @@ from kdbench.methods.shared.ramps import ramp
 from kdbench.methods.shared.tables import RowTable
 
 
-def refined(past: Tensor, y: Tensor, share: float) -> Tensor:
+def refined(past: Tensor, y: Tensor, share: float | Tensor, rest: float | Tensor) -> Tensor:
     """(N, C) targets (1 - share) onehot(y) + share P, constants; a row without a past keeps its label.
 
     Args:
         past: (N, C) probabilities P given before, zeros where there were none.
         y: (N,) classes.
-        share: weight of the past, the paper's alpha_t.
+        share, rest: weights of the past, the paper's alpha_t, and of the label, 1 - alpha_t.
     """
     hard = torch.zeros_like(past).scatter(1, y[:, None], 1.0)
     past = torch.where(past.sum(dim=1, keepdim=True) > 0, past, hard)
-    return (1 - share) * hard + share * past
+    return rest * hard + share * past
 
 
 class PSKD(ScoreMethod):
@@ -45,8 +45,12 @@ class PSKD(ScoreMethod):
     def losses(self, batch: Batch, at: At) -> dict[str, Tensor]:
         gather = self.task.gather
         logits = self.student(batch).logits
-        share = self.hp.alpha * ramp("linear", at.epoch, at.epochs)
-        targets = refined(self.past.rows[batch.index], batch.y, share)
+
+        def of_past(epoch: int) -> float:
+            return float(self.hp.alpha * ramp("linear", epoch, at.epochs))
+
+        share, rest = at.by_epoch(of_past), at.by_epoch(lambda epoch: 1 - of_past(epoch))
+        targets = refined(self.past.rows[batch.index], batch.y, share, rest)
         said = logits.detach().softmax(dim=1)
         return Terms({"soft": F.cross_entropy(logits, targets)}, handed=(gather(batch.index), gather(said)))
 

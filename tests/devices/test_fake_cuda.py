@@ -22,6 +22,7 @@ from fake_cuda.nvml import fake_nvml
 from gloo_ranks import on_ranks
 from tinies import captured, tiny_of
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from waiting import EXCUSED, LOOKS
 
 from kdbench.base.errors import UserError
@@ -35,6 +36,7 @@ from kdbench.engine.graphs import WARM_STEPS
 from kdbench.engine.place import RunPlace
 from kdbench.engine.stage import StageRun
 from kdbench.overhead import measure, worker
+from kdbench.overhead.latency import latency
 from kdbench.overhead.order import MeasureOrder
 from kdbench.parallel.ranks import Ranks
 from kdbench.records.files import Record
@@ -49,6 +51,8 @@ STEPS = 2 * WARM_STEPS + 1
 FUSED, GRAPHS = EngineOptions(fused=True), EngineOptions(fused=True, cuda_graphs=True)
 """One form of update on both devices: an unfused one goes through lists of tensors on CUDA alone."""
 CPU = torch.device("cpu")
+LAUNCHES = 3
+"""Outside of a replayed step beside learning rates: row numbers, joined with partners' and handed in, and its terms."""
 FEW = ("kd", "crd", "ccd", "energykd-heda", "cgan_kd")
 """Plain tensors, memory banks, views, a step that looks, stages that make updates of their own."""
 SHARED = ("crd",)
@@ -183,6 +187,12 @@ def trained(
     return found
 
 
+def as_watched(stage_run: StageRun) -> dict[str, Tensor]:
+    """An eager step on the CPU."""
+    with Idle():
+        return stage_run.step(eagerly=True)
+
+
 def set_up(method: str) -> Tiny:
     """A method's tiny task, with graphs where a step of it can be captured."""
     found = tiny_of(method, FUSED)
@@ -190,36 +200,40 @@ def set_up(method: str) -> Tiny:
     return found if looks else tiny_of(method, GRAPHS)
 
 
-def close(found: Any, expected: Any) -> bool:
-    """Equal but for a last bit, which a detector's loss has: watched, a composite operator may be another sum."""
-    return found.keys() == expected.keys() and all(
-        own == pytest.approx(other, rel=1e-5, abs=1e-6)
-        for name in found
-        for own, other in zip(found[name], expected[name], strict=True)
-    )
+class Idle(TorchDispatchMode):
+    """Does nothing, and yet under any mode autograd sums gradients into new tensors and takes other formulas.
+
+    That is another last bit in detectors' gradients, of the CPU's own: so the CPU's values are those under a mode.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("method", slow_but(EVERY, FEW))
 def test_a_method_runs_as_on_the_cpu_and_waits_nowhere(method, tmp_path):
     tiny = set_up(method)
     with on_a_cpu():
-        expected = trained(tiny, tmp_path / "cpu", CPU, lambda run: run.step(eagerly=True))
+        expected = trained(tiny, tmp_path / "cpu", CPU, as_watched)
     FakeGraphs.captures, may_capture = 0, False
     with fake_cuda() as fake:
         seen = Seen()
 
         def step(stage_run: StageRun) -> dict[str, Tensor]:
             nonlocal may_capture
+            replays, steps = FakeGraphs.replays, stage_run.loader.steps
             may_capture |= stage_run._replay is not None and stage_run.total > WARM_STEPS
             with fake.watched() as now:
                 terms = stage_run.step()
             seen.events.update(now.events)
             assert all(map(lies_on_cuda, terms.values()))
+            if FakeGraphs.replays > replays and stage_run._drawn_within and stage_run.step_number % steps != 1:
+                assert now.launches.total() <= LAUNCHES + len(stage_run.optimizers)
             return terms
 
         found = trained(tiny, tmp_path / "cuda", CUDA, step)
     assert bool(FakeGraphs.captures) == may_capture
-    assert found == expected if method in captured() else close(found, expected)
+    assert found == expected
     if method in captured():
         assert seen.where - EXCUSED.keys() == set()
 
@@ -227,7 +241,7 @@ def test_a_method_runs_as_on_the_cpu_and_waits_nowhere(method, tmp_path):
 def on_two_ranks(tiny: Tiny, folder: Path, device: torch.device, ranks: Ranks) -> Any:
     """Terms of the first steps of a shared run, and where its steps waited."""
     if device is CPU:
-        return trained(tiny, folder / "cpu", CPU, StageRun.step, ranks), []
+        return trained(tiny, folder / "cpu", CPU, as_watched, ranks), []
     with fake_cuda() as fake:
         seen = Seen()
 
@@ -251,7 +265,7 @@ def test_a_method_of_two_ranks_waits_nowhere(method, tmp_path):
         return on_two_ranks(tiny, tmp_path, CPU, ranks), on_two_ranks(tiny, tmp_path, CUDA, ranks)
 
     for (expected, _), (found, where) in on_ranks(2, tmp_path / "meet", work):
-        assert found == expected if method in captured() else close(found, expected)
+        assert found == expected
         if method in captured():
             assert set(where) - EXCUSED.keys() == set()
 
@@ -337,9 +351,13 @@ def test_a_whole_measurement_has_memory_and_energy(tmp_path, card, monkeypatch):
     monkeypatch.setattr(worker, "data_wait", partial(worker.data_wait, seconds=0.2))
     quick = partial(worker.measure_energy, windows=2, window_s=0.2, idle_s=0.1)
     monkeypatch.setattr(worker, "measure_energy", quick)
+    monkeypatch.setattr(worker, "latency", lambda *what, seconds: latency(*what, seconds=0.1))
     with fake_cuda():
         overhead = evaluated(tmp_path, "full").overhead
     assert overhead is not None
+    assert overhead.aa_ratio is not None
+    (gate,) = Home(tmp_path).gates.iterdir()
+    assert gate.name == "digits__few-shot@v1@cuda-NVIDIA-Fake-1-fp32-x1.json"
     assert overhead.contended is False
     assert overhead.peak_alloc_mib == 1
     assert overhead.energy is not None, overhead.no_energy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdbench.devices.backends.cpu import Cpu
@@ -71,11 +72,11 @@ class Abacus(Cpu):
     def no_graphs(self) -> str | None:
         return None
 
-    def graphs(self, device: torch.device, rng: torch.Generator) -> Graphs:
+    def graphs(self, device: torch.device, rngs: Sequence[torch.Generator]) -> Graphs:
         from kdbench.checks.replayed import CpuGraphs
 
         self.asked.append("graphs")
-        return CpuGraphs(device, rng)
+        return CpuGraphs(device, rngs)
 
     def random_state(self, device: torch.device) -> Tensor:
         import torch

@@ -8,7 +8,7 @@ batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kdbench.base.errors import UserError
-from kdbench.base.seeds import generator
+from kdbench.base.seeds import derive
 from kdbench.contract import Batch, NotApplicable, Partners, Placed, Rows, Sentences, Views
 from kdbench.data.feed import kept
 from kdbench.data.feed.augment import Augmentation, augmentation
@@ -54,6 +54,7 @@ class Loader:
         smallest: rows of its smallest batch.
         n_views: views that a batch holds, those of partners among them.
         unnumbered: why no number tells what a batch holds of a row, what the stage does; None where one does.
+        rng: of what is drawn on the device for a batch; set anew for each.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Loader:
         self.batch = min(batch, len(rows.y))
         self.seed, self.stage = seed, stage
         self.device = device_of(rows.y)
+        self.rng = torch.Generator(self.device)
         if views is not None and views.hide is not None:
             views.hide.grid(data.shape(views.input))  # refused before a step is made
         viewed = [name for name in (*rows.x, *data.derived) if views is not None and data.alike(views.input, name)]
@@ -164,14 +166,34 @@ class Loader:
             self._placed = (epoch, self._order.epoch(epoch).to(self.device))
         return self._order.held(self._placed[1], place)
 
+    @property
+    def on_device(self) -> bool:
+        """Whether :meth:`made` is work of the device alone on tensors of one shape, which a captured step can hold."""
+        alike = bool(self.data.shows)  # their draws are equal by a generator's state, which the host sets
+        return self._stream is None and self._draws is None and isinstance(self.rows.y, Tensor) and not alike
+
+    def chosen(self, number: int) -> Tensor:
+        """(rows,) numbers of the rows of batch ``number``, from 0 over all epochs; ``rng`` begins the batch's draws."""
+        self.rng.manual_seed(derive(self.seed, "augment", self.stage, number))
+        return self._index(number)
+
     def draw(self, number: int) -> Batch:
         """Batch ``number`` of the stage, counted from 0 over all epochs."""
-        index = self._index(number)
+        index = self.chosen(number)
+        read = self._stream.get(number) if self._stream is not None else {}
+        return self.made(index, {name: x.to(self.device, non_blocking=True) for name, x in read.items()})
+
+    def made(self, index: Tensor, read: Mapping[str, Tensor] | None = None) -> Batch:
+        """The batch of some rows, augmented by draws from ``rng``.
+
+        Args:
+            index: (rows,) their numbers.
+            read: what workers made of them, on the device.
+        """
         n_views = self.views.n if self.views is not None else 1
         raw = {name: x[index] for name, x in self.rows.x.items() if self._is_touched(name) and name not in self._host}
-        if self._stream is not None:
-            raw |= {name: x.to(self.device, non_blocking=True) for name, x in self._stream.get(number).items()}
-        rng = generator(self.device, self.seed, "augment", self.stage, number) if raw else _NO_DRAWS
+        raw |= read or {}
+        rng = self.rng if raw else _NO_DRAWS
         if isinstance(self.rows.y, Sentences):
             return self.rows.y.drawn(index, {name: values[index] for name, values in self._still.items()})
         y = kept.filled(self._y[index], raw)

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,6 @@ class Cuda(Accelerator):
             "driver": board.driver() if board else _driver(),
             "gpu": {
                 "name": seen.name,
-                "count": self.api.device_count(),
                 "mem_mib": seen.total_memory // 2**20,
                 "power_limit_w": board.power_limit_w() if board else None,
                 "mig": board.mig() if board else None,
@@ -110,10 +110,10 @@ class Cuda(Accelerator):
     def no_graphs(self) -> str | None:
         return None
 
-    def graphs(self, device: torch.device, rng: torch.Generator) -> Graphs:
+    def graphs(self, device: torch.device, rngs: Sequence[torch.Generator]) -> Graphs:
         from kdbench.devices.graphs import CudaGraphs
 
-        return CudaGraphs(device, rng)
+        return CudaGraphs(device, rngs)
 
     def no_compiler(self) -> str | None:
         if importlib.util.find_spec("triton") is None:
