@@ -36,7 +36,7 @@ ROWS = 640
 ROUNDS = int(os.environ.get("KDBENCH_BENCH_ROUNDS", "10"))
 MOST_OVER_BARE = 1.03
 LEAST_OVER_REPDISTILLER = 1.15
-FIRST_STEP_S = 8.0
+FIRST_STEP_S = 5.0
 Arm = Callable[[], object]
 
 

@@ -61,8 +61,9 @@ def _packages() -> tuple[dict[str, str], str]:
     """Versions of ``PACKAGES`` and of plugins, and a digest of the names and versions of all distributions."""
     installed: dict[str, str] = {}
     for found in metadata.distributions():  # as on import: the first of a name on the path is the one in use
-        if name := found.metadata["Name"]:
-            installed.setdefault(re.sub(r"[-_.]+", "-", name).lower(), found.version)
+        said = found.metadata  # read and parsed anew each time it is asked for
+        if name := said["Name"]:
+            installed.setdefault(re.sub(r"[-_.]+", "-", name).lower(), said["Version"])
     named = {name: installed[name] for name in (*PACKAGES, *sorted(plugins.distributions())) if name in installed}
     return named, sha256("\n".join(f"{name}=={version}" for name, version in sorted(installed.items())))
 
