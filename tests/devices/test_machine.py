@@ -73,7 +73,7 @@ def test_flags_follow_torch(on):
 
 def test_the_digest_of_packages_follows_versions_not_their_order(monkeypatch):
     def installed(*pairs: tuple[str, str]) -> str:
-        found = [SimpleNamespace(metadata={"Name": name}, version=version) for name, version in pairs]
+        found = [SimpleNamespace(metadata={"Name": name, "Version": version}) for name, version in pairs]
         monkeypatch.setattr(machine.metadata, "distributions", lambda: iter(found))
         monkeypatch.setattr(machine.plugins, "distributions", set)
         return machine._packages()[1]
