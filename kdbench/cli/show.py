@@ -204,6 +204,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Two methods or configurations seed by seed: difference, interval, cost of the recipes, and a verdict in words."""
+    from kdbench.records import beside
     from kdbench.results.compare import pairings, side
     from kdbench.specs import local, registry
     from kdbench.terminal import tables
@@ -214,7 +215,7 @@ def compare(
         side(text)  # said before the index is read
     where = {"task": registry.task(local.task(task)).name} if task is not None else {}
     home = home_of(out)
-    found = pairings(rows_of(home, older=True, **where), first, second)
+    found = pairings(rows_of(home, older=True, **where), first, second, beside.Bits(home.records).of)
     if not found:
         raise UserError(
             f"no task in {home.root} has results of both {first} and {second}; run `kdbench evaluate` first"
@@ -222,7 +223,8 @@ def compare(
     if as_json:
         print(json.dumps([tables.pairing_json(pairing) for pairing in found], indent=1))
     else:
-        show(tables.pairings(found), *(pairing.words for pairing in found))
+        beneath = tables.row_by_row(found)
+        show(tables.pairings(found), *(pairing.words for pairing in found), *([beneath] if beneath else []))
 
 
 @app.command()

@@ -40,6 +40,8 @@ class Metric:
         word: how people write its name; "" for the name itself.
         ranks: a task that scores it beside its primary metric is ranked by it a second time.
         column: a table of results offers a column of it beside the primary metric's, without ranks.
+        right: (N,) bool, whether the network is right on each test row: the metric is their share in percent. None
+            where it is no such share, or asking for them would take as long as the metric itself.
     """
 
     higher_is_better: bool
@@ -54,6 +56,7 @@ class Metric:
     word: str = ""
     ranks: bool = False
     column: bool = False
+    right: Callable[[Evidence], Tensor] | None = None
 
     @property
     def bounds(self) -> tuple[float, float | None]:

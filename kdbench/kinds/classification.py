@@ -26,10 +26,13 @@ def _entropy(y: Sequence[float]) -> float:
     return -sum(count / len(y) * math.log(count / len(y)) for count in Counter(y).values())
 
 
-def _topk(p: Evidence, k: int) -> Tensor:
+def _right(p: Evidence, k: int) -> Tensor:
     k = min(k, p.output.shape[1])
-    hit = (p.output.topk(k, dim=1).indices == p.y[:, None]).any(1)
-    return 100 * hit.double().mean()
+    return (p.output.topk(k, dim=1).indices == p.y[:, None]).any(1)
+
+
+def _topk(p: Evidence, k: int) -> Tensor:
+    return 100 * _right(p, k).double().mean()
 
 
 def _nll(p: Evidence) -> Tensor:
@@ -83,7 +86,8 @@ def _percent(about: str, fn: Callable[[Evidence], Tensor], **more: Any) -> Metri
 
 
 def _topk_metric(k: int, about: str) -> Metric:
-    return _percent(about, partial(_topk, k=k), chance=partial(_most_frequent, k=k), word=f"Top-{k}")
+    chance, right = partial(_most_frequent, k=k), partial(_right, k=k)
+    return _percent(about, partial(_topk, k=k), chance=chance, word=f"Top-{k}", right=right)
 
 
 class Classification(Kind):

@@ -55,19 +55,25 @@ def _scored(p: Evidence, name: str, rules: Rules) -> Tensor:
     return torch.tensor(_program(name, rules).corpus_score(hypotheses, references).score, dtype=torch.float64)
 
 
-def _exact(p: Evidence) -> Tensor:
+def _right(p: Evidence) -> Tensor:
     import torch
 
     hypotheses, (references,) = _texts(p)
-    right = [one == other for one, other in zip(hypotheses, references, strict=True)]
-    return torch.tensor(100 * sum(right) / len(right), dtype=torch.float64)
+    return torch.tensor([one == other for one, other in zip(hypotheses, references, strict=True)])
+
+
+def _exact(p: Evidence) -> Tensor:
+    import torch
+
+    right = _right(p)
+    return torch.tensor(100 * int(right.sum()) / len(right), dtype=torch.float64)
 
 
 def _metrics(rules: Rules) -> dict[str, Metric]:
     return {
         "chrf": share_metric(partial(_scored, name="chrf", rules=rules), "character n-grams shared (chrF2)", "chrF"),
         "bleu": share_metric(partial(_scored, name="bleu", rules=rules), "word n-grams shared (BLEU)", "BLEU"),
-        "exact": share_metric(_exact, "test sentences written as in the reference", "exact", share=True),
+        "exact": share_metric(_exact, "test sentences written as in the reference", "exact", share=True, right=_right),
         "token_nll": NLL,
     }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.base.errors import UserError
-from kdbench.records import shards
+from kdbench.records import items, shards
 from kdbench.records.files import SIDE_FOLDER, Problem, RecordError, read_text
 
 
@@ -99,7 +99,7 @@ def _entries(source: Path, bad: list[Problem]) -> Iterator[tuple[str, str, shard
                 continue
             if name.endswith(".json"):
                 yield folder, name, None
-            elif name.endswith(shards.SUFFIX):
+            elif name.endswith(shards.SUFFIX) and os.path.basename(folder) != items.FOLDER:
                 yield from _packed(Path(folder, name), bad)
 
 

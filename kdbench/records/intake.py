@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdbench.base.files import write_atomic
 from kdbench.base.home import Home
-from kdbench.records import examples
+from kdbench.records import beside
 from kdbench.records.files import SIDE_FOLDER, Problem, RecordError, dump_side, load, load_side, read_text
 from kdbench.records.folder import listed, records_of
 
@@ -42,8 +42,7 @@ def take_in(source: Path, home: Home) -> Intake:
             elif path.stem not in there:
                 load(path)
                 write_atomic(home.records / path.name, read_text(path))
-                if (shown := examples.load(examples.path_of(path))) is not None:
-                    examples.dump(shown, examples.path_of(home.records / path.name))
+                beside.carry(path, home.records / path.name)
                 there[path.stem] = path
                 copied += 1
             elif read_text(path) != read_text(there[path.stem]):

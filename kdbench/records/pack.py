@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
-from kdbench.records import examples, shards
+from kdbench.records import examples, items, shards
 from kdbench.records.files import SIDE_FOLDER, load, read_text
 from kdbench.records.folder import listed, names, records_of
 from kdbench.records.validate import check_folder
@@ -84,7 +84,7 @@ def unpack(folder: Path) -> int:
         _move_beside(path, place.parent)
     for shard in sorted({path.parent for path in packed}):
         shard.unlink()
-        for name in (SIDE_FOLDER, examples.FOLDER):
+        for name in (SIDE_FOLDER, examples.FOLDER, items.FOLDER):
             _tidy(shard.parent / name)
     return len(packed)
 
@@ -99,10 +99,11 @@ def _task_folder(path: Path, folder: Path) -> Path:
 def _beside(path: Path, folder: Path) -> Iterator[Path]:
     yield folder / SIDE_FOLDER / path.name
     yield folder / examples.FOLDER / f"{path.stem}.zip"
+    yield folder / items.FOLDER / f"{path.stem}.parquet"
 
 
 def _move_beside(path: Path, to: Path) -> None:
-    """Moves a record's side file and examples to where its other form has them."""
+    """Moves a record's side file, examples and bits of test rows to where its other form has them."""
     for old, new in zip(_beside(path, shards.beside(path)), _beside(path, to), strict=True):
         if old.is_file():
             new.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
-from kdbench.records import examples
+from kdbench.records import beside
 from kdbench.records.files import SIDE_FOLDER, Problem, Record, RecordError, load, read_text
 from kdbench.records.folder import records_of
 from kdbench.records.validate import check_folder
@@ -64,8 +64,7 @@ def bundle(sources: Sequence[Path], folder: Path) -> Bundle:
             continue
         place = Path(record.published_path)
         write_atomic(folder / place, read_text(path))
-        if (shown := examples.load(examples.path_of(path))) is not None:
-            examples.dump(shown, examples.path_of(folder / place))
+        beside.carry(path, folder / place)
         added.append(place)
     new = {str(folder / place) for place in added}
     problems = tuple(problem for problem in check_folder(folder) if problem.file in new) if added else ()
@@ -109,8 +108,8 @@ def changes(folder: Path, since: str) -> Iterator[Problem]:
         elif kind != "A":
             what = "deleted" if kind == "D" else "changed"
             yield Problem(name, "", f"was {what}; records are immutable: add a new run, ask to withdraw the old one")
-        elif path.parent.name == examples.FOLDER and (path.parents[1] / f"{path.stem}.json").is_file():
-            if examples.load(path) is None:
-                yield Problem(name, "", "is no zip of examples as runs write them; leave it out")
+        elif path.parent.name in beside.FOLDERS and (path.parents[1] / f"{path.stem}.json").is_file():
+            if (fault := beside.fault(path)) is not None:
+                yield Problem(name, "", fault)
         elif path.parent.name == SIDE_FOLDER or path.suffix != ".json":
             yield Problem(name, "", "is no record; a submission adds <task>@v<version>/<method>/<run_id>.json alone")

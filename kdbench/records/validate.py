@@ -17,7 +17,7 @@ from typing import Any
 from kdbench.base.errors import UserError
 from kdbench.base.files import canonical_json, sha256
 from kdbench.base.privacy import strings
-from kdbench.records import shards
+from kdbench.records import items, shards
 from kdbench.records.files import (
     SIDE_FOLDER,
     Problem,
@@ -93,7 +93,18 @@ def _read(path: Path) -> tuple[Record | None, list[Problem]]:
     derived = [*_derived(record, file), *_skipped(record, file)]
     if derived and _withdrawn(path):
         derived = [replace(problem, level="warning", message=f"{problem.message} (withdrawn)") for problem in derived]
-    return record, [*_twins(path), *_unseen(path), *derived, *_implausible(record, file)]
+    return record, [*_twins(path), *_unseen(path), *derived, *_implausible(record, file), *_items(path, record)]
+
+
+def _items(path: Path, record: Record) -> Iterator[Problem]:
+    """The bits of test rows beside a record, where there are any: they must be its own."""
+    kept = items.path_of(path)
+    if not kept.is_file():
+        return
+    right = items.load(kept)
+    fault = "is no Parquet file of test rows as runs write them" if right is None else items.wrong(right, record)
+    if fault is not None:
+        yield Problem(str(path), f"{items.FOLDER}/{kept.name}", fault)
 
 
 def _withdrawn(path: Path) -> bool:

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kdbench.base.errors import UserError
 from kdbench.records import settings
+from kdbench.records.items import Right
 from kdbench.results.cells import ResultRow
 from kdbench.results.pairing import obstacle, paired
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import PairedDelta, verdict
+from kdbench.stats.mcnemar import mcnemar
 
 RUN_ID = re.compile(r"[0-9a-f]{6,32}")
 """A run id, or enough of it."""
+
+
+@dataclass(frozen=True)
+class RowByRow:
+    """The networks of one seed on the test rows.
+
+    Attributes:
+        rows: number of them.
+        first_alone, second_alone: rows on which the one is right and the other is not.
+        p: of McNemar's exact test; it speaks of these two networks, a method's seeds differ as well.
+    """
+
+    seed: int
+    rows: int
+    first_alone: int
+    second_alone: int
+    p: float
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Pairing:
         cost: recipe cost of the second over that of the first; None unless both were measured.
         step: the same of their step times.
         words: what follows from all.
+        row_by_row: of each common seed whose two runs kept on which test rows they are right.
     """
 
     first: ResultRow
@@ -37,21 +57,25 @@ class Pairing:
     cost: float | None
     step: float | None
     words: str
+    row_by_row: tuple[RowByRow, ...] = ()
 
 
-def pairings(rows: Sequence[ResultRow], first: str, second: str) -> list[Pairing]:
+def pairings(
+    rows: Sequence[ResultRow], first: str, second: str, bits: Callable[[str], Right | None] = lambda run: None
+) -> list[Pairing]:
     """Two sides of a comparison on every task and device class that both have results on.
 
     Args:
         rows: all there are, see :func:`kdbench.results.cells.rows`.
         first, second: a method; a method and overrides, ``at method.attention_weight=10``; or a run id, which stands
             for all seeds of its configuration.
+        bits: run id to the test rows that it is right on, None where it kept none.
 
     Raises:
         UserError: no such method, override or run, or the same results on both sides.
     """
     sides = [_side(rows, text) for text in (first, second)]
-    pairs = [_pairing(a, b) for a in sides[0] for b in sides[1] if _place(a) == _place(b)]
+    pairs = [_pairing(a, b, bits) for a in sides[0] for b in sides[1] if _place(a) == _place(b)]
     if pairs and all(pair.first.run_ids == pair.second.run_ids for pair in pairs):
         raise UserError(f"{first} and {second} are the same runs; name another method, overrides or a run id")
     return pairs
@@ -125,7 +149,17 @@ def _of_run(found: Sequence[ResultRow], start: str) -> ResultRow:
     return next(iter(held.values()))
 
 
-def _pairing(a: ResultRow, b: ResultRow) -> Pairing:
+def _row_by_row(a: ResultRow, b: ResultRow, bits: Callable[[str], Right | None]) -> Iterator[RowByRow]:
+    """Seed by seed, of runs scored on the same rows."""
+    runs = [dict(zip(row.cell["seeds"], row.cell["run_ids"], strict=True)) for row in (a, b)]
+    for seed in sorted(runs[0].keys() & runs[1].keys()):
+        one, other = (bits(run[seed]) for run in runs)
+        if one is not None and other is not None and len(one) == len(other):
+            alone = int((one & ~other).sum()), int((other & ~one).sum())
+            yield RowByRow(seed, len(one), *alone, mcnemar(*alone))
+
+
+def _pairing(a: ResultRow, b: ResultRow, bits: Callable[[str], Right | None]) -> Pairing:
     delta, where = None, f"{a.task}, {a.device_class}"
     if a.ruleset == b.ruleset != AS_PUBLISHED:
         where += f", {a.ruleset}"
@@ -142,7 +176,8 @@ def _pairing(a: ResultRow, b: ResultRow) -> Pairing:
     else:
         dear, cheap, times = (b, a, cost) if cost >= 1 else (a, b, 1 / cost)
         said = f"the recipe of {dear.label} costs {times:.2g} times that of {cheap.label}"
-    return Pairing(a, b, delta, cost, _steps(a, b), f"{quality}; {said}")
+    found = () if apart else tuple(_row_by_row(a, b, bits))
+    return Pairing(a, b, delta, cost, _steps(a, b), f"{quality}; {said}", found)
 
 
 def _processors(a: ResultRow, b: ResultRow) -> str:

@@ -71,6 +71,7 @@ def with_result(
     evaluated: Sequence[StageReport] = (),
     external: Mapping[str, Scored] | None = None,
     classes: Mapping[str, float] | None = None,
+    items_sha256: str | None = None,
 ) -> Record:
     """The record of a run that ended well.
 
@@ -83,6 +84,7 @@ def with_result(
         evaluated: what it cost to measure what was learnt, such as probes and fine-tuning behind the task's training.
         external: scores on the task's further test sets.
         classes: the primary metric of each class.
+        items_sha256: of the bits that tell on which test rows the network is right, None where none are kept.
     """
     primary = facts.config.task.score.primary
     digest = {"steps": len(trained.digest), "sha256": digest_sha256(trained.digest), "losses": trained.digest}
@@ -103,6 +105,7 @@ def with_result(
             **_signed(facts.config, metrics),
             **_best(facts.config, trained, primary),
             "test_items": test_items,
+            "items_sha256": items_sha256,
             **({"external": {name: dataclasses.asdict(one) for name, one in external.items()}} if external else {}),
             **({"classes": dict(classes)} if classes else {}),
         },

@@ -30,6 +30,7 @@ from kdbench.overhead.measure import MeasurementFailed, Overhead, measure
 from kdbench.parallel.ranks import Ranks
 from kdbench.records import examples as kept_examples
 from kdbench.records import files as records
+from kdbench.records import items as kept_items
 from kdbench.records.files import Record
 from kdbench.runs import as_record, earlier
 from kdbench.runs.earlier import Begun
@@ -165,6 +166,8 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         taught = {role: scorer.primary(net)[scorer.name] for role, net in prepared.trained_on.items()}
         if (shown := examples.of(prepared.task, prepared.method.deployed)) is not None:
             kept_examples.dump(shown, kept_examples.path_of(request.home.records / f"{begun.run_id}.json"))
+        if scorer.right is not None:
+            kept_items.dump(scorer.right.numpy(), kept_items.path_of(request.home.records / f"{begun.run_id}.json"))
         deploy = _export(prepared, request.home.students / f"{begun.run_id}.safetensors")
     except UserError:
         raise
@@ -187,6 +190,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         evaluated,
         elsewhere,
         scorer.classes,
+        kept_items.digest(scorer.right.numpy()) if scorer.right is not None else None,
     )
 
 

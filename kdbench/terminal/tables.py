@@ -187,6 +187,21 @@ def pairings(found: Sequence[Pairing]) -> Table:
     return made
 
 
+def row_by_row(found: Sequence[Pairing]) -> Table | None:
+    """The test rows that tell two networks of one seed apart; None where no two runs kept theirs."""
+    lines = [(item, one) for item in found for one in item.row_by_row]
+    if not lines:
+        return None
+    made = table(
+        "test rows that one network alone is right on; p speaks of these two networks, not of the methods",
+        "task", ">seed", ">rows", ">first alone", ">second alone", ">McNemar p",
+    )  # fmt: skip
+    for item, one in lines:
+        counts = (one.seed, one.rows, one.first_alone, one.second_alone)
+        made.add_row(escape(item.first.task), *map(str, counts), f"{one.p:.2g}")
+    return made
+
+
 def pairing_json(item: Pairing) -> dict[str, Any]:
     """A pairing as JSON data."""
     delta = item.delta
@@ -197,6 +212,7 @@ def pairing_json(item: Pairing) -> dict[str, Any]:
         "recipe_ratio": item.cost,
         "step_ratio": item.step,
         "verdict": item.words,
+        "row_by_row": [dataclasses.asdict(one) for one in item.row_by_row],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
@@ -24,6 +24,7 @@ from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pai
 from kdbench.leaderboard.views.run import run_view
 from kdbench.leaderboard.views.suite import suite_view
 from kdbench.leaderboard.views.task import task_view
+from kdbench.records import beside
 from kdbench.records.files import RecordError, read_text
 from kdbench.records.folder import records_of
 from kdbench.results.classes import Told
@@ -66,8 +67,8 @@ _QUERIES = (
 )
 
 
-EXAMPLES = "data/examples"
-"""Where the pictures of panels lie."""
+EXAMPLES, ITEMS = "data/examples", "data/items"
+"""Where the pictures of panels lie, and the bits of test rows."""
 
 
 def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kept: Mapping[str, Path]) -> None:
@@ -95,8 +96,8 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kep
     _changelog(pages, found, built_at)
 
 
-def write_runs(pages: Pages, made: Board, store: Store) -> None:
-    """A page for every run; few records are in memory at a time."""
+def write_runs(pages: Pages, made: Board, store: Store, kept: Collection[str]) -> None:
+    """A page for every run; few records are in memory at a time. ``kept``: runs whose bits of test rows are there."""
     source = made.source
     order = list(source.runs)
     for start in range(0, len(order), _BATCH):
@@ -105,6 +106,7 @@ def write_runs(pages: Pages, made: Board, store: Store) -> None:
             run_id, run = row["run_id"], source.runs[row["run_id"]]
             checks, withdrawn = source.verifications.get(run_id, []), source.withdrawn.get(run_id)
             view = run_view(json.loads(row["record"]), run, checks, withdrawn, source.runs.keys())
+            view["items"] = f"{ITEMS}/{run_id}.parquet" if run_id in kept else ""
             title = f"{run['method']} on {run['task']}, seed {run['seed']}"
             pages.write(f"runs/{run_id}.html", "run.html", title=title, **view)
 
@@ -117,6 +119,18 @@ def copy_records(records: Path, folder: Path, made: Board) -> None:
         with suppress(RecordError):  # a damaged copy of one that is whole elsewhere
             if run is not None and sha256(content := read_text(path)) == run["record_sha256"]:
                 (folder / path.name).write_bytes(content.encode())
+
+
+def copy_items(records: Path, folder: Path, made: Board) -> set[str]:
+    """The bits of test rows of the runs on the board, where they are the records' own; the runs that have them."""
+    there = beside.Bits(records)
+    copied = set()
+    for run, path in there.files.items():
+        if run in made.source.runs and there.of(run) is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / path.name).write_bytes(path.read_bytes())
+            copied.add(run)
+    return copied
 
 
 def write_data(pages: Pages, made: Board, site: Site, snapshots: Sequence[str]) -> None:

@@ -6,13 +6,14 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import site_samples as samples
 import torch
 from PIL import Image
 
 from kdbench.base.home import Home
 from kdbench.kinds.base import Mark
-from kdbench.records import examples
+from kdbench.records import beside, examples, items
 from kdbench.records.examples import Example, Examples
 from kdbench.records.intake import take_in
 from kdbench.runs import run
@@ -88,9 +89,28 @@ def test_a_run_keeps_what_it_answers_to_three_test_pictures_which_go_with_its_re
     assert examples.load(examples.path_of(elsewhere.records / f"{record.run_id}.json")) == kept
 
 
-def test_a_run_on_digits_keeps_none(tmp_path: Path) -> None:
+def test_a_run_on_digits_keeps_no_pictures_and_the_rows_that_it_is_right_on(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    run.run_seed(
+    record = run.run_seed(
         Request(run_config("plain", "digits/few-shot", smoke=True), 0, torch.device("cpu"), home, overhead="off")
     )
     assert not (home.records / examples.FOLDER).exists()
+    right = beside.Bits(home.records).of(record.run_id)
+    assert right is not None
+    assert record.metrics is not None
+    assert len(right) == record.metrics.test_items
+    assert 100 * right.mean() == record.metrics.last["top1"]
+
+
+def test_the_page_of_a_run_links_to_its_bits_where_they_are_its_own(tmp_path: Path) -> None:
+    made, right = samples.golden(), np.arange(797) < 567
+    for raw in made[:2]:  # plain with seeds 0 and 1
+        raw["metrics"] |= {"items_sha256": items.digest(right)}
+        raw["metrics"]["last"]["top1"] = 100 * float(right.mean())
+        items.dump(right if raw is made[0] else ~right, tmp_path / "records" / "items" / f"{raw['run_id']}.parquet")
+    site = samples.make_site(tmp_path, made)
+    pages = [(site.out / "runs" / f"{raw['run_id']}.html").read_text() for raw in made[:2]]
+    link = f"../data/items/{made[0]['run_id']}.parquet"
+    assert [f'href="{link}"' in page for page in pages] == [True, False]
+    assert [path.stem for path in (site.out / "data" / "items").iterdir()] == [made[0]["run_id"]]
+    assert made[0]["run_id"] in (site.out / "data" / "SHA256SUMS").read_text()

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kdbench import cli
@@ -20,6 +21,7 @@ from kdbench.results.costs import totals
 from kdbench.results.matched import match_of
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
+from kdbench.stats.mcnemar import mcnemar
 from kdbench.terminal import tables
 
 HOUR_MS = 3_600_000
@@ -69,6 +71,21 @@ def test_what_was_kept_of_teachers_is_counted_once(make_record):
     raw |= {"stages": [*raw["stages"], kept], "overhead": {"mode": "off"}}
     by_clock = totals(records.parse(raw))
     assert by_clock.recipe_h == pytest.approx(by_clock.student_h + 5.0)
+
+
+def test_pairs_of_runs_are_compared_row_by_row_where_both_kept_their_bits(rows):
+    right = {"kd": np.arange(100) < 85, "plain": np.arange(100) % 75 > 1}
+    right["plain"][75:] = False
+    runs = {row.method: dict(zip(row.cell["seeds"], row.cell["run_ids"], strict=True)) for row in rows}
+    bits = {runs[name][seed]: right[name] for seed, name in ((0, "kd"), (0, "plain"), (1, "kd"))}
+    (found,) = pairings(rows, "plain", "kd", bits.get)
+    (seed,) = found.row_by_row  # seed 1 has those of kd alone
+    assert (seed.seed, seed.rows, seed.first_alone, seed.second_alone) == (0, 100, 0, 12)
+    assert seed.p == pytest.approx(2 / 2**12)
+    assert mcnemar(10, 2) == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert mcnemar(0, 0) == mcnemar(7, 7) == 1
+    assert tables.row_by_row([found]).row_count == 1
+    assert tables.pairing_json(found)["row_by_row"][0]["second_alone"] == 12
 
 
 def test_totals_follow_from_steps_and_step_times(make_record):

@@ -190,7 +190,7 @@ def test_hours_come_from_the_cell_or_from_plain_and_the_ratio(home, recorded):
     recorded("plain", 0, stages=[{**stage, "device_h": 3.0}], overhead={"mode": "off"})
     recorded("reviewkd", 0, "digits", ratio=4.0)
     known = Known.read(home, False, CPU.__eq__)
-    measured = load(next(p for p in home.records.iterdir() if load(p).method_name == "kd")).measured
+    measured = load(next(p for p in home.records.glob("*.json") if load(p).method_name == "kd")).measured
     assert known.hours_of("kd", TASK) == pytest.approx(measured.step_ms)  # steps x step time, not the clock's 9 h
     assert known.hours_of("plain", TASK) == pytest.approx(3.0)
     assert known.hours_of("reviewkd", TASK) == pytest.approx(3.0 * known.ratios["reviewkd"])
