@@ -89,6 +89,8 @@ def test_batches_are_those_of_held_pictures_in_any_order(form: str, tmp_path: Pa
     held, streamed = (rows(described_as(kind, form, folder), tmp_path / kind) for kind in ("image", "picture"))
     assert isinstance(streamed.train.x["image"], Stored)
     assert isinstance(streamed.train.y.masks, Kept) == (form == "masks")
+    for one in (streamed.train.x["image"], *([streamed.train.y.masks] if form == "masks" else [])):
+        assert isinstance(one.blob, np.memmap)  # neither is in memory as a whole
     loaders = [Loader(data, data.train, MOVES, 4, 0, "s", workers=0) for data in (held, streamed)]
     for number in (4, 0, 1, 2):  # as of a run that resumes somewhere
         same(*(loader.draw(number) for loader in loaders))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from objects_on_disk import coco
 
+import kdbench
+from kdbench import scaffold
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.checks.watch import first_difference, state_copy
@@ -22,7 +30,9 @@ from kdbench.engine.stage import StageRun
 from kdbench.specs.config import RunConfig, run_config
 
 CPU = torch.device("cpu")
-NETS = [f"pair.{side}.net=mask_rcnn_c8s4-16a4p20r16f16m1:cell_w4d1" for side in ("student", "teachers.image")]
+FAULTS = Path(__file__).parents[1] / "support" / "faults"
+NET = "mask_rcnn_c8s4-16a4p20r16f16m1:cell_w4d1"
+NETS = [f"pair.{side}.net={NET}" for side in ("student", "teachers.image")]
 
 
 def started(of: RunConfig, rows: Dataset, folder: Path) -> tuple[Prepared, StageRun]:
@@ -61,3 +71,36 @@ def test_a_run_on_streamed_pictures_stops_and_goes_on_to_the_bits_of_one_on_held
     assert first_difference(state_copy(held.method.student), state_copy(streamed.method.student)) is None
     scores = [Scorer(one.task).all(one.method.deployed) for one in (held, streamed)]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_9_changes_nothing_in_the_record_of_a_run_on_a_streamed_folder(tmp_path: Path) -> None:
+    folder = coco(tmp_path / "parts", {"train": 12, "test": 4}, masks=True)
+    scaffold.new_task("mine", "coco", str(folder), here=tmp_path)
+    file = tmp_path / "sets" / "mine.yaml"
+    text = file.read_text()
+    held = "kind: image  # held as pixels"
+    assert held in text
+    file.write_text(text.replace(held, "kind: picture  # held as pixels").replace("    convert: true", "    #"))
+
+    def ended(home: str, fault: dict[str, Any] | None = None) -> int:
+        words = ["evaluate", "--method", "plain", "--task", "./mine.yaml", "--seed", "0", "--overhead", "off"]
+        own = {"KDBENCH_HOME": str(tmp_path / home), "KDBENCH_CHECKPOINT_SECONDS": "0.05"}
+        path = os.pathsep.join([str(FAULTS), str(Path(kdbench.__file__).parents[1])])
+        own |= {"PYTHONPATH": path, **({} if fault is None else {"KDBENCH_FAULT": json.dumps(fault)})}
+        done = subprocess.run([sys.executable, "-m", "kdbench", *words, *NETS, "train.epochs=6", "train.batch=3"],
+                              cwd=tmp_path, env=os.environ | own, capture_output=True, text=True)  # fmt: skip
+        assert done.returncode in (0, -9), done.stderr
+        return done.returncode
+
+    mark = tmp_path / "mark"
+    fault = {"do": "kill", "event": "os.rename", "path": r"/runs/.*/\.current\.pt", "mark": str(mark)}
+    assert ended("killed", fault) == -9
+    assert mark.exists()
+    assert [ended("killed"), ended("whole")] == [0, 0]
+    records = [
+        json.loads(next((tmp_path / home / "records").glob("*.json")).read_text()) for home in ("killed", "whole")
+    ]
+    for key in ("digest", "metrics", "curve"):
+        assert records[0][key] == records[1][key], key
