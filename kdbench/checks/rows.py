@@ -56,15 +56,21 @@ def how_read(given: Input) -> str:
         return ""
     height, width = height_width(given.size)
     mode = "grey" if given.channels == 1 else "RGB"
-    if isinstance(given, ImageInput):
+    box = f"{width}x{height}"
+    fits = {
+        "exact": f"of {box} pixels",
+        "scale": f"brought to {box}",
+        "pad": f"scaled to lie within {box}, their shape kept",
+    }
+    if isinstance(given, ImageInput) and given.fit == "exact":
         others = f", of other modes converted to {mode}" if given.convert else ""
-        how = "neither resized nor cropped" if given.fit == "exact" else "whole ones of another size brought to it"
-        return f"pictures of {width}x{height} pixels, {mode}{others}, {how}"
+        return f"pictures of {box} pixels, {mode}{others}, neither resized nor cropped"
+    if isinstance(given, ImageInput):
+        return f"whole pictures {fits[given.fit]}, {mode}"
     if given.fit != "cut":
-        how = f"brought to {width}x{height}" if given.fit == "scale" else f"of {width}x{height} pixels"
-        return f"whole pictures {how}, read when they are drawn, all modes converted to {mode}"
-    side = "the short side" if height == width else f"the short side of the shape {width}x{height}"
-    return f"{side} brought to {given.resize}, the centre {width}x{height} cut out, all modes converted to {mode}"
+        return f"whole pictures {fits[given.fit]}, read when they are drawn, all modes converted to {mode}"
+    side = "the short side" if height == width else f"the short side of the shape {box}"
+    return f"{side} brought to {given.resize}, the centre {box} cut out, all modes converted to {mode}"
 
 
 def _has_classes(rows: Dataset) -> bool:

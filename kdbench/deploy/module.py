@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from kdbench import kinds
 from kdbench.base.errors import UserError
 from kdbench.contract import Batch
+from kdbench.data.decode.fit import Fit
+from kdbench.data.decode.inputs import ImageInput, PictureInput
 from kdbench.data.feed.dataset import Derived, Transform
 from kdbench.deploy import rows
 from kdbench.deploy.about import About
@@ -73,7 +75,15 @@ class Deployed(nn.Module):
         if not kind.placed:
             raise UserError(f"{self.about.words}: answers of a {self.about.kind} task are no places in pictures")
         came = torch.tensor([size] * len(raw), dtype=torch.float32) if came is None else came
-        return self.answered(raw, kind.blank(came, size).to(raw.device), looked=True)
+        return self.answered(raw, kind.blank(came, self._content(came, size), size).to(raw.device), looked=True)
+
+    def _content(self, came: Tensor, size: tuple[int, int]) -> Tensor:
+        """(N, 2) height and width of pictures within rows of a size, padding left out."""
+        form = self.about.raw.form
+        if not isinstance(form, ImageInput | PictureInput):
+            return torch.tensor([size] * len(came), dtype=torch.float32)
+        fit = Fit.of(form)
+        return torch.tensor([fit.content((int(h), int(w))) for h, w in came.tolist()], dtype=torch.float32)
 
     def answered(self, raw: Tensor, y: Any, looked: bool = False) -> Any:
         """What the kind's metrics read of the network's answers to raw rows with targets, or what is drawn of them."""

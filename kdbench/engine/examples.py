@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,13 +39,21 @@ def of(task: Task, net: nn.Module) -> Examples | None:
     marks = task.marked(net, InOrder(task.data, here))
     if not marks:
         return None
-    height, width = raw.shape[-2:]
+    sides = _sides(chosen.y, raw)
     examples = tuple(
         Example(row, f"{row}.png", width, height, tuple(there), tuple(found))
-        for row, (there, found) in zip(rows.tolist(), marks, strict=True)
+        for row, (height, width), (there, found) in zip(rows.tolist(), sides, marks, strict=True)
     )
-    pictures = {one.picture: _png(raw[place]) for place, one in enumerate(examples)}
+    pictures = {one.picture: _png(raw[place, :, : one.height, : one.width]) for place, one in enumerate(examples)}
     return Examples(task.data.class_names, examples, pictures)
+
+
+def _sides(y: Any, raw: Tensor) -> list[tuple[int, int]]:
+    """Height and width of pictures, without padding where targets tell of it."""
+    known: Tensor | None = getattr(y, "sizes", None)
+    if known is None:
+        return [(raw.shape[-2], raw.shape[-1])] * len(raw)
+    return [(int(height), int(width)) for height, width in known.tolist()]
 
 
 def _is_picture(raw: Tensor) -> bool:

@@ -302,11 +302,12 @@ class Kind:
         """
         return []
 
-    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+    def blank(self, came: Tensor, content: Tensor, size: tuple[int, int]) -> Any:
         """Targets of pictures that nobody labelled, where answers are places in them.
 
         Args:
             came: (N, 2) height and width of each as it came.
+            content: (N, 2) the same within the network's input, padding left out.
             size: height and width of the network's input.
         """
         raise NotImplementedError(f"answers of a {self.name} task are no places in pictures")

@@ -352,10 +352,10 @@ class Detection(Kind):
     box = "bbox"
     """What boxes are called in result files."""
 
-    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+    def blank(self, came: Tensor, content: Tensor, size: tuple[int, int]) -> Any:
         from kdbench.contract import Objects
 
-        return replace(Objects.of([[]] * len(came), size), origin=came.float())
+        return replace(Objects.of([[]] * len(came), size), origin=came.float(), sizes=content.float())
 
     def entries(self, seen: Any) -> predicted.Entries:
         return predicted.of_boxes(seen.boxes, seen.scores, seen.labels, seen.counts, self.box, seen.masks)

@@ -74,22 +74,26 @@ class InstanceSegmentation(Detection):
             found += runs(paste_masks_in_image(own[:, None], places, size)[:, 0] >= INSIDE)
         return tuple(found)
 
-    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+    def blank(self, came: Tensor, content: Tensor, size: tuple[int, int]) -> Any:
         import torch
 
-        return replace(super().blank(came, size), masks=torch.zeros(len(came), 1, *size, dtype=torch.int16))
+        return replace(super().blank(came, content, size), masks=torch.zeros(len(came), 1, *size, dtype=torch.int16))
 
     def marked(self, seen: Any, y: Any) -> list[tuple[list[Mark], list[Mark]]]:
         """Outlines of masks, and of those detections of :data:`SURE` and more."""
-        there = _drawn(runs_of(y), y.labels, None, y.counts)
-        found = _drawn(seen.masks, seen.labels, seen.scores, seen.counts)
+        there = _drawn(runs_of(y), y.labels, None, y.counts, y.sizes)
+        found = _drawn(seen.masks, seen.labels, seen.scores, seen.counts, y.sizes)
         return list(zip(there, found, strict=True))
 
 
 def _drawn(
-    masks: Sequence[Mapping[str, Any]], labels: Tensor, scores: Tensor | None, counts: Tensor
+    masks: Sequence[Mapping[str, Any]], labels: Tensor, scores: Tensor | None, counts: Tensor, sizes: Tensor
 ) -> list[list[Mark]]:
-    """Outlines of run lengths, a list a picture; of an object in parts, or with holes, several."""
+    """Outlines of run lengths, a list a picture; of an object in parts, or with holes, several.
+
+    Args:
+        sizes: (N, 2) height and width of the pictures, padding left out.
+    """
     from faster_coco_eval.core import mask as coco
 
     from kdbench.kinds.outlines import longest, outlines
@@ -97,10 +101,12 @@ def _drawn(
     known = [None] * len(masks) if scores is None else scores.tolist()
     rows = iter(zip(masks, labels.tolist(), known, strict=True))
     made = []
-    for count in counts.tolist():
+    for count, (height, width) in zip(counts.tolist(), sizes.int().tolist(), strict=True):
         own = [row for row in itertools.islice(rows, count) if row[2] is None or row[2] >= SURE]
         lines = [
-            (n, points) for n, (mask, _, _) in enumerate(own) for points in outlines(coco.decode(mask).astype(bool))
+            (n, points)
+            for n, (mask, _, _) in enumerate(own)
+            for points in outlines(coco.decode(mask).astype(bool)[:height, :width])
         ]
         made.append([Mark(own[n][1], points, own[n][2]) for n, points in longest(lines)])
     return made

@@ -237,10 +237,10 @@ class Oriented(Detection):
 
     box = "obb"
 
-    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+    def blank(self, came: Tensor, content: Tensor, size: tuple[int, int]) -> Any:
         from kdbench.contract import OrientedObjects
 
-        return replace(OrientedObjects.of([[]] * len(came), size), origin=came.float())
+        return replace(OrientedObjects.of([[]] * len(came), size), origin=came.float(), sizes=content.float())
 
     def entries(self, seen: Any) -> predicted.Entries:
         return predicted.of_boxes(seen.boxes, seen.scores, seen.labels, seen.counts, self.box)

@@ -143,7 +143,7 @@ class Segmentation(Kind):
 
         return torch.stack(list(answers)).sum(0)
 
-    def blank(self, came: Tensor, size: tuple[int, int]) -> Any:
+    def blank(self, came: Tensor, content: Tensor, size: tuple[int, int]) -> Any:
         import torch
 
         from kdbench.contract import Maps

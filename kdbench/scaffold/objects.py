@@ -18,6 +18,8 @@ from kdbench.scaffold import partnames
 from kdbench.scaffold.found import VALIDATION, one_part
 
 SAMPLE, LARGEST, STEP = 64, 256, 32
+SHAPES = 1.1
+"""From pictures whose widths over heights differ by this factor on, they keep their shape and are padded."""
 """Pictures looked at; the longer side that pictures are brought to at most, and what its sides are multiples of."""
 HELD = 2**30
 """Bytes of pictures that are held as pixels; more stay compressed on disk and are read when they are drawn."""
@@ -57,7 +59,7 @@ def look(folder: Path, form: str) -> dict[str, Any]:
     files = [path for path, _ in seen.parts[parts["train"]]]
     if not files:
         raise UserError(f"{folder}: the part {parts['train']} has no pictures")
-    size, mean, std = _looked(files)
+    size, mean, std, unequal = _looked(files)
     objects = sum(count for rows in seen.parts.values() for _, count in rows)
     if 0 < seen.masks < objects:
         notes.append(f"{objects - seen.masks} of {objects} objects have no mask, so the task is of boxes alone")
@@ -66,10 +68,12 @@ def look(folder: Path, form: str) -> dict[str, Any]:
     streamed = sum(map(len, seen.parts.values())) * size[0] * size[1] * COLOURS > HELD
     if streamed:
         notes.append("pictures are read while training, for as pixels they would take more than a gigabyte")
-    notes.append(f"pictures are brought to {size[1]}x{size[0]}, boxes with them; change `size` of the set")
+    how = "scaled to lie within" if unequal else "brought to"
+    notes.append(f"pictures are {how} {size[1]}x{size[0]}, boxes with them; change `size` and `fit` of the set")
     return {
         "parts": parts, "test_every": every, "rows": rows, "size": size, "mean": mean, "std": std,
         "classes": seen.classes, "masked": 0 < seen.masks == objects, "streamed": streamed,
+        "fit": "pad" if unequal else "scale",
         "detections": max(MOST, most), "notes": tuple(notes), "path": str(folder.absolute()),
     }  # fmt: skip
 
@@ -144,8 +148,8 @@ def _voc(folder: Path) -> Seen:
     return Seen(parts, sorted(classes), 0)
 
 
-def _looked(files: list[Path]) -> tuple[list[int], list[float], list[float]]:
-    """Height and width that pictures are brought to; mean and deviation of their colours."""
+def _looked(files: list[Path]) -> tuple[list[int], list[float], list[float], bool]:
+    """Height and width that pictures are brought to; mean and deviation of their colours; whether shapes differ."""
     sizes, means, squares = [], [], []
     for pixels in _pixels(files[:: max(1, len(files) // SAMPLE)][:SAMPLE]):
         sizes.append(pixels.shape[:2])
@@ -157,7 +161,9 @@ def _looked(files: list[Path]) -> tuple[list[int], list[float], list[float]]:
     size = [max(2 * STEP, round(side * scale / STEP) * STEP) for side in typical]
     mean = np.mean(means, 0)
     std = np.sqrt(np.maximum(np.mean(squares, 0) - mean**2, 1e-4))
-    return size, [round(float(v), 3) for v in mean], [round(float(v), 3) for v in std]
+    shapes = [width / height for height, width in sizes]
+    unequal = max(shapes) > SHAPES * min(shapes)
+    return size, [round(float(v), 3) for v in mean], [round(float(v), 3) for v in std], unequal
 
 
 def _pixels(files: list[Path]) -> Iterator[np.ndarray]:

@@ -21,6 +21,7 @@ from kdbench.base.progress import Progress
 from kdbench.base.yamlfile import read_as
 from kdbench.checks.rows import how_read
 from kdbench.contract import Batch, Kept
+from kdbench.contract.maps import IGNORED
 from kdbench.data import Place
 from kdbench.data.decode.inputs import ImageInput, PictureInput
 from kdbench.data.decode.specification import SetSpec
@@ -169,7 +170,7 @@ def test_whole_pictures_and_cut_ones_are_told_apart() -> None:
         PictureInput.model_validate({**both, "fit": "scale", "resize": 72})
     assert "whole pictures brought to 64x64, read" in how_read(PictureInput.model_validate({**both, "fit": "scale"}))
     held = ImageInput.model_validate({**both, "kind": "image", "fit": "scale"})
-    assert how_read(held).endswith("whole ones of another size brought to it")
+    assert how_read(held) == "whole pictures brought to 64x64, RGB"
     with pytest.raises(ValueError, match="or of kind picture with fit: scale"):
         described_as("picture", "boxes", Path("mine"), fit="cut", resize=72)
 
@@ -184,3 +185,48 @@ def test_a_folder_of_more_than_memory_should_hold_is_read_when_drawn(
     spec = read_as(SetSpec, tmp_path / "sets" / "mine.yaml", name="mine")
     assert (spec.inputs["image"].kind, spec.inputs["image"].fit) == ("picture", "scale")
     assert isinstance(rows(spec, tmp_path).train.x["image"], Stored)
+
+
+def test_pictures_keep_their_shape_where_they_are_padded(tmp_path: Path) -> None:
+    """48 x 64 in 64 x 64: the lowest quarter is of the mean colour, boxes and masks as they came."""
+    folder = coco(tmp_path / "mine", {"train": 6, "test": 3}, masks=True)
+    held, streamed = (
+        rows(described_as(kind, "masks", folder, fit="pad"), tmp_path / kind) for kind in ("image", "picture")
+    )
+    y = held.train.y
+    assert y.tolist() == [[[float(label), *map(float, box)] for label, box in own] for _, own in scenes(6, 0)]
+    assert y.sizes.tolist() == y.origin.tolist() == [[48.0, 64.0]] * 6
+    assert (held.train.x["image"][:, :, 48:] == 128).all()
+    assert not y.shapes()[:, 48:].any()
+    for loaders in [[Loader(data, data.train, MOVES, 3, 0, "s", workers=0) for data in (held, streamed)]]:
+        same(*(loader.draw(1) for loader in loaders))
+    same(*(next(iter(InOrder(data, data.test, workers=0))) for data in (held, streamed)))
+    assert held.identity() != rows(described_as("image", "masks", folder), tmp_path / "scaled").identity()
+    assert streamed.identity() != rows(described_as("picture", "masks", folder), tmp_path / "squeezed").identity()
+
+
+def test_a_padded_map_is_ignored_where_there_is_no_picture(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name, picture in (("images", Image.new("RGB", (30, 20), "red")), ("maps", Image.new("L", (30, 20), 1))):
+            (tmp_path / "mine" / name / part).mkdir(parents=True)
+            picture.save(tmp_path / "mine" / name / part / "a.png")
+    image = {"kind": "picture", "column": "image", "size": 60, "fit": "pad", "mean": [0.5], "std": [0.2]}
+    spec = SetSpec.model_validate({
+        "name": "mine", "title": "mine", "folders": ["mine"], "path": str(tmp_path / "mine"), "licence": "none",
+        "inputs": {"image": image}, "map": {"column": "map", "classes": ["a", "b"]}, "megabytes": 1,
+    })  # fmt: skip
+    found = rows(spec, tmp_path)
+    assert (found.train.y.labels[0, :40] == 1).all()
+    assert (found.train.y.labels[0, 40:] == IGNORED).all()
+    assert found.train.x["image"][torch.tensor([0])][0, :, 39:41, 0].tolist() == [[255, 128], [0, 128], [0, 128]]
+
+
+def test_folders_of_unequal_shapes_become_sets_that_keep_them(tmp_path: Path) -> None:
+    folder = coco(tmp_path / "mine", {"train": 4, "test": 2})
+    for number in (10, 11):
+        path = folder / "train" / f"{number}.png"
+        Image.open(path).resize((32, 64)).save(path)
+    notes = scaffold.new_task("mine", "coco", str(folder), here=tmp_path).notes
+    spec = read_as(SetSpec, tmp_path / "sets" / "mine.yaml", name="mine")
+    assert spec.inputs["image"].fit == "pad"
+    assert any("scaled to lie within" in note for note in notes)

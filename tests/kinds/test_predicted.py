@@ -12,8 +12,10 @@ import torch
 from kdbench import kinds
 from kdbench.contract import Maps, Objects, OrientedObjects
 from kdbench.contract.maps import IGNORED
+from kdbench.data.decode.fit import Fit
+from kdbench.data.decode.inputs import ImageInput
 from kdbench.kinds.base import Evidence
-from kdbench.kinds.detection import Detections, Rules, runs
+from kdbench.kinds.detection import Detections, Rules, as_it_came, runs
 from kdbench.kinds.oriented import Found
 from kdbench.kinds.segmentation import counted
 
@@ -83,3 +85,15 @@ def test_nothing_found_is_nothing() -> None:
     back = there_and_back(kind, empty, truth(Objects, rng))
     assert back.counts.tolist() == [0, 0, 0]
     assert kind.score(["ap"], Evidence(back, truth(Objects, rng))) == {"ap": 0.0}
+
+
+def test_boxes_on_padded_pictures_are_in_pixels_of_these_as_they_came() -> None:
+    image: dict[str, Any] = {"kind": "image", "column": "image", "mean": [0.5], "std": [0.2], "fit": "pad"}
+    fit = Fit.of(ImageInput.model_validate({**image, "size": [24, 32]}))
+    came = [(48, 32), (6, 16), (24, 32), (1000, 1)]
+    content = [fit.content(one) for one in came]
+    assert content == [(24, 16), (12, 32), (24, 32), (24, 1)]
+    y = kinds.kind("detection").blank(torch.tensor(came), torch.tensor(content), SIZE)
+    corners = torch.tensor([[0.0, 0.0, float(width), float(height)] for height, width in content])
+    whole = torch.tensor([[0.0, 0.0, float(width), float(height)] for height, width in came])
+    assert torch.allclose(as_it_came(corners, y, torch.arange(4)), whole)

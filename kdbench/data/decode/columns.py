@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kdbench.base.errors import UserError
 from kdbench.data.decode import video
+from kdbench.data.decode.fit import Fit
 from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, SoundInput, VectorInput, height_width
 from kdbench.data.decode.picture import UNREADABLE, damaged, eight_bit, opened, sides, upright, whole
 from kdbench.data.decode.sound import log_mel
@@ -128,14 +128,10 @@ class Writer:
             raise UserError(
                 f"{where}: a {channels}-channel picture ({picture.mode}), {given.channels} channels expected"
             )
-        height, width = height_width(given.size)
         self.came = (picture.height, picture.width)
         self._is_of_size(where)
         try:
-            picture = picture.convert(mode)
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(picture)
+            pixels = np.asarray(Fit.of(given).picture(picture.convert(mode)))
         except UNREADABLE as error:
             raise damaged(where, error) from error
         return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), jpeg

@@ -22,7 +22,8 @@ from kdbench.data.decode.cache import FACTS, Decoded
 from kdbench.data.decode.classfolders import differing, some
 from kdbench.data.decode.classnames import class_names
 from kdbench.data.decode.columns import Writer
-from kdbench.data.decode.inputs import ImageInput, PictureInput, Size, SoundInput
+from kdbench.data.decode.fit import Fit
+from kdbench.data.decode.inputs import ImageInput, PictureInput, SoundInput
 from kdbench.data.decode.maps import MapsWriter
 from kdbench.data.decode.objects import ObjectsWriter
 from kdbench.data.decode.place import Place
@@ -309,15 +310,15 @@ def _placed(spec: SetSpec, base: Path, rows: int) -> ObjectsWriter | MapsWriter 
     """What writes a part's targets where these are places in pictures."""
     if spec.objects is not None:
         (given,) = spec.inputs.values()
-        return ObjectsWriter(spec.objects, _size(spec), base, kept=isinstance(given, PictureInput))
-    return MapsWriter(spec.map, _size(spec), base, rows) if spec.map is not None else None
+        return ObjectsWriter(spec.objects, _fit(spec), base, kept=isinstance(given, PictureInput))
+    return MapsWriter(spec.map, _fit(spec), base, rows) if spec.map is not None else None
 
 
-def _size(spec: SetSpec) -> Size:
+def _fit(spec: SetSpec) -> Fit:
     """Of the one input of pictures."""
     (given,) = spec.inputs.values()
     assert isinstance(given, ImageInput | PictureInput)
-    return given.size
+    return Fit.of(given)
 
 
 def _seen_once(column: str, value: Any, at: str, ids: dict[Any, str]) -> None:

@@ -53,13 +53,14 @@ class ImageInput(_Input):
     ``channels``: 1 for grey, 3 for RGB, which is what is taken where nothing is said. ``convert`` allows pictures of
     another mode, which are brought to this one; otherwise they are an error. ``white`` is the value of white in grey
     pictures of more than 8 bits, 65535 where it is not given. ``fit: scale`` brings whole pictures of any size and
-    shape to ``size``, bilinear; otherwise another size is an error.
+    shape to ``size``, bilinear; ``fit: pad`` keeps their shape, scaled to lie within ``size``, the rest of the mean
+    colour. Otherwise another size is an error.
     """
 
     kind: Literal["image"]
     column: Column
     size: Size
-    fit: Literal["exact", "scale"] = "exact"
+    fit: Literal["exact", "scale", "pad"] = "exact"
     channels: Literal[1, 3] = 3
     convert: bool = False
     white: float | None = Field(default=None, gt=0)
@@ -81,14 +82,14 @@ class PictureInput(_Input):
     ``resize`` is what the short side is brought to before the centre is cut out; where ``size`` is no square, pictures
     are scaled to cover one of its shape whose short side is ``resize``. All are brought to ``channels``, 1 for grey or
     3 for RGB. ``white`` as of an image. Without ``resize`` whole pictures are seen, as pictures with targets in
-    them must be: ``fit: scale`` brings them to ``size``, ``fit: exact`` refuses another size.
+    them must be: ``fit: scale`` and ``fit: pad`` as of an image, ``fit: exact`` refuses another size.
     """
 
-    made_by = ("white", "channels")
+    made_by = ("white", "channels", "fit")
     kind: Literal["picture"]
     column: Column
     size: Size
-    fit: Literal["cut", "exact", "scale"] = "cut"
+    fit: Literal["cut", "exact", "scale", "pad"] = "cut"
     resize: int | None = Field(default=None, ge=1)
     channels: Literal[1, 3] = 3
     white: float | None = Field(default=None, gt=0)
@@ -100,7 +101,7 @@ class PictureInput(_Input):
         _one_a_channel(self.channels, self.mean, self.std)
         if (self.resize is None) != (self.fit != "cut"):
             raise ValueError(
-                "give one of resize, what the short side is brought to, and fit: scale, for whole pictures"
+                "give one of resize, what the short side is brought to, and fit: scale or pad, for whole pictures"
             )
         return self
 

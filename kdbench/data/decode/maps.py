@@ -15,7 +15,7 @@ from PIL import Image
 
 from kdbench.base.errors import UserError
 from kdbench.data.decode.columns import Dense, file_content
-from kdbench.data.decode.inputs import Size, height_width
+from kdbench.data.decode.fit import Fit
 from kdbench.data.decode.picture import UNREADABLE, damaged, opened
 from kdbench.data.decode.specification import MapColumn
 
@@ -31,15 +31,15 @@ class MapsWriter:
 
     Args:
         given: the column.
-        size: that pictures are brought to.
+        fit: how pictures are brought to one size.
         base: path without suffix.
         rows: at most this many.
     """
 
-    def __init__(self, given: MapColumn, size: Size, base: Path, rows: int) -> None:
+    def __init__(self, given: MapColumn, fit: Fit, base: Path, rows: int) -> None:
         self.given = given
-        self._size = height_width(size)
-        self._dense = Dense(base, rows, self._size, np.uint8)
+        self._fit = fit
+        self._dense = Dense(base, rows, fit.size, np.uint8)
 
     def add(self, value: Any, came: tuple[int, int], at: str) -> bytes:
         """Appends a row's map.
@@ -61,9 +61,12 @@ class MapsWriter:
         if found.shape != came:
             there, wanted = ("x".join(map(str, reversed(shape))) for shape in (found.shape, came))
             raise UserError(f"{where}: a map of {there} pixels, its picture has {wanted}; give both one size")
-        if found.shape != self._size:
-            scaled = Image.fromarray(found).resize(self._size[::-1], Image.Resampling.NEAREST)
+        if found.shape != (content := self._fit.content(came)):
+            scaled = Image.fromarray(found).resize(content[::-1], Image.Resampling.NEAREST)
             found = np.asarray(scaled)
+        if content != self._fit.size:
+            beside = [(0, side - own) for side, own in zip(self._fit.size, content, strict=True)]
+            found = np.pad(found, beside, constant_values=IGNORED)
         self._dense.add(found)
         return found.tobytes()
 

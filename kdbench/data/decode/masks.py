@@ -133,17 +133,22 @@ def numbered(value: Any, objects: int, size: tuple[int, int], where: str) -> lis
     return [found == number for number in range(1, objects + 1)]
 
 
-def layered(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.int16]:
+def layered(masks: Sequence[Mask], size: tuple[int, int], content: tuple[int, int] | None = None) -> NDArray[np.int16]:
     """Masks brought to ``size`` by their nearest pixels, as numbers 1, 2 ... in as few layers as keep all of them.
+
+    Args:
+        content: height and width that the picture has within ``size``, of which the rest is padding.
 
     Returns:
         (L, *size), L at least 1; 0 where no object of the layer is.
     """
     layers = [np.zeros(size, np.int16)]
     for number, mask in enumerate(masks, 1):
-        if mask.shape != size:
-            rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, mask.shape, strict=True))
+        if mask.shape != (inner := content or size):
+            rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(inner, mask.shape, strict=True))
             mask = mask[rows[:, None], columns]
+        if mask.shape != size:
+            mask = np.pad(mask, [(0, side - own) for side, own in zip(size, mask.shape, strict=True)])
         free = next((layer for layer in layers if not layer[mask].any()), None)
         if free is None:
             layers.append(free := np.zeros(size, np.int16))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.base.errors import UserError, nearest
-from kdbench.data.decode.inputs import Size, height_width
+from kdbench.data.decode.fit import Fit
 from kdbench.data.decode.masks import SLACK, KeptLayers, Layers, Mask, decoded, layered, numbered, short
 from kdbench.data.decode.specification import ObjectsColumn
 from kdbench.data.decode.table import Stated
@@ -34,21 +34,22 @@ class ObjectsWriter:
 
     Args:
         given: the column.
-        size: that pictures are brought to.
+        fit: how pictures are brought to one size.
         base: path without suffix; an array of each name is ``<base>.<name>.npy``.
         kept: masks are written compressed, to be read when a batch is drawn.
     """
 
-    def __init__(self, given: ObjectsColumn, size: Size, base: Path, kept: bool = False) -> None:
+    def __init__(self, given: ObjectsColumn, fit: Fit, base: Path, kept: bool = False) -> None:
         self.given = given
         self._base = base
-        self._size = height_width(size)
+        self._fit, self._size = fit, fit.size
         self._boxes: list[list[float]] = []
         self._labels: list[int] = []
         self._crowds: list[bool] = []
         self._areas: list[float] = []
         self._counts: list[int] = []
         self._came: list[tuple[int, int]] = []
+        self._sizes: list[tuple[int, int]] = []
         self._layers: Layers | KeptLayers | None = None
         if given.masked:
             masks = base.with_name(f"{base.name}.{MASKS}")
@@ -83,6 +84,7 @@ class ObjectsWriter:
         if self.given.empty == "drop":
             entries = [entry for entry in entries if not self._is_empty(entry[self.given.bbox], came)]
         content: list[Any] = []
+        content_size = self._fit.content(came)
         boxes: list[Sequence[float]] = []
         for number, entry in enumerate(entries):
             here = f"{where}, object {number}"
@@ -93,7 +95,7 @@ class ObjectsWriter:
             area = _area(entry.get("area"), came, here)
             area = sides[0] * sides[1] if area is None else area
             crowd = _crowd(entry.get("iscrowd"), here)
-            scale = (self._size[1] / came[1], self._size[0] / came[0])
+            scale = (content_size[1] / came[1], content_size[0] / came[0])
             scaled = [box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]]
             self._boxes.append([*scaled, *box[4:]])
             self._labels.append(label)
@@ -102,10 +104,11 @@ class ObjectsWriter:
             content.append([label, *box, area, crowd])
         masks = self._masks(entries, boxes, came, where, instances)
         if self._layers is not None:
-            self._layers.add(layered(masks, self._size))
+            self._layers.add(layered(masks, self._size, content_size))
             content.append([hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for mask in masks])
         self._counts.append(len(entries))
         self._came.append(came)
+        self._sizes.append(content_size)
         return repr(content).encode()
 
     def _is_empty(self, value: Any, came: tuple[int, int]) -> bool:
@@ -119,7 +122,9 @@ class ObjectsWriter:
         far = [sides[0] + sides[2], sides[1] + sides[3]] if self.given.boxes == "xywh" else sides[2:]
         turned = far[0] < sides[0] or far[1] < sides[1]
         return (
-            all(map(math.isfinite, (*sides, *far))) and not turned and not _seen((*sides[:2], *far), came, self._size)
+            all(map(math.isfinite, (*sides, *far)))
+            and not turned
+            and not _seen((*sides[:2], *far), came, self._fit.content(came))
         )
 
     def _masks(
@@ -162,8 +167,10 @@ class ObjectsWriter:
             raise UserError(f"{here}: box {value!r} is too large for its picture of {came[1]}x{came[0]}")
         if not (0 <= x <= came[1] and 0 <= y <= came[0]):
             raise UserError(f"{here}: the centre of box {value!r} lies outside its picture of {came[1]}x{came[0]}")
-        if self._size[0] * came[1] != self._size[1] * came[0]:
-            raise UserError(f"{here}: turned boxes are not squeezed; give `size` the shape of the pictures")
+        if self._fit.fill is None and self._size[0] * came[1] != self._size[1] * came[0]:
+            raise UserError(
+                f"{here}: turned boxes are not squeezed; give `size` the shape of the pictures, or write `fit: pad`"
+            )
         if height > width:
             width, height, degrees = height, width, degrees + 90
         return x, y, width, height, (degrees + 90) % 180 - 90
@@ -180,7 +187,7 @@ class ObjectsWriter:
             three, four = one + three, two + four
         height, width = came
         said = _said((one, two, three, four))
-        if three <= one or four <= two or not _seen((one, two, three, four), (height, width), self._size):
+        if three <= one or four <= two or not _seen((one, two, three, four), (height, width), self._fit.content(came)):
             turned = three < one or four < two
             how = "leave it out" if turned or self.given.instances is not None else "leave it out by `empty: drop`"
             raise UserError(
@@ -211,7 +218,7 @@ class ObjectsWriter:
             "boxes": np.asarray(self._boxes, dtype=np.float32).reshape(-1, 5 if self._turned_ones else 4),
             "labels": np.asarray(self._labels, dtype=np.int64),
             "counts": np.asarray(self._counts, dtype=np.int64),
-            "sizes": np.tile(np.asarray(self._size, dtype=np.float32), (len(came), 1)),
+            "sizes": np.asarray(self._sizes, dtype=np.float32).reshape(-1, 2),
             "ignore": np.asarray(self._crowds, dtype=bool),
             "area": np.asarray(self._areas, dtype=np.float32),
             "origin": came,

@@ -15,6 +15,7 @@ from kdbench.base.errors import UserError
 from kdbench.contract import Maps, Objects, OrientedObjects, Rows
 from kdbench.data.decode.cache import Decoded, names_of
 from kdbench.data.decode.decoded import decode
+from kdbench.data.decode.fit import Fit
 from kdbench.data.decode.identity import MINE, identify
 from kdbench.data.decode.inputs import ClipInput, ImageInput, Input, PictureInput, VectorInput, height_width
 from kdbench.data.decode.objects import ARRAYS, MASKS
@@ -205,12 +206,13 @@ def column(given: Input, decoded: Decoded, part: str, name: str, digest: str) ->
     if not isinstance(given, PictureInput | ClipInput):
         return torch.from_numpy(decoded.array(part, name))
     first = decoded.array(part, f"{name}.first")
+    fit = Fit.of(given) if isinstance(given, PictureInput) and given.fit != "cut" else None
     return Stored(
         blob=decoded.blob(part, name),
         bounds=decoded.array(part, f"{name}.bounds"),
         first=first,
         rows=np.arange(len(first) - 1),
-        geometry=Geometry(given.size, given.resize),
+        geometry=Geometry(given.size, given.resize, fit),
         frames=given.frames if isinstance(given, ClipInput) else None,
         digest=digest,
         name=f"{decoded.origin} {part}",

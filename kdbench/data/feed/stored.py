@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.data.decode.columns import MODES
+from kdbench.data.decode.fit import Fit
 from kdbench.data.decode.inputs import height_width
 from kdbench.data.decode.picture import UNREADABLE, eight_bit, upright
 
@@ -31,12 +32,13 @@ class Geometry:
     Attributes:
         size: pixels of each side of the result, or (height, width).
         resize: the short side is brought to this before the centre is cut out (test rows); where the result is no
-            square, the picture is scaled to cover one of its shape whose short side is this. None scales whole
-            pictures, whatever their shape.
+            square, the picture is scaled to cover one of its shape whose short side is this. None of whole pictures.
+        fit: of these, how they become one of the size.
     """
 
     size: int | tuple[int, int]
     resize: int | None
+    fit: Fit | None = None
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -51,7 +53,7 @@ class Geometry:
 
     def centre(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The box, in source pixels, that ends up in the picture: resize the short side, cut out the centre."""
-        if self.resize is None:
+        if self.resize is None:  # of rows made in training, which are of the size already
             return 0.0, 0.0, float(width), float(height)
         high, wide = self.sides
         short = min(high, wide)
@@ -181,8 +183,11 @@ class Stored:
         width, height = pictures[0].size
         aspect = like.geometry.aspect
         box = self.geometry.centre(width, height) if rng is None else random_box(width, height, least, rng, aspect)
+        fit = self.geometry.fit if rng is None else None
         try:
-            pixels = [self._resized(picture, box) for picture in pictures]
+            pixels = [
+                self._resized(picture, box) if fit is None else _array(fit.picture(picture)) for picture in pictures
+            ]
         except UNREADABLE as error:
             raise self._unreadable(row, error) from error
         clip = np.stack(pixels).transpose(3, 0, 1, 2)
@@ -206,8 +211,7 @@ class Stored:
 
     def _resized(self, picture: Image.Image, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
         height, width = self.geometry.sides
-        pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
-        return pixels if pixels.ndim == 3 else pixels[..., None]
+        return _array(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
 
     def _window(self, files: NDArray[np.int64], rng: np.random.Generator | None, like: Stored) -> NDArray[np.int64]:
         """``frames`` consecutive files, about the middle of the window that ``like`` draws; a short video is looped."""
@@ -231,3 +235,9 @@ class Stored:
         lines = self.names.read_bytes().split(b"\n") if self.names is not None and self.names.is_file() else []
         file = f" ({lines[row].decode('utf-8', 'replace')})" if row < len(lines) else ""
         return UserError(f"{self.name} row {row}{file}: a picture cannot be decoded ({error}); get the data again")
+
+
+def _array(picture: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, C)."""
+    pixels = np.asarray(picture)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
