@@ -305,7 +305,7 @@ def test_what_was_found_is_evaluated_swept_and_verified(tmp_path: Path) -> None:
     home = Home(tmp_path)
     entry = an_entry("kd", TASK, {RATE: 0.1, "method.temperature": 2.0}, smoke=True)
     tuned.keep(entry, home)
-    given = f"-t {TASK} --smoke --device cpu --out {tmp_path} --overhead off --ruleset tuned".split()
+    given = f"-t {TASK} --smoke --device cpu --out {tmp_path} --overhead off --ruleset tuned-2".split()
     done = verb("evaluate", "-m", "kd", "--seed", "0", "--json", *given)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
