@@ -81,6 +81,7 @@ def timed(method: str, task: str, rows: Dataset, seed: int, folder: Path) -> Tim
     return Timed(method, seed, ratios["computing"], ratios["stored"], filling.kept)
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("task", SMALLEST)
 def test_the_second_and_later_runs_of_a_study(task, tmp_path):
     torch.use_deterministic_algorithms(False)

@@ -112,8 +112,8 @@ class Shelf:
 
     def _check(self, rows: NDArray[Any]) -> NDArray[np.uint64]:
         """(N,) sums over number and values, never 0."""
-        sums = (rows["values"].astype(np.uint64) * self._factors[1:]).sum(1, dtype=np.uint64)
-        return _mixed(sums + rows["number"] * self._factors[0]) | np.uint64(1)
+        sums: NDArray[np.uint64] = rows["values"].astype(np.uint64) @ self._factors[1:]
+        return sums + rows["number"] * self._factors[0] | np.uint64(1)
 
     def _lengthen(self) -> None:
         if os.fstat(self._file).st_size < self._size:

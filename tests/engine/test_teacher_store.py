@@ -245,14 +245,14 @@ def _runs(method: str, folder: Path, home: Path, seed: int, results: multiproces
 
 @pytest.mark.slow
 def test_two_processes_that_fill_one_store_have_the_bits_of_each_alone(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     results = context.Queue()
     runs = [
         context.Process(target=_runs, args=("kd", tmp_path / str(seed), tmp_path, seed, results)) for seed in (0, 1)
     ]
     for run in runs:
         run.start()
-    found = dict(results.get(timeout=300) for _ in runs)
+    found = dict(results.get(timeout=60) for _ in runs)
     for run in runs:
         run.join()
     torch.set_num_threads(1)

@@ -79,8 +79,9 @@ class Draws:
         return None
 
     def _drawn(self, index: Tensor, choice: Choice, batch: int) -> Drawn:
-        both = index if choice.number is None else torch.stack([index, choice.number])
-        on_host = both.cpu().numpy()  # at most one wait
-        rows, pictures = (on_host, 0) if choice.number is None else on_host
+        if choice.number is None:
+            rows = index.cpu().numpy()
+            return Drawn(rows if self._numbers is None else self._numbers[rows], self._rows, batch)
+        rows, pictures = torch.stack([index, choice.number]).cpu().numpy()  # one wait
         rows = rows if self._numbers is None else self._numbers[rows]
         return Drawn(rows * choice.of + pictures, self._rows * choice.of, batch)
