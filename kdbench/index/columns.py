@@ -103,7 +103,7 @@ def structure() -> str:
     maps = {"last": "DOUBLE", "best": "DOUBLE", "classes": "DOUBLE", "external": f"STRUCT({external})"}
     tree["metrics"] |= {name: f"MAP(VARCHAR, {kind})" for name, kind in maps.items()}  # type: ignore[operator]
     tree["models"] |= {"teachers": [columns_of(Teacher)], "ensemble": columns_of(Ensemble)}  # type: ignore[operator]
-    tree["overhead"] = {**OVERHEAD, "ci95": ["DOUBLE"], "energy": ENERGY}
+    tree["overhead"] = {**OVERHEAD, "energy": ENERGY}
     tree["stages"] = [STAGE]
     tree["deploy"] = DEPLOY
     tree["environment"] = {**ENVIRONMENT, "gpu": GPU}

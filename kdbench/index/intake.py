@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench import identity
 from kdbench.base.files import sha256
-from kdbench.records import settings
+from kdbench.records import counted, settings
 from kdbench.records.files import Problem, Record, RecordError, load, load_side, read_text
 from kdbench.records.folder import File
 
@@ -42,7 +42,20 @@ def checked(
     return lines, same
 
 
+def _counted(record: Record) -> dict[str, float] | None:
+    """What follows from the builds of its measurement that count."""
+    block = record.measured
+    if block is None:
+        return None
+    found = counted.estimate(block)
+    return {
+        "step_ratio": found.ratio, "lo": found.lo, "hi": found.hi, "step_ms": found.method_ms,
+        "plain_step_ms": found.plain_ms, "throughput_samples_s": 1000 * block.batch / found.method_ms,
+    }  # fmt: skip
+
+
 def _about(record: Record) -> dict[str, Any]:
     """What the index holds of a record beside the record's own fields."""
     on = record.ran_on
-    return {"device": on.device, "dtype": on.dtype} | settings.known_by(record) | identity.known_by(record)
+    own = {"device": on.device, "dtype": on.dtype, "counted": _counted(record)}
+    return own | settings.known_by(record) | identity.known_by(record)

@@ -6,8 +6,13 @@ import json
 
 from kdbench.index.columns import DEPLOY, ENERGY, ENVIRONMENT, EXTERNAL, GPU, OVERHEAD, PATHS, RUNS, STAGE, structure
 
-STORE_VERSION = 10
+STORE_VERSION = 11
 """Bumped with any change here, in the columns or in the views; an index of another version is rebuilt from records."""
+
+
+COUNTED = dict.fromkeys(("step_ratio", "lo", "hi", "step_ms", "plain_step_ms", "throughput_samples_s"), "DOUBLE")
+"""Columns of ``overhead`` that follow from the builds that count (:mod:`kdbench.records.counted`)."""
+_STATED = {name: kind for name, kind in OVERHEAD.items() if name not in COUNTED}
 
 
 def _declared(columns: dict[str, str]) -> str:
@@ -49,7 +54,7 @@ _SPOOLED = (
     "{sha256: 'VARCHAR', size: 'BIGINT', mtime_ns: 'BIGINT', device: 'VARCHAR', dtype: 'VARCHAR', protocol: 'VARCHAR', "
     "student_protocol: 'VARCHAR', "
     "own_params: 'BOOLEAN', ruleset: 'VARCHAR', identity: 'VARCHAR', student_code: 'VARCHAR', data: 'VARCHAR', "
-    "data_sha256: 'VARCHAR', test_sha256: 'VARCHAR', doc: 'JSON'})"
+    f"data_sha256: 'VARCHAR', test_sha256: 'VARCHAR', counted: 'STRUCT({_declared(COUNTED)})', doc: 'JSON'}})"
 )
 _NAMED = ", ".join(f"r.{path} AS {name}" for name, path in PATHS.items())
 
@@ -61,7 +66,7 @@ def _fields(prefix: str, columns: dict[str, str], rename: str = "") -> str:
 STAGE_RUNS = f"""
 CREATE OR REPLACE TEMP TABLE staged AS
 SELECT sha256, size, mtime_ns, device, dtype, protocol, student_protocol, own_params, ruleset, identity, student_code,
-       data, data_sha256, test_sha256, doc,
+       data, data_sha256, test_sha256, counted, doc,
        from_json(doc, '{structure()}') AS r FROM {_SPOOLED}
 """
 
@@ -90,7 +95,8 @@ INSERT INTO external BY NAME
 SELECT run_id, entry.key AS name, {_fields("entry.value", EXTERNAL)} FROM (
     SELECT r.run_id AS run_id, unnest(map_entries(r.metrics.external)) AS entry FROM staged);
 INSERT INTO overhead BY NAME
-SELECT r.run_id AS run_id, {_fields("r.overhead", OVERHEAD)}, r.overhead.ci95[1] AS lo, r.overhead.ci95[2] AS hi,
+SELECT r.run_id AS run_id, {_fields("r.overhead", _STATED)},
+       {_fields("counted", COUNTED)},
        {_fields("r.overhead.energy", ENERGY, "energy_")}
 FROM staged WHERE r.overhead.mode <> 'off';
 INSERT INTO stages BY NAME

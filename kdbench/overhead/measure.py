@@ -27,8 +27,8 @@ from kdbench.specs.config import RunConfig
 from kdbench.specs.order import ConfigOrder, Order
 from kdbench.stats.step_ratio import RatioEstimate, estimate_ratio, weighted_ratio
 
-PROTOCOL_VERSION = 2
-"""2: several builds of both arms; 1 had one, and an interval over its pairs."""
+PROTOCOL_VERSION = 3
+"""3: the first build of a process is not kept; 2: several builds of both arms; 1: one, with an interval over pairs."""
 GATE_HOURS = 6
 
 

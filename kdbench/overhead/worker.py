@@ -21,7 +21,7 @@ from kdbench.overhead.gate import AAGate, aa_gate
 from kdbench.overhead.latency import latency
 from kdbench.overhead.memory import peak_memory, rss_mib, tensor_mib
 from kdbench.overhead.order import CellCosts, MeasuredPhase, MeasureOrder, Peak, PhaseFacts, Times
-from kdbench.overhead.timing import FULL, QUICK, Budget, converged, measure_pairs, plain_first
+from kdbench.overhead.timing import FIRST, FULL, QUICK, Budget, converged, measure_pairs, plain_first
 from kdbench.overhead.waiting import DataWait, data_wait
 from kdbench.records.schema.overhead import BoardState
 from kdbench.specs import registry
@@ -137,18 +137,19 @@ def times(config: RunConfig, order: MeasureOrder) -> Times:
     builds: list[list[tuple[tuple[float, float], ...]]] = []
     board: list[BoardState] = []
     costs: CellCosts | None = None
-    for build in range(budget.builds):
+    for build in range(FIRST + budget.builds):
         plain, prepared = _arms(config, order, build)
         updated: dict[int, nn.Parameter] = {}
         for number, phase in enumerate(phases(prepared)):
             timing = measure_pairs(plain.step, phase.step, device, budget=budget, build=build)
-            if sensors is not None:
+            if sensors is not None and build >= FIRST:
                 board.append(BoardState(sm_clock_mhz=sensors.sm_clock_mhz(), temperature_c=sensors.temperature_c()))
             updated |= trained_parameters(phase.stage)
             if build == 0:
                 seen.append((_facts(phase, order), timing.first_step_ms.method))
                 builds.append([])
-            builds[number].append(timing.pairs)
+            if build >= FIRST:
+                builds[number].append(timing.pairs)
         if build == 0:
             costs = _costs(plain, prepared, updated, order)
     measured = tuple(

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from kdbench.records import counted
 from kdbench.records.files import Record
 from kdbench.records.schema.overhead import Measured
 from kdbench.specs.options import STORE
 from kdbench.specs.registry import PLAIN
-from kdbench.stats.step_ratio import estimate_ratio
 
 HOUR_MS = 3_600_000
 EVALUATION = "evaluation"
@@ -106,8 +106,9 @@ def _step_ms(record: Record, block: Measured | None) -> dict[str, float]:
     if block is None:
         return {}
     if block.phases:
-        return {phase.name: estimate_ratio(phase.builds).method_ms for phase in block.phases}
-    return {stage.name: block.step_ms for stage in record.stages if stage.steps and stage.ledger != EVALUATION}
+        return counted.step_ms(block)
+    own = counted.estimate(block).method_ms
+    return {stage.name: own for stage in record.stages if stage.steps and stage.ledger != EVALUATION}
 
 
 def _plain_h(record: Record, block: Measured | None) -> float | None:
@@ -117,4 +118,4 @@ def _plain_h(record: Record, block: Measured | None) -> float | None:
     if rows is None:
         return None
     steps = record.protocol.epochs * math.ceil(rows / min(record.protocol.batch, rows))
-    return steps * block.plain_step_ms / HOUR_MS
+    return steps * counted.estimate(block).plain_ms / HOUR_MS

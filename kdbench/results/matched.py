@@ -12,6 +12,7 @@ from kdbench.base.errors import UserError
 from kdbench.identity import sourcecode
 from kdbench.index.store import Store
 from kdbench.records import files as records
+from kdbench.records.counted import as_stated
 from kdbench.records.files import Record
 from kdbench.results.costs import totals
 from kdbench.specs import registry
@@ -58,7 +59,8 @@ def match_in(store: Store, ref: MethodRef, task: str, version: int, device_class
             continue
         raw = store.record(cell["overhead_run_id"])
         record = records.parse(raw) if raw else None
-        if record is None or (ratio := totals(record).ratio("recipe")) is None:
+        # by the record's own figures, so that what was matched to them stays the match
+        if record is None or (ratio := totals(as_stated(record)).ratio("recipe")) is None:
             continue
         if _is_of_this_code(record):
             return Match(ref.match, ratio, cell["spec_hash"])

@@ -29,7 +29,7 @@ from kdbench.stats.ties import TieGroups, tie_groups
 from kdbench.stats.told import Told, told
 from kdbench.stats.with_best import WithBest, with_best
 
-STATISTICS_VERSION = 4
+STATISTICS_VERSION = 5
 """Bumped whenever the same records would give other numbers, groups or words; printed by the board."""
 
 __all__ = [

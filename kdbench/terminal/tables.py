@@ -149,9 +149,10 @@ def run_line(record: Record) -> str:
     """One line on a finished run."""
     head = f"{record.method_name} on {record.task.label}, seed {record.seed}: "
     if record.status == "ok" and record.score is not None:
-        ratio = f", step time {record.measured.step_ratio:.2f} × plain" if record.measured else ""
+        from kdbench.records import counted
         from kdbench.results.taught import words
 
+        ratio = f", step time {counted.estimate(record.measured).ratio:.2f} × plain" if record.measured else ""
         teachers = f", {told}" if (told := words(record)) else ""
         return f"{head}{record.task.metric_primary} {record.score:.2f} {record.task.unit}{teachers}{ratio}"
     message = " ".join(record.error.message.split()) if record.error else ""

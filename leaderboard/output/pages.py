@@ -102,10 +102,12 @@ def write_runs(pages: Pages, made: Board, store: Store, kept: Collection[str]) -
     order = list(source.runs)
     for start in range(0, len(order), _BATCH):
         batch = [order[start : start + _BATCH]]
+        measured = store.overheads(batch[0])
         for row in store.query("SELECT run_id, record FROM runs WHERE run_id IN (SELECT unnest(?))", batch):
             run_id, run = row["run_id"], source.runs[row["run_id"]]
             checks, withdrawn = source.verifications.get(run_id, []), source.withdrawn.get(run_id)
-            view = run_view(json.loads(row["record"]), run, checks, withdrawn, source.runs.keys())
+            found = json.loads(row["record"])
+            view = run_view(found, run, checks, withdrawn, source.runs.keys(), measured.get(run_id))
             view["items"] = f"{ITEMS}/{run_id}.parquet" if run_id in kept else ""
             title = f"{run['method']} on {run['task']}, seed {run['seed']}"
             pages.write(f"runs/{run_id}.html", "run.html", title=title, **view)

@@ -12,6 +12,7 @@ from kdbench.leaderboard.draw.charts import curve
 from kdbench.leaderboard.draw.numbers import NONE, between, si, significant, times
 from kdbench.leaderboard.model.source import IndexRow
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, metric_word
+from kdbench.records.counted import FIRST_KEPT
 from kdbench.records.schema.overhead import PARTS, QUANTITIES
 from kdbench.results.costs import SEARCH
 
@@ -24,6 +25,7 @@ def run_view(
     verifications: list[IndexRow],
     withdrawn: IndexRow | None,
     known: Collection[str],
+    counted: IndexRow | None,
 ) -> dict[str, Any]:
     """What the template of a run's page needs.
 
@@ -31,6 +33,7 @@ def run_view(
         record: the record's JSON form.
         run: its row of the index.
         known: ids of the runs on the board.
+        counted: its row of the overhead table, None where nothing was measured.
     """
     task, over = record["task"], record["overhead"]
     measured = over if over["mode"] != "off" else None
@@ -45,7 +48,7 @@ def run_view(
         "metrics": _metrics(record),
         "best_on": (record["metrics"] or {}).get("best_selected_on") or "",
         **_curves(record),
-        "overhead": _overhead(measured),
+        "overhead": _overhead(measured, counted),
         "measured_by": measured["measured_by"] if measured and measured["measured_by"] in known and not here else "",
         "timing": _timing(measured) if here else None,
         "pairs": _timing_pairs(measured) if here else [],
@@ -178,8 +181,8 @@ def _number(value: float | None) -> str:
     return NONE if value is None else significant(value, 4)
 
 
-def _overhead(over: dict[str, Any] | None) -> Pairs:
-    if over is None:
+def _overhead(over: dict[str, Any] | None, counted: IndexRow | None) -> Pairs:
+    if over is None or counted is None:
         return []
     low, high = over["ci95"]
     flags = [
@@ -194,6 +197,7 @@ def _overhead(over: dict[str, Any] | None) -> Pairs:
     ]
     pairs = [
         ("Step-time ratio", f"{times(over['step_ratio'])} {between(low, high, 3)}"),
+        *(_as_counted(counted) if over["protocol_version"] <= FIRST_KEPT else []),
         ("Step", f"{significant(over['step_ms'])} ms, plain {significant(over['plain_step_ms'])} ms"),
         ("Throughput", f"{si(over['throughput_samples_s'])} samples/s, {over['views_per_sample']} view(s) a sample"),
         (
@@ -219,6 +223,12 @@ def _overhead(over: dict[str, Any] | None) -> Pairs:
     elif over.get("no_energy"):
         pairs.append(("Energy", f"not read: {over['no_energy']}"))
     return pairs
+
+
+def _as_counted(counted: IndexRow) -> Pairs:
+    """The ratio as tables have it, of a record that holds the first build of the process among the others."""
+    interval = between(counted["lo"], counted["hi"], 3)
+    return [("Without the first build, as in tables", f"{times(counted['step_ratio'])} {interval}")]
 
 
 def _board(states: list[dict[str, int | None]]) -> str:

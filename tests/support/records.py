@@ -213,7 +213,7 @@ def make_overhead(measured_by: str, ratio: float) -> dict[str, Any]:
     builds = make_builds(ratio)
     found = estimate_ratio(builds)
     return {
-        "mode": "full", "protocol_version": 2, "measured_by": measured_by, "device": "cpu", "dtype": "fp32",
+        "mode": "full", "protocol_version": 3, "measured_by": measured_by, "device": "cpu", "dtype": "fp32",
         "batch": 64, "builds": builds, "phases": [], "step_ratio": found.ratio, "ci95": [found.lo, found.hi],
         "step_ms": found.method_ms, "plain_step_ms": found.plain_ms, "converged": True, "aa_ratio": 1.001,
         "noise_flag": False, "contended": None, "views_per_sample": 1, "first_step_ms": 30.0,
