@@ -81,6 +81,12 @@ Ledger = Literal[
     "distill", "generator_train", "generate", "bank_init", "warmup_phase", "peer_students", "finetune",
     "teacher_train", "teacher_cache", "hparam_search", "evaluation",
 ]  # fmt: skip
+EVALUATION = "evaluation"
+"""The line of the ledger of what only measures, such as a probe or fine-tuning: it is shown, and counts as no cost."""
+SEARCH = "hparam_search"
+"""The line of a search of hyper-parameters: shown, and in no total."""
+CACHE = "teacher_cache"
+"""The line of what asked frozen teachers beforehand."""
 Status = Literal["ok", "failed", "timeout", "oom", "diverged", "not_applicable"]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdbench import kinds
+from kdbench.base.fields import EVALUATION
 from kdbench.base.progress import Progress
 from kdbench.contract import Batch, Network, Out
 from kdbench.engine.task import Keeper, Task, evaluating, seeded
@@ -17,13 +18,10 @@ from kdbench.engine.trainer import StageReport, Trainer
 from kdbench.specs import registry
 from kdbench.specs.task import TaskSpec
 
-LEDGER = "evaluation"
-"""The line of the cost ledger: it counts as no method's cost."""
-
 
 def probed(task: Task, seconds: float) -> list[StageReport]:
     """A line of the ledger for the probes of a network that learnt without labels; none for another kind of task."""
-    return [] if kinds.kind(task.kind).labelled is None else [StageReport("probe", LEDGER, 0, 0, seconds, False)]
+    return [] if kinds.kind(task.kind).labelled is None else [StageReport("probe", EVALUATION, 0, 0, seconds, False)]
 
 
 class Labelled(Network):
@@ -83,7 +81,7 @@ class Finetuner:
             method = plain.adapter()(task, [student], {}, plain.card.typed(plain.card.defaults()))
             folder = None if self.folder is None else self.folder / name
             trained = Trainer(method.to(task.device), task, folder, progress=self.progress.labelled(name)).run()
-        self.reports += [replace(report, name=name, ledger=LEDGER) for report in trained.stages]
+        self.reports += [replace(report, name=name, ledger=EVALUATION) for report in trained.stages]
         with evaluating(student):
             scores: Tensor = task.answers(student, task.test_batches(), [spec.score.primary])
         return scores

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.base.errors import UserError
+from kdbench.base.fields import CACHE, EVALUATION
 from kdbench.base.files import canonical_json, sha256
 from kdbench.base.privacy import strings
 from kdbench.records import items, shards
@@ -162,9 +163,13 @@ def _derived(record: Record, file: str) -> Iterator[Problem]:
 
 
 def _skipped(record: Record, file: str) -> Iterator[Problem]:
-    """Stages that trained nothing and call that measured: their cost is that of the run which trained them."""
+    """Stages that trained nothing and call that measured: their cost is that of the run which trained them.
+
+    Lines of the ledger that train nothing by their nature have no steps in any run.
+    """
     for number, stage in enumerate(record.stages):
-        if not stage.steps and stage.basis == "measured" and stage.artefact_sha256 is None:
+        trains = stage.ledger not in (EVALUATION, CACHE)
+        if trains and not stage.steps and stage.basis == "measured" and stage.artefact_sha256 is None:
             what = f"stage {stage.name!r} has no step and no artefact, so its cost was not measured"
             yield Problem(file, f"stages.{number}.basis", what)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from kdbench.base.fields import EVALUATION, SEARCH
 from kdbench.records import counted
 from kdbench.records.files import Record
 from kdbench.records.schema.overhead import Measured
@@ -21,10 +22,6 @@ from kdbench.specs.options import STORE
 from kdbench.specs.registry import PLAIN
 
 HOUR_MS = 3_600_000
-EVALUATION = "evaluation"
-"""The line of the ledger of training that only measures, such as fine-tuning: it is shown, and counts as no cost."""
-SEARCH = "hparam_search"
-"""The line of a search of hyper-parameters: shown, and in no total."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 
 import kdbench
 from kdbench import ENGINE_VERSION, kinds
+from kdbench.base.fields import CACHE
 from kdbench.contract import Needs
 from kdbench.devices.deviceclass import DeviceClass
 from kdbench.devices.machine import environment
@@ -322,7 +323,7 @@ def _stages(prepared: Prepared, trained: Trained, overhead: CellOverhead | None)
             }
         )
     if trained.stored:
-        kept = StageReport(STORE, "teacher_cache", 0, 0, trained.stored, True)
+        kept = StageReport(STORE, CACHE, 0, 0, trained.stored, True)
         lines.append(_line(kept, prepared) | {"reusable": True})
     return lines
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench import kinds
+from kdbench.base.fields import EVALUATION
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.results.book import Result
-from kdbench.results.costs import EVALUATION
 from kdbench.results.pairing import Cell
 from kdbench.specs.overrides import as_words
 from kdbench.specs.registry import PLAIN

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kdbench.base.fields import SEARCH
 from kdbench.leaderboard.model.entries import Entry
-from kdbench.results.costs import SEARCH
 from kdbench.specs.registry import PLAIN
 
 Ratio = tuple[float, float, float]

@@ -8,13 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from kdbench.base.fields import SEARCH
 from kdbench.leaderboard.draw.charts import curve
 from kdbench.leaderboard.draw.numbers import NONE, between, si, significant, times
 from kdbench.leaderboard.model.source import IndexRow
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, metric_word
 from kdbench.records.counted import FIRST_KEPT
 from kdbench.records.schema.overhead import PARTS, QUANTITIES
-from kdbench.results.costs import SEARCH
 
 Pairs = list[tuple[str, str]]
 

@@ -40,6 +40,15 @@ def test_validator_recomputes_spec_hash(tmp_path: Path) -> None:
     assert "provenance.config_resolved.params: does not agree" in _errors(_file(tmp_path, other))[0]
 
 
+@pytest.mark.parametrize(("ledger", "trains"), [("bank_init", 1), ("evaluation", 0), ("teacher_cache", 0)])
+def test_a_line_without_steps_is_of_what_trains_nothing(ledger: str, trains: int, tmp_path: Path) -> None:
+    raw = make()
+    raw["stages"].append(raw["stages"][0] | {"name": "more", "ledger": ledger, "steps": 0, "basis": "measured"})
+    found = _errors(_file(tmp_path, raw))
+    assert len(found) == trains
+    assert all("stage 'more' has no step and no artefact, so its cost was not measured" in line for line in found)
+
+
 @pytest.mark.parametrize("field", ["step_ratio", "step_ms", "plain_step_ms", "ci95.0", "ci95.1"])
 def test_validator_recomputes_overhead(field: str, tmp_path: Path) -> None:
     raw = make()
