@@ -21,6 +21,7 @@ class Views:
         n: number of views.
         fn: (pixels (N, C, H, W), generator) -> (n, N, C, H, W). ``raw`` pixels are uint8 before the task's
             augmentation, which is then drawn anew for each view; ``final`` ones are augmented and normalised float.
+            Where steps are captured it is part of them: then the host reads no tensor in it.
         where: which of the two.
         replaces: augmentations of the task that ``fn`` takes over, e.g. ``("flip",)``.
         input: the input it is applied to.

@@ -168,8 +168,8 @@ def test_rows_ticked_in_a_tasks_table_are_compared(visit: Any) -> None:
     for name in ("alpha", "kd"):
         page.locator(f"#{TABLE} tr[data-method={name}] .pick input").check()
     lead.click()
-    common = page.locator("#pairs-golden-cpu-fp32-x1 .common").inner_text()
-    assert common.startswith("2 methods, 1 common task: golden/a@v1. alpha and kd are not told apart")
+    said = "2 methods, 1 common task: golden/a@v1. alpha and kd are not told apart"
+    page.locator("#pairs-golden-cpu-fp32-x1 .common").filter(has_text=said).wait_for()
     page.go_back()
     assert lead.inner_text() == "Compare 2 ticked"
 

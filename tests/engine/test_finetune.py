@@ -8,8 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from kdbench.base.fields import EVALUATION
 from kdbench.base.home import Home
-from kdbench.engine.finetune import LEDGER, Finetuner
+from kdbench.engine.finetune import Finetuner
 from kdbench.engine.task import Keeper, Task
 from kdbench.kinds.base import Evidence
 from kdbench.results.costs import lines, totals
@@ -42,7 +43,7 @@ def test_a_copy_is_trained_with_labels_and_the_network_stays(tmp_path: Path) -> 
     scores = finetune(net, "finetune")
     assert scores.shape == (len(task.data.test.y), 10)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert [(report.name, report.ledger, report.steps) for report in finetune.reports] == [("finetune", LEDGER, 4)]
+    assert [(report.name, report.ledger, report.steps) for report in finetune.reports] == [("finetune", EVALUATION, 4)]
     again, other = made(tmp_path / "again")
     assert torch.equal(again(other.build_student(), "finetune"), scores)
     assert torch.equal(finetune(net, "finetune"), scores)  # from its checkpoint
@@ -58,7 +59,7 @@ def test_a_run_has_a_line_of_its_own_that_no_total_counts(tmp_path: Path) -> Non
     assert record.status == "ok", record.error
     assert record.metrics is not None
     assert record.metrics.last.keys() == {"probe_few", "probe", "finetune"}
-    apart = [("probe", LEDGER), ("finetune", LEDGER)]
+    apart = [("probe", EVALUATION), ("finetune", EVALUATION)]
     assert [(stage.name, stage.ledger) for stage in record.stages] == [("distill", "distill"), *apart]
     costs, priced = totals(record), lines(record)
     assert costs.student_h == costs.recipe_h == priced[0].hours

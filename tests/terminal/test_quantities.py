@@ -23,7 +23,7 @@ def test_every_quantity_is_read_everywhere():
     block = _block()
     printed = tables.overhead(block, "")
     labels = list(printed.columns[0].cells)
-    page = [name for name, _ in _overhead(block)]
+    page = [name for name, _ in _overhead(block, block)]
     heads = [head for head, *_ in _COSTS]
     for field, said in QUANTITIES.items():
         assert said.part in PARTS
