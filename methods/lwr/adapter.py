@@ -55,5 +55,5 @@ class LWR(ScoreMethod):
         """New logits in the last epoch of an interval, by when a row's old ones have been read; else these stay."""
         index, logits = batch.handed
         ends = at.by_epoch(lambda epoch: float((epoch + 1) % self.hp.interval == 0))
-        new = (torch.zeros_like(logits[:, :1]) + ends).bool()  # not by an if, which a replayed step would not ask again
-        self.old.write(index, torch.where(new, logits, self.old.rows[index]), batch.views)
+        old = self.old.rows[index]
+        self.old.write(index, torch.lerp(old, logits, ends), batch.views)  # an if would not be asked in a replayed step
