@@ -134,7 +134,10 @@ class HyperParameter(_Model):
             raise ValueError(f"a {kind} is no hyper-parameter; use {', '.join(types)} or a list of one of these")
         expected: Any = types[kind]
         if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise ValueError(f"must be finite, given {value!r}") from None
         if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):
             raise ValueError(f"a {kind} is expected, given {value!r}")
         if not isinstance(value, int | float) and {self.min, self.above, self.max} != {None}:

@@ -135,6 +135,10 @@ def test_an_adapter_class_that_is_not_there_is_said(plugin):
             {"hyper_parameters": {"weight": {"default": "much", "doc": "how much", "type": "float"}}},
             "float is expected",
         ),
+        (
+            {"hyper_parameters": {"weight": {"default": 10**400, "doc": "how much", "type": "float"}}},
+            "must be finite",
+        ),
         ({"hyper_parameters": {"weight": {"doc": "how much"}}}, "default"),
     ],
 )
