@@ -13,6 +13,7 @@ from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.ratios import step_ratio
 from kdbench.leaderboard.model.source import IndexRow, Source
 from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, anchor_of, with_half
+from kdbench.leaderboard.tables.costs import based
 from kdbench.leaderboard.views.facts import asked
 from kdbench.leaderboard.views.searches import SearchView, search_views
 from kdbench.specs.card import FAMILIES, Card, Claim
@@ -317,7 +318,7 @@ def _totals(row: Entry) -> tuple[str, ...]:
         significant(costs.recipe_h),
         times(row.recipe_ratio) if row.recipe_ratio else NONE,
         significant(costs.full_h) if costs.full_h is not None else "not known",
-        costs.basis,
+        based(costs),
     )
 
 
