@@ -25,11 +25,11 @@ demo: $(VENV)/.ready ## environment, then plain, kd and reviewkd on the embedded
 	@$(BIN)/kdbench site build --records $(HOME_DIR)/records --out $(HOME_DIR)
 	@echo "records $(HOME_DIR)/records   index $(HOME_DIR)/index.duckdb   teachers $(HOME_DIR)/teachers"
 
-test: $(VENV)/.ready ## lint, types and all tests but the slow ones (about 7 minutes on 2 idle cores)
+test: $(VENV)/.ready ## lint, types and all tests but the slow ones (about 6 minutes on 2 idle cores)
 	$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(TEST) -m "not slow"
 
-test-all: $(VENV)/.ready ## every test (about 45 minutes on 2 idle cores)
+test-all: $(VENV)/.ready ## every test (about 40 minutes on 2 idle cores)
 	$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(TEST) -m "not alone" --timeout 1800
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m alone --timeout 1800
