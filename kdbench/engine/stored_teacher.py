@@ -10,7 +10,6 @@ they are computed alone, in a smaller batch, whose size was tried in the same wa
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from kdbench.engine.place import RunPlace
 from kdbench.engine.task import Task
 from kdbench.engine.teacher_store import Filling, TeacherStore, Values
 from kdbench.identity import sourcecode
+from kdbench.models.weights import digest_of
 from kdbench.specs.config import RunConfig
 
 KEPT = ("logits", "emb")
@@ -94,15 +94,6 @@ def _key(config: RunConfig, role: str, net: Network, data: str, place: RunPlace)
         "torch": torch.__version__,
         "engine_version": ENGINE_VERSION,
     }
-
-
-def digest_of(net: nn.Module) -> str:
-    """sha256 over a network's parameters and buffers."""
-    found = hashlib.sha256()
-    for name, value in sorted(net.state_dict().items()):
-        found.update(f"{name}:{tuple(value.shape)}:{value.dtype}".encode())
-        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 @dataclass
