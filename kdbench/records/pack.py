@@ -12,6 +12,7 @@ from pathlib import Path
 from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.records import examples, items, shards
+from kdbench.records.beside import FOLDERS
 from kdbench.records.files import SIDE_FOLDER, load, read_text
 from kdbench.records.folder import listed, names, records_of
 from kdbench.records.validate import check_folder
@@ -84,7 +85,7 @@ def unpack(folder: Path) -> int:
         _move_beside(path, place.parent)
     for shard in sorted({path.parent for path in packed}):
         shard.unlink()
-        for name in (SIDE_FOLDER, examples.FOLDER, items.FOLDER):
+        for name in (SIDE_FOLDER, *FOLDERS):
             _tidy(shard.parent / name)
     return len(packed)
 
