@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from kdbench.deploy.around import Loaded
 from kdbench.deploy.load import rows_of_run, task_of
 from kdbench.kinds import Kind
 from kdbench.kinds.base import Evidence
-from kdbench.kinds.predicted import Entries, Entry
+from kdbench.kinds.predicted import SIDES, Entries, Entry
 from kdbench.records.files import Record
 
 
@@ -119,12 +119,11 @@ def _entries(given: list[Any], file: Path, kind: Kind, y: Any, classes: int) -> 
         _whole(one, "image_id", 0, len(y) - 1, here, "numbers of the test pictures")
         _whole(one, "category_id", 1, classes, here, "numbers of the classes")
         _numbers([one.get("score")], "score", here)
-        box = getattr(kind, "box", None)
-        if box is not None:
-            sides = one.get(box)
-            if not isinstance(sides, list) or len(sides) != (4 if box == "bbox" else 5):
-                raise UserError(f"{here}: {box} is {str(sides)[:60]}; {4 if box == 'bbox' else 5} numbers are expected")
-            _numbers(sides, box, here)
+        if kind.box is not None:
+            sides, count = one.get(kind.box), SIDES[kind.box]
+            if not isinstance(sides, list) or len(sides) != count:
+                raise UserError(f"{here}: {kind.box} is {str(sides)[:60]}; {count} numbers are expected")
+            _numbers(sides, kind.box, here)
         if size is not None:
             decoded(one.get("segmentation"), size, here)
         made[one["image_id"]].append(dict(one))
@@ -147,5 +146,6 @@ def _whole(one: Mapping[str, Any], key: str, low: int, high: int, here: str, wha
 
 def _numbers(values: list[Any], key: str, here: str) -> None:
     for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise UserError(f"{here}: {key} holds {value!r}; a number is expected")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not abs(value) <= sys.float_info.max:  # a whole number may be beyond any float
+            raise UserError(f"{here}: {key} holds {str(value)[:60] if number else repr(value)}; a number is expected")

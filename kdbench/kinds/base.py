@@ -181,6 +181,7 @@ class Kind:
         one_way: whether every method minimises the task's own loss, beside its own; where not, some learn from another.
         labelled: the kind of a task of the same rows whose training reads the labels; None where training reads them.
         placed: whether targets are places in a picture, which an augmentation has to move with it.
+        box: key of a box in result files (:data:`kdbench.kinds.predicted.SIDES`); None of kinds without boxes.
         viewless: why a row cannot be seen in several views, None where it can.
         eager: why steps can be neither captured nor compiled, None where they can.
         unwritten: why no graph holds what gives a network's answers, None where one can; a file of weights always does.
@@ -196,6 +197,7 @@ class Kind:
     one_way: ClassVar[bool] = True
     labelled: ClassVar[str | None] = None
     placed: ClassVar[bool] = False
+    box: ClassVar[str | None] = None
     eager: str | None = None
     unwritten: ClassVar[str | None] = None
     least_batch: int = 1

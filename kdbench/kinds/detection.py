@@ -349,7 +349,7 @@ class Detection(Kind):
             for one, other in zip(there, found, strict=True)
         ]
 
-    box = "bbox"
+    box: ClassVar[str] = "bbox"
     """What boxes are called in result files."""
 
     def blank(self, came: Tensor, content: Tensor, size: tuple[int, int]) -> Any:

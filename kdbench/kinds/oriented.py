@@ -235,7 +235,7 @@ class Oriented(Detection):
         }
         return replace(answers[0], **held, _known=[])
 
-    box = "obb"
+    box: ClassVar[str] = "obb"
 
     def blank(self, came: Tensor, content: Tensor, size: tuple[int, int]) -> Any:
         from kdbench.contract import OrientedObjects

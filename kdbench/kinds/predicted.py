@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+SIDES = {"bbox": 4, "obb": 5}
+"""Key of a box in an entry to how many numbers it holds."""
 Entry = dict[str, Any]
 Entries = list[list[Entry]]
 """A list a picture."""
@@ -43,10 +45,9 @@ def to_boxes(entries: Entries, key: str) -> tuple[Columns, list[Mapping[str, Any
     """Detections, each picture's by falling score, equal ones in order; and their masks, none where there are none."""
     import torch
 
-    width = 4 if key == "bbox" else 5
     ordered = [sorted(own, key=lambda one: -one["score"]) for own in entries]
     rows = [one for own in ordered for one in own]
-    boxes = torch.tensor([one[key] for one in rows], dtype=torch.float64).reshape(-1, width)
+    boxes = torch.tensor([one[key] for one in rows], dtype=torch.float64).reshape(-1, SIDES[key])
     if key == "bbox":
         boxes[:, 2:] += boxes[:, :2]
     scores = torch.tensor([one["score"] for one in rows], dtype=torch.float64)

@@ -105,6 +105,8 @@ GOOD = {"image_id": 0, "category_id": 1, "score": 0.5, "bbox": [1, 1, 4, 4]}
         ([{**GOOD, "score": float("nan")}], "entry 0: score holds nan"),
         ([{**GOOD, "bbox": [1, 2, 3]}], "entry 0: bbox is [1, 2, 3]; 4 numbers are expected"),
         ([{**GOOD, "bbox": [1, 2, 3, "4"]}], "entry 0: bbox holds '4'"),
+        ([{**GOOD, "score": 10**400}], "entry 0: score holds 1000"),
+        ([{**GOOD, "bbox": [1, 2, 3, -(10**400)]}], "entry 0: bbox holds -1000"),
     ],
 )
 def test_a_result_file_that_cannot_be_is_refused_by_its_entry(
