@@ -33,11 +33,6 @@ CPU = "cpu/fp32/x1"
 TASK = "digits/few-shot"
 
 
-@pytest.fixture
-def home(tmp_path) -> Home:
-    return Home(tmp_path / "home")
-
-
 def asked(home: Home, methods: str, tasks: str = TASK, **more) -> Asked:
     more.setdefault("seeds", (0, 1, 2))
     return Asked(tuple(names.method_names(methods)), tuple(names.task_names(tasks)), home, **more)
