@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench import kinds
+from kdbench.kinds.predicted import SIDES
 from kdbench.terminal.tables import table
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _class(about: About, entry: Mapping[str, Any]) -> str:
 
 def _place(entry: Mapping[str, Any]) -> str:
     """The numbers of a box, or how large a region is."""
-    for key in ("bbox", "obb"):
+    for key in SIDES:
         if key in entry:
             return f"{key} " + " ".join(f"{side:.1f}" for side in entry[key])
     from faster_coco_eval.core import mask as coco

@@ -147,8 +147,8 @@ class ObjectsWriter:
         pairs = [(entry[self.given.segments], f"{where}, object {number}") for number, entry in enumerate(entries)]
         masks = [decoded(value, came, here) for value, here in pairs]
         for box, mask, (_, here) in zip(boxes, masks, pairs, strict=True):
-            low, high = (max(0, math.floor(side - SLACK)) for side in box[:2]), (math.ceil(s + SLACK) for s in box[2:])
-            (left, top), (right, bottom) = low, high
+            left, top = (max(0, math.floor(side - SLACK)) for side in box[:2])
+            right, bottom = (math.ceil(side + SLACK) for side in box[2:])
             if mask.any() and not mask[top:bottom, left:right].any():
                 raise UserError(f"{here}: its mask and its box {_said(box)} as x0, y0, x1, y1 share no pixel")
         return masks
