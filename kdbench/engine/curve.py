@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +58,13 @@ class StageCurve:
 
     Args:
         run: the stage under way; stage: as its method yielded it.
+        scored: most points of the record's curve that have a score; None for all.
     """
 
-    def __init__(self, run: StageRun, stage: Stage) -> None:
+    def __init__(self, run: StageRun, stage: Stage, scored: int | None = None) -> None:
         self._run, self._stage = run, stage
         self._at = _points(run.total, stage.epochs)
+        self._scored = _some(sorted(self._at), scored)
         self._sums = _Sums()
         self._since = _Sums()
         """The sums at the end of the last epoch."""
@@ -76,6 +78,11 @@ class StageCurve:
     def at_point(self) -> bool:
         """Whether the record's curve has a point here."""
         return self._run.step_number in self._at
+
+    @property
+    def at_score(self) -> bool:
+        """Whether the point here has a score."""
+        return self._run.step_number in self._scored
 
     @property
     def at_epoch(self) -> bool:
@@ -146,6 +153,13 @@ class StageCurve:
 def thinned(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A record's curve; one that has grown too long keeps every second point, the last among them."""
     return curve[::-1][::2][::-1] if len(curve) > CURVE_POINTS else curve
+
+
+def _some(points: Sequence[int], most: int | None) -> set[int]:
+    """So many of the points, evenly spread, the last among them; all where there are no more."""
+    if most is None or most >= len(points):
+        return set(points)
+    return {points[round(len(points) * (i + 1) / most) - 1] for i in range(most)}
 
 
 def _points(total: int, epochs: int | None) -> set[int]:

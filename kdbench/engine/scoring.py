@@ -64,6 +64,11 @@ class Scorer:
         """Of the primary metric."""
         return self.task.spec.score.primary
 
+    @property
+    def curve_points(self) -> int | None:
+        """At how many points of a curve the primary metric is computed at most; None for all."""
+        return kinds.metrics()[self.name].curve_points
+
     def primary(self, net: nn.Module) -> dict[str, float]:
         """The primary metric alone, for the curve."""
         return self._score(net, [self.name])

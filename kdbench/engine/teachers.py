@@ -159,7 +159,9 @@ def _cached(task: Task, rows: str, net: Network, home: Home, progress: Progress)
         plain = registry.method(registry.PLAIN)
         student = task.build_student()
         method = plain.adapter()(task, [student], {}, plain.card.typed(plain.card.defaults())).to(task.device)
-        return student, Trainer(method, task, path / CHECKPOINTS, Scorer(task).primary, progress).run()
+        scorer = Scorer(task)
+        trainer = Trainer(method, task, path / CHECKPOINTS, scorer.primary, progress, scored=scorer.curve_points)
+        return student, trainer.run()
 
     def build(path: Path) -> None:
         ranks.tell(str(path))

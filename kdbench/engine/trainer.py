@@ -74,6 +74,7 @@ class Trainer:
         method, task: as prepared.
         folder: where checkpoints go; None trains without. Of several processes the first alone writes them.
         score: test metrics of a network, for the curve; None leaves them out.
+        scored: most points of a stage's curve at which it is asked; None for all.
         progress: told of every step.
         tell: told of every point with its number; after a resumption with numbers it may have heard before.
         checkpoint_seconds: time between checkpoints within a stage; 0 means after every step, None as the user says.
@@ -88,11 +89,12 @@ class Trainer:
         progress: Progress | None = None,
         checkpoint_seconds: float | None = None,
         tell: Callable[[int, Point], None] | None = None,
+        scored: int | None = None,
     ) -> None:
         self.method, self.task, self.folder, self.score = method, task, folder, score
         self.progress = progress or Progress.silent()
         self.checkpoint_seconds = home.checkpoint_seconds() if checkpoint_seconds is None else checkpoint_seconds
-        self.tell = tell
+        self.tell, self.scored = tell, scored
         self.done = Trained()
         self.ranks = task.ranks
         task.watch_stages(lambda: self.done.stages)
@@ -123,7 +125,7 @@ class Trainer:
             self._restore(finished)
             return
         self.method.train()
-        curve = StageCurve(run, stage)
+        curve = StageCurve(run, stage, self.scored)
         seconds, begin_step = 0.0, 0
         state = self._load("current")
         if state is not None and state["number"] == number:
@@ -178,7 +180,7 @@ class Trainer:
         return took
 
     def _point(self, curve: StageCurve, seconds: float, evaluates: bool) -> None:
-        scores = self.score(self.method.deployed) if evaluates and self.score is not None else {}
+        scores = self.score(self.method.deployed) if evaluates and curve.at_score and self.score is not None else {}
         self.done.curve = thinned([*self.done.curve, curve.point(seconds, scores)])
 
     def _tell(self, work: Work, curve: StageCurve) -> None:

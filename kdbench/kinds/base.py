@@ -21,6 +21,8 @@ FINETUNED, FINETUNED_UNTRAINED = "finetuned", "finetuned_untrained"
 FINETUNES = frozenset({FINETUNED, FINETUNED_UNTRAINED})
 UNTRAINED = "untrained"
 """Evidence of metrics that ask what the student was worth before it was trained."""
+FEW_POINTS = 8
+"""``Metric.curve_points`` of metrics that take seconds: fits, matches of boxes, sentences to write."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Metric:
         column: a table of results offers a column of it beside the primary metric's, without ranks.
         right: (N,) bool, whether the network is right on each test row: the metric is their share in percent. None
             where it is no such share, or asking for them would take as long as the metric itself.
+        curve_points: at how many points of a run's curve it is computed at most, spread evenly, the last among them;
+            None for all of them, few where it takes long beside an epoch.
     """
 
     higher_is_better: bool
@@ -57,6 +61,7 @@ class Metric:
     ranks: bool = False
     column: bool = False
     right: Callable[[Evidence], Tensor] | None = None
+    curve_points: int | None = None
 
     @property
     def bounds(self) -> tuple[float, float | None]:

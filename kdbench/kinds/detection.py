@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdbench.base.errors import nearest
 from kdbench.kinds import predicted
-from kdbench.kinds.base import Evidence, Kind, Mark, Metric, Scaling, Tiny
+from kdbench.kinds.base import FEW_POINTS, Evidence, Kind, Mark, Metric, Scaling, Tiny
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,7 +239,17 @@ def _value(p: Evidence, name: str) -> Tensor:
 
 
 def metric(name: str, about: str, word: str, *, ranks: bool = False) -> Metric:
-    return Metric(True, "%", about, partial(_value, name=name), high=100.0, word=word, ranks=ranks, column=not ranks)
+    return Metric(
+        True,
+        "%",
+        about,
+        partial(_value, name=name),
+        high=100.0,
+        word=word,
+        ranks=ranks,
+        column=not ranks,
+        curve_points=FEW_POINTS,
+    )
 
 
 def inked(pixels: Tensor, digits: Tensor) -> Objects:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdbench.kinds import predicted
-from kdbench.kinds.base import Evidence, Kind, Mark, Metric, Scaling, Tiny
+from kdbench.kinds.base import FEW_POINTS, Evidence, Kind, Mark, Metric, Scaling, Tiny
 from kdbench.kinds.detection import Detection, Rules
 
 if TYPE_CHECKING:
@@ -200,7 +200,13 @@ class Oriented(Detection):
     about = "turned boxes and classes of the objects of a picture"
     metrics: ClassVar = {
         "obb_ap50": Metric(
-            True, "%", "average precision of turned boxes at overlap .5", _precision, high=100.0, word="AP50 (turned)"
+            True,
+            "%",
+            "average precision of turned boxes at overlap .5",
+            _precision,
+            high=100.0,
+            word="AP50 (turned)",
+            curve_points=FEW_POINTS,
         ),
     }
     tiny = Tiny("obb_ap50", _turned, wraps="obb_c8s2-4h1:", fit_steps=20)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from kdbench.base.yamlfile import describe
 from kdbench.kinds.base import (
     DATABASE,
+    FEW_POINTS,
     FINETUNED,
     FINETUNED_UNTRAINED,
     UNTRAINED,
@@ -100,9 +101,17 @@ def _most_frequent(y: Sequence[float]) -> float:
     return 100 * max(Counter(y).values()) / len(y)
 
 
-def _share(about: str, fn: Callable[[Evidence], Tensor], word: str, reads: str = DATABASE, floor: str = "") -> Metric:
+def _share(
+    about: str,
+    fn: Callable[[Evidence], Tensor],
+    word: str,
+    reads: str = DATABASE,
+    floor: str = "",
+    curve_points: int | None = None,
+) -> Metric:
     return Metric(
-        True, "%", about, fn, frozenset({reads}), 100.0, share=True, chance=_most_frequent, floor=floor, word=word
+        True, "%", about, fn, frozenset({reads}), 100.0, share=True, chance=_most_frequent, floor=floor, word=word,
+        curve_points=curve_points,
     )  # fmt: skip
 
 
@@ -111,7 +120,11 @@ def _metrics(rules: Rules) -> dict[str, Metric]:
     linear, few, nearest = (partial(probe, rules=rules) for probe in (_linear, _few, _nearest))
     return {
         "probe": _share(
-            "test items that a linear probe of all training rows tells", linear, "linear probe", floor="probe_untrained"
+            "test items that a linear probe of all training rows tells",
+            linear,
+            "linear probe",
+            floor="probe_untrained",
+            curve_points=FEW_POINTS,
         ),
         "probe_few": _share(
             "test items that a linear probe of a few rows of each class tells",
@@ -129,6 +142,7 @@ def _metrics(rules: Rules) -> dict[str, Metric]:
             "fine-tuned",
             FINETUNED,
             floor="finetune_untrained",
+            curve_points=0,
         ),
         "finetune_untrained": _share(
             "the same of a student that starts untrained",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from kdbench.kinds.base import Evidence, Kind, Metric, Scaling
+from kdbench.kinds.base import FEW_POINTS, Evidence, Kind, Metric, Scaling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +131,7 @@ def alphabets() -> dict[str, Vocabulary]:
 
 def share_metric(fn: Callable[[Evidence], Tensor], about: str, word: str, **more: Any) -> Metric:
     """A metric in percent."""
-    return Metric(True, "%", about, fn, high=100.0, word=word, column=True, **more)
+    return Metric(True, "%", about, fn, high=100.0, word=word, column=True, curve_points=FEW_POINTS, **more)
 
 
 NLL = Metric(False, "nat", "mean negative log-likelihood of a symbol", token_nll, word="NLL a token")

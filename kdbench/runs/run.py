@@ -155,7 +155,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         scorer = Scorer(prepared.task, scored_against(prepared, request.config, place, everything), finetuner)
         trained = Trainer(
             prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds,
-            kept.point,
+            kept.point, scorer.curve_points,
         ).run()  # fmt: skip
         if (filling := prepared.task.filling) is not None and filling.read + filling.computed:
             request.progress.say(filling.line)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdbench import kinds
 from kdbench.base.errors import UserError
 from kdbench.contract import Group, NotApplicable, Rows, Stage, Terms
 from kdbench.engine import applicability, checkpoint, optim
@@ -388,3 +389,17 @@ def test_the_curve_scores_what_is_deployed(toys, task, tmp_path):
     Trainer(prepared.method, prepared.task, None, lambda net: scored.append(net) or {"top1": 1.0}).run()
     assert set(map(type, scored)) == {toys.Headed.Deployed}
     assert len(scored) == 8
+
+
+@pytest.mark.parametrize(("most", "at"), [(None, [1, 2, 3, 4, 5, 6, 7, 8]), (3, [3, 5, 8]), (1, [8]), (0, [])])
+def test_a_metric_that_takes_long_is_computed_at_few_points(toys, task, tmp_path, most, at):
+    prepared = task(toys.Headed).prepare(tmp_path)
+    trained = Trainer(prepared.method, prepared.task, None, lambda net: {"top1": 1.0}, scored=most).run()
+    assert len(trained.curve) == 8
+    assert [point["epoch"] for point in trained.curve if point["val"]] == at
+
+
+def test_metrics_that_fit_match_or_write_are_computed_at_few_points():
+    few = {name for name, metric in kinds.metrics().items() if metric.curve_points is not None}
+    assert few >= {"probe", "finetune", "ap", "mask_ap", "obb_ap50", "chrf", "bleu"}
+    assert few.isdisjoint({"top1", "mae", "miou", "probe_few", "bits_per_byte", "map"})
