@@ -215,7 +215,7 @@ def compare(
         side(text)  # said before the index is read
     where = {"task": registry.task(local.task(task)).name} if task is not None else {}
     home = home_of(out)
-    found = pairings(rows_of(home, older=True, **where), first, second, beside.Bits(home.records).of)
+    found = pairings(rows_of(home, older=True, **where), first, second, beside.Items(home.records).of)
     if not found:
         raise UserError(
             f"no task in {home.root} has results of both {first} and {second}; run `kdbench evaluate` first"
@@ -223,8 +223,7 @@ def compare(
     if as_json:
         print(json.dumps([tables.pairing_json(pairing) for pairing in found], indent=1))
     else:
-        beneath = tables.row_by_row(found)
-        show(tables.pairings(found), *(pairing.words for pairing in found), *([beneath] if beneath else []))
+        show(tables.pairings(found), *(pairing.words for pairing in found), *tables.row_by_row(found))
 
 
 @app.command()

@@ -38,7 +38,7 @@ class Scorer:
     Attributes:
         seconds: what the metrics took that were computed last, of what networks had answered by then.
         classes: the primary metric of each class, of the network whose metrics were computed last with :meth:`all`.
-        right: of each test row whether that network is right, (N,) bool; None where the primary metric does not say.
+        each: what the primary metric is of each test row, (N,) bool or numbers; None where it does not say.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Scorer:
         self._finetune = finetune
         self.seconds = 0.0
         self.classes: dict[str, float] = {}
-        self.right: Tensor | None = None
+        self.each: Tensor | None = None
         self.batches = task.test_batches()
         self.y = self.batches.y
         self._teacher = next(iter((teachers or {}).values()), None)
@@ -78,7 +78,7 @@ class Scorer:
         evidence = self._evidence(net, names := [self.name, *self.task.spec.score.also])
         found = self._scored(names, evidence)
         self.classes = self.task.by_class(self.name, evidence)
-        self.right = self.task.right(self.name, evidence)
+        self.each = self.task.each(self.name, evidence)
         return found
 
     def _score(self, net: nn.Module, names: Sequence[str]) -> dict[str, float]:

@@ -251,10 +251,10 @@ class Task:
         """Named metrics of the task's kind."""
         return self._kind.score(names, evidence)
 
-    def right(self, name: str, evidence: Evidence) -> Tensor | None:
-        """Of each test row whether a network is right, (N,) bool; None of a metric that does not say (``Metric``)."""
-        metric = self._kind.metrics[name]
-        return None if metric.right is None else metric.right(evidence).cpu()
+    def each(self, name: str, evidence: Evidence) -> Tensor | None:
+        """What a metric is of each test row, (N,) bool or numbers; None of one that does not say (``Metric.each``)."""
+        metric = self._kind.own_metrics[name]
+        return None if metric.each is None else metric.each(evidence).cpu()
 
     def by_class(self, name: str, evidence: Evidence) -> dict[str, float]:
         """A metric of each class that test rows hold, by its name; {} of one that is no mean over classes."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ DATABASES = frozenset({DATABASE, TEACHER_DATABASE})
 FINETUNED, FINETUNED_UNTRAINED = "finetuned", "finetuned_untrained"
 """Evidence of metrics that ask what the student is worth once it is fine-tuned, and the same of the untrained one."""
 FINETUNES = frozenset({FINETUNED, FINETUNED_UNTRAINED})
+T = TypeVar("T")
 UNTRAINED = "untrained"
 """Evidence of metrics that ask what the student was worth before it was trained."""
 FEW_POINTS = 8
@@ -42,8 +43,8 @@ class Metric:
         word: how people write its name; "" for the name itself.
         ranks: a task that scores it beside its primary metric is ranked by it a second time.
         column: a table of results offers a column of it beside the primary metric's, without ranks.
-        right: (N,) bool, whether the network is right on each test row: the metric is their share in percent. None
-            where it is no such share, or asking for them would take as long as the metric itself.
+        each: what the metric is of each test row, (N,): bool, whether the network is right, where the metric is their
+            share in percent; or numbers in the metric's unit, whose mean it is. None where it is of all rows together.
         curve_points: at how many points of a run's curve it is computed at most, spread evenly, the last among them;
             None for all of them, few where it takes long beside an epoch.
     """
@@ -60,7 +61,7 @@ class Metric:
     word: str = ""
     ranks: bool = False
     column: bool = False
-    right: Callable[[Evidence], Tensor] | None = None
+    each: Callable[[Evidence], Tensor] | None = None
     curve_points: int | None = None
 
     @property
@@ -109,6 +110,18 @@ class Evidence:
     finetuned: Tensor | None = None
     finetuned_untrained: Tensor | None = None
     k: int | None = None
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, make: Callable[[Evidence], T]) -> T:
+        """What a function makes of it, computed once: a metric and what it is of each row come from one search or fit.
+
+        Args:
+            make: the same object whenever it is asked for.
+        """
+        if make not in self._made:
+            self._made[make] = make(self)
+        found: T = self._made[make]
+        return found
 
     def has(self, what: str) -> bool:
         """Whether a piece is there."""
@@ -333,5 +346,11 @@ class Kind:
 
     def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
         """Named metrics; those whose evidence is not there are left out. One evaluation may give several of them."""
-        usable = [name for name in names if all(evidence.has(what) for what in self.metrics[name].reads)]
-        return {name: float(self.metrics[name].fn(evidence)) for name in usable}
+        own = self.own_metrics
+        usable = [name for name in names if all(evidence.has(what) for what in own[name].reads)]
+        return {name: float(own[name].fn(evidence)) for name in usable}
+
+    @property
+    def own_metrics(self) -> Mapping[str, Metric]:
+        """Its metrics under its rules, the same objects at every call."""
+        return self.metrics

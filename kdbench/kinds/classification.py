@@ -35,8 +35,12 @@ def _topk(p: Evidence, k: int) -> Tensor:
     return 100 * _right(p, k).double().mean()
 
 
+def _nlls(p: Evidence) -> Tensor:
+    return -p.output.double().log_softmax(1).gather(1, p.y[:, None]).squeeze(1)
+
+
 def _nll(p: Evidence) -> Tensor:
-    return -p.output.double().log_softmax(1).gather(1, p.y[:, None]).mean()
+    return _nlls(p).mean()
 
 
 def _ece(p: Evidence, bins: int = 15) -> Tensor:
@@ -48,15 +52,23 @@ def _ece(p: Evidence, bins: int = 15) -> Tensor:
     return 100 * gap.abs().sum() / len(right)
 
 
-def _agreement(p: Evidence) -> Tensor:
+def _agree(p: Evidence) -> Tensor:
     assert p.teacher is not None
-    return 100 * (p.output.argmax(1) == p.teacher.argmax(1)).double().mean()
+    return p.output.argmax(1) == p.teacher.argmax(1)
+
+
+def _agreement(p: Evidence) -> Tensor:
+    return 100 * _agree(p).double().mean()
+
+
+def _teacher_kls(p: Evidence) -> Tensor:
+    assert p.teacher is not None
+    teacher, student = p.teacher.double().log_softmax(1), p.output.double().log_softmax(1)
+    return (teacher.exp() * (teacher - student)).sum(1)
 
 
 def _teacher_kl(p: Evidence) -> Tensor:
-    assert p.teacher is not None
-    teacher, student = p.teacher.double().log_softmax(1), p.output.double().log_softmax(1)
-    return (teacher.exp() * (teacher - student)).sum(1).mean()
+    return _teacher_kls(p).mean()
 
 
 RETRIEVAL_BLOCK = 1024
@@ -67,17 +79,19 @@ def _unit(emb: Tensor) -> Tensor:
     return emb / emb.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
-def _recall(p: Evidence, k: int) -> Tensor:
-    """R@k: test items among whose k nearest training items (cosine similarity) one has their label, in percent."""
+def _hits(p: Evidence, k: int) -> Tensor:
+    """(N,) whether one of the k nearest training items of a test item (cosine similarity) has its label."""
+    import torch
+
     assert p.emb is not None
     assert p.gallery is not None
     gallery = _unit(p.gallery[0])
     labels = p.gallery[1]
-    hits = p.y.new_zeros(())
+    hits = []
     for queries, y in zip(_unit(p.emb).split(RETRIEVAL_BLOCK), p.y.split(RETRIEVAL_BLOCK), strict=True):
         near = (queries @ gallery.T).topk(min(k, len(gallery)), dim=1).indices
-        hits = hits + (labels[near] == y[:, None]).any(1).sum()
-    return 100 * hits.double() / len(p.y)
+        hits.append((labels[near] == y[:, None]).any(1))
+    return torch.cat(hits)
 
 
 def _percent(about: str, fn: Callable[[Evidence], Tensor], **more: Any) -> Metric:
@@ -85,9 +99,20 @@ def _percent(about: str, fn: Callable[[Evidence], Tensor], **more: Any) -> Metri
     return Metric(True, "%", about, fn, high=100.0, share=True, **more)
 
 
+def _recall(k: int) -> Metric:
+    """R@k, in percent."""
+    hits = partial(_hits, k=k)
+    return _percent(
+        f"test items with a training item of their label among the {k} nearest",
+        lambda p: 100 * p.once(hits).sum().double() / len(p.y),
+        reads=RETRIEVAL,
+        each=lambda p: p.once(hits),
+    )
+
+
 def _topk_metric(k: int, about: str) -> Metric:
     chance, right = partial(_most_frequent, k=k), partial(_right, k=k)
-    return _percent(about, partial(_topk, k=k), chance=chance, word=f"Top-{k}", right=right)
+    return _percent(about, partial(_topk, k=k), chance=chance, word=f"Top-{k}", each=right)
 
 
 class Classification(Kind):
@@ -98,18 +123,17 @@ class Classification(Kind):
     metrics: ClassVar = {
         "top1": _topk_metric(1, "test items whose highest score is the label"),
         "top5": _topk_metric(5, "test items whose label is among the five highest scores"),
-        "nll": Metric(False, "nat", "mean negative log-likelihood of the label", _nll, chance=_entropy, word="NLL"),
+        "nll": Metric(
+            False, "nat", "mean negative log-likelihood of the label", _nll, chance=_entropy, word="NLL", each=_nlls
+        ),
         "ece": Metric(False, "%", "expected calibration error, 15 bins", _ece, high=100.0, word="ECE"),
-        **{
-            f"recall{k}": _percent(
-                f"test items with a training item of their label among the {k} nearest",
-                partial(_recall, k=k),
-                reads=RETRIEVAL,
-            )
-            for k in (1, 5, 10)
-        },
-        "teacher_agreement": _percent("test items on which student and teacher agree", _agreement, reads=TEACHER),
-        "teacher_kl": Metric(False, "nat", "mean KL(teacher || student) on test items", _teacher_kl, reads=TEACHER),
+        **{f"recall{k}": _recall(k) for k in (1, 5, 10)},
+        "teacher_agreement": _percent(
+            "test items on which student and teacher agree", _agreement, reads=TEACHER, each=_agree
+        ),
+        "teacher_kl": Metric(
+            False, "nat", "mean KL(teacher || student) on test items", _teacher_kl, reads=TEACHER, each=_teacher_kls
+        ),
     }
     tiny = Tiny("top1", lambda pixels, digits: digits)
 

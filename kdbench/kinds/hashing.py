@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdbench.kinds.base import DATABASE, TEACHER_DATABASE, Evidence, Kind, Metric, Scaling, Tiny
@@ -33,15 +34,13 @@ def divergence(one: Tensor, other: Tensor) -> Tensor:
     return (directed(p, q.detach()) + directed(q, p.detach())) / 2
 
 
-def _searched(p: Evidence, database: tuple[Any, Any] | None) -> Tensor:
-    import torch
+def _precisions(p: Evidence, searched: str) -> Any:
+    """Average precision of each query, in blocks of queries."""
+    from kdbench.stats.retrieval import average_precisions
 
-    from kdbench.stats.retrieval import mean_average_precision
-
-    assert database is not None
+    database = getattr(p, searched)
     queries, rows, of_queries, of_rows = (one.cpu().numpy() for one in (p.output, database[0], p.y, database[1]))
-    score = mean_average_precision(queries, rows, of_queries, of_rows, p.k)
-    return torch.tensor(100 * score, dtype=torch.float64)
+    return list(average_precisions(queries, rows, of_queries, of_rows, p.k))
 
 
 def _blind(y: Sequence[float]) -> float:
@@ -50,9 +49,23 @@ def _blind(y: Sequence[float]) -> float:
 
 
 def _map(about: str, searched: str, word: str) -> Metric:
+    blocks = partial(_precisions, searched=searched)
+
+    def mean(p: Evidence) -> Tensor:
+        import torch
+
+        from kdbench.stats.retrieval import mean_of
+
+        return torch.tensor(100 * mean_of(p.once(blocks)), dtype=torch.float64)
+
+    def each(p: Evidence) -> Tensor:
+        import numpy as np
+        import torch
+
+        return torch.from_numpy(100 * np.concatenate(p.once(blocks)))
+
     return Metric(
-        True, "%", about, lambda p: _searched(p, getattr(p, searched)), frozenset({searched}), 100.0, chance=_blind,
-        word=word, ranks=True,
+        True, "%", about, mean, frozenset({searched}), 100.0, chance=_blind, word=word, ranks=True, each=each
     )  # fmt: skip
 
 

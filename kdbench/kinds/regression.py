@@ -19,8 +19,12 @@ def _around_median(y: Sequence[float]) -> float:
     return statistics.fmean(abs(value - middle) for value in y)
 
 
+def _errors(p: Evidence) -> Tensor:
+    return (p.output.double() - p.y.double()).abs()
+
+
 def _mae(p: Evidence) -> Tensor:
-    return (p.output.double() - p.y.double()).abs().mean()
+    return _errors(p).mean()
 
 
 def _rmse(p: Evidence) -> Tensor:
@@ -33,7 +37,7 @@ class Regression(Kind):
     name = "regression"
     about = "a number a row"
     metrics: ClassVar = {
-        "mae": Metric(False, None, "mean absolute error", _mae, chance=_around_median, word="MAE"),
+        "mae": Metric(False, None, "mean absolute error", _mae, chance=_around_median, word="MAE", each=_errors),
         "rmse": Metric(False, None, "root of the mean squared error", _rmse, chance=statistics.pstdev, word="RMSE"),
     }
     tiny = Tiny("mae", lambda pixels, digits: digits.float(), classes=1, label_range=(0.0, 9.0))

@@ -52,49 +52,44 @@ class Rules(BaseModel):
     neighbours: int = Field(default=20, ge=1)
 
 
-def _told(p: Evidence, found: Any, y: Any) -> Tensor:
-    import torch
-
-    return torch.tensor(100 * float((found == y).mean()), dtype=torch.float64)
-
-
 def _arrays(output: Any, database: tuple[Any, Any] | None, p: Evidence) -> Any:
     assert database is not None
     return (one.cpu().numpy() for one in (*database, output, p.y))
 
 
-def _linear(p: Evidence, rules: Rules) -> Tensor:
+def _linear(p: Evidence, rules: Rules) -> Any:
+    """(N,) whether a linear probe tells each test row's class."""
     from kdbench.stats.probe import linear
 
     rows, of_rows, queries, y = _arrays(p.output, p.database, p)
-    return _told(p, linear(rows, of_rows, queries, rules.penalty), y)
+    return linear(rows, of_rows, queries, rules.penalty) == y
 
 
-def _few(p: Evidence, rules: Rules) -> Tensor:
+def _few(p: Evidence, rules: Rules) -> Any:
     from kdbench.stats.probe import first_of_each, linear
 
     rows, of_rows, queries, y = _arrays(p.output, p.database, p)
     chosen = first_of_each(of_rows, rules.labels)
-    return _told(p, linear(rows[chosen], of_rows[chosen], queries, rules.penalty), y)
+    return linear(rows[chosen], of_rows[chosen], queries, rules.penalty) == y
 
 
-def _nearest(p: Evidence, rules: Rules) -> Tensor:
+def _nearest(p: Evidence, rules: Rules) -> Any:
     from kdbench.stats.probe import nearest
 
     rows, of_rows, queries, y = _arrays(p.output, p.database, p)
-    return _told(p, nearest(rows, of_rows, queries, rules.neighbours), y)
+    return nearest(rows, of_rows, queries, rules.neighbours) == y
 
 
-def _untrained(p: Evidence, rules: Rules, probe: Callable[[Evidence, Rules], Tensor]) -> Tensor:
+def _untrained(p: Evidence, probe: Callable[[Evidence], Any]) -> Any:
     """A probe of the student as it was before training."""
     assert p.untrained is not None
     output, database = p.untrained
-    return probe(Evidence(output, p.y, database=database), rules)
+    return probe(Evidence(output, p.y, database=database))
 
 
-def _finetuned(p: Evidence, which: str) -> Tensor:
-    """Top-1 of the class scores of a fine-tuned student."""
-    return 100 * (getattr(p, which).argmax(1) == p.y).double().mean()
+def _finetuned(p: Evidence, which: str) -> Any:
+    """(N,) whether the highest class score of a fine-tuned student is the label's."""
+    return (getattr(p, which).argmax(1) == p.y).cpu().numpy()
 
 
 def _most_frequent(y: Sequence[float]) -> float:
@@ -103,15 +98,27 @@ def _most_frequent(y: Sequence[float]) -> float:
 
 def _share(
     about: str,
-    fn: Callable[[Evidence], Tensor],
+    told: Callable[[Evidence], Any],
     word: str,
     reads: str = DATABASE,
     floor: str = "",
     curve_points: int | None = None,
 ) -> Metric:
+    """The share of test rows that are told, (N,) of NumPy."""
+
+    def share(p: Evidence) -> Tensor:
+        import torch
+
+        return torch.tensor(100 * float(p.once(told).mean()), dtype=torch.float64)
+
+    def each(p: Evidence) -> Tensor:
+        import torch
+
+        return torch.from_numpy(p.once(told))
+
     return Metric(
-        True, "%", about, fn, frozenset({reads}), 100.0, share=True, chance=_most_frequent, floor=floor, word=word,
-        curve_points=curve_points,
+        True, "%", about, share, frozenset({reads}), 100.0, share=True, chance=_most_frequent, floor=floor, word=word,
+        each=each, curve_points=curve_points,
     )  # fmt: skip
 
 
@@ -133,9 +140,7 @@ def _metrics(rules: Rules) -> dict[str, Metric]:
             floor="probe_few_untrained",
         ),
         "knn": _share("test items that their nearest training rows tell", nearest, "k-NN"),
-        "probe_untrained": _share(
-            before, partial(_untrained, rules=rules, probe=_linear), "linear probe, untrained", UNTRAINED
-        ),
+        "probe_untrained": _share(before, partial(_untrained, probe=linear), "linear probe, untrained", UNTRAINED),
         "finetune": _share(
             "test items that the student tells, fine-tuned with the labels of all training rows",
             partial(_finetuned, which=FINETUNED),
@@ -150,9 +155,7 @@ def _metrics(rules: Rules) -> dict[str, Metric]:
             "fine-tuned, untrained",
             FINETUNED_UNTRAINED,
         ),
-        "probe_few_untrained": _share(
-            before, partial(_untrained, rules=rules, probe=_few), "few labels, untrained", UNTRAINED
-        ),
+        "probe_few_untrained": _share(before, partial(_untrained, probe=few), "few labels, untrained", UNTRAINED),
     }
 
 
@@ -192,6 +195,7 @@ class Representation(Kind):
     def __init__(self, rules: Rules | None = None, pretext: SimCLR | Masked | None = None) -> None:
         self.rules = rules or Rules()
         self.pretext = pretext or SimCLR()
+        self._own = _metrics(self.rules)
         self.one_process, self.eager = self.pretext.one_process, self.pretext.eager
         self.least_batch = self.pretext.least_batch
 
@@ -241,10 +245,9 @@ class Representation(Kind):
         """(N, D) embeddings."""
         return out.emb.float()
 
-    def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
-        own = _metrics(self.rules)
-        usable = [name for name in names if all(evidence.has(what) for what in own[name].reads)]
-        return {name: float(own[name].fn(evidence)) for name in usable}
+    @property
+    def own_metrics(self) -> Mapping[str, Metric]:
+        return self._own
 
 
 KIND = Representation()

@@ -73,7 +73,7 @@ def _metrics(rules: Rules) -> dict[str, Metric]:
     return {
         "chrf": share_metric(partial(_scored, name="chrf", rules=rules), "character n-grams shared (chrF2)", "chrF"),
         "bleu": share_metric(partial(_scored, name="bleu", rules=rules), "word n-grams shared (BLEU)", "BLEU"),
-        "exact": share_metric(_exact, "test sentences written as in the reference", "exact", share=True, right=_right),
+        "exact": share_metric(_exact, "test sentences written as in the reference", "exact", share=True, each=_right),
         "token_nll": NLL,
     }
 
@@ -126,8 +126,9 @@ class Translation(WrittenKind):
             said[name] = str(program.get_signature())
         return said
 
-    def score(self, names: Sequence[str], evidence: Evidence) -> dict[str, float]:
-        return {name: float(self._own[name].fn(evidence)) for name in names}
+    @property
+    def own_metrics(self) -> Mapping[str, Metric]:
+        return self._own
 
 
 KIND = Translation()

@@ -1,8 +1,9 @@
-"""On which test rows a run's network is right: a bit a row, in a Parquet file beside the record, for paired tests.
+"""What a run's primary metric is of each test row, in a Parquet file beside the record, for paired tests.
 
-The record holds the digest of the bits (``metrics.items_sha256``), so that the file belongs to it; a record without the
-file is whole. It lies in :data:`FOLDER` beside the record, named like it, and has two columns: ``row``, the number of a
-row of the test part, from 0 in order, and ``correct``.
+The record holds the digest of the values (``metrics.items_sha256``), so that the file belongs to it; a record without
+the file is whole. It lies in :data:`FOLDER` beside the record, named like it, and has two columns: ``row``, the number
+of a row of the test part, from 0 in order, and ``correct``, whether the network is right on it, or, of a metric that is
+no share of rows, ``value``, in the metric's unit.
 """
 
 from __future__ import annotations
@@ -22,31 +23,37 @@ FOLDER = "items"
 MAX_BYTES = 20_000_000
 MAX_ROWS = 10_000_000
 TOLERANCE = 1e-6
-"""Points by which the share of right rows may differ from the metric, which is summed in another order."""
+"""By which the mean may differ from the metric, summed in another order: in its unit, or its share of a large one."""
 
-Right = NDArray[np.bool_]
-"""(N,) whether the network is right on each test row."""
+Each = NDArray[np.bool_] | NDArray[np.float64]
+"""(N,) whether the network is right on each test row, or the metric of each."""
+COLUMNS = {"correct": np.dtype(np.bool_), "value": np.dtype(np.float64)}
+"""How the second column is called, and what it holds."""
 
 
 def path_of(record: Path) -> Path:
-    """Where the bits of a record's file lie."""
+    """Where the values of a record's file lie."""
     return shards.beside(record) / FOLDER / f"{record.stem}.parquet"
 
 
-def digest(right: Right) -> str:
-    """SHA-256 of the bits as text, a ``1`` or ``0`` a row: whoever has them computes it in a line."""
-    return hashlib.sha256(b"".join(b"1" if one else b"0" for one in right)).hexdigest()
+def digest(each: Each) -> str:
+    """SHA-256 of a text with a ``1`` or ``0`` a row, or of the numbers as 8 bytes each, the lowest first."""
+    if each.dtype == np.bool_:
+        return hashlib.sha256(b"".join(b"1" if one else b"0" for one in each)).hexdigest()
+    return hashlib.sha256(each.astype("<f8").tobytes()).hexdigest()
 
 
-def dump(right: Right, path: Path) -> None:
+def dump(each: Each, path: Path) -> None:
     """Writes them whole or not at all."""
     import duckdb
+
+    name, kind = ("correct", "BOOLEAN") if each.dtype == np.bool_ else ("value", "DOUBLE")
 
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as database:
         made = Path(folder) / "items.parquet"
         database.execute(
-            "CREATE TABLE items AS SELECT unnest(range(?))::INTEGER AS row, unnest(?::BOOLEAN[]) AS correct",
-            [len(right), right.tolist()],
+            f"CREATE TABLE items AS SELECT unnest(range(?))::INTEGER AS row, unnest(?::{kind}[]) AS {name}",
+            [len(each), each.tolist()],
         )
         place = str(made).replace("'", "''")
         # of the format's second version, which writes numbers in order as next to nothing
@@ -55,38 +62,43 @@ def dump(right: Right, path: Path) -> None:
         write_atomic(path, made.read_bytes())
 
 
-def load(path: Path) -> Right | None:
-    """The bits of a file; None where there is none, or it is not what :func:`dump` writes."""
+def load(path: Path) -> Each | None:
+    """The values of a file; None where there is none, or it is not what :func:`dump` writes."""
     import duckdb
 
     try:
         if path.stat().st_size > MAX_BYTES:
             return None
         with duckdb.connect() as database:
-            asked = f"SELECT row, correct FROM read_parquet(?) LIMIT {MAX_ROWS}"
+            there = [one[0] for one in database.execute("DESCRIBE FROM read_parquet(?)", [str(path)]).fetchall()]
+            name = next((name for name in COLUMNS if there == ["row", name]), None)
+            if name is None:
+                return None
+            asked = f"SELECT row, {name} FROM read_parquet(?) LIMIT {MAX_ROWS}"
             found = database.execute(asked, [str(path)]).fetchnumpy()
     except (OSError, duckdb.Error):
         return None
-    rows, right = found["row"], found["correct"]
-    whole = isinstance(right, np.ndarray) and not np.ma.is_masked(right) and right.dtype == np.bool_
-    return np.asarray(right) if whole and np.array_equal(rows, np.arange(len(right))) else None
+    rows, each = found["row"], found[name]
+    whole = isinstance(each, np.ndarray) and not np.ma.is_masked(each) and each.dtype == COLUMNS[name]
+    return np.asarray(each) if whole and np.array_equal(rows, np.arange(len(each))) else None
 
 
-def of(path: Path, record: Record) -> Right | None:
-    """The bits that belong to a record's file; None without them."""
-    right = load(path_of(path))
-    return right if right is not None and wrong(right, record) is None else None
+def of(path: Path, record: Record) -> Each | None:
+    """The values that belong to a record's file; None without them."""
+    each = load(path_of(path))
+    return each if each is not None and wrong(each, record) is None else None
 
 
-def wrong(right: Right, record: Record) -> str | None:
-    """Why bits are not a record's, None where they are."""
+def wrong(each: Each, record: Record) -> str | None:
+    """Why values are not a record's, None where they are."""
     if record.metrics is None or record.metrics.items_sha256 is None:
-        return "the record names no bits of its test rows"
-    if digest(right) != record.metrics.items_sha256:
-        return "are not the bits that the record names (metrics.items_sha256)"
-    if len(right) != record.metrics.test_items:
-        return f"are of {len(right)} rows, the record of {record.metrics.test_items}"
-    share, name = 100 * float(right.mean()), record.task.metric_primary
-    if abs(share - record.metrics.last[name]) > TOLERANCE:
-        return f"are right on {share:.6g} %, {name} is {record.metrics.last[name]:.6g}"
+        return "the record names no values of its test rows"
+    if digest(each) != record.metrics.items_sha256:
+        return "are not the values that the record names (metrics.items_sha256)"
+    if len(each) != record.metrics.test_items:
+        return f"are of {len(each)} rows, the record of {record.metrics.test_items}"
+    mean, name = float(each.mean()) * (100 if each.dtype == np.bool_ else 1), record.task.metric_primary
+    said = record.metrics.last[name]
+    if not abs(mean - said) <= TOLERANCE * max(1.0, abs(said)):
+        return f"have the mean {mean:.6g}, {name} is {said:.6g}"
     return None

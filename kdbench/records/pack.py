@@ -104,7 +104,7 @@ def _beside(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _move_beside(path: Path, to: Path) -> None:
-    """Moves a record's side file, examples and bits of test rows to where its other form has them."""
+    """Moves a record's side file, examples and values of test rows to where its other form has them."""
     for old, new in zip(_beside(path, shards.beside(path)), _beside(path, to), strict=True):
         if old.is_file():
             new.parent.mkdir(parents=True, exist_ok=True)

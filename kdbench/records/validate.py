@@ -98,12 +98,12 @@ def _read(path: Path) -> tuple[Record | None, list[Problem]]:
 
 
 def _items(path: Path, record: Record) -> Iterator[Problem]:
-    """The bits of test rows beside a record, where there are any: they must be its own."""
+    """What is kept of each test row beside a record: it must be the record's own."""
     kept = items.path_of(path)
     if not kept.is_file():
         return
-    right = items.load(kept)
-    fault = "is no Parquet file of test rows as runs write them" if right is None else items.wrong(right, record)
+    each = items.load(kept)
+    fault = "is no Parquet file of test rows as runs write them" if each is None else items.wrong(each, record)
     if fault is not None:
         yield Problem(str(path), f"{items.FOLDER}/{kept.name}", fault)
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from kdbench.base.errors import UserError
 from kdbench.records import settings
-from kdbench.records.items import Right
+from kdbench.records.items import Each
 from kdbench.results.cells import ResultRow
 from kdbench.results.pairing import obstacle, paired
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
-from kdbench.stats import PairedDelta, verdict
+from kdbench.stats import PairedDelta, paired_delta, verdict
 from kdbench.stats.mcnemar import mcnemar
 
 RUN_ID = re.compile(r"[0-9a-f]{6,32}")
@@ -24,7 +24,7 @@ RUN_ID = re.compile(r"[0-9a-f]{6,32}")
 
 @dataclass(frozen=True)
 class RowByRow:
-    """The networks of one seed on the test rows.
+    """The networks of one seed on the test rows, each right or wrong.
 
     Attributes:
         rows: number of them.
@@ -40,6 +40,19 @@ class RowByRow:
 
 
 @dataclass(frozen=True)
+class RowMeans:
+    """The same where the metric is a number a row: McNemar's test has nothing to count.
+
+    Attributes:
+        delta: paired over rows, turned so that positive is better; its interval speaks of these two networks on other
+            rows like these.
+    """
+
+    seed: int
+    delta: PairedDelta
+
+
+@dataclass(frozen=True)
 class Pairing:
     """Two configurations on one task and device class.
 
@@ -49,6 +62,7 @@ class Pairing:
         step: the same of their step times.
         words: what follows from all.
         row_by_row: of each common seed whose two runs kept on which test rows they are right.
+        row_means: of each whose two runs kept a number a test row.
     """
 
     first: ResultRow
@@ -58,10 +72,11 @@ class Pairing:
     step: float | None
     words: str
     row_by_row: tuple[RowByRow, ...] = ()
+    row_means: tuple[RowMeans, ...] = ()
 
 
 def pairings(
-    rows: Sequence[ResultRow], first: str, second: str, bits: Callable[[str], Right | None] = lambda run: None
+    rows: Sequence[ResultRow], first: str, second: str, kept: Callable[[str], Each | None] = lambda run: None
 ) -> list[Pairing]:
     """Two sides of a comparison on every task and device class that both have results on.
 
@@ -69,13 +84,13 @@ def pairings(
         rows: all there are, see :func:`kdbench.results.cells.rows`.
         first, second: a method; a method and overrides, ``at method.attention_weight=10``; or a run id, which stands
             for all seeds of its configuration.
-        bits: run id to the test rows that it is right on, None where it kept none.
+        kept: run id to what the metric is of each test row, None where that was not kept.
 
     Raises:
         UserError: no such method, override or run, or the same results on both sides.
     """
     sides = [_side(rows, text) for text in (first, second)]
-    pairs = [_pairing(a, b, bits) for a in sides[0] for b in sides[1] if _place(a) == _place(b)]
+    pairs = [_pairing(a, b, kept) for a in sides[0] for b in sides[1] if _place(a) == _place(b)]
     if pairs and all(pair.first.run_ids == pair.second.run_ids for pair in pairs):
         raise UserError(f"{first} and {second} are the same runs; name another method, overrides or a run id")
     return pairs
@@ -149,17 +164,22 @@ def _of_run(found: Sequence[ResultRow], start: str) -> ResultRow:
     return next(iter(held.values()))
 
 
-def _row_by_row(a: ResultRow, b: ResultRow, bits: Callable[[str], Right | None]) -> Iterator[RowByRow]:
+def _row_by_row(a: ResultRow, b: ResultRow, kept: Callable[[str], Each | None]) -> Iterator[RowByRow | RowMeans]:
     """Seed by seed, of runs scored on the same rows."""
     runs = [dict(zip(row.cell["seeds"], row.cell["run_ids"], strict=True)) for row in (a, b)]
     for seed in sorted(runs[0].keys() & runs[1].keys()):
-        one, other = (bits(run[seed]) for run in runs)
-        if one is not None and other is not None and len(one) == len(other):
+        one, other = (kept(run[seed]) for run in runs)
+        if one is None or other is None or one.dtype != other.dtype or len(one) != len(other):
+            continue
+        if one.dtype == bool:
             alone = int((one & ~other).sum()), int((other & ~one).sum())
             yield RowByRow(seed, len(one), *alone, mcnemar(*alone))
+        else:
+            ours, theirs = (dict(enumerate(values.tolist())) for values in (other, one))
+            yield RowMeans(seed, paired_delta(ours, theirs, "max" if a.cell["higher_is_better"] else "min"))
 
 
-def _pairing(a: ResultRow, b: ResultRow, bits: Callable[[str], Right | None]) -> Pairing:
+def _pairing(a: ResultRow, b: ResultRow, kept: Callable[[str], Each | None]) -> Pairing:
     delta, where = None, f"{a.task}, {a.device_class}"
     if a.ruleset == b.ruleset != AS_PUBLISHED:
         where += f", {a.ruleset}"
@@ -176,8 +196,10 @@ def _pairing(a: ResultRow, b: ResultRow, bits: Callable[[str], Right | None]) ->
     else:
         dear, cheap, times = (b, a, cost) if cost >= 1 else (a, b, 1 / cost)
         said = f"the recipe of {dear.label} costs {times:.2g} times that of {cheap.label}"
-    found = () if apart else tuple(_row_by_row(a, b, bits))
-    return Pairing(a, b, delta, cost, _steps(a, b), f"{quality}; {said}", found)
+    found = () if apart else tuple(_row_by_row(a, b, kept))
+    rights = tuple(one for one in found if isinstance(one, RowByRow))
+    means = tuple(one for one in found if isinstance(one, RowMeans))
+    return Pairing(a, b, delta, cost, _steps(a, b), f"{quality}; {said}", rights, means)
 
 
 def _processors(a: ResultRow, b: ResultRow) -> str:

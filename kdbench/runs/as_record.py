@@ -85,7 +85,7 @@ def with_result(
         evaluated: what it cost to measure what was learnt, such as probes and fine-tuning behind the task's training.
         external: scores on the task's further test sets.
         classes: the primary metric of each class.
-        items_sha256: of the bits that tell on which test rows the network is right, None where none are kept.
+        items_sha256: of what the primary metric is of each test row, None where that is not kept.
     """
     primary = facts.config.task.score.primary
     digest = {"steps": len(trained.digest), "sha256": digest_sha256(trained.digest), "losses": trained.digest}

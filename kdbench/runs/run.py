@@ -166,8 +166,8 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         taught = {role: scorer.primary(net)[scorer.name] for role, net in prepared.trained_on.items()}
         if (shown := examples.of(prepared.task, prepared.method.deployed)) is not None:
             kept_examples.dump(shown, kept_examples.path_of(request.home.records / f"{begun.run_id}.json"))
-        if scorer.right is not None:
-            kept_items.dump(scorer.right.numpy(), kept_items.path_of(request.home.records / f"{begun.run_id}.json"))
+        if scorer.each is not None:
+            kept_items.dump(scorer.each.numpy(), kept_items.path_of(request.home.records / f"{begun.run_id}.json"))
         deploy = _export(prepared, request.home.students / f"{begun.run_id}.safetensors")
     except UserError:
         raise
@@ -190,7 +190,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         evaluated,
         elsewhere,
         scorer.classes,
-        kept_items.digest(scorer.right.numpy()) if scorer.right is not None else None,
+        kept_items.digest(scorer.each.numpy()) if scorer.each is not None else None,
     )
 
 

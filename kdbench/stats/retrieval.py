@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,10 @@ def _first(distances: Array, k: int) -> NDArray[np.int64]:
     return near[np.argsort(distances[near], kind="stable")][:k]
 
 
-def mean_average_precision(
+def average_precisions(
     queries: Array, database: Array, of_queries: Array, of_database: Array, k: int | None = None
-) -> float:
-    """mAP@k of a search by Hamming distance, in [0, 1].
+) -> Iterator[NDArray[np.float64]]:
+    """Average precision at k of each query of a search by Hamming distance, in [0, 1].
 
     The average precision of a query is the mean, over the relevant rows among its first k, of the share of relevant
     rows up to there (so BRCD's and CIBHash's code); a query without any has 0 and counts.
@@ -57,12 +57,29 @@ def mean_average_precision(
         of_queries, of_database: (Q,) and (M,) classes, relevant are rows of the query's; or (Q, C) and (M, C) of 0 and
             1, relevant are rows that share one.
         k: how many of the first found count, all when None.
+
+    Yields:
+        (q,) of some queries after another.
     """
-    total, done = 0.0, 0
+    done = 0
     for found in nearest(queries, database, k):
         own, theirs = of_queries[done : done + len(found)], of_database[found]
         hit = theirs == own[:, None] if own.ndim == 1 else np.einsum("qc,qkc->qk", own, theirs) > 0
         precision = hit.cumsum(axis=1) / np.arange(1, found.shape[1] + 1)
-        total += float(((precision * hit).sum(axis=1) / np.maximum(1, hit.sum(axis=1))).sum())
+        yield (precision * hit).sum(axis=1) / np.maximum(1, hit.sum(axis=1))
         done += len(found)
-    return total / len(queries)
+
+
+def mean_of(blocks: Iterable[NDArray[np.float64]]) -> float:
+    """The mean of all values of some blocks."""
+    total, count = 0.0, 0
+    for block in blocks:
+        total, count = total + float(block.sum()), count + len(block)
+    return total / count
+
+
+def mean_average_precision(
+    queries: Array, database: Array, of_queries: Array, of_database: Array, k: int | None = None
+) -> float:
+    """mAP@k, the mean of :func:`average_precisions`, which says what is given."""
+    return mean_of(average_precisions(queries, database, of_queries, of_database, k))

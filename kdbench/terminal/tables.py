@@ -188,11 +188,13 @@ def pairings(found: Sequence[Pairing]) -> Table:
     return made
 
 
-def row_by_row(found: Sequence[Pairing]) -> Table | None:
-    """The test rows that tell two networks of one seed apart; None where no two runs kept theirs."""
+def row_by_row(found: Sequence[Pairing]) -> list[Table]:
+    """What test rows say of two networks of one seed: a table of rights and wrongs, one of numbers, as far as kept."""
+    return [made for made in (_rights(found), _row_means(found)) if made.row_count]
+
+
+def _rights(found: Sequence[Pairing]) -> Table:
     lines = [(item, one) for item in found for one in item.row_by_row]
-    if not lines:
-        return None
     made = table(
         "test rows that one network alone is right on; p speaks of these two networks, not of the methods",
         "task", ">seed", ">rows", ">first alone", ">second alone", ">McNemar p",
@@ -200,6 +202,17 @@ def row_by_row(found: Sequence[Pairing]) -> Table | None:
     for item, one in lines:
         counts = (one.seed, one.rows, one.first_alone, one.second_alone)
         made.add_row(escape(item.first.task), *map(str, counts), f"{one.p:.2g}")
+    return made
+
+
+def _row_means(found: Sequence[Pairing]) -> Table:
+    made = table(
+        "differences row by row; intervals over test rows speak of these two networks, not of the methods",
+        "task", ">seed", ">rows", ">second better by",
+    )  # fmt: skip
+    for item in found:
+        for one in item.row_means:
+            made.add_row(escape(item.first.task), str(one.seed), str(one.delta.n), difference(one.delta))
     return made
 
 
@@ -214,6 +227,10 @@ def pairing_json(item: Pairing) -> dict[str, Any]:
         "step_ratio": item.step,
         "verdict": item.words,
         "row_by_row": [dataclasses.asdict(one) for one in item.row_by_row],
+        "row_means": [
+            {"seed": one.seed, "rows": one.delta.n, "mean": one.delta.mean, "lo": one.delta.lo, "hi": one.delta.hi}
+            for one in item.row_means
+        ],
     }
 
 

@@ -68,7 +68,7 @@ _QUERIES = (
 
 
 EXAMPLES, ITEMS = "data/examples", "data/items"
-"""Where the pictures of panels lie, and the bits of test rows."""
+"""Where the pictures of panels lie, and what metrics are of each test row."""
 
 
 def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kept: Mapping[str, Path]) -> None:
@@ -97,7 +97,7 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kep
 
 
 def write_runs(pages: Pages, made: Board, store: Store, kept: Collection[str]) -> None:
-    """A page for every run; few records are in memory at a time. ``kept``: runs whose bits of test rows are there."""
+    """A page for every run; few records are in memory at a time. ``kept``: runs whose values of test rows are there."""
     source = made.source
     order = list(source.runs)
     for start in range(0, len(order), _BATCH):
@@ -124,8 +124,8 @@ def copy_records(records: Path, folder: Path, made: Board) -> None:
 
 
 def copy_items(records: Path, folder: Path, made: Board) -> set[str]:
-    """The bits of test rows of the runs on the board, where they are the records' own; the runs that have them."""
-    there = beside.Bits(records)
+    """What is kept of each test row of the runs on the board, where it is the records' own; the runs that have it."""
+    there = beside.Items(records)
     copied = set()
     for run, path in there.files.items():
         if run in made.source.runs and there.of(run) is not None:

@@ -9,8 +9,8 @@ from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, signed, 
 from kdbench.leaderboard.model.entries import NOT_LEARNED, Entry
 from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
 from kdbench.leaderboard.tables.cells import TableCell, all_behind, all_measured_in
-from kdbench.leaderboard.tables.columns import Head, Line, Table
 from kdbench.leaderboard.tables.costs import ratio_text
+from kdbench.leaderboard.tables.table import Head, Line, Table
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.stats import PooledDelta

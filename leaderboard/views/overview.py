@@ -18,7 +18,7 @@ from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.ratios import step_ratio
 from kdbench.leaderboard.model.suites import SuiteBoard
 from kdbench.leaderboard.tables.cells import TableCell, measured_in, runs_behind
-from kdbench.leaderboard.tables.columns import Table
+from kdbench.leaderboard.tables.table import Table
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from kdbench import kinds
 from kdbench.base.fields import SEARCH
 from kdbench.leaderboard.draw.charts import curve
 from kdbench.leaderboard.draw.numbers import NONE, between, si, significant, times
@@ -47,6 +48,8 @@ def run_view(
         "provenance": _provenance(record),
         "metrics": _metrics(record),
         "best_on": (record["metrics"] or {}).get("best_selected_on") or "",
+        "row_word": row_word(task["metric_primary"]),
+        "no_rows": _no_rows(record),
         **_curves(record),
         "overhead": _overhead(measured, counted),
         "measured_by": measured["measured_by"] if measured and measured["measured_by"] in known and not here else "",
@@ -129,6 +132,23 @@ def _metrics(record: dict[str, Any]) -> list[tuple[str, str, str]]:
             for name, there in (metrics.get("external") or {}).items()
         ]
     )
+
+
+def row_word(metric: str) -> str:
+    """What the file of values of test rows holds of a metric, in words."""
+    known = kinds.metrics().get(metric)
+    return "Right or wrong" if known is not None and known.share else metric_word(metric)
+
+
+def _no_rows(record: dict[str, Any]) -> str:
+    """Why a run keeps no value of each test row, "" where it names some or nothing is known of its metric."""
+    metrics, primary = record["metrics"], record["task"]["metric_primary"]
+    known = kinds.metrics().get(primary)
+    if not metrics or known is None or metrics.get("items_sha256"):
+        return ""
+    if known.each is None:
+        return f"{metric_word(primary)} gives no value of each test row, so none is kept."
+    return "This run is from before runs kept what each test row scored."
 
 
 def _curves(record: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from kdbench.leaderboard.model.entries import NO_CARD, RECONSTRUCTION, UNVERIFIE
 from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
 from kdbench.leaderboard.tables.cells import TableCell, all_measured_in, context, places, runs_behind, with_half
-from kdbench.leaderboard.tables.columns import COLUMNS, Head, Line, Table, head
+from kdbench.leaderboard.tables.columns import COLUMNS, head
 from kdbench.leaderboard.tables.costs import ratio_text
+from kdbench.leaderboard.tables.table import Head, Line, Table
 from kdbench.leaderboard.views.answer import Answer, answer_of, difference
 from kdbench.leaderboard.views.overview import pickable
 from kdbench.specs.registry import PLAIN

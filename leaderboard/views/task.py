@@ -12,8 +12,9 @@ from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.model.entries import TaskVersion
 from kdbench.leaderboard.model.ranking import Hole, TaskBoard
 from kdbench.leaderboard.model.suites import SuiteBoard
-from kdbench.leaderboard.tables.cells import metric_word, with_half
-from kdbench.leaderboard.tables.columns import Table, task_table
+from kdbench.leaderboard.tables.cells import metric_word, runs_behind, with_half
+from kdbench.leaderboard.tables.table import Table
+from kdbench.leaderboard.tables.task_table import task_table
 from kdbench.leaderboard.views.answer import searched_words
 from kdbench.leaderboard.views.classes import ClassTable, class_table
 from kdbench.leaderboard.views.overview import pickable
@@ -49,12 +50,16 @@ class TaskSection:
 
 @dataclass(frozen=True)
 class Rulesets:
-    """Methods by published and by searched values, on one device class: a column of ranks and scores a ruleset."""
+    """Methods by published and by searched values, on one device class: a column of ranks and scores a ruleset.
+
+    Attributes:
+        rows: a method, and of each column the text with the page of the runs behind it, "" without any.
+    """
 
     key: str
     device: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -117,17 +122,19 @@ def _rulesets(boards: Sequence[TaskBoard]) -> Iterator[Rulesets]:
         for one in here:
             word = "As published" if one.ruleset == AS_PUBLISHED else f"Equal tuning, {one.ruleset}"
             heads += [f"{word}: rank", f"{word}: {metric_word(one.task.metric)}, n"]
-        rows = tuple((method, *(word for one in here for word in _of(one, method))) for method in sorted(methods))
+        rows = tuple((method, tuple(cell for one in here for cell in _of(one, method))) for method in sorted(methods))
         yield Rulesets(key_of("rulesets", device), device, tuple(heads), rows)
 
 
-def _of(one: TaskBoard, method: str) -> tuple[str, str]:
+def _of(one: TaskBoard, method: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Rank and score of a method in one ruleset."""
     row = one.entry(method)
     if row is None:
-        return NONE, NONE
+        return (NONE, ""), (NONE, "")
     digits = digits_for(one.task.unit, [v for other in one.comparable for v in other.result.scores.values()])
     rank = range_of(one.ranks.get(method, "")) if not row.apart else NONE
-    return rank, f"{with_half(row.result.stat, digits)}, {row.result.stat.n}"
+    score = f"{with_half(row.result.stat, digits)}, {row.result.stat.n}"
+    return (rank, runs_behind(row.cell)), (score, runs_behind(row.cell))
 
 
 def _suite_of(one: TaskBoard, board: Board) -> SuiteBoard | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import zipfile
 from pathlib import Path
@@ -95,11 +96,28 @@ def test_a_run_on_digits_keeps_no_pictures_and_the_rows_that_it_is_right_on(tmp_
         Request(run_config("plain", "digits/few-shot", smoke=True), 0, torch.device("cpu"), home, overhead="off")
     )
     assert not (home.records / examples.FOLDER).exists()
-    right = beside.Bits(home.records).of(record.run_id)
+    right = beside.Items(home.records).of(record.run_id)
     assert right is not None
     assert record.metrics is not None
     assert len(right) == record.metrics.test_items
     assert 100 * right.mean() == record.metrics.last["top1"]
+
+
+def test_the_page_of_a_run_says_why_it_keeps_no_value_of_each_test_row(tmp_path: Path) -> None:
+    made = samples.golden()
+    linked, unsaid = "mAP, test row by test row (Parquet)", "RMSE gives no value of each test row"
+    for metric, said in (("map", linked), ("rmse", unsaid)):
+        raw = copy.deepcopy(made[0])
+        each = np.full(797, 40.0)
+        raw["task"]["metric_primary"], raw["metrics"]["last"] = metric, {metric: 40.0}
+        if metric == "map":
+            raw["metrics"]["items_sha256"] = items.digest(each)
+            items.dump(each, tmp_path / metric / "records" / "items" / f"{raw['run_id']}.parquet")
+        site = samples.make_site(tmp_path / metric, [raw])
+        assert said in (site.out / "runs" / f"{raw['run_id']}.html").read_text()
+    site = samples.make_site(tmp_path / "older", made)
+    page = (site.out / "runs" / f"{made[0]['run_id']}.html").read_text()
+    assert "from before runs kept what each test row scored" in page
 
 
 def test_the_page_of_a_run_links_to_its_bits_where_they_are_its_own(tmp_path: Path) -> None:

@@ -54,6 +54,21 @@ def test_the_rulesets_stand_side_by_side(site: Any) -> None:
     assert not site.page("tasks/golden__b@v1.html").all("table", id=f"rulesets-{PLACE}")
 
 
+def test_every_number_of_the_rulesets_side_by_side_leads_to_its_own_runs(site: Any) -> None:
+    table = site.page("tasks/golden__a@v1.html").one("table", id=f"rulesets-{PLACE}")
+    for row in table.one("tbody").all("tr"):
+        method = row.one("th").text
+        searched = {samples.run_id("tuned", method, seed) for seed in range(3)}
+        links = [cell.one("a").attributes["href"] for cell in row.all("td")]
+        assert row.one("th").one("a").attributes["href"] == f"../methods/{method}.html"
+        assert links[0] == links[1] != links[2] == links[3]
+        for link, tuned_runs in zip(links[::2], (False, True), strict=True):
+            page, _, anchor = link.removeprefix("../").partition("#")
+            (line,) = site.page(page).all("tr", id=anchor)
+            own = line.all("td")[2].one("a").attributes["href"]  # the score, behind device class and seed
+            assert (own.split("/")[-1].removesuffix(".html") in searched) == tuned_runs
+
+
 def test_the_front_page_says_which_suite_is_tuned(site: Any) -> None:
     page = site.page("index.html")
     section = page.one("section", id=f"suite-golden-{PLACE}--tuned-8")

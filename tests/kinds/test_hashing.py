@@ -99,9 +99,12 @@ def test_both_searches_are_the_brute_force_ones() -> None:
     task = Task(TaskSpec.model_validate(body), data, torch.device("cpu"), 0, Keeper(Path("x"), Path("x"), {}))
     signs = [[1, 1], [1, 1], [1, -1], [-1, -1], [-1, 1], [0, 1], [-1, -1]]
     student, teacher = Answers(torch.tensor(signs).float()), Answers(-torch.tensor(signs).float())
-    found = Scorer(task, {"image": teacher}).all(student)
+    scorer = Scorer(task, {"image": teacher})
+    found = scorer.all(student)
     # Query (1, 1), class 0: rows 0, 1, 2 of classes 0, 1, 0. Query (-1, -1), class 1: rows 3, 2, 4 of classes 1, 0, 0.
     assert found["map"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1) / 2)
+    assert scorer.each is not None
+    assert scorer.each.tolist() == pytest.approx([100 * (1 + 2 / 3) / 2, 100])  # a query's own
     # The teacher's codes are the opposite ones: rows 3, 2, 4 and rows 0, 1, 2.
     assert found["map_teacher_database"] == pytest.approx(100 * ((1 / 2 + 2 / 3) / 2 + 1 / 2) / 2)
     assert Scorer(task).all(student).keys() == {"map"}

@@ -73,6 +73,30 @@ def test_scores_are_of_a_probe_and_of_the_student_before_training() -> None:
     assert after != before
 
 
+def test_a_probe_keeps_which_test_rows_it_tells_and_is_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdbench.stats import probe
+
+    fitted, linear = [], probe.linear
+    monkeypatch.setattr(probe, "linear", lambda *given: fitted.append(given) or linear(*given))
+    scorer = Scorer(tiny_task())
+    found = scorer.all(scorer.task.build_student())
+    assert scorer.each is not None
+    assert scorer.each.dtype == torch.bool
+    assert 100 * float(scorer.each.double().mean()) == found["probe"]
+    told = linear(*fitted[0]) == scorer.y.numpy()
+    assert scorer.each.tolist() == told.tolist()
+    assert len(fitted) == 1
+
+
+def test_rows_told_go_by_the_rules_of_the_task() -> None:
+    x, y = torch.tensor([[0.0], [0.1], [9.0], [1.0], [8.0]]), torch.tensor([0, 0, 1, 1, 1])
+    evidence = Evidence(torch.tensor([[0.9], [8.5]]), torch.tensor([0, 1]), database=(x, y))
+    for labels, told in ((1, [True, True]), (3, [False, True])):
+        each = KIND.ruled({"labels": labels}).own_metrics["probe_few"].each
+        assert each is not None
+        assert each(evidence).tolist() == told
+
+
 def test_rules_of_a_task_decide_the_probe() -> None:
     x = torch.tensor([[0.0], [0.1], [9.0], [1.0], [8.0]])
     y = torch.tensor([0, 0, 1, 1, 1])

@@ -1,4 +1,4 @@
-"""Bits of test rows beside a record: written, read, held to the record, and carried wherever it goes."""
+"""Values of test rows beside a record: written, read, held to the record, and carried wherever it goes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 import records as factory
@@ -52,9 +53,50 @@ def test_the_digest_is_that_of_a_1_or_0_a_row() -> None:
     assert items.digest(np.array([True, False, True])) == expected
 
 
+ERRORS = np.random.default_rng(0).exponential(5.0, 797)
+"""Numbers, one a row."""
+
+
+def with_numbers(each: np.ndarray, score: float) -> dict[str, Any]:
+    raw = factory.make_record(task__metric_primary="mae", metrics__last={"mae": score}, score=score)
+    raw["metrics"] |= {"last": {"mae": score}, "items_sha256": items.digest(each), "test_items": len(each)}
+    return raw
+
+
+def test_numbers_are_read_as_they_were_written_and_held_to_digest_and_score(tmp_path: Path) -> None:
+    items.dump(ERRORS, tmp_path / "items" / "a.parquet")
+    found = items.load(tmp_path / "items" / "a.parquet")
+    assert found is not None
+    assert found.dtype == np.float64
+    assert np.array_equal(found, ERRORS)
+    record = files.parse(with_numbers(ERRORS, float(ERRORS.mean())))
+    assert items.wrong(found, record) is None
+    assert "are not the values" in (items.wrong(found + 1e-9, record) or "")
+    assert "have the mean" in (items.wrong(found, files.parse(with_numbers(ERRORS, 9.0))) or "")
+    broken = np.where(np.arange(797) == 3, np.nan, ERRORS)
+    assert "have the mean nan" in (items.wrong(broken, files.parse(with_numbers(broken, 5.0))) or "")
+
+
+def test_the_digest_of_numbers_is_that_of_their_bytes() -> None:
+    # python -c 'import struct, sys; sys.stdout.buffer.write(struct.pack("<2d", 1.5, -2))' | sha256sum
+    assert items.digest(np.array([1.5, -2.0])) == PACKED
+
+
+PACKED = "bd179027e5d89aea8ed4f7d630cbcad3cc35d3fb375cc9ef7aae3675a7b167cc"
+
+
+@pytest.mark.parametrize(
+    "columns", ["range AS row, 1::FLOAT AS value", "range AS row, 1 AS value, 2 AS more", "1 AS a"]
+)
+def test_files_of_other_columns_are_none(tmp_path: Path, columns: str) -> None:
+    path = tmp_path / "a.parquet"
+    duckdb.execute(f"COPY (SELECT {columns} FROM range(3)) TO '{path}' (FORMAT parquet)")
+    assert items.load(path) is None
+
+
 @pytest.mark.parametrize(
     ("bits", "said"),
-    [(~RIGHT, "are not the bits that the record names"), (None, "is no Parquet file of test rows")],
+    [(~RIGHT, "are not the values that the record names"), (None, "is no Parquet file of test rows")],
 )
 def test_bits_of_another_run_are_an_error_and_go_nowhere(
     kept: Path, tmp_path: Path, bits: np.ndarray | None, said: str
@@ -74,7 +116,7 @@ def test_bits_that_do_not_give_the_score_are_an_error(kept: Path) -> None:
     raw = with_bits(RIGHT, run_id=kept.stem)
     raw["metrics"]["last"]["top1"] += 1
     factory.write_records(kept.parent, raw)
-    assert ["are right on 69.887" in problem.message for problem in check_file(kept)] == [True]
+    assert ["have the mean 69.887" in problem.message for problem in check_file(kept)] == [True]
 
 
 def test_a_record_without_the_file_is_whole_and_one_without_a_digest_has_no_file(kept: Path) -> None:
@@ -84,7 +126,7 @@ def test_a_record_without_the_file_is_whole_and_one_without_a_digest_has_no_file
     raw = with_bits(RIGHT, run_id=kept.stem)
     raw["metrics"]["items_sha256"] = None
     factory.write_records(kept.parent, raw)
-    assert ["names no bits" in problem.message for problem in check_file(kept)] == [True]
+    assert ["names no values" in problem.message for problem in check_file(kept)] == [True]
 
 
 def test_bits_lie_beside_the_shard_of_a_packed_record(kept: Path, tmp_path: Path) -> None:
@@ -92,7 +134,7 @@ def test_bits_lie_beside_the_shard_of_a_packed_record(kept: Path, tmp_path: Path
     (place,) = bundle([kept], results).added
     for act in (lambda: pack(results, 1), lambda: unpack(results)):
         act()
-        assert beside.Bits(results).of(kept.stem) is not None
+        assert beside.Items(results).of(kept.stem) is not None
         assert [problem for problem in check_folder(results) if problem.level == "error"] == []
         assert (results / place).is_file() == items.path_of(results / place).is_file()
     assert items.path_of(results / place).is_file()
@@ -101,7 +143,7 @@ def test_bits_lie_beside_the_shard_of_a_packed_record(kept: Path, tmp_path: Path
 def test_bits_go_with_the_record_into_a_home_and_a_request(kept: Path, tmp_path: Path) -> None:
     there = Home(tmp_path / "there")
     take_in(kept.parent, there)
-    assert beside.Bits(there.records).of(kept.stem) is not None
+    assert beside.Items(there.records).of(kept.stem) is not None
     repo = tmp_path / "repo"
     for words in (["init", "-q", "-b", "main", str(repo)], ["-C", str(repo), "commit", "-qm", "none", "--allow-empty"]):
         subprocess.run(["git", *AS, *words], check=True)

@@ -84,8 +84,29 @@ def test_pairs_of_runs_are_compared_row_by_row_where_both_kept_their_bits(rows):
     assert seed.p == pytest.approx(2 / 2**12)
     assert mcnemar(10, 2) == pytest.approx(2 * (1 + 12 + 66) / 2**12)
     assert mcnemar(0, 0) == mcnemar(7, 7) == 1
-    assert tables.row_by_row([found]).row_count == 1
+    (table,) = tables.row_by_row([found])
+    assert table.row_count == 1
+    assert found.row_means == ()
     assert tables.pairing_json(found)["row_by_row"][0]["second_alone"] == 12
+
+
+def test_numbers_of_test_rows_have_no_mcnemar_and_a_mean_difference_with_its_interval(rows):
+    runs = {row.method: dict(zip(row.cell["seeds"], row.cell["run_ids"], strict=True)) for row in rows}
+    noise = np.random.default_rng(1).normal(0, 1, 400)
+    kept = {runs["plain"][0]: np.full(400, 50.0), runs["kd"][0]: 51 + noise, runs["kd"][1]: noise}
+    kept[runs["plain"][1]] = noise > 0  # of another sort: nothing is said of them
+    (found,) = pairings(rows, "plain", "kd", kept.get)
+    (seed,) = found.row_means
+    half = 1.966 * noise.std(ddof=1) / 20  # t of 399 degrees of freedom
+    assert found.row_by_row == ()
+    assert (seed.seed, seed.delta.n) == (0, 400)
+    assert (seed.delta.mean, seed.delta.lo) == pytest.approx((1 + noise.mean(), 1 + noise.mean() - half), abs=1e-4)
+    (table,) = tables.row_by_row([found])
+    assert table.row_count == 1
+    assert tables.pairing_json(found)["row_means"][0]["rows"] == 400
+    less = [replace(row, cell={**row.cell, "higher_is_better": False}) for row in rows]
+    (found,) = pairings(less, "plain", "kd", kept.get)
+    assert found.row_means[0].delta.mean == pytest.approx(-1 - noise.mean())
 
 
 def test_totals_follow_from_steps_and_step_times(make_record):

@@ -29,8 +29,8 @@ class Metrics(Part):
     """Scores of the deployed network. ``test_items``: rows scored, for the noise of the test set itself;
     ``signatures``: of metrics that others compute too, settings and version in their program's own words;
     ``external``: scores on the task's further test sets, by name; ``classes``: the primary metric of each class that
-    test rows hold, by its name, where the metric is a mean over classes; ``items_sha256``: of the bits that tell
-    on which test rows the network is right, in ``items/<run_id>.parquet`` beside it; null where none were kept."""
+    test rows hold, by its name, where the metric is a mean over classes; ``items_sha256``: of what the
+    primary metric is of each test row, in ``items/<run_id>.parquet`` beside it; null where nothing was kept."""
 
     last: dict[Slug, float]
     best: dict[Slug, float] | None = None
