@@ -30,9 +30,14 @@ def submit(
     teachers: Annotated[
         bool, typer.Option("--teachers", help="Add their small teachers too, for others to take; in a request apart.")
     ] = False,
+    students: Annotated[
+        bool,
+        typer.Option("--students", help="Add small students that published records name, for others to score again."),
+    ] = False,
     out: Out = None,
 ) -> None:
     """Bundle records as a pull request to the board has them, and validate them as CI will."""
+    from kdbench.records import students as published_students
     from kdbench.records.files import load
     from kdbench.records.provenance import PUBLISHED
     from kdbench.records.submit import bundle
@@ -47,6 +52,9 @@ def submit(
     if teachers:
         added = (load(folder / path) for path in done.added)
         for path in publish(home_of(out), added, folder.parent / "teachers"):
+            print(f"added: {path}")
+    if students:
+        for path in published_students.publish(home_of(out), folder):
             print(f"added: {path}")
     for file, reason in done.left_out:
         print(f"left out: {file}: {reason}")

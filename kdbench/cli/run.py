@@ -160,7 +160,10 @@ def _order(
 def verify(
     record: Annotated[Path, typer.Argument(help="A record's file, or SHARD.parquet/RUN_ID.json.")],
     replay: Annotated[bool, typer.Option("--replay", help="Train the first 20 steps again, compare losses.")] = False,
-    rescore: Annotated[Path | None, typer.Option("--rescore", help="Weights of the student to score again.")] = None,
+    rescore: Annotated[
+        Path | None,
+        typer.Option("--rescore", help="Weights of the student to score again; `published`, those beside the board's."),
+    ] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Run it again and compare.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="With --rerun: another seed.")] = None,
     device: Annotated[
@@ -173,9 +176,10 @@ def verify(
 ) -> None:
     """Is a record what it says? Findings go into a side file; the record stays as it is."""
     from kdbench.base.home import data_folder
-    from kdbench.records import shards
+    from kdbench.records import shards, students
     from kdbench.records.files import load
     from kdbench.records.folder import is_record, records_of
+    from kdbench.records.provenance import PUBLISHED
     from kdbench.runs import verify as checks
 
     if seed is not None and not rerun:
@@ -199,7 +203,8 @@ def verify(
         if replay:
             findings.append(checks.replay(what, *place))
         if rescore is not None:
-            findings.append(checks.rescore(what, rescore, *place))
+            weights = students.of(what, PUBLISHED) if rescore == Path("published") else rescore
+            findings.append(checks.rescore(what, weights, *place))
         if rerun:
             alike = [one for one in map(load, records_of(record.parent)) if one.spec_hash == what.spec_hash]
             cell = [one.score for one in alike]

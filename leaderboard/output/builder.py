@@ -20,7 +20,16 @@ from kdbench.leaderboard.model.board import Board, board
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.source import read
 from kdbench.leaderboard.output.exports import write_checksums, write_exports
-from kdbench.leaderboard.output.pages import ITEMS, copy_items, copy_records, write_board, write_data, write_runs
+from kdbench.leaderboard.output.pages import (
+    ITEMS,
+    STUDENTS,
+    copy_items,
+    copy_records,
+    copy_students,
+    write_board,
+    write_data,
+    write_runs,
+)
 from kdbench.leaderboard.output.render import FOLDER, Pages, Site
 from kdbench.leaderboard.views.facts import facts_of
 from kdbench.leaderboard.views.panel import found_in
@@ -155,7 +164,7 @@ class _Board:
         write_exports(self.made, self.store, out / "data", site)
         if not site.frozen:
             kept = copy_items(self.records, out / ITEMS, self.made)
-            write_runs(pages, self.made, self.store, kept)
+            write_runs(pages, self.made, self.store, kept, copy_students(self.records, out / STUDENTS))
             copy_records(self.records, out / "data" / "runs", self.made)
         write_checksums(out / "data")
         write_data(pages, self.made, site, labels)

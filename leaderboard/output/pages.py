@@ -24,7 +24,7 @@ from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pai
 from kdbench.leaderboard.views.run import run_view
 from kdbench.leaderboard.views.suite import suite_view
 from kdbench.leaderboard.views.task import task_view
-from kdbench.records import beside
+from kdbench.records import beside, students
 from kdbench.records.files import RecordError, read_text
 from kdbench.records.folder import records_of
 from kdbench.results.classes import Told
@@ -67,8 +67,8 @@ _QUERIES = (
 )
 
 
-EXAMPLES, ITEMS = "data/examples", "data/items"
-"""Where the pictures of panels lie, and what metrics are of each test row."""
+EXAMPLES, ITEMS, STUDENTS = "data/examples", "data/items", "data/students"
+"""Where the pictures of panels lie, what metrics are of each test row, and weights of students."""
 
 
 def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kept: Mapping[str, Path]) -> None:
@@ -96,8 +96,13 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kep
     _changelog(pages, found, built_at)
 
 
-def write_runs(pages: Pages, made: Board, store: Store, kept: Collection[str]) -> None:
-    """A page for every run; few records are in memory at a time. ``kept``: runs whose values of test rows are there."""
+def write_runs(pages: Pages, made: Board, store: Store, kept: Collection[str], weights: Collection[str]) -> None:
+    """A page for every run; few records are in memory at a time.
+
+    Args:
+        kept: runs whose values of test rows are there.
+        weights: hashes of the students that are there.
+    """
     source = made.source
     order = list(source.runs)
     for start in range(0, len(order), _BATCH):
@@ -109,6 +114,8 @@ def write_runs(pages: Pages, made: Board, store: Store, kept: Collection[str]) -
             found = json.loads(row["record"])
             view = run_view(found, run, checks, withdrawn, source.runs.keys(), measured.get(run_id))
             view["items"] = f"{ITEMS}/{run_id}.parquet" if run_id in kept else ""
+            digest = (found["deploy"] or {}).get("export_sha256")
+            view["weights"] = f"{STUDENTS}/{digest}.safetensors" if digest in weights else ""
             title = f"{run['method']} on {run['task']}, seed {run['seed']}"
             pages.write(f"runs/{run_id}.html", "run.html", title=title, **view)
 
@@ -133,6 +140,16 @@ def copy_items(records: Path, folder: Path, made: Board) -> set[str]:
             (folder / path.name).write_bytes(path.read_bytes())
             copied.add(run)
     return copied
+
+
+def copy_students(records: Path, folder: Path) -> set[str]:
+    """The published weights of students; their hashes."""
+    there = {path.stem for path in students.beside(records).glob("*.safetensors")}
+    found = {digest: path for digest in there if (path := students.find(digest, records)) is not None}
+    for digest, path in sorted(found.items()):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{digest}.safetensors").write_bytes(path.read_bytes())
+    return set(found)
 
 
 def write_data(pages: Pages, made: Board, site: Site, snapshots: Sequence[str]) -> None:
