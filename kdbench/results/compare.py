@@ -172,7 +172,8 @@ def _row_by_row(a: ResultRow, b: ResultRow, kept: Callable[[str], Each | None]) 
         if one is None or other is None or one.dtype != other.dtype or len(one) != len(other):
             continue
         if one.dtype == bool:
-            alone = int((one & ~other).sum()), int((other & ~one).sum())
+            first, second = one.astype(bool), other.astype(bool)
+            alone = int((first & ~second).sum()), int((second & ~first).sum())
             yield RowByRow(seed, len(one), *alone, mcnemar(*alone))
         else:
             ours, theirs = (dict(enumerate(values.tolist())) for values in (other, one))

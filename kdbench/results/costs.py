@@ -32,6 +32,7 @@ class Totals:
         student_h, recipe_h: as the module says.
         full_h: None when a teacher's training cost is unknown.
         plain_h: plain training of the same task, of plain itself its own; None without a measured overhead.
+        clock_h: what of the recipe goes by the clock on the wall, a stage whose steps nobody timed or an artefact.
         search_h: of the search of its hyper-parameters, None of published ones; in no other total.
         basis: ``projected`` when hours are steps times the step time of the paired measurement, which a busy machine
             cannot distort as it does the clock on the wall; ``measured`` when they are that clock's; ``cited`` when a
@@ -44,6 +45,7 @@ class Totals:
     plain_h: float | None
     basis: str
     search_h: float | None = None
+    clock_h: float = 0.0
 
     def ratio(self, which: str) -> float | None:
         """``student``, ``recipe`` or ``full`` over plain; None where either is unknown."""
@@ -95,7 +97,9 @@ def totals(record: Record) -> Totals:
     plain = _plain_h(record, record.measured)
     if plain is not None and record.method_name == PLAIN:
         plain = recipe  # plain measured against plain differs from 1 by noise alone
-    return Totals(student, recipe, full, plain, basis, record.search.hours if record.search is not None else None)
+    clock = sum(line.hours for line in priced if line.basis != "projected")
+    search = record.search.hours if record.search is not None else None
+    return Totals(student, recipe, full, plain, basis, search, clock)
 
 
 def _step_ms(record: Record, block: Measured | None) -> dict[str, float]:

@@ -23,13 +23,17 @@ FEW = 8
 
 @dataclass(frozen=True)
 class Point:
-    """A method in the plane of cost and quality; ``group`` counts tie groups from 0, ``role`` is "" or ``baseline``."""
+    """A method in the plane of cost and quality; ``group`` counts tie groups from 0, ``role`` is "" or ``baseline``.
+
+    ``loose``: the measurement of its cost did not converge.
+    """
 
     name: str
     x: Interval
     y: Interval
     group: int
     role: str = ""
+    loose: bool = False
 
 
 def pareto(
@@ -45,7 +49,7 @@ def pareto(
         points: at least one, costs above 0.
         unit: of the quality axis.
     """
-    width, height = (400.0, 380.0) if narrow else (760.0, 440.0)
+    width, height = (400.0, 330.0) if narrow else (760.0, 440.0)
     left, right, top, bottom = (48.0 if narrow else 58.0), 24.0, 34.0, 54.0
     x_of, x_ticks = log_axis([v for p in points for v in p.x], left, width - right)
     lo, hi = shown([p.y for p in points], 0.0)
@@ -70,7 +74,9 @@ def pareto(
         x, y = x_of(p.x[0]), y_of(p.y[0])
         bars = [line(x_of(p.x[1]), y, x_of(p.x[2]), y, "ci"), line(x, y_of(p.y[1]), x, y_of(p.y[2]), "ci")]
         about = f"{p.name}: {signed(p.y[0], 2)} {unit} at {significant(p.x[0])} times the cost of plain"
-        inside = [element("title", about), *bars, marker(x, y, p.group, f"mark g{min(p.group, 5)} {p.role}".strip())]
+        about += ", whose measurement did not converge" if p.loose else ""
+        class_ = " ".join(filter(None, ["mark", f"g{min(p.group, 5)}", p.role, "loose" if p.loose else ""]))
+        inside = [element("title", about), *bars, marker(x, y, p.group, class_)]
         parts.append(element("g", *inside, class_="point", data_method=p.name))
     off = {p.name: f"{p.name} {signed(p.y[0], 1)}" for p in points if not lo <= p.y[0] <= hi}
     needed = {p.name for p in front} | {p.name for p in points if p.role} | set(off)

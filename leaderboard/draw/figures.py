@@ -15,7 +15,7 @@ from kdbench.leaderboard.draw.panels import Panel, bars, differences
 from kdbench.leaderboard.draw.years import Dated, by_year
 from kdbench.leaderboard.model.entries import Entry
 from kdbench.leaderboard.model.ranking import TaskBoard
-from kdbench.leaderboard.model.ratios import Ratio, recipe_ratio, step_ratio
+from kdbench.leaderboard.model.ratios import Ratio, loose, over_plain, recipe_ratio, step_ratio
 from kdbench.leaderboard.model.suites import SuiteBoard
 from kdbench.specs.registry import PLAIN
 from kdbench.stats import paired_delta, spearman
@@ -58,7 +58,7 @@ def suite_charts(suite: SuiteBoard, key: str) -> tuple[Chart, ...]:
                 quality = _interval(row.delta.mean, row.delta.lo, row.delta.hi)
             if at is not None and quality is not None:
                 role = "baseline" if row.method in baselines else ""
-                found.append(Point(row.method, at, quality, groups[row.first], role))
+                found.append(Point(row.method, at, quality, groups[row.first], role, any(map(loose, row.rows))))
         return found
 
     return _by_cost(
@@ -83,7 +83,8 @@ def task_charts(board: TaskBoard, key: str) -> tuple[Chart, ...]:
             at, quality = (step_ratio(row) if cost else recipe_ratio(row)), _quality(row)
             if not row.elsewhere and at is not None and quality is not None:
                 group = groups.get(firsts.get(row.method, 0), 0)
-                found.append(Point(row.method, at, quality, group, "baseline" if row.is_baseline else ""))
+                role = "baseline" if row.is_baseline else ""
+                found.append(Point(row.method, at, quality, group, role, loose(row)))
         return found
 
     return _by_cost(points, key, board.task.label, board.task.baseline, board.task.points, 1, _key(board.ranks, groups))
@@ -195,6 +196,8 @@ def cost_chart(board: TaskBoard, key: str) -> Chart | None:
     title = f"{board.task.label}: training cost as multiples of plain's"
     names = [row.method for row in rows]
     caption = "Multiples of the cost of plain training; the line stands at 1. Whiskers are 95 % intervals."
+    if unsure := [row.method for row in rows if loose(row)]:
+        caption += f" The measurement of {', '.join(unsure)} did not converge."
     wide, narrow = both_sizes(bars, f"{key}-bars", names, panels, title=title)
     return Chart("", wide, narrow, caption)
 
@@ -225,20 +228,21 @@ def _by_cost(
         wide, narrow = both_sizes(
             pareto, f"{key}-pareto{cost}", found, title=title, x_label=label, y_label=about, unit=unit
         )
-        charts.append(Chart(word, wide, narrow, _caption(not cost, baseline, tasks), shapes))
+        charts.append(Chart(word, wide, narrow, _caption(not cost, baseline, tasks, found), shapes))
     return tuple(charts)
 
 
-def _caption(recipe: bool, baseline: str, tasks: int) -> str:
+def _caption(recipe: bool, baseline: str, tasks: int, found: Sequence[Point]) -> str:
     mean = f"Means over {tasks} tasks. " if tasks > 1 else ""
     crosses = (
         "Crosses are 95 % intervals; recipe cost, steps times step time, has one where a recipe is one stage."
         if recipe
         else "Crosses are 95 % intervals."
     )
+    dashed = "The measurement of a dashed mark’s cost did not converge. " if any(p.loose for p in found) else ""
     return (
-        f"{mean}{crosses} A mark’s shape tells the best place the method could hold, the cross standing for all from "
-        "the sixth shape on; blue could be first. "
+        f"{mean}{crosses} {dashed}A mark’s shape tells the best place the method could hold, the cross standing for "
+        "all from the sixth shape on; blue could be first. "
         f"The open mark is {baseline}. The dotted line joins the methods that none beats on both means. "
         "A mark without a name shows it when pointed at or touched; one on the edge is off the scale."
     )
@@ -258,5 +262,5 @@ def _quality(row: Entry) -> Interval | None:
 def _over_plain(row: Entry, field: str) -> Ratio | None:
     if row.method == PLAIN:
         return (1.0, 1.0, 1.0)
-    own, plain = (row.result.cost[name] if row.result.cost else None for name in (field, f"plain_{field}"))
-    return None if not own or not plain else (own / plain, own / plain, own / plain)
+    value = over_plain(row, field)
+    return None if value is None else (value, value, value)

@@ -12,6 +12,8 @@ from kdbench.leaderboard.model.entries import Entry
 from kdbench.specs.registry import PLAIN
 
 Ratio = tuple[float, float, float]
+LAUNCHED = 4
+"""From so many times more operations than time on, both over plain's, a step's time is that of launching kernels."""
 
 
 def step_ratio(row: Entry) -> Ratio | None:
@@ -19,6 +21,31 @@ def step_ratio(row: Entry) -> Ratio | None:
     if row.method == PLAIN:
         return (1.0, 1.0, 1.0)
     return (row.result.cost["step_ratio"], row.result.cost["lo"], row.result.cost["hi"]) if row.result.cost else None
+
+
+def over_plain(row: Entry, field: str) -> float | None:
+    """A measured quantity over plain's of the same measurement."""
+    own, plain = (row.result.cost[name] if row.result.cost else None for name in (field, f"plain_{field}"))
+    return own / plain if own and plain else None
+
+
+def launched(rows: Iterable[Entry]) -> tuple[Entry, float, float] | None:
+    """The row whose operations grow most beyond its time, over plain's both; None where none does by :data:`LAUNCHED`.
+
+    There a step is as long as its kernels take to be launched, and no ratio of times is one of larger nets.
+    """
+    found = []
+    for row in rows:
+        step, work = step_ratio(row), over_plain(row, "flops_fwd_bwd")
+        if row.method != PLAIN and step is not None and work is not None and work >= LAUNCHED * step[0]:
+            found.append((row, work, step[0]))
+    own = [one for one in found if one[0].is_baseline]
+    return max(own or found, key=lambda one: one[1] / one[2], default=None)
+
+
+def loose(row: Entry) -> bool:
+    """Whether the measurement of its cost did not converge."""
+    return row.result.cost is not None and row.method != PLAIN and not row.result.cost["converged"]
 
 
 def recipe_ratio(row: Entry) -> Ratio | None:

@@ -48,7 +48,7 @@
 
   /* A chart as a file of its own: what the style sheet says is written into it, hidden methods are left out. */
   const drawing = (svg) => {
-    const copy = svg.cloneNode(true), told = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-family", "paint-order"];
+    const copy = svg.cloneNode(true), told = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-family", "paint-order"];
     const from = [svg, ...$$(svg, "*")], to = [copy, ...$$(copy, "*")];
     from.forEach((node, i) => {
       const style = getComputedStyle(node);
@@ -416,6 +416,10 @@
     const asked = $$(document, "section.compare").find((one) => kept_of(one.id, "m"));
     if (asked) asked.scrollIntoView();
     $$(document, "svg.pareto, svg.years").forEach(touch);
+    /* What a chart's marks mean stands beside it; on phones behind a click. */
+    const phone = matchMedia("(max-width: 40rem)"), fold = () => $$(document, "details.reading").forEach((node) => { node.open = !phone.matches; });
+    fold();
+    phone.addEventListener("change", fold);
     const watch = new ResizeObserver((seen) => new Set(seen.map((one) => one.target.closest(".scroll"))).forEach(fit));
     const boxes = $$(document, ".scroll");
     for (const box of boxes) for (const node of [box, box.querySelector("table")]) watch.observe(node);

@@ -57,12 +57,13 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Context:
-    """What cells of one table share: the board and where dots of seeds lie."""
+    """What cells of one table share: the board, where dots of seeds lie, and whether no row of it was tuned."""
 
     board: TaskBoard
     digits: int
     lo: float
     hi: float
+    untuned: bool = False
 
 
 def context(board: TaskBoard) -> Context:
@@ -70,7 +71,8 @@ def context(board: TaskBoard) -> Context:
     values = [value for row in board.comparable for value in row.result.scores.values()]
     digits = digits_for(board.task.unit, values)
     rows = [list(row.result.scores.values()) for row in board.comparable]
-    return Context(board, digits, *shown([(fmean(scores), min(scores), max(scores)) for scores in rows]))
+    ends = shown([(fmean(scores), min(scores), max(scores)) for scores in rows])
+    return Context(board, digits, *ends, all_untuned(board))
 
 
 def measured_in(row: Entry) -> str:
@@ -117,6 +119,16 @@ def rank_cell(row: Entry, ctx: Context) -> TableCell:
     return places(ctx.board.ranks.get(row.method, ""))
 
 
+def untuned(row: Entry) -> bool:
+    """Whether its hyper-parameters are the card's, for nobody published or searched any for the task."""
+    return bool(row.params) and row.cell["params_source"] == "default"
+
+
+def all_untuned(board: TaskBoard) -> bool:
+    """Whether that holds of every row that is ranked or lacks only seeds: then it is said once, not in every row."""
+    return bool(board.comparable) and all(map(untuned, board.comparable))
+
+
 def method_cell(row: Entry, ctx: Context) -> TableCell:
     """Name with what the reader must know of it."""
     tags = []
@@ -124,7 +136,7 @@ def method_cell(row: Entry, ctx: Context) -> TableCell:
         tags.append("baseline")
     elif row.method == PLAIN and not row.custom:
         tags.append("reference")
-    if row.params and row.cell["params_source"] == "default":
+    if untuned(row) and not ctx.untuned:
         tags.append("not tuned here")
     if row.selection != "last":
         tags.append("epoch chosen on validation rows")

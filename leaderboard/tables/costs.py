@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 
 from kdbench.leaderboard.draw.numbers import NONE, TIMES, between, significant, times
-from kdbench.leaderboard.model.entries import Entry
-from kdbench.leaderboard.model.ratios import Ratio, step_ratio
+from kdbench.leaderboard.model.entries import Entry, TaskVersion
+from kdbench.leaderboard.model.ratios import Ratio, launched, over_plain, step_ratio
 from kdbench.leaderboard.tables.cells import Context, TableCell, measured_in, runs_behind
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.results.costs import Totals
 from kdbench.specs.registry import PLAIN
+
+NOT_CONVERGED, CLOCK = "not converged", "wall clock"
+
+
+def launch_words(rows: Iterable[Entry]) -> str:
+    """Why cost ratios of some rows do not carry over to larger nets, and on which tasks; "" where they may."""
+    tasks: dict[TaskVersion, list[Entry]] = defaultdict(list)
+    for row in rows:
+        tasks[row.task].append(row)
+    told = [found for of_task in tasks.values() if (found := launched(of_task)) is not None]
+    if not told:
+        return ""
+    row, work, step = max(told, key=lambda one: one[1] / one[2])
+    several = len(tasks) > 1
+    where = f"on {', '.join(sorted({one.task.label for one, *_ in told}))}" if several else "here"
+    return (
+        f"Cost ratios {where} are of launching kernels and do not carry over to larger nets: {row.method} needs "
+        f"{significant(work)} times the operations of plain and {significant(step)} times its time"
+        f"{f' on {row.task.label}' if several else ''}."
+    )
 
 
 def _on(row: Entry, ctx: Context) -> tuple[str, ...]:
     """The processor that a row's times were measured on, where that of most rows beside it is another."""
     usual = ctx.board.processor
     return (f"on {row.processor}",) if row.result.cost is not None and usual not in (None, row.processor) else ()
+
+
+def cautions(row: Entry) -> tuple[str, ...]:
+    """What a reader of a row's step time must know of its measurement."""
+    over = row.result.cost
+    if over is None:
+        return ()
+    told = {
+        "quick": over["mode"] == "quick",
+        NOT_CONVERGED: not over["converged"],
+        "noisy machine": over["noise_flag"],
+        "contended": over["contended"],
+    }
+    return tuple(word for word, holds in told.items() if holds)
 
 
 def ratio_cell(row: Entry, ctx: Context) -> TableCell:
@@ -26,17 +61,7 @@ def ratio_cell(row: Entry, ctx: Context) -> TableCell:
         return TableCell(NONE, None, sub="not measured")
     if row.method == PLAIN:
         return TableCell(f"1 {TIMES}", 1.0, sub="reference")
-    flags = []
-    over = row.result.cost or {}
-    if over["mode"] == "quick":
-        flags.append("quick")
-    if not over["converged"]:
-        flags.append("not converged")
-    if over["noise_flag"]:
-        flags.append("noisy machine")
-    if over["contended"]:
-        flags.append("contended")
-    flags += _on(row, ctx)
+    flags = (*cautions(row), *_on(row, ctx))
     rivals = [
         r
         for other in ctx.board.ranked
@@ -47,7 +72,7 @@ def ratio_cell(row: Entry, ctx: Context) -> TableCell:
         times(ratio[0]),
         ratio[0],
         sub=between(ratio[1], ratio[2], 2),
-        tags=tuple(flags),
+        tags=flags,
         mark="" if row.apart else mark,
         lo=ratio[1],
         hi=ratio[2],
@@ -72,8 +97,8 @@ def _over(row: Entry, field: str) -> float | None:
 
 
 def _plain_ratio(row: Entry, field: str) -> str:
-    own, plain = _over(row, field), _over(row, f"plain_{field}")
-    return f"{times(own / plain)} plain" if own is not None and plain else ""
+    value = over_plain(row, field)
+    return f"{times(value)} plain" if value is not None else ""
 
 
 def measured(
@@ -92,9 +117,14 @@ def measured(
     return make
 
 
-def based(costs: Totals) -> str:
-    """What its hours go by: a busy machine stretches those of the clock, which no measured step tells."""
-    return "wall clock" if costs.basis == "measured" else costs.basis
+def based(costs: Totals, *, teacher: bool = False) -> tuple[str, ...]:
+    """What hours of the recipe go by; ``teacher``: of the full cost. A busy machine stretches those of the clock."""
+    if costs.basis == "measured":
+        return (CLOCK,)
+    share = 100 * costs.clock_h / costs.recipe_h if costs.recipe_h else 0.0
+    part = (f"{share:.0f} % {CLOCK}",) if share >= 1 and costs.basis != "cited" else ()
+    taught = teacher and costs.full_h is not None and costs.full_h > costs.recipe_h
+    return (costs.basis, *part, *((f"teacher {CLOCK}",) if taught else ()))
 
 
 def recipe_cell(row: Entry, ctx: Context) -> TableCell:
@@ -105,7 +135,7 @@ def recipe_cell(row: Entry, ctx: Context) -> TableCell:
         significant(costs.recipe_h),
         costs.recipe_h,
         sub=sub,
-        tags=(based(costs), *_on(row, ctx)),
+        tags=(*based(costs), *_on(row, ctx)),
         behind=measured_in(row),
     )
 
@@ -118,7 +148,7 @@ def full_cell(row: Entry, ctx: Context) -> TableCell:
     return TableCell(
         significant(costs.full_h),
         costs.full_h,
-        tags=(based(costs), *_on(row, ctx)),
+        tags=(*based(costs, teacher=True), *_on(row, ctx)),
         behind=measured_in(row),
     )
 

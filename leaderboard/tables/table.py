@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from kdbench.leaderboard.tables.cells import TableCell
 
+Words = str | tuple[str, str]
+"""What a cell of a plain table says; with the page behind it, from the site's root, or "" for none."""
+
 
 @dataclass(frozen=True)
 class Head:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, signed, significant
+from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, signed, significant
 from kdbench.leaderboard.model.entries import NOT_LEARNED, Entry
 from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
 from kdbench.leaderboard.tables.cells import TableCell, all_behind, all_measured_in
@@ -80,6 +80,7 @@ def _table(suite: SuiteBoard, rows: list[SuiteRow], total: int, key: str) -> Tab
         _number("matched", "Δ to plain as long", suite.points, "To plain trained for as long as its recipe takes."),
         _number("delta", f"Δ to {suite.baseline}", suite.points, "Paired with the baseline, seed by seed."),
         _number("recipe", "Recipe cost", "× plain", "All stages that the method needs, as a multiple of plain’s."),
+        Head("failed", "Seeds failed", "", "Answer", "Seeds that stayed at chance, of all.", True, True),
         Head("words", "In words", "", "Answer", "The two differences together.", True, False),
     )
     lines = tuple(Line(row.method, _cells(suite, row, digits)) for row in rows)
@@ -101,8 +102,15 @@ def _cells(suite: SuiteBoard, row: SuiteRow, digits: int) -> dict[str, TableCell
             row.delta, suite.told["baseline"].get(row.method, ""), digits, row.rows
         ),
         "recipe": ratio_text(row.recipe_ratio, row.method, row.elsewhere, all_measured_in(row.rows)),
+        "failed": _failed(row),
         "words": TableCell(_words(suite, row, digits, is_baseline=is_baseline)),
     }  # fmt: skip
+
+
+def _failed(row: SuiteRow) -> TableCell:
+    """Seeds at chance, of all, over the suite's tasks; methods with a seed that has no score are not among the rows."""
+    lost = sum(len(one.result.at_chance) for one in row.rows)
+    return TableCell(f"{lost} of {sum(len(one.result.scores) for one in row.rows)}", lost, behind=all_behind(row.rows))
 
 
 def difference(delta: PooledDelta | None, told: str, digits: int, rows: Sequence[Entry]) -> TableCell:
@@ -124,13 +132,16 @@ def _words(suite: SuiteBoard, row: SuiteRow, digits: int, *, is_baseline: bool) 
     if not is_baseline and row.delta is not None:
         told = suite.told["baseline"].get(row.method)
         if told in ("better", "worse"):
-            said.append(f"{signed(row.delta.mean, digits)} {'over' if told == 'better' else 'under'} {suite.baseline}")
+            by = signed(row.delta.mean, digits) if told == "better" else fixed(abs(row.delta.mean), digits)
+            said.append(f"{by} {'over' if told == 'better' else 'under'} {suite.baseline}")
         else:
             said.append(f"not told from {suite.baseline}")
         if base is not None and base.recipe_ratio is not None and row.recipe_ratio is not None:
             said[-1] += f" at {significant(row.recipe_ratio[0] / base.recipe_ratio[0])} times its cost"
     told = suite.told["matched"].get(row.method)
-    if told == "worse":
+    if told == "better" and is_baseline:
+        said.append("better than plain trained as long")
+    elif told == "worse":
         said.append("plain trained as long is better")
     elif told == "not separated":
         said.append("not told from plain trained as long")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from kdbench.leaderboard.draw.numbers import NONE, digits_for
 from kdbench.leaderboard.model.ranking import TaskBoard
-from kdbench.leaderboard.tables.cells import metric_word, with_half
+from kdbench.leaderboard.tables.cells import metric_word, runs_behind, with_half
+from kdbench.leaderboard.tables.table import Words
 from kdbench.results.classes import Told
 
 
@@ -17,7 +18,7 @@ class ClassTable:
     key: str
     caption: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Words, ...], ...]
 
 
 def class_table(one: TaskBoard, key: str, told: Told) -> ClassTable | None:
@@ -28,8 +29,11 @@ def class_table(one: TaskBoard, key: str, told: Told) -> ClassTable | None:
     if not names:
         return None
     digits = digits_for(one.task.unit, [own[name].stat.mean for _, own in held for name in own])
-    rows = tuple(
-        (row.method, *(with_half(own[name].stat, digits) if name in own else NONE for name in names))
+    rows: tuple[tuple[Words, ...], ...] = tuple(
+        (
+            (row.method, f"methods/{row.method}.html"),
+            *((with_half(own[name].stat, digits), runs_behind(row.cell)) if name in own else NONE for name in names),
+        )
         for row, own in held
     )
     caption = f"{metric_word(one.task.metric)} of each class on {one.place}, mean ± half its 95 % interval over seeds."

@@ -12,8 +12,9 @@ from kdbench.leaderboard.model.entries import CUSTOM, MATCHED, SMOKE, Entry
 from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.ratios import step_ratio
 from kdbench.leaderboard.model.source import IndexRow, Source
-from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, anchor_of, with_half
+from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS, anchor_of, measured_in, with_half
 from kdbench.leaderboard.tables.costs import based
+from kdbench.leaderboard.tables.table import Words
 from kdbench.leaderboard.views.facts import asked
 from kdbench.leaderboard.views.searches import SearchView, search_views
 from kdbench.specs.card import FAMILIES, Card, Claim
@@ -90,8 +91,8 @@ class MethodView:
     results: tuple[Result, ...]
     seeds: tuple[SeedLine, ...]
     holes: tuple[tuple[str, str, str, str], ...]
-    stages: tuple[tuple[str, ...], ...]
-    totals: tuple[tuple[str, ...], ...]
+    stages: tuple[tuple[Words, ...], ...]
+    totals: tuple[tuple[Words, ...], ...]
     claims: tuple[ClaimLine, ...]
     runs: tuple[IndexRow, ...]
     variants: tuple[str, ...]
@@ -219,9 +220,10 @@ def _reconstructed(card: Card | None) -> tuple[tuple[str, str], ...]:
 
 def _cells(board: Board, name: str) -> Iterator[tuple[TaskBoard, Entry]]:
     """Every row of a method with the board that it stands on."""
+    longer = [row for row in board.entries if row.method == name and row.apart == MATCHED]
     for one in board.task_boards:
-        longer = (row for row in board.entries if (row.task, row.place, row.apart) == (one.task, one.place, MATCHED))
-        yield from ((one, row) for row in (*one.ranked, *one.apart, *longer) if row.method == name)
+        yield from ((one, row) for row in (*one.ranked, *one.apart) if row.method == name)
+        yield from ((one, row) for row in longer if (row.task, row.place) == (one.task, one.place))
 
 
 def _digits(one: TaskBoard) -> int:
@@ -292,7 +294,7 @@ def _holes(board: Board, name: str) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _stages(row: Entry) -> list[tuple[str, ...]]:
+def _stages(row: Entry) -> list[tuple[Words, ...]]:
     """The stages of the run that the cell's costs are quoted from, in the order in which they ran."""
     where = f"{row.task.label}, {row.place}"
     return [
@@ -300,7 +302,7 @@ def _stages(row: Entry) -> list[tuple[str, ...]]:
             where,
             line.name,
             line.ledger.replace("_", " "),
-            significant(line.hours),
+            (significant(line.hours), measured_in(row)),
             str(line.steps),
             line.basis,
             "yes" if line.reusable else "no",
@@ -309,16 +311,16 @@ def _stages(row: Entry) -> list[tuple[str, ...]]:
     ]
 
 
-def _totals(row: Entry) -> tuple[str, ...]:
-    costs = row.result.totals
+def _totals(row: Entry) -> tuple[Words, ...]:
+    costs, run = row.result.totals, measured_in(row)
     return (
         f"{row.task.label}, {row.place}",
         str(len(row.result.runs)),
-        significant(costs.student_h),
-        significant(costs.recipe_h),
-        times(row.recipe_ratio) if row.recipe_ratio else NONE,
-        significant(costs.full_h) if costs.full_h is not None else "not known",
-        based(costs),
+        (significant(costs.student_h), run),
+        (significant(costs.recipe_h), run),
+        (times(row.recipe_ratio), run) if row.recipe_ratio else NONE,
+        (significant(costs.full_h), run) if costs.full_h is not None else "not known",
+        ", ".join(based(costs, teacher=True)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup
@@ -18,6 +18,7 @@ from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.ratios import step_ratio
 from kdbench.leaderboard.model.suites import SuiteBoard
 from kdbench.leaderboard.tables.cells import TableCell, measured_in, runs_behind
+from kdbench.leaderboard.tables.costs import based, cautions, launch_words
 from kdbench.leaderboard.tables.table import Table
 from kdbench.records.schema.overhead import QUANTITIES
 from kdbench.specs.registry import PLAIN
@@ -48,10 +49,11 @@ class CostLine:
 
 @dataclass(frozen=True)
 class CostTable:
-    """All costs measured on one device class with one model of processor."""
+    """All costs measured on one device class with one model of processor; ``caution``: why ratios do not carry over."""
 
     key: str
     device: str
+    caution: str
     heads: tuple[tuple[str, str], ...]
     lines: tuple[CostLine, ...]
 
@@ -84,18 +86,36 @@ _COSTS: tuple[tuple[str, str, Callable[[Entry], float | None], Callable[[float],
 )
 
 
+_HOURS: dict[str, Callable[[Entry], tuple[str, ...]]] = {
+    "One more student": lambda row: based(row.result.totals),
+    "Recipe": lambda row: based(row.result.totals),
+    "Full": lambda row: based(row.result.totals, teacher=True),
+}
+"""What hours go by, of the columns that have hours."""
+
+
 def cost_tables(board: Board) -> list[CostTable]:
     """One table a device class, ruleset and processor; the newest version of every task, rows that are comparable."""
     devices: dict[str, list[CostLine]] = defaultdict(list)
+    rows: dict[str, list[Entry]] = defaultdict(list)
     for one in board.task_boards:
         for row in one.comparable if one.task.newest else ():
             line = CostLine(row.method, one.task, tuple(_cost_cells(row)))
             devices[f"{one.place}, {row.processor}"].append(line)
+            rows[f"{one.place}, {row.processor}"].append(row)
     heads = (("Step time", "× plain"), *((head, unit) for head, unit, _, _ in _COSTS))
-    return [
-        CostTable(key_of("costs", device), device, heads, tuple(sorted(lines, key=lambda x: (x.task.name, x.method))))
-        for device, lines in sorted(devices.items())
-    ]
+    measured = sorted(devices, key=lambda device: (all(row.result.cost is None for row in rows[device]), device))
+    return [_cost_table(device, devices[device], heads, launch_words(rows[device])) for device in measured]
+
+
+def _cost_table(device: str, lines: list[CostLine], heads: Sequence[tuple[str, str]], caution: str) -> CostTable:
+    """The columns in which something was measured."""
+    told = [n for n, _ in enumerate(heads) if any(line.cells[n].behind for line in lines)]
+    kept = (replace(line, cells=tuple(line.cells[n] for n in told)) for line in lines)
+    return CostTable(
+        key_of("costs", device), device, caution, tuple(heads[n] for n in told),
+        tuple(sorted(kept, key=lambda line: (line.task.name, line.method))),
+    )  # fmt: skip
 
 
 def _cost_cells(row: Entry) -> list[TableCell]:
@@ -107,11 +127,20 @@ def _cost_cells(row: Entry) -> list[TableCell]:
     else:
         interval = between(ratio[1], ratio[2], 2)
         cells = [
-            TableCell(significant(ratio[0]), ratio[0], sub=interval, lo=ratio[1], hi=ratio[2], behind=measured_in(row))
+            TableCell(
+                significant(ratio[0]),
+                ratio[0],
+                sub=interval,
+                tags=cautions(row),
+                lo=ratio[1],
+                hi=ratio[2],
+                behind=measured_in(row),
+            )
         ]
     for head, _, get, show in _COSTS:
         value, behind = get(row), runs_behind(row.cell) if head == ENERGY else measured_in(row)
-        cells.append(TableCell(NONE) if value is None else TableCell(show(value), value, behind=behind))
+        tags = _HOURS[head](row) if head in _HOURS else ()
+        cells.append(TableCell(NONE) if value is None else TableCell(show(value), value, tags=tags, behind=behind))
     return cells
 
 

@@ -13,7 +13,7 @@ from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
 from kdbench.leaderboard.tables.cells import TableCell, all_measured_in, context, places, runs_behind, with_half
 from kdbench.leaderboard.tables.columns import COLUMNS, head
-from kdbench.leaderboard.tables.costs import ratio_text
+from kdbench.leaderboard.tables.costs import launch_words, ratio_text
 from kdbench.leaderboard.tables.table import Head, Line, Table
 from kdbench.leaderboard.views.answer import Answer, answer_of, difference
 from kdbench.leaderboard.views.overview import pickable
@@ -103,6 +103,8 @@ def _view(suite: SuiteBoard) -> SuiteView:
     count = len(suite.tasks)
     tasks = f"{count} task{'s' if count != 1 else ''}"
     deck = f"{len(suite.rows)} methods on {tasks}, differences to {suite.baseline} in {suite.points}."
+    if said := launch_words(one for row in suite.rows for one in row.rows):
+        deck += f" {said}"
     if suite.layout is None or suite.ties is None:
         return SuiteView(key, suite, title, deck, None, (), (), _below(suite))
     notes = [f"{suite.note.capitalize()}; {suite.ties.note}." if suite.ties.note else f"{suite.note.capitalize()}."]

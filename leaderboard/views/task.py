@@ -12,8 +12,9 @@ from kdbench.leaderboard.model.board import Board
 from kdbench.leaderboard.model.entries import TaskVersion
 from kdbench.leaderboard.model.ranking import Hole, TaskBoard
 from kdbench.leaderboard.model.suites import SuiteBoard
-from kdbench.leaderboard.tables.cells import metric_word, runs_behind, with_half
-from kdbench.leaderboard.tables.table import Table
+from kdbench.leaderboard.tables.cells import all_untuned, metric_word, runs_behind, with_half
+from kdbench.leaderboard.tables.costs import launch_words
+from kdbench.leaderboard.tables.table import Table, Words
 from kdbench.leaderboard.tables.task_table import task_table
 from kdbench.leaderboard.views.answer import searched_words
 from kdbench.leaderboard.views.classes import ClassTable, class_table
@@ -50,16 +51,12 @@ class TaskSection:
 
 @dataclass(frozen=True)
 class Rulesets:
-    """Methods by published and by searched values, on one device class: a column of ranks and scores a ruleset.
-
-    Attributes:
-        rows: a method, and of each column the text with the page of the runs behind it, "" without any.
-    """
+    """Methods by published and by searched values, on one device class: a column of ranks and scores a ruleset."""
 
     key: str
     device: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    rows: tuple[tuple[Words, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class TaskView:
     boards: tuple[TaskSection, ...]
     facts: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, str, int, str, str], ...]
-    published: tuple[tuple[str, str, str, str], ...]
+    published: tuple[tuple[Words, str, str, str], ...]
     versions: tuple[TaskVersion, ...]
     bib: tuple[tuple[str, str], ...]
     rulesets: tuple[Rulesets, ...] = ()
@@ -92,22 +89,24 @@ def task_view(board: Board, task: TaskVersion, record: dict | None, kept: Mappin
     metric = f"{metric_word(task.metric)} in {task.unit}" if task.unit else metric_word(task.metric)
     lead = f"{task.kind}, {metric}, {arrow}; baseline {task.baseline}"
     warnings = [f"{small[0].upper()}{small[1:]}."] if small else []
+    of_task = [one for one in board.task_boards if one.task == task]
+    warnings += list(filter(None, [launch_words(row for one in of_task for row in one.comparable)]))
     if not task.ranked:
         warnings.append(f"Not ranked: {task.unranked_because or 'the task says so'}.")
     if not task.newest:
         warnings.append(
             "Archived: a newer version of this task exists; these rows are not ranked and not compared with it."
         )
-    boards = tuple(_section(one, _suite_of(one, board), kept, told) for one in board.task_boards if one.task == task)
+    boards = tuple(_section(one, _suite_of(one, board), kept, told) for one in of_task)
     versions = tuple(other for other in board.tasks if other.name == task.name and other.version != task.version)
     suites = [suite for suite in board.suites if task in suite.all_tasks]
     anchor = f"#{key_of('suite', suites[0].suite, suites[0].place)}" if suites else ""
-    shown = sorted({row.method for one in board.task_boards if one.task == task for row in (*one.ranked, *one.apart)})
+    shown = sorted({row.method for one in of_task for row in (*one.ranked, *one.apart)})
     known = board.catalogue.methods
     bib = tuple((name, known[name].card.bibtex()) for name in shown if name in known)
     facts, rows = tuple(_facts(task, record)), tuple(_rows(record))
     figures = _published(task, board)
-    beside = tuple(_rulesets([one for one in board.task_boards if one.task == task]))
+    beside = tuple(_rulesets(of_task))
     return TaskView(task, anchor, lead, tuple(warnings), boards, facts, rows, figures, versions, bib, beside)
 
 
@@ -122,15 +121,20 @@ def _rulesets(boards: Sequence[TaskBoard]) -> Iterator[Rulesets]:
         for one in here:
             word = "As published" if one.ruleset == AS_PUBLISHED else f"Equal tuning, {one.ruleset}"
             heads += [f"{word}: rank", f"{word}: {metric_word(one.task.metric)}, n"]
-        rows = tuple((method, tuple(cell for one in here for cell in _of(one, method))) for method in sorted(methods))
+        rows = tuple((_page(name), *(cell for one in here for cell in _of(one, name))) for name in sorted(methods))
         yield Rulesets(key_of("rulesets", device), device, tuple(heads), rows)
+
+
+def _page(method: str) -> Words:
+    return method, f"methods/{method}.html"
 
 
 def _of(one: TaskBoard, method: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Rank and score of a method in one ruleset."""
     row = one.entry(method)
     if row is None:
-        return (NONE, ""), (NONE, "")
+        aside = next((row for row in one.apart if row.method == method and not row.custom), None)
+        return (NONE, ""), (NONE, "") if aside is None else (aside.apart, runs_behind(aside.cell))
     digits = digits_for(one.task.unit, [v for other in one.comparable for v in other.result.scores.values()])
     rank = range_of(one.ranks.get(method, "")) if not row.apart else NONE
     score = f"{with_half(row.result.stat, digits)}, {row.result.stat.n}"
@@ -148,6 +152,8 @@ def _section(one: TaskBoard, suite: SuiteBoard | None, kept: Mapping[str, Path],
     deck = f"Complete cells hold the seeds {seeds}. Rows are paired with {task.baseline} seed by seed."
     if one.ruleset != AS_PUBLISHED:
         deck += f" {searched_words(one.ruleset)}"
+    if all_untuned(one):
+        deck += " No method was tuned here: hyper-parameters are the cards’ defaults, none are published for this pair."
     caption = f"{task.label} on {one.place}, best first." if one.ranks else f"{task.label} on {one.place}, not ranked."
     notes = [word for word in (separation_word(one), _tie_note(one), _headroom(one), _elsewhere(one)) if word]
     return TaskSection(
@@ -204,14 +210,14 @@ def _headroom(one: TaskBoard) -> str:
     return f"For scale: {'; '.join(words)}. One teacher for all seeds: its own noise is left out." if words else ""
 
 
-def _published(task: TaskVersion, board: Board) -> tuple[tuple[str, str, str, str], ...]:
+def _published(task: TaskVersion, board: Board) -> tuple[tuple[Words, str, str, str], ...]:
     """Method, figure, spread and source of what others published on the task's data and pair."""
     if task.spec is None:
         return ()
     known = [name for name, ref in board.catalogue.methods.items() if registry.methods().get(name) is ref]
     return tuple(
         (
-            claim.method,
+            _page(claim.method) if claim.method in board.methods else claim.method,
             fixed(claim.value, 2),
             NONE if claim.std is None else f"± {claim.std:g}",
             claim.source + ("" if claim.verified else " (not read by us)"),

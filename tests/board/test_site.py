@@ -43,35 +43,19 @@ def test_golden_task(site: Any) -> None:
     assert "the half-width of each, is 1.4 to 1.9 points (moderated variances, 1 task, n = 3)" in page.text
 
 
-def golden_with_longer() -> list[dict[str, Any]]:
-    """The golden set with plain trained as long as kd and as alpha: the one above kd, the other below alpha."""
-    made = golden()
-    first = {raw["method"]["name"]: raw for raw in made if raw["task"]["name"] == "golden/a" and raw["seed"] == 0}
-    for method, scores in {"kd": (84.0, 85.0, 86.0), "alpha": (72.0, 73.5, 73.0)}.items():
-        match = {"method": method, "ratio": 2.0, "spec_hash": first[method]["spec_hash"]}
-        made += [
-            record(
-                "plain", "a", seed, score, method__variant=f"plain@{method}", compute_match=match,
-                spec_hash=samples.run_id(method) * 2,
-            )
-            for seed, score in enumerate(scores)
-        ]  # fmt: skip
-    return made
-
-
 def test_a_suite_answers_first_which_methods_are_worth_their_cost(tmp_path: Path) -> None:
-    page = make_site(tmp_path, golden_with_longer()).page("index.html")
+    page = make_site(tmp_path, samples.with_longer(kd=(84.0, 85.0, 86.0), alpha=(72.0, 73.5, 73.0))).page("index.html")
     sentence = (
         "Of 2 methods set against plain trained for as long as the method’s recipe takes, 1 beats it, 1 does worse, "
         "and 0 cannot be told from it."
     )
     assert sentence in page.text
-    found = cells(page, f"suite-golden-{DEVICE}-answer", "matched", "delta", "words")
+    found = cells(page, f"suite-golden-{DEVICE}-answer", "matched", "delta", "words", "failed")
     assert list(found) == ["alpha", "kd"]
     assert found["alpha"][0].startswith("▲ better +9.17")
     assert found["alpha"][2] == "not told from kd at 1.50 times its cost; near the best"
     assert found["kd"][0].startswith("▼ worse −4.00")
-    assert found["kd"][1:] == ["0 reference", "plain trained as long is better; could be the best"]
+    assert found["kd"][1:] == ["0 reference", "plain trained as long is better; could be the best", "0 of 3"]
     assert page.text.index(sentence) < page.text.index("All 3 ranked methods")
 
 
@@ -89,7 +73,13 @@ def test_golden_costs(site: Any) -> None:
     found = cells(page, table, "memory", "flops", "recipe", "full", "train_only")
     # 4 steps of about 4 ms, whatever the clock on the wall said; and 0.01 h of the teacher
     recipe = "0.00000450 2.00 × plain projected"
-    assert found["kd"] == ["54.2 3.01 × plain", "3.00 M 2.50 × plain", recipe, "0.0100 projected", "0"]
+    assert found["kd"] == [
+        "54.2 3.01 × plain",
+        "3.00 M 2.50 × plain",
+        recipe,
+        "0.0100 projected teacher wall clock",
+        "0",
+    ]
     assert found["plain"][2:4] == ["0.00000225 projected", "0.00000225 projected"]  # no teacher: nothing to add
     ratio = cells(page, table, "step_ratio")
     assert ratio["plain"] == ["1 × reference"]

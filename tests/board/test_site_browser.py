@@ -354,6 +354,20 @@ def test_a_narrow_phone_never_scrolls_sideways(visit: Any, script: bool) -> None
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, path
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_a_charts_marks_mean_stands_beside_it_and_on_phones_behind_a_click(visit: Any, width: int) -> None:
+    page = visit(TASK, width=width)
+    figure = page.locator("figure.panel.p1")
+    words = figure.locator("figcaption ul.shapes")
+    assert words.is_visible() == (width > 640)
+    if width < 640:
+        figure.locator("summary").click()
+        assert words.is_visible()
+        page.set_viewport_size({"width": 1280, "height": 900})
+        words.wait_for()
+    assert not figure.locator("summary").is_visible()
+
+
 def test_names_stay_whole_on_a_phone(visit: Any) -> None:
     for path in ("overhead.html", "coverage.html", "compare.html", TASK):
         page = visit(path, width=390)

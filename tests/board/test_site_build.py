@@ -48,10 +48,23 @@ def test_no_records_gives_a_helpful_page(tmp_path: Path) -> None:
         assert "kdbench evaluate --method kd" in page.text
 
 
-def test_the_installed_catalogue_builds(tmp_path: Path) -> None:
+def test_the_installed_catalogue_builds_and_tasks_that_wait_show_what_was_published(tmp_path: Path) -> None:
     report = build(tmp_path, tmp_path / "site")
+    pages = tmp_path / "site"
     assert report.pages > 20
-    assert "digits/few-shot" in samples.Page.read(tmp_path / "site" / "tasks" / "digits__few-shot@v1.html").text
+    assert "digits/few-shot" in samples.Page.read(pages / "tasks" / "digits__few-shot@v1.html").text
+    listed = {a.attributes["href"] for a in samples.Page.read(pages / "index.html").all("a")}
+    for slug, method in (("imagenet__resnet34-resnet18@v1", "reviewkd"), ("cifar100__resnet56-resnet20@v1", "dkd")):
+        assert f"tasks/{slug}.html" in listed
+        page = samples.Page.read(pages / "tasks" / f"{slug}.html")
+        assert "As published, not measured here" in page.text
+        rows = page.one("table", id="published").one("tbody").all("tr")
+        own = [row for row in rows if row.one("th").text == method]
+        assert own
+        assert all(row.one("th").one("a").attributes["href"] == f"../methods/{method}.html" for row in own)
+        values = [float(row.all("td")[0].text) for row in rows]
+        assert values == sorted(values, reverse=True)
+        assert all(60 < value < 80 for value in values)
 
 
 def test_a_folder_of_somebody_else_is_never_touched(tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def golden() -> list[dict[str, Any]]:
     return made
 
 
+def with_longer(**scores: tuple[float, ...]) -> list[dict[str, Any]]:
+    """The golden set with plain trained as long as methods, whose scores are given."""
+    made = golden()
+    first = {raw["method"]["name"]: raw for raw in made if raw["task"]["name"] == "golden/a" and raw["seed"] == 0}
+    for method, values in scores.items():
+        match = {"method": method, "ratio": 2.0, "spec_hash": first[method]["spec_hash"]}
+        for seed, score in enumerate(values):
+            one = record("plain", "a", seed, score, method__variant=f"plain@{method}", compute_match=match)
+            made.append(one | {"spec_hash": run_id(method) * 2})
+    return made
+
+
 @dataclass
 class Built:
     """A built site."""
