@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import NamedTuple
 
 import pytest
 import torch
+from untaught import stage_run
 
 from kdbench.base.home import Home, data_folder
 from kdbench.base.progress import Progress
 from kdbench.data.feed.dataset import Dataset
-from kdbench.engine import teachers
-from kdbench.engine.assemble import load_data, prepare
-from kdbench.engine.place import RunPlace
-from kdbench.engine.stage import StageRun
+from kdbench.engine.assemble import load_data
 from kdbench.specs.config import run_config
 
 METHODS = tuple(os.environ.get("KDBENCH_BENCH_METHODS", "kd,dkd,nkd,pkt,rkd").split(","))
@@ -34,7 +31,6 @@ SMALLEST = {"digits/few-shot": 12, "cifar10-jpeg/small": 4}
 """Tasks, and steps of a block."""
 MOST = 1.15
 """Of a step of plain, what the second and every later run of a study is to take in the mean."""
-CPU = torch.device("cpu")
 
 
 class Timed(NamedTuple):
@@ -45,17 +41,6 @@ class Timed(NamedTuple):
     computing: float
     stored: float
     kept: int
-
-
-def stage_run(method: str, task: str, rows: Dataset, seed: int, folder: Path, overrides: tuple[str, ...]) -> StageRun:
-    """A method's first stage, ready to step."""
-    config = run_config(method, task, overrides)
-    untrained = {
-        role: replace(teachers.untrained(config.task, role, rows, CPU), score=0.0) for role in config.task.pair.teachers
-    }
-    prepared = prepare(config, seed, RunPlace(CPU, Home(folder), None, folder / "run"), rows, untrained)
-    torch.manual_seed(seed)
-    return StageRun(prepared.method.train(), next(prepared.method.stages()), prepared.task)
 
 
 def timed(method: str, task: str, rows: Dataset, seed: int, folder: Path) -> Timed:

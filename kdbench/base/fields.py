@@ -61,7 +61,8 @@ DeviceClassName = Annotated[
     str,
     StringConstraints(
         pattern=r"^[a-z][a-z0-9]*(:[A-Za-z0-9][A-Za-z0-9_.-]*)?/(fp64|fp32|tf32|bf16|fp16)"
-        r"/x[1-9]\d*(/compile)?(/cuda-graphs)?(/channels-last)?(/fold-teacher)?(/teacher-(fp32|bf16))?(/fused)?(/teacher-store)?$"
+        r"/x[1-9]\d*(/compile)?(/cuda-graphs)?(/channels-last)?(/fold-teacher)?(/teacher-(fp32|bf16))?(/fused)?(/teacher-store)?"
+        r"(/teacher-ahead-([2-9]|[1-9]\d+))?$"
     ),
 ]
 Time = Annotated[

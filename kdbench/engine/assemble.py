@@ -20,7 +20,7 @@ from kdbench.contract import ANY_TEACHER, Method, Needs, Network, TaskInfo
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices import backends, heap
 from kdbench.devices.machine import device_class
-from kdbench.engine import accelerate, applicability, leftover, stored_teacher, teachers
+from kdbench.engine import accelerate, applicability, leftover, stored_teacher, teacher_ahead, teachers
 from kdbench.engine.place import RunPlace
 from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
@@ -162,10 +162,12 @@ def require_shared(config: RunConfig, processes: int) -> None:
             raise UserError(_alone(option))
     if processes > 1 and config.engine.teacher_store:
         raise UserError(_alone("teacher_store"))
+    if processes > 1 and config.engine.teacher_ahead > 1:
+        raise UserError(_alone("teacher_ahead", config.engine.teacher_ahead))
 
 
-def _alone(option: str) -> str:
-    return f"engine.{option}=true is for runs of one process; leave it out, or start without torchrun"
+def _alone(option: str, value: object = "true") -> str:
+    return f"engine.{option}={value} is for runs of one process; leave it out, or start without torchrun"
 
 
 def _refuse_dropout(name: str, method: Method) -> None:
@@ -293,6 +295,9 @@ def prepare(
     if config.engine.teacher_store:
         kept = stored_teacher.keeping(config, needs, {role: t.net for role, t in read.items()}, task, everything, place)
         asked = _read_as(together, kept)
+    elif config.engine.teacher_ahead > 1:
+        own = {role: t.net for role, t in read.items()}
+        asked = _read_as(together, teacher_ahead.asking(config, needs, own, task, place.progress.say))
     with seeded(seed, "method"):
         method = adapter(task, students, asked, hp)
     if ranks.several:

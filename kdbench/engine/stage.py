@@ -52,7 +52,11 @@ class StageRun:
             self.ranks.equalise(method)
         self.loader = task.loader(stage, needs.min_batch)
         self.ranks.require_rows(self.loader.smallest)
+        self.total = stage.steps if stage.steps is not None else (stage.epochs or 0) * self.loader.steps
         self._draw = draw or self.loader.draw
+        if task.ahead is not None:
+            end = self.total if stage.losses is not None else None
+            self._draw = task.ahead.over(stage.name, self.loader, self._draw, end)
         self._drawn_within = draw is None and self.loader.on_device
         own = task.spec.train.optimizer
         self.optimizers = {group.name: optim.build(group, own, task.options) for group in stage.groups}
@@ -60,7 +64,6 @@ class StageRun:
             raise ValueError(f"stage {stage.name!r}: two groups have one name")
         self._base_lr = {name: float(o.param_groups[0]["lr"]) for name, o in self.optimizers.items()}
         self._schedules = {group.name: group.schedule for group in stage.groups}
-        self.total = stage.steps if stage.steps is not None else (stage.epochs or 0) * self.loader.steps
         self.step_number = 0
         self.draws = 0
         self.bad = torch.zeros((), dtype=torch.bool, device=task.device)

@@ -9,7 +9,6 @@ they are computed alone, in a smaller batch, whose size was tried in the same wa
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from kdbench import ENGINE_VERSION
 from kdbench.base.files import canonical_json, sha256
@@ -27,6 +25,7 @@ from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.drawn import Drawn, Draws
 from kdbench.devices.machine import device_class, processor
 from kdbench.engine.place import RunPlace
+from kdbench.engine.standin import StandIn, only, refusal
 from kdbench.engine.task import Task
 from kdbench.engine.teacher_store import Filling, TeacherStore, Values
 from kdbench.identity import sourcecode
@@ -37,17 +36,6 @@ KEPT = ("logits", "emb")
 """Fields of :class:`Out` that are kept: of other fields a row is as large as a picture, or many times as large."""
 LEAST = 8
 """Rows of the smallest batch in which missing rows are computed alone."""
-
-
-def refusal(needs: Needs) -> str | None:
-    """Why the teachers of a method compute all the same, what it does; None where their answers are kept."""
-    if needs.trains_teacher:
-        return "trains its teachers"
-    if needs.teacher_batchnorm == "batch":
-        return "has its teachers normalise by the batch"
-    if others := sorted(needs.teacher - {*KEPT}):
-        return f"reads {', '.join(others)} of its teachers"
-    return None if needs.teacher else "reads no answers of its teachers"
 
 
 def keeping(
@@ -64,7 +52,7 @@ def keeping(
     found, say = dict(nets), place.progress.say
     if not nets:
         return found
-    if (reason := refusal(needs)) is not None:
+    if (reason := refusal(needs, KEPT)) is not None:
         say(f"engine.teacher_store: {config.method.ref.name} {reason}; they compute")
         return found
     draws, filling = Draws(len(data.train.y), task.data.numbers), Filling()
@@ -104,7 +92,7 @@ class _Held:
     there: NDArray[np.bool_]
 
 
-class StoredTeacher(Network):
+class StoredTeacher(StandIn):
     """A teacher that answers from a store.
 
     Args:
@@ -118,27 +106,14 @@ class StoredTeacher(Network):
     def __init__(
         self, net: Network, fields: Sequence[str], store: TeacherStore, draws: Draws, filling: Filling
     ) -> None:
-        super().__init__()
-        self.net, self.input, self.reduced, self.asked = net, net.input, net.reduced, net.asked
+        super().__init__(net)
         self._fields, self._store, self._draws, self._filling = list(fields), store, draws, filling
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._same: dict[int, bool] = {}
-        self._computes = False
-        self.train(net.training)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        """A copy is another network, which may be trained."""
-        return copy.deepcopy(self.net, memo)
-
-    @property
-    def classifier(self) -> nn.Linear:
-        return self.net.classifier
 
     def forward(self, batch: Batch) -> Out:
         """``logits`` and ``emb``, those of them that the method reads; of batches that were not drawn everything."""
-        drawn = None
-        if not (self._computes or self.net.training or batch.visible is not None):
-            drawn = self._draws.of(batch.x[self.input])
+        drawn = self._draws.of(batch.x[self.input]) if self._knows(batch) else None
         if drawn is None or self._same.get(drawn.batch) is False or self._same.get(len(drawn.numbers)) is False:
             return self.net(batch)
         try:
@@ -173,7 +148,7 @@ class StoredTeacher(Network):
             self._same[size] = self._as_in(size, batch, missing, {name: v[missing] for name, v in computed.items()})
         if len(missing) and self._same.get(rows, rows == drawn.batch):
             self._keep(drawn, missing, {name: values[missing] for name, values in computed.items()}, begin)
-        return _only({name: getattr(out, name) for name in self._fields})
+        return only({name: getattr(out, name) for name in self._fields})
 
     def _completed(self, batch: Batch, drawn: Drawn, held: _Held, missing: NDArray[np.intp], size: int) -> Out:
         """Answers of which some are kept; the missing ones are computed alone."""
@@ -233,7 +208,7 @@ class StoredTeacher(Network):
             name: torch.from_numpy(of_field.reshape(-1, *self._shapes[name])).to(device)
             for name, of_field in values.items()
         }
-        return _only(found)
+        return only(found)
 
     def _as_in(self, size: int, batch: Batch, which: NDArray[np.intp], computed: Mapping[str, Values]) -> bool:
         """Whether rows of a batch get the same bits in one of another size."""
@@ -252,10 +227,6 @@ class StoredTeacher(Network):
     def _compute_from_now(self, why: str) -> None:
         self._computes = True
         self._store.say_once(f"engine.teacher_store: {why}; teachers compute")
-
-
-def _only(fields: Mapping[str, Tensor]) -> Out:
-    return Out(fields.get("logits"), emb=fields.get("emb"))
 
 
 def _size_for(missing: int, rows: int) -> int:

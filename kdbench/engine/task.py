@@ -28,6 +28,7 @@ from kdbench.data.feed.loader import InOrder, Loader
 from kdbench.data.feed.stored import Stored
 from kdbench.devices import backends
 from kdbench.engine import accelerate as arrange
+from kdbench.engine.ahead import Ahead
 from kdbench.engine.checkpoint import save_tensors
 from kdbench.engine.teacher_store import Filling
 from kdbench.kinds.base import Evidence, Kind, Mark
@@ -178,6 +179,7 @@ class Task:
         started_from: sha256 of the weights that the task gives the student to start from, None without any.
         draws: what batches hold, for teachers whose answers are kept; None where no teacher's are.
         filling: what was read and kept of these answers, None beside None.
+        ahead: how batches are drawn for teachers that are asked about several; None where no teacher is.
     """
 
     def __init__(
@@ -207,6 +209,7 @@ class Task:
         self.started_from: str | None = None
         self.draws: Draws | None = None
         self.filling: Filling | None = None
+        self.ahead: Ahead | None = None
         self.scaling = self._kind.scaling(data.train, data.label_range)  # scores are computed after its inverse
         self.label_range = self.scaling.label_range
         self._views = self._kind.views

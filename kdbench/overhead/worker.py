@@ -216,7 +216,7 @@ def run(order: MeasureOrder) -> Times | Peak:
     device = order.place.device
     backends.of(device).make_current(device)
     config = effective_task(order.config.config())
-    config = replace(config, engine=config.engine.without_store())  # a method's cost holds its teacher's
+    config = replace(config, engine=config.engine.for_costs())  # each step of a method holds its teacher's
     if order.part == "times":
         return times(config, order)
     return memory(plain_of(config) if order.part == "memory-plain" else config, order)

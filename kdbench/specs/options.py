@@ -6,9 +6,9 @@ are in the specification hash and in the device class.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from kdbench.base.fields import Part, Positive
 
@@ -21,6 +21,8 @@ STORE = "teacher-store"
 """The option as a device class names it; and the line of the ledger of what was kept."""
 STORE_MIB = 4096
 """The default of ``teacher_store_mib``."""
+MOST_AHEAD = 64
+"""The largest ``teacher_ahead``."""
 
 
 class EngineOptions(Part):
@@ -41,6 +43,8 @@ class EngineOptions(Part):
         teacher_store: what frozen teachers answer is kept on disk for all runs of a machine, and read where it is there
             (:mod:`kdbench.engine.stored_teacher`).
         teacher_store_mib: most that is kept of one teacher on the rows of one task. It decides no result and no class.
+        teacher_ahead: batches that a frozen teacher is asked about at once (:mod:`kdbench.engine.teacher_ahead`). As
+            many are held in memory, with its answers.
     """
 
     precision: Precision = "fp32"
@@ -52,6 +56,7 @@ class EngineOptions(Part):
     fused: bool = False
     teacher_store: bool = False
     teacher_store_mib: Positive = STORE_MIB
+    teacher_ahead: Annotated[int, Field(ge=1, le=MOST_AHEAD)] = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -69,6 +74,12 @@ class EngineOptions(Part):
             raise ValueError("teacher_dtype=fp32: products are in TF32 in a whole process; set engine.precision=fp32")
         if self.teacher_store and self.cuda_graphs:
             raise ValueError("teacher_store looks answers up on the host, which no captured step does; leave out one")
+        if self.teacher_ahead > 1 and self.cuda_graphs:
+            raise ValueError(
+                "teacher_ahead asks about batches of later steps, a captured step draws its own; leave out one"
+            )
+        if self.teacher_ahead > 1 and self.teacher_store:
+            raise ValueError("teacher_store keeps answers of single batches, teacher_ahead joins them; leave out one")
         if self.teacher_store_mib != STORE_MIB and not self.teacher_store:
             raise ValueError("teacher_store_mib bounds what engine.teacher_store=true keeps; set that as well")
         return self
@@ -79,11 +90,15 @@ class EngineOptions(Part):
 
     def without_teacher(self) -> Self:
         """The options that bear on a run which has no teacher."""
-        return self.without_store().model_copy(update={"fold_teacher": False, "teacher_dtype": None})
+        return self.for_costs().model_copy(update={"fold_teacher": False, "teacher_dtype": None})
 
     def without_store(self) -> Self:
-        """The same where teachers compute: what a method costs, and what is verified."""
+        """The same where nothing that was kept is believed: what is verified."""
         return self.model_copy(update={"teacher_store": False, "teacher_store_mib": STORE_MIB})
+
+    def for_costs(self) -> Self:
+        """The same where every step computes its own teacher, so that steps are alike: what a method costs."""
+        return self.without_store().model_copy(update={"teacher_ahead": 1})
 
     def for_scoring(self, on_its_device: bool) -> Self:
         """The options that bear on a network which is only asked; on another kind of device without TF32."""
@@ -102,6 +117,7 @@ class EngineOptions(Part):
             f"teacher-{self.teacher_dtype}": self.teacher_dtype is not None,
             "fused": self.fused,
             STORE: self.teacher_store,
+            f"teacher-ahead-{self.teacher_ahead}": self.teacher_ahead > 1,
         }
         return tuple(mark for mark, on in named.items() if on)
 

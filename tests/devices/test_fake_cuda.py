@@ -49,6 +49,7 @@ from kdbench.specs.options import EngineOptions
 STEPS = 2 * WARM_STEPS + 1
 """Of a stage: eager, captured and replayed, also where a tiny task's second epoch brings other numbers."""
 FUSED, GRAPHS = EngineOptions(fused=True), EngineOptions(fused=True, cuda_graphs=True)
+AHEAD = EngineOptions(fused=True, teacher_ahead=3)
 """One form of update on both devices: an unfused one goes through lists of tensors on CUDA alone."""
 CPU = torch.device("cpu")
 LAUNCHES = 3
@@ -236,6 +237,28 @@ def test_a_method_runs_as_on_the_cpu_and_waits_nowhere(method, tmp_path):
     assert found == expected
     if method in captured():
         assert seen.where - EXCUSED.keys() == set()
+
+
+@pytest.mark.parametrize("method", ["kd", pytest.param("reviewkd", marks=pytest.mark.slow)])
+def test_a_teacher_asked_ahead_runs_as_on_the_cpu_and_waits_once(method, tmp_path):
+    tiny = tiny_of(method, AHEAD)
+    expected, waits = trained(tiny, tmp_path / "cpu", CPU, as_watched), []
+    launches: list[int] = []
+    with fake_cuda() as fake:
+
+        def step(stage_run: StageRun) -> dict[str, Tensor]:
+            with fake.watched() as now:
+                terms = stage_run.step()
+            waits.append(now.where - {("kdbench/data/feed/loader.py:_index", "_to_copy")})
+            launches.append(now.launches.total())
+            return terms
+
+        found = trained(tiny, tmp_path / "cuda", CUDA, step)
+    assert found == expected
+    assert set().union(*waits) <= EXCUSED.keys()
+    assert [number for number, some in enumerate(waits) if some] == [0]
+    for number in range(AHEAD.teacher_ahead, STEPS):  # of a group the first step alone asks
+        assert (launches[number] > launches[1]) == (number % AHEAD.teacher_ahead == 0)
 
 
 def on_two_ranks(tiny: Tiny, folder: Path, device: torch.device, ranks: Ranks) -> Any:

@@ -6,31 +6,25 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tinies import tiny_of
+from tiny_runs import AUGMENTED, EPOCHS, LAST, ROWS, Told, place, same, task, trained
 
-from kdbench.base.home import Home
-from kdbench.base.progress import Progress
-from kdbench.checks.tiny import Tiny
 from kdbench.contract import Needs
 from kdbench.data.feed.augment import augmentation
 from kdbench.data.feed.drawn import Choice, Draws
 from kdbench.engine.assemble import Prepared, prepare
-from kdbench.engine.place import RunPlace
-from kdbench.engine.stored_teacher import StoredTeacher, refusal
+from kdbench.engine.standin import refusal
+from kdbench.engine.stored_teacher import KEPT, StoredTeacher
 from kdbench.engine.teacher_store import Filling, Shelf, TeacherStore, place_of
-from kdbench.engine.trainer import Trained, Trainer
-from kdbench.specs.options import EAGER, STORE_MIB, EngineOptions
+from kdbench.engine.trainer import Trained
+from kdbench.specs.options import STORE_MIB, EngineOptions
 
 STORE = EngineOptions(teacher_store=True)
-EPOCHS, ROWS, LAST = 3, 60, 12
-"""Of a tiny task; its batches hold 16 rows, the last of an epoch 12."""
 WIDTH, PLACES = 5, 40
 
 
@@ -167,43 +161,10 @@ def test_what_was_changed_mixed_or_cut_out_is_no_drawn_batch():
 # runs
 
 
-Told = list[str]
-
-
-def place(folder: Path, home: Path, said: Told | None = None) -> RunPlace:
-    progress = Progress.silent()
-    if said is not None:
-        progress.say = said.append  # type: ignore[method-assign]
-    return RunPlace(torch.device("cpu"), Home(home), None, folder, progress)
-
-
-def task(method: str, options: EngineOptions = EAGER, augment: Sequence[str] = ()) -> Tiny:
-    found = tiny_of(method, options)
-    spec = found.config.task
-    data = spec.data.model_copy(update={"augment": list(augment)})
-    train = spec.train.model_copy(update={"epochs": EPOCHS})
-    return replace(found, config=replace(found.config, task=spec.model_copy(update={"data": data, "train": train})))
-
-
-def trained(of: Tiny, folder: Path, home: Path, seed: int = 0, said: Told | None = None) -> tuple[Prepared, Trained]:
-    prepared = prepare(of.config, seed, place(folder, home, said), of.data, of.teachers)
-    return prepared, Trainer(prepared.method, prepared.task, folder).run()
-
-
-def same(one: tuple[Prepared, Trained], other: tuple[Prepared, Trained]) -> bool:
-    states = [prepared.method.state_dict() for prepared, _ in (one, other)]
-    return one[1].digest == other[1].digest and all(
-        torch.equal(value, states[1][name]) for name, value in states[0].items()
-    )
-
-
 def filling(of: tuple[Prepared, Trained]) -> Filling:
     found = of[0].task.filling
     assert found is not None
     return found
-
-
-AUGMENTED = ("crop1", "flip")
 
 
 @pytest.mark.parametrize(
@@ -354,4 +315,4 @@ def test_what_cannot_be_kept_is_one_line(method, augment, line, tmp_path):
     ],
 )
 def test_what_a_method_needs_says_whether_its_teachers_answers_are_kept(needs, reason):
-    assert refusal(needs) == reason
+    assert refusal(needs, KEPT) == reason

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from kdbench.overhead import measure
+from kdbench.overhead import measure, worker
 from kdbench.overhead.energy import MeasuredEnergy, Window
 from kdbench.overhead.gate import AAGate
 from kdbench.overhead.memory import PeakMemory
-from kdbench.overhead.order import CellCosts, MeasuredPhase, PhaseFacts, Times
+from kdbench.overhead.order import CellCosts, MeasuredPhase, MeasureOrder, PhaseFacts, Times
 from kdbench.records.schema.overhead import BoardState, Measured
+from kdbench.specs.config import run_config
+from kdbench.specs.options import EngineOptions
+from kdbench.specs.order import ConfigOrder
 
 
 def facts(steps: int, **quantities: Any) -> PhaseFacts:
@@ -39,6 +43,19 @@ def test_an_answer_is_read_as_it_was_written() -> None:
     assert read == written
     assert isinstance(read.phases[0].facts.energy, MeasuredEnergy)
     assert read.phases[0].facts.energy.windows == (Window(30.0, 30.1, 300),)
+
+
+@pytest.mark.parametrize("option", ["teacher_ahead=4", "teacher_store=true"])
+def test_every_step_that_is_measured_computes_its_teacher(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config("kd", "digits/few-shot", [f"engine.{option}", "engine.fused=true"])
+    order = MeasureOrder(
+        config=ConfigOrder.of(config), seed=0, device="cpu", home=tmp_path, data=None, folder=tmp_path, mode="quick",
+        stages=1, gate=False,
+    )  # fmt: skip
+    monkeypatch.setattr(worker, "times", lambda config, order: config.engine)
+    assert worker.run(order) == EngineOptions(fused=True)
 
 
 @pytest.mark.parametrize(

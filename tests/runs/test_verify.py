@@ -13,6 +13,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.devices.machine import environment
+from kdbench.engine.teacher_ahead import TeacherAhead
 from kdbench.records import files as records
 from kdbench.runs import run, verify
 from kdbench.runs.request import Request
@@ -49,6 +50,18 @@ def test_a_changed_score_of_the_specification_is_found(home, record, tmp_path):
 
 def test_replay_gives_the_same_bits(home, record):
     assert verify.replay(record, home, None, QUIET).what == "the first losses are the same bits"
+
+
+def test_replay_asks_a_teacher_ahead_as_the_run_did(home, monkeypatch):
+    config = run_config("kd", TASK, ["engine.teacher_ahead=4"], smoke=True)
+    made = run.run_seed(Request(config, 0, torch.device("cpu"), home, overhead="off"))
+    assert (made.protocol.teacher_ahead, made.device_class) == (4, "cpu/fp32/x1/teacher-ahead-4")
+    assert verify.validate(home.records / f"{made.run_id}.json").passed
+    sizes, asked = [], TeacherAhead._asked
+    monkeypatch.setattr(TeacherAhead, "_asked", lambda self, group: sizes.append(len(group.rows)) or asked(self, group))
+    assert verify.replay(made, home, None, QUIET).what == "the first losses are the same bits"
+    assert sizes
+    assert made.digest.steps == sum(sizes)
 
 
 def test_replay_finds_another_digest(home, record):

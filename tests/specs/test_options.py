@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,6 +85,8 @@ def test_options_are_hashed_and_leave_a_run_ranked():
         ("engine=fast", "'engine' is a group; set one of engine.precision"),
         ("engine.teacher_store_mib=100", "bounds what engine.teacher_store=true keeps; set that as well"),
         ("engine.teacher_store=1", "override engine.teacher_store: Input should be a valid boolean"),
+        ("engine.teacher_ahead=0", "override engine.teacher_ahead: Input should be greater than or equal to 1"),
+        ("engine.teacher_ahead=65", "override engine.teacher_ahead: Input should be less than or equal to 64"),
         ("engine.cuda_graphs=true", "the update too, which must be fused; set engine.fused=true as well"),
     ],
 )
@@ -103,14 +106,28 @@ def test_a_store_is_an_option_and_a_class_whose_size_decides_nothing():
         run_config("kd", TASK, ["engine.teacher_store=true", "engine.cuda_graphs=true", "engine.fused=true"])
 
 
+def test_a_teacher_ahead_is_an_option_and_a_class_and_in_no_cost():
+    ahead = run_config("kd", TASK, ["engine.teacher_ahead=4"])
+    assert ahead.spec()["engine"] == {"teacher_ahead": 4}
+    assert not ahead.custom
+    assert run_config("kd", TASK, ["engine.teacher_ahead=1"]).spec_hash == run_config("kd", TASK).spec_hash
+    assert str(DeviceClass.of("cpu", ahead.engine)) == "cpu/fp32/x1/teacher-ahead-4"
+    assert ahead.engine.without_store() == ahead.engine
+    assert ahead.engine.for_costs() == ahead.engine.without_teacher() == EAGER
+    with pytest.raises(UserError, match="batches of later steps, a captured step draws its own; leave out one"):
+        run_config("kd", TASK, ["engine.teacher_ahead=4", "engine.cuda_graphs=true", "engine.fused=true"])
+    with pytest.raises(UserError, match="keeps answers of single batches, teacher_ahead joins them; leave out one"):
+        run_config("kd", TASK, ["engine.teacher_ahead=4", "engine.teacher_store=true"])
+
+
 def test_every_device_class_can_stand_in_a_record():
     adapter = TypeAdapter(DeviceClassName)
     every = EngineOptions(
         precision="bf16", compile=True, cuda_graphs=True, channels_last=True, fold_teacher=True, teacher_dtype="fp32",
         fused=True,
     )  # fmt: skip
-    stored = EngineOptions(fold_teacher=True, teacher_store=True)
-    for options in (EngineOptions(), FAST, every, stored):
+    stored, ahead = EngineOptions(fold_teacher=True, teacher_store=True), EngineOptions(fused=True, teacher_ahead=10)
+    for options in (EngineOptions(), FAST, every, stored, ahead):
         made = DeviceClass.of("cuda:H100", options, 8)
         assert adapter.validate_python(str(made)) == str(made)
         assert DeviceClass.parse(str(made)) == made
@@ -122,7 +139,11 @@ def test_a_record_whose_class_hides_an_option_is_refused(make_record):
     Record.model_validate_json(
         json.dumps(make_record(device_class="cpu/fp32/x1/teacher-store", protocol__teacher_store=True))
     )
-    for hidden in (make_record(protocol__compile=True), make_record(protocol__teacher_store=True)):
+    Record.model_validate_json(
+        json.dumps(make_record(device_class="cpu/fp32/x1/teacher-ahead-4", protocol__teacher_ahead=4))
+    )
+    hiding: list[dict[str, Any]] = [{"compile": True}, {"teacher_store": True}, {"teacher_ahead": 4}]
+    for hidden in [make_record(**{f"protocol__{name}": v for name, v in one.items()}) for one in hiding]:
         with pytest.raises(ValidationError, match="does not say what protocol says"):
             Record.model_validate_json(json.dumps(hidden))
 

@@ -23,12 +23,16 @@ TASK = "cifar100/resnet32x4-resnet8x4"
 CLASSES, BATCH = 100, 64
 
 
-def random_rows(count: int) -> Dataset:
-    """Random training rows of CIFAR-100's shape, every class among them, and a fifth as many for the test."""
+def random_rows(count: int, size: int = 32) -> Dataset:
+    """Random training rows of CIFAR-100's shape, every class among them, and a fifth as many for the test.
+
+    Args:
+        size: pixels of a side.
+    """
     rng = torch.Generator().manual_seed(0)
-    x = torch.randint(256, (count, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    x = torch.randint(256, (count, 3, size, size), generator=rng, dtype=torch.uint8)
     y = torch.arange(count) % CLASSES
-    train, test = (Rows({"image": x[:size]}, y[:size]) for size in (count, count // 5))
+    train, test = (Rows({"image": x[:rows]}, y[:rows]) for rows in (count, count // 5))
     norm = {"image": Transform((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))}
     return Dataset("random", train, test, CLASSES, norm, properties=frozenset({"rgb"}))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,29 @@ from torch import Tensor
 
 HELD = 8
 """Batches that are known at a time; a step of several draws asks about them all."""
+Told = TypeVar("Told")
+
+
+class ByTensor(Generic[Told]):
+    """What is known of some tensors, each known by itself, and only until anybody changes its values.
+
+    Args:
+        most: tensors that are known at a time, the last ones; None for all.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._held: deque[tuple[weakref.ref[Tensor], int, Told]] = deque(maxlen=most)
+
+    def note(self, x: Tensor, told: Told) -> None:
+        """Something is known of a tensor's values as they are."""
+        self._held.append((weakref.ref(x), x._version, told))
+
+    def of(self, x: Any) -> Told | None:
+        """What is known of a tensor; None of values that are others, such as mixed or cut out ones."""
+        for held, version, told in reversed(self._held):
+            if held() is x and isinstance(x, Tensor):
+                return told if x._version == version and not x.requires_grad else None
+        return None
 
 
 class Choice:
@@ -50,7 +73,7 @@ class Drawn:
 
 
 class Draws:
-    """Inputs of the last batches, each known by its own tensor, and only until anybody changes its values.
+    """What the inputs of the last batches hold.
 
     Args:
         rows: training rows of the source.
@@ -59,7 +82,7 @@ class Draws:
 
     def __init__(self, rows: int, numbers: NDArray[np.int64] | None = None) -> None:
         self._rows, self._numbers = rows, numbers
-        self._held: deque[tuple[weakref.ref[Tensor], int, Tensor, Choice, int]] = deque(maxlen=HELD)
+        self._held: ByTensor[tuple[Tensor, Choice, int]] = ByTensor(HELD)
 
     def note(self, x: Tensor, index: Tensor, choice: Choice, batch: int) -> None:
         """A batch was drawn.
@@ -69,14 +92,12 @@ class Draws:
             index: (N,) row numbers.
             batch: rows of a whole batch.
         """
-        self._held.append((weakref.ref(x), x._version, index, choice, batch))
+        self._held.note(x, (index, choice, batch))
 
     def of(self, x: Any) -> Drawn | None:
         """What an input holds; None of values that no batch came with, such as mixed or cut out ones."""
-        for held, version, index, choice, batch in reversed(self._held):
-            if held() is x and isinstance(x, Tensor):
-                return self._drawn(index, choice, batch) if x._version == version and not x.requires_grad else None
-        return None
+        told = self._held.of(x)
+        return None if told is None else self._drawn(*told)
 
     def _drawn(self, index: Tensor, choice: Choice, batch: int) -> Drawn:
         if choice.number is None:

@@ -136,5 +136,6 @@ class Protocol(Part):
     teacher_dtype: Literal["fp32", "bf16"] | None = None
     fused: bool = False
     teacher_store: bool = False
+    teacher_ahead: Positive = 1
     eval_every: Positive
     selection: Literal["last", "best_on_val"]
