@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tinies import METHODS, tiny_of
 from tiny_runs import AUGMENTED, EPOCHS, LAST, ROWS, Told, lengthened, prepared, same, task, trained
 from torch import Tensor, nn
 
@@ -112,6 +113,14 @@ def test_losses_are_those_without_and_a_teacher_is_asked_once_a_group(method, ma
     assert first + sum(groups) == EPOCHS * ROWS * views
     of_four = [16, 16, 16, LAST]
     assert first == views * sum((of_four * EPOCHS)[:many])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_alike(method, tmp_path):
+    without = trained(tiny_of(method), tmp_path / "without", tmp_path / "without")
+    found = trained(tiny_of(method, ahead(3)), tmp_path / "ahead", tmp_path / "ahead")
+    assert found[1].digest == pytest.approx(without[1].digest, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.slow
