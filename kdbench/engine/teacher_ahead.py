@@ -91,17 +91,20 @@ class TeacherAhead(StandIn):
         """Answers for all batches of a group; None where the teacher computes from now on."""
         joined, rows = group.joined(), group.rows
         if not self._tried and _hooks(self.net) != self._hooks:
-            return self._compute_from_now("is looked into by hooks")
+            self._compute_from_now("is looked into by hooks")
+            return None
         if self._tried or len(rows) == 1:
             together = self._of(joined)
         else:
             with backends.random_states_kept():
                 together, alone = self._of(joined), self._alone(group.batches[0])
             if not self._alike(together, alone):
-                return self._compute_from_now("answers a row otherwise beside others")
+                self._compute_from_now("answers a row otherwise beside others")
+                return None
             self._tried = True
         if any(len(tensor) != sum(rows) or tensor.requires_grad for tensor in tensors(together)):
-            return self._compute_from_now("gives no answers of single rows, or is trained")
+            self._compute_from_now("gives no answers of single rows, or is trained")
+            return None
         ends = torch.tensor(rows).cumsum(0).tolist()
         return Answers([_part(together, slice(end - of, end)) for of, end in zip(rows, ends, strict=True)])
 
