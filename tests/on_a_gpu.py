@@ -1,7 +1,8 @@
 """All that wants a GPU, in less than a quarter of an hour: ``python tests/on_a_gpu.py OUT --data DATA``.
 
 In this order, as far as the time goes: the check-up; every method's step with CUDA itself looking for waits, and
-replayed beside eager; step times beside the sum of their kernels; a whole run of kd for 240 epochs with all options.
+replayed beside eager; step times beside the sum of their kernels; steps a second of several seeds in turns; a whole run
+of kd for 240 epochs with all options.
 What is left in OUT: ``summary.json`` (each part's command, seconds and exit code), ``log.txt``, ``benchmarks.json`` and
 ``records.tar.gz``. ``--rehearse`` goes the same way on a CPU, with tests that wait for a GPU skipped and a smoke run.
 """
@@ -59,6 +60,7 @@ def parts(out: Path, data: Path | None, rehearse: bool) -> list[Part]:
         Part("waits", 150, (*tests, *several, "tests/engine/test_host_sync.py")),
         Part("replay", 150, (*tests, *several, "tests/engine/test_replay.py")),
         Part("kernels", 150, (*tests, *benchmarks, "tests/bench_engine_cuda.py", "-k", "kernels")),
+        Part("seeds in turns", 60, (*tests, "-s", "-n0", "tests/bench_together.py", "-k", "steps_a_second")),
         Part("240 epochs", 600, (*run, *given, *(() if rehearse else ALL_OPTIONS)), lacks),
     ]
 

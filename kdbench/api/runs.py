@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdbench.api.results import Results, of_cells, of_runs
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home, checkpoint_seconds, data_folder
-from kdbench.runs.evaluate import Command, evaluate_seeds, ingest
+from kdbench.runs.evaluate import Command, evaluate_seeds, ingest, require_together
 from kdbench.specs import local, nets, registry
 from kdbench.specs.config import run_config
 from kdbench.specs.options import EngineOptions
@@ -69,6 +69,7 @@ def evaluate(
     data: str | Path | None = None,
     track: Sequence[str] = (),
     verbose: bool = False,
+    seeds_together: int = 1,
 ) -> Results:
     """Trains, scores and measures one method on one task, as ``kdbench evaluate`` does; what has a record is not run
     again.
@@ -85,6 +86,7 @@ def evaluate(
         out: home folder, the user's when None; ``data``: the folder with data sets.
         track: names of trackers.
         verbose: a line an epoch.
+        seeds_together: how many seeds take turns in this process, a step each, to the same bits.
 
     Returns:
         The results of these runs.
@@ -98,7 +100,7 @@ def evaluate(
     command = Command(order, device, home.root, _path(data), ruleset)
     done = evaluate_seeds(
         command, seeds=seeds, overhead=overhead, force=force, announce=lambda record: None,
-        progress=terminal(verbose=verbose), track=track,
+        progress=terminal(verbose=verbose), track=track, seeds_together=seeds_together,
     )  # fmt: skip
     if done is None:
         raise UserError("kdbench.evaluate is for one process; under torchrun use the command line")
@@ -116,6 +118,7 @@ def sweep(
     ruleset: str = AS_PUBLISHED,
     teachers: Literal["own", "published"] = "own",
     jobs: int = 1,
+    seeds_together: int = 1,
     device: str = "auto",
     out: str | Path | None = None,
     data: str | Path | None = None,
@@ -125,7 +128,7 @@ def sweep(
     Args:
         methods, tasks: as of :func:`evaluate`; names may be patterns such as ``digits/*``.
         ruleset, teachers: as of :func:`evaluate`; a method without searched values is left out.
-        jobs: runs at once.
+        jobs: runs at once; with ``seeds_together`` each is of so many seeds of a cell, as of :func:`evaluate`.
 
     Returns:
         All results of these methods on these tasks.
@@ -138,6 +141,7 @@ def sweep(
     from kdbench.sweep.progress import SweepProgress
     from kdbench.sweep.rounds import Sweep
 
+    require_together(seeds_together, ())
     checkpoint_seconds()
     home = _home(out)
     _take(teachers, home)
@@ -146,6 +150,7 @@ def sweep(
     asked = Asked(
         methods=tuple(chosen), tasks=tuple(on), home=home, overrides=_words(overrides), smoke=smoke, overhead=overhead,
         seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)), ruleset=ruleset,
+        together=seeds_together,
     )  # fmt: skip
     launcher = "basic" if jobs == 1 else "joblib"
     place = devices.find(launcher, device, jobs, None, _options(chosen[0], on[0], overrides))

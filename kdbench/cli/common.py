@@ -77,6 +77,10 @@ RulesetOf = Annotated[
         help="Those of published or tuned hyper-parameters, or of such as tuned-8 [default: all].",
     ),
 ]
+SeedsTogether = Annotated[
+    int,
+    typer.Option("--seeds-together", min=1, help="Seeds of a cell that take turns in one process, a step each."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -19,6 +19,7 @@ from kdbench.cli.common import (
     Local,
     Out,
     Ruleset,
+    SeedsTogether,
     Teachers,
     Track,
     Verbose,
@@ -57,6 +58,7 @@ def evaluate(
     overhead: Annotated[
         Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")
     ] = "full",
+    seeds_together: SeedsTogether = 1,
     force: Annotated[bool, typer.Option("--force", help="Run again although a record is there.")] = False,
     teachers: Teachers = "own",
     track: Track = None,
@@ -83,6 +85,7 @@ def evaluate(
         done = evaluate_seeds(
             Command(_order(method, task, overrides, local, smoke), device, out, data, ruleset),
             seeds=wanted, overhead=overhead, force=force, progress=screen, track=trackers,
+            seeds_together=seeds_together,
             announce=lambda record: print(tables.run_line(record), file=sys.stderr, flush=True),
         )  # fmt: skip
     if done is None:

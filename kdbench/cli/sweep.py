@@ -13,6 +13,7 @@ from kdbench.cli.common import (
     Local,
     Out,
     Ruleset,
+    SeedsTogether,
     Teachers,
     Track,
     app,
@@ -42,6 +43,7 @@ def sweep(
     jobs_per_device: Annotated[
         int | None, typer.Option("--jobs-per-device", min=1, help="Runs at once on each device, instead of --jobs.")
     ] = None,
+    seeds_together: SeedsTogether = 1,
     launcher_arg: Annotated[
         list[str] | None, typer.Option("--launcher-arg", help="KEY=VALUE, e.g. partition=gpu; may be repeated.")
     ] = None,
@@ -65,7 +67,7 @@ def sweep(
 ) -> None:
     """Run methods x tasks x seeds; what has a record is not run again."""
     from kdbench.base.home import checkpoint_seconds, data_folder
-    from kdbench.runs.evaluate import ingest, parse_seeds
+    from kdbench.runs.evaluate import ingest, parse_seeds, require_together
     from kdbench.specs.config import engine_options
     from kdbench.sweep import devices as where
     from kdbench.sweep import launch, names, report
@@ -77,6 +79,7 @@ def sweep(
     take_local(local)
     launch.require(launcher)
     trackers = require(track or ())
+    require_together(seeds_together, trackers)
     checkpoint_seconds()
     home = home_of(out)
     if teachers == "published" and not dry_run:
@@ -93,6 +96,7 @@ def sweep(
         data=data_folder(data),
         track=trackers,
         ruleset=ruleset,
+        together=seeds_together,
     )
     place = where.find(launcher, device, jobs, jobs_per_device, engine_options(asked.overrides))
     launch.check(launcher, launch.options(launcher, place.jobs, timeout, launcher_arg or []))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from kdbench.devices.clock import Clock
     from kdbench.devices.graphs import Graphs
+    from kdbench.devices.lanes import Lane
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,12 @@ class Backend(ABC):
     def set_random_state(self, device: torch.device, state: Tensor) -> None:
         """Restores what :meth:`random_state` gave."""
         raise NotImplementedError
+
+    def lane(self, device: torch.device) -> Lane:
+        """What one of several runs that take turns in this process has for itself on a device."""
+        from kdbench.devices.lanes import Lane
+
+        return Lane(self, device)
 
     # Memory, of devices that are not the host's
 

@@ -9,6 +9,7 @@ import torch
 
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
+from kdbench.engine.common import Common
 from kdbench.parallel.ranks import Ranks
 
 
@@ -20,6 +21,7 @@ class RunPlace:
         data: the user's data folder, None for the hub.
         folder: the run's own folder.
         ranks: the processes of the run.
+        common: what it shares with other runs of its process; None of a run alone.
     """
 
     device: torch.device
@@ -28,3 +30,4 @@ class RunPlace:
     folder: Path
     progress: Progress = field(default_factory=Progress.silent)
     ranks: Ranks = field(default_factory=Ranks)
+    common: Common | None = None

@@ -75,6 +75,12 @@ def get(config: RunConfig, role: str, data: Dataset, place: RunPlace) -> Trained
     Raises:
         UserError: it scores worse than the task's ``min_score``, or its weights do not fit.
     """
+    if place.common is None:
+        return _made(config, role, data, place)
+    return place.common.teacher(role, lambda: _made(config, role, data, place))
+
+
+def _made(config: RunConfig, role: str, data: Dataset, place: RunPlace) -> TrainedTeacher:
     spec, device, home = config.task, place.device, place.home
     teacher = spec.pair.teachers[role]
     own = teacher_spec(spec, teacher, config.smoke)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class StageReport:
     """What a stage took.
 
     Attributes:
-        seconds: training alone, without evaluation and checkpoints.
+        seconds: training alone, without evaluation and checkpoints, nor what other runs did in turns with this one.
         rows: labelled rows trained on, views not counted.
     """
 
@@ -105,6 +105,19 @@ class Trainer:
         Raises:
             Diverged: a loss was not finite.
         """
+        for _ in self.steps():
+            pass
+        return self.done
+
+    def steps(self) -> Iterator[None]:
+        """As :meth:`run`, a step for each ``next``; what it leaves is ``done``.
+
+        Between two of them other trainers may do steps: what they share is the state of the global generators, which is
+        the caller's to keep (:class:`kdbench.devices.lanes.Lane`).
+
+        Raises:
+            Diverged: a loss was not finite.
+        """
         stages = self.method.stages()
         number = 0
         while True:
@@ -112,12 +125,12 @@ class Trainer:
             torch.manual_seed(derive(self.task.seed, "stage", number))
             stage = next(stages, None)
             if stage is None:
-                return self.done
+                return
             self.method.to(self.task.device)
-            self._stage(number, stage)
+            yield from self._stage(number, stage)
             number += 1
 
-    def _stage(self, number: int, stage: Stage) -> None:
+    def _stage(self, number: int, stage: Stage) -> Iterator[None]:
         run = StageRun(self.method, stage, self.task)
         finished = self._load(f"stage-{number}")
         if finished is not None:
@@ -153,21 +166,23 @@ class Trainer:
                 to_tell = curve.at_epoch and now - told >= TELL_SECONDS
                 if curve.at_epoch and not at_point:
                     curve.mark(seconds + now - clock)
-                if not (at_point or to_save or to_tell):
-                    continue
-                self.done.digest += [float(value) for value in digest]  # waits for the device
-                digest = []
-                seconds += time.perf_counter() - clock - self._stored()
-                if (at_point or to_save) and bool(run.bad):
-                    raise Diverged(f"a loss of stage {stage.name!r} was not finite by step {run.step_number}")
-                if at_point:
-                    self._point(curve, seconds, evaluates)
-                self._tell(work, curve)
-                told = time.perf_counter()
-                if to_save:
-                    self._save("current", number, run.state(), seconds, curve)
-                    saved = time.perf_counter()
-                clock = time.perf_counter()
+                if at_point or to_save or to_tell:
+                    self.done.digest += [float(value) for value in digest]  # waits for the device
+                    digest = []
+                    seconds += time.perf_counter() - clock - self._stored()
+                    if (at_point or to_save) and bool(run.bad):
+                        raise Diverged(f"a loss of stage {stage.name!r} was not finite by step {run.step_number}")
+                    if at_point:
+                        self._point(curve, seconds, evaluates)
+                    self._tell(work, curve)
+                    told = time.perf_counter()
+                    if to_save:
+                        self._save("current", number, run.state(), seconds, curve)
+                        saved = time.perf_counter()
+                    clock = time.perf_counter()
+                left = time.perf_counter()
+                yield
+                clock += time.perf_counter() - left  # what went by meanwhile is not this run's
         batch = run.loader.batch if stage.epochs is None else 0
         rows = run.draws * batch if batch else (stage.epochs or 0) * len(run.loader.rows.y)
         self.done.stages.append(StageReport(stage.name, stage.ledger, run.total, rows, seconds, stage.once))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ from kdbench.results.matched import match_of
 from kdbench.specs.config import RunConfig
 from kdbench.specs.order import ConfigOrder, Mode
 from kdbench.specs.tuned import AS_PUBLISHED, find
-from kdbench.watch.trackers import require
+from kdbench.watch.trackers import one_a_process, require
 
 if TYPE_CHECKING:
     from kdbench.parallel.ranks import Ranks
@@ -56,6 +57,27 @@ def parse_seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text!r}: a seed stands twice")
     return seeds
+
+
+def require_together(at_once: int, track: Sequence[str], processes: int = 1) -> None:
+    """Refuses what does not go with several runs that take turns in a process.
+
+    Args:
+        at_once: runs that take turns.
+        track: names of trackers.
+        processes: that share each run.
+
+    Raises:
+        UserError: naming it.
+    """
+    if at_once < 1:
+        raise UserError(f"--seeds-together {at_once}: at least one run goes on")
+    if at_once == 1:
+        return
+    if processes > 1:
+        raise UserError("--seeds-together is for runs of one process; start without torchrun, or leave it out")
+    if single := one_a_process(track):
+        raise UserError(f"--track {single} follows one run of a process at a time; leave it out, or --seeds-together")
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,7 @@ def evaluate_seeds(
     announce: Callable[[Record], None],
     progress: Progress | None = None,
     track: Sequence[str] = (),
+    seeds_together: int = 1,
 ) -> Evaluation | None:
     """Runs a method on a task with each seed; where torchrun started several processes, together with the others.
 
@@ -115,6 +138,7 @@ def evaluate_seeds(
         announce: told of each finished run.
         progress: shows how far they are; nothing does when None.
         track: names of trackers that are told of them (:mod:`kdbench.watch.trackers`).
+        seeds_together: how many of them take turns in this process (:mod:`kdbench.runs.together`).
 
     Returns:
         None in a process that is not torchrun's first.
@@ -124,6 +148,7 @@ def evaluate_seeds(
     """
     shared = launch()
     track = require(track)
+    require_together(seeds_together, track, shared.size if shared else 1)
     config = command.config.config()
     home = Home.find(command.out)
     home.require_writable()
@@ -135,8 +160,7 @@ def evaluate_seeds(
     from kdbench.devices.machine import device_class, take_device
     from kdbench.engine.assemble import require_shared
     from kdbench.parallel.ranks import Ranks
-    from kdbench.runs import run  # imports torch: only once all that was typed is known to be right
-    from kdbench.runs.request import Request
+    from kdbench.runs.request import Request  # imports torch: only once all that was typed is known to be right
 
     place = take_device(command.device, shared)
     if config.method.ref.match is not None:
@@ -160,24 +184,63 @@ def evaluate_seeds(
         return None
     if ranks.several and overhead != "off":
         progress.say("step times are measured in runs of one process; this one is recorded without them")
+    requests = list(map(request, wanted))
     try:
-        for seed in wanted:
-            progress.runs.begin(f"{command.said}, seed {seed}", len(wanted))
-            record = run.run_seed(request(seed))
-            records.append(record)
-            announce(record)
-            if record.status == "not_applicable":
-                break  # for a reason no seed changes
-            if ranks.several and record.status != "ok":
-                break  # the other processes are gone, or about to go
-            if record.status != "ok" and not backends.of(place).answers(place):
-                progress.say(f"{backends.written(place)} takes no more work of this process; the same command goes on")
-                break
-        else:
-            ranks.leave()
+        made = _in_turns(requests, seeds_together) if seeds_together > 1 else _one_by_one(requests, ranks)
+        with closing(made):
+            for record in made:
+                records.append(record)
+                announce(record)
     finally:
         warning = ingest(home) if records else None
-    return Evaluation(config, records, warning)
+    return Evaluation(config, sorted(records, key=lambda record: list(wanted).index(record.seed)), warning)
+
+
+def _one_by_one(requests: Sequence[Request], ranks: Ranks) -> Generator[Record]:
+    """Runs, one after the other, until one has ended so that the others would not go otherwise, or cannot go on."""
+    from kdbench.devices import backends
+    from kdbench.runs import run
+
+    for request in requests:
+        place = request.device
+        request.progress.runs.begin(request.name, len(requests))
+        record = run.run_seed(request)
+        yield record
+        if record.status == "not_applicable":
+            break  # for a reason no seed changes
+        if ranks.several and record.status != "ok":
+            break  # the other processes are gone, or about to go
+        if record.status != "ok" and not backends.of(place).answers(place):
+            request.progress.say(
+                f"{backends.written(place)} takes no more work of this process; the same command goes on"
+            )
+            break
+    else:
+        ranks.leave()
+
+
+def _in_turns(requests: Sequence[Request], at_once: int) -> Generator[Record]:
+    """Runs that take turns, as they end; none begins when one has shown that the method does not apply.
+
+    Raises:
+        Exception: the first that one of them raised, when the others are done.
+    """
+    from kdbench.runs.together import together
+
+    progress = requests[0].progress
+    progress.runs.begin(f"{requests[0].cell}, {len(requests)} seeds", 1)
+    own = [replace(request, progress=progress.labelled(f"seed {request.seed}")) for request in requests]
+    failure: Exception | None = None
+    with closing(together(own, at_once)) as made:
+        for _, found in made:
+            if isinstance(found, Exception):
+                failure = failure or found
+                continue
+            yield found
+            if found.status == "not_applicable":
+                break
+    if failure is not None:
+        raise failure
 
 
 def _follow(requests: Sequence[Request], ranks: Ranks) -> None:

@@ -50,7 +50,9 @@ class Kept:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tracking.close()
-        if kind is not None:
+        if kind is GeneratorExit:
+            self._log.said("stopped with the runs beside it")
+        elif kind is not None:
             with contextlib.suppress(OSError):  # a full disk is what may have ended it
                 self._log.said(f"stopped: {kind.__name__}: {error}")
 

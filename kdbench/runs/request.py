@@ -13,6 +13,7 @@ from kdbench.base.progress import Progress
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices.machine import device_class
 from kdbench.engine.assemble import load_data
+from kdbench.engine.common import Common
 from kdbench.engine.place import RunPlace
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs.config import RunConfig
@@ -30,6 +31,7 @@ class Request:
         retry: run again what failed before.
         ranks: the processes that share the run.
         track: names of trackers that are told of the run.
+        common: what it shares with the runs of its process that take turns with it; None of a run alone.
     """
 
     config: RunConfig
@@ -44,6 +46,7 @@ class Request:
     checkpoint_seconds: float | None = None
     ranks: Ranks = field(default_factory=Ranks)
     track: tuple[str, ...] = ()
+    common: Common | None = None
 
     @property
     def device_class(self) -> str:
@@ -51,9 +54,14 @@ class Request:
         return device_class(self.device, self.config.engine, self.ranks.size)
 
     @property
+    def cell(self) -> str:
+        """What lines call the runs that differ in their seed alone."""
+        return f"{self.config.method.ref.name} on {self.config.task.name}"
+
+    @property
     def name(self) -> str:
         """What lines call it."""
-        return f"{self.config.method.ref.name} on {self.config.task.name}, seed {self.seed}"
+        return f"{self.cell}, seed {self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -63,7 +71,7 @@ class Request:
     @property
     def place(self) -> RunPlace:
         """Where it happens."""
-        return RunPlace(self.device, self.home, self.data, self.folder, self.progress, self.ranks)
+        return RunPlace(self.device, self.home, self.data, self.folder, self.progress, self.ranks, self.common)
 
     def load(self) -> Dataset:
         """All rows of its task.
@@ -71,7 +79,11 @@ class Request:
         Raises:
             UserError: they are absent or damaged.
         """
-        return load_data(self.config, self.data, self.home, self.progress)
+
+        def load() -> Dataset:
+            return load_data(self.config, self.data, self.home, self.progress)
+
+        return load() if self.common is None else self.common.rows(load)
 
     @property
     def key(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kdbench.base.errors import UserError, described
 from kdbench.base.files import no_room, sha256_file
 from kdbench.contract import Needs, NotApplicable
 from kdbench.data.feed.dataset import Dataset
+from kdbench.devices import backends
 from kdbench.engine import accelerate, examples
 from kdbench.engine.assemble import Prepared, effective_task, needs_of, prepare, scored_against, threads
 from kdbench.engine.checkpoint import save_tensors
@@ -36,6 +38,7 @@ from kdbench.runs import as_record, earlier
 from kdbench.runs.earlier import Begun
 from kdbench.runs.kept import Kept
 from kdbench.runs.request import Request
+from kdbench.runs.turns import Pause, Turns, ended, through
 from kdbench.specs.config import RunConfig
 
 
@@ -44,9 +47,14 @@ class Busy(UserError):
 
 
 class Lost(UserError):
-    """Another process of this run is gone without a word; nothing is recorded, the run can go on."""
+    """Another process of this run is gone without a word, or the device by the doing of whichever of several runs;
+    nothing is recorded, the run can go on."""
 
     exit_code = 1
+
+
+class Crowded(Exception):
+    """There was no memory for a run beside others, which says nothing of the run alone."""
 
 
 def run_seed(request: Request) -> Record:
@@ -59,15 +67,25 @@ def run_seed(request: Request) -> Record:
         Busy: another process does this run now.
         UserError: bad data or teacher, or no room to write. Nothing is recorded.
     """
+    return through(turns(request))
+
+
+def turns(request: Request) -> Turns:
+    """As :func:`run_seed`, in turns: it pauses after each step of training, and where nothing may go on beside it.
+
+    Raises:
+        Busy, UserError: as there.
+        Lost: it takes turns with others, and the device takes no more work of this process.
+    """
     began = False
 
-    def begin(begun: Begun) -> Record:
+    def begin(begun: Begun) -> Turns:
         nonlocal began
         began = request.ranks.tell(True)
         with threads(request.config.task, request.device):
-            return _train_and_score(request, begun)
+            return (yield from _train_and_score(request, begun))
 
-    record = _once(request, begin)
+    record = yield from _once(request, begin)
     if not began:
         request.ranks.tell(False)
     return record
@@ -105,13 +123,13 @@ def give_up(request: Request, status: str, kind: str, message: str) -> Record:
         Busy: the process lives.
     """
 
-    def ended(begun: Begun) -> Record:
-        return as_record.without_result(_facts(request, begun), _needs(request.config), status, kind, message)
+    def end(begun: Begun) -> Turns:
+        return ended(as_record.without_result(_facts(request, begun), _needs(request.config), status, kind, message))
 
-    return _once(request, ended)
+    return through(_once(request, end))
 
 
-def _once(request: Request, make: Callable[[Begun], Record]) -> Record:
+def _once(request: Request, make: Callable[[Begun], Turns]) -> Turns:
     """The record of a run, made by ``make`` unless an earlier one answers for it; says in a line what is not plain."""
     there = earlier.finished(request)
     if there is not None and not request.force:
@@ -124,7 +142,7 @@ def _once(request: Request, make: Callable[[Begun], Record]) -> Record:
                 return there  # by a process that held the lock until now
             if there is None and (line := earlier.overtaken(request)) is not None:
                 request.progress.say(line)
-            record = make(Begun.of(request))
+            record = yield from make(Begun.of(request))
             records.dump(record, request.home.records)
             clear(request.folder)
     except Timeout as error:
@@ -136,16 +154,26 @@ def _once(request: Request, make: Callable[[Begun], Record]) -> Record:
     return record
 
 
-def _train_and_score(request: Request, begun: Begun) -> Record:
+def _train_and_score(request: Request, begun: Begun) -> Turns:
     everything = request.ranks.first_then_all(request.load)
     begun = begun.on(request, everything)
     with Kept(request, begun) as kept:
-        record = _recorded(replace(request, progress=kept.progress), begun, everything, kept)
+        request = replace(request, progress=kept.progress)
+        try:
+            record = yield from _recorded(request, begun, everything, kept)
+        except Crowded:
+            record = None
+        if record is None:
+            gc.collect()  # what training held refers to itself
+            backends.of(request.device).release_memory(request.device)
+            request.progress.say(f"{request.name}: no memory beside the other runs; it goes on when they are done")
+            yield Pause.ALONE
+            record = yield from _recorded(replace(request, common=None), begun, everything, kept)
         kept.ended(record)
     return record
 
 
-def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -> Record:
+def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -> Turns:
     place = request.place
     facts = _facts(request, begun)
     try:
@@ -153,10 +181,13 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         externals = Externals(prepared.task, place)
         finetuner = Finetuner(prepared.task, place.folder, request.progress)
         scorer = Scorer(prepared.task, scored_against(prepared, request.config, place, everything), finetuner)
-        trained = Trainer(
+        trainer = Trainer(
             prepared.method, prepared.task, place.folder, scorer.primary, request.progress, request.checkpoint_seconds,
             kept.point, scorer.curve_points,
-        ).run()  # fmt: skip
+        )  # fmt: skip
+        for _ in trainer.steps():
+            yield Pause.STEP
+        trained = trainer.done
         if (filling := prepared.task.filling) is not None and filling.read + filling.computed:
             request.progress.say(filling.line)
         metrics = scorer.all(prepared.method.deployed)
@@ -176,8 +207,9 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
     except Exception as error:
         if no_room(error):
             raise
+        _refuse_others_doing(request, error)
         return as_record.without_result(facts, _needs(request.config), *_cause(request.ranks, error))
-    overhead = _overhead(request, place, len(trained.stages))
+    overhead = yield from _overhead(request, place, len(trained.stages))
     return as_record.with_result(
         facts,
         prepared,
@@ -218,6 +250,25 @@ def _cause(ranks: Ranks, error: Exception) -> tuple[str, str, str]:
     return _status(error), type(error).__name__, str(error) if isinstance(error, Diverged) else described(error)
 
 
+def _refuse_others_doing(request: Request, error: Exception) -> None:
+    """A failure that may be the doing of the runs beside this one is not recorded as this one's.
+
+    Raises:
+        Crowded: there was too little memory.
+        Lost: the device takes no more work.
+    """
+    if request.common is None:
+        return
+    backend = backends.of(request.device)
+    if not backend.answers(request.device):
+        raise Lost(
+            f"{backends.written(request.device)} takes no more work of this process, and which of its runs did that "
+            "nobody can tell; nothing is recorded, and the same command goes on, without --seeds-together one by one"
+        ) from error
+    if _status(error) == "oom":
+        raise Crowded from error
+
+
 def _status(error: Exception) -> str:
     if isinstance(error, Diverged):
         return "diverged"
@@ -252,12 +303,15 @@ def equals_plain(net: nn.Module, task: Task) -> bool:
         return all(torch.equal(one, other) for one, other in pairs)
 
 
-def _overhead(request: Request, place: RunPlace, stages: int) -> as_record.CellOverhead | None:
+def _overhead(request: Request, place: RunPlace, stages: int) -> Generator[Pause, bool, as_record.CellOverhead | None]:
     """The cell's overhead: what was measured of its steps in this mode or a better one, or measured now."""
     if request.overhead == "off" or request.ranks.several:
         return None
     better = ("full",) if request.overhead == "full" else ("full", "quick")
-    if (record := earlier.measured(request, better)) is not None:
+    record = earlier.measured(request, better)
+    if record is None and not (yield Pause.MEASURING):
+        return None
+    if (record := record or earlier.measured(request, better)) is not None:  # or another run has done so meanwhile
         return as_record.CellOverhead.of(record)
     request.progress.say(f"measuring the overhead of {request.config.method.ref.name} ({request.overhead})")
     request.progress.pause()  # nothing is drawn beside a measurement

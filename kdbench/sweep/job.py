@@ -1,4 +1,4 @@
-"""What a launcher's worker does with one job: take a slot, have the run done, say how it ended. Needs no torch.
+"""What a launcher's worker does with one job: take a slot, have its runs done, say how each ended. Needs no torch.
 
 A job's order is a file the parent wrote (:mod:`kdbench.sweep.order`).
 """
@@ -33,12 +33,12 @@ def order_file(folder: Path, number: int) -> Path:
 
 
 def state_file(folder: Path, number: int | str) -> Path:
-    """What a job writes when its run begins and as it goes on (:class:`kdbench.sweep.state.State`)."""
+    """What a job writes when a run begins and as it goes on (:class:`kdbench.sweep.state.State`)."""
     return folder / f"{number}.state.json"
 
 
 def end_file(folder: Path, number: int) -> Path:
-    """What a job writes when it is done: its outcome, and a line for people."""
+    """What a job writes when a run is done: its outcome, and a line for people."""
     return folder / f"{number}.end.json"
 
 
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def ended(folder: Path, number: int) -> Answer | None:
-    """How a job ended, None as long as it has not."""
+    """How a run ended, None as long as it has not."""
     found = read(end_file(folder, number))
     return None if found is None else Answer.model_validate(found)
 
@@ -61,10 +61,10 @@ def job(config: DictConfig) -> str:
     """One job of a sweep, in whatever process the launcher made for it.
 
     Args:
-        config: ``folder`` of the sweep and ``job``, a number.
+        config: ``folder`` of the sweep and ``job``, the number of its first run; the others have those that follow.
 
     Returns:
-        The outcome, as in :class:`Answer`.
+        The outcome of each run, as in :class:`Answer`.
     """
     folder, number = Path(config.folder), int(config.job)
     order = JobOrder.read(order_file(folder, number).read_text())
@@ -72,13 +72,17 @@ def job(config: DictConfig) -> str:
     try:
         with _slot(folder, order.slots) as slot:
             device = order.devices[slot % len(order.devices)]
-            train = TrainOrder(run=order.run, device=device, state=state_file(folder, number))
-            answer = _done(order, train, folder)
+            numbers = {seed: number + place for place, seed in enumerate(order.run.seeds)}
+            states = tuple(state_file(folder, own) for own in numbers.values())
+            train = TrainOrder(run=order.run, device=device, states=states)
+            outcomes = []
+            for answer in _done(order, train, folder):
+                write_atomic(end_file(folder, numbers[answer.seed]), answer.text())
+                outcomes.append(answer.outcome)
     except BaseException:
         close()
         raise
-    write_atomic(end_file(folder, number), answer.text())
-    return answer.outcome
+    return " ".join(outcomes)
 
 
 def close() -> None:
@@ -100,25 +104,38 @@ def _stay_with(parent: int) -> None:
         follow(parent, lambda: os._exit(1))
 
 
-def _done(order: JobOrder, train: TrainOrder, folder: Path) -> Answer:
-    """What became of a run; a run that has to be ended is recorded as such."""
+def _done(order: JobOrder, train: TrainOrder, folder: Path) -> Iterator[Answer]:
+    """What became of each run. One that has to be ended is recorded as such, of several none: nobody can tell whose
+    doing it was, and each goes on alone."""
+    seeds = list(order.run.seeds)
+    several = len(seeds) > 1
+    limit = None if order.timeout is None else order.timeout * len(seeds)
+    failed = False
     try:
-        answer = _ask(order, train, folder, order.timeout)
+        for answer in _ask(order, train, folder, limit):
+            seeds.remove(answer.seed)
+            failed |= answer.status not in ("ok", "not_applicable")
+            yield answer
     except TimedOut:
-        why = f"stopped after {order.timeout:g} s, the sweep's limit for a run"
+        why = f"stopped after {limit:g} s, the sweep's limit for {'such runs together' if several else 'a run'}"
         given_up = GivenUp(status="timeout", kind="TimedOut", message=why)
-        return _ask(order, train.model_copy(update={"given_up": given_up}), folder, None)
     except Died as death:
-        if not order.last:
-            return Answer(outcome="died", line=str(death))
+        why = str(death)
         given_up = GivenUp(status="failed", kind="Died", message=f"{death}, twice: out of memory, or by hand")
-        return _ask(order, train.model_copy(update={"given_up": given_up}), folder, None)
-    if answer.status not in ("ok", "not_applicable"):
-        close()  # what a failure leaves in a process shall not meet the next run
-    return answer
+        if not (several or order.last):
+            yield Answer(seed=seeds[0], outcome="died", line=why)
+            return
+    else:
+        if failed:
+            close()  # what a failure leaves in a process shall not meet the next run
+        return
+    if several:
+        yield from [Answer(seed=seed, outcome="died", line=f"{why}; it goes on alone") for seed in seeds]
+    else:
+        yield from _ask(order, train.model_copy(update={"given_up": given_up}), folder, None)
 
 
-def _ask(order: JobOrder, train: TrainOrder, folder: Path, timeout: float | None) -> Answer:
+def _ask(order: JobOrder, train: TrainOrder, folder: Path, timeout: float | None) -> Iterator[Answer]:
     global _runner
     threads = _threads(order.share, order.most_threads)
     if _runner is not None and not _runner.serves(train.device, threads):
@@ -126,7 +143,7 @@ def _ask(order: JobOrder, train: TrainOrder, folder: Path, timeout: float | None
     if _runner is None:
         _runner = Runner(train.device, threads, order.visible, folder / f"runner-{os.getpid()}.log")
     try:
-        return _runner.ask(train, timeout)
+        yield from _runner.ask(train, timeout)
     except (TimedOut, Died):
         close()
         raise

@@ -1,4 +1,4 @@
-"""Calls Hydra's launchers from our own code: one job a run.
+"""Calls Hydra's launchers from our own code: one job a run, or for several that take turns.
 
 Submitit writes pickles into the sweep's folder and reads them back: they hold this package's own job function and
 strings, and the folder is the user's own. That is the one exception to the rule that nothing is unpickled.
@@ -150,7 +150,7 @@ def launch(name: str, chosen: Sequence[str], folder: Path, numbers: Sequence[int
     Args:
         chosen: the launcher's options.
         folder: of the sweep; it holds the jobs' orders.
-        numbers: of the jobs, consecutive.
+        numbers: of the jobs, rising.
 
     Raises:
         LaunchFailed: a worker died, or the launcher could not start; the message is the launcher's.

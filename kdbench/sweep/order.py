@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,27 +15,28 @@ if TYPE_CHECKING:
 
 
 class RunOrder(Order):
-    """One run.
+    """One run of a cell, or several that take turns in one process.
 
     Attributes:
+        seeds: of the runs, each once.
         retry: run again what failed before.
         track: names of the trackers that are told of it.
         home: root of the home folder; ``data`` is the user's data folder, None for the hub.
     """
 
     config: ConfigOrder
-    seed: int
+    seeds: tuple[int, ...]
     overhead: Mode
     retry: bool
     home: Path
     data: Path | None
     track: tuple[str, ...] = ()
 
-    def request(self, device: str, progress: Progress | None = None) -> Request:
-        """The run on a device. Imports torch.
+    def requests(self, device: str, progress: Sequence[Progress]) -> list[Request]:
+        """The runs on a device. Imports torch.
 
         Args:
-            progress: shows how far it is; nothing does when None.
+            progress: of each run, shows how far it is.
 
         Raises:
             UserError: a name is not known here, or there is no such device.
@@ -42,15 +44,17 @@ class RunOrder(Order):
         from kdbench.devices.machine import take_device
         from kdbench.runs.request import Request
 
-        place = take_device(device)
-        return Request(
-            self.config.config(), self.seed, place, Home(self.home), self.data, self.overhead, retry=self.retry,
-            progress=progress or Progress.silent(), track=self.track,
-        )  # fmt: skip
+        place, config, home = take_device(device), self.config.config(), Home(self.home)
+        return [
+            Request(
+                config, seed, place, home, self.data, self.overhead, retry=self.retry, progress=own, track=self.track
+            )
+            for seed, own in zip(self.seeds, progress, strict=True)
+        ]
 
 
 class JobOrder(Order):
-    """A run and the machine it may take.
+    """Runs of one process and the machine it may take.
 
     Attributes:
         devices: one of them by the job's slot.
@@ -58,8 +62,8 @@ class JobOrder(Order):
         share: jobs that share this machine's cores, each with at most ``most_threads``.
         visible: what the sweep's own process has in the variables by which backends hide devices, None for one that is
             not set; none leaves them as the launcher set them.
-        timeout: seconds the run may take, None for no limit.
-        last: its process died before: now that is recorded.
+        timeout: seconds a run may take, None for no limit; several have as many times that.
+        last: of one run alone, its process died before: now that is recorded.
         parent: number of the sweep's own process.
     """
 
@@ -83,24 +87,27 @@ class GivenUp(Order):
 
 
 class TrainOrder(Order):
-    """A run on a device; ``state`` is the file that tells when it began. With ``given_up`` it is recorded, not run."""
+    """Runs on a device; ``states`` are the files that tell of each when it began. With ``given_up`` it is recorded, not
+    run."""
 
     run: RunOrder
     device: str
-    state: Path
+    states: tuple[Path, ...]
     given_up: GivenUp | None = None
 
 
 class Answer(Order):
-    """What became of a job, from the process that trains through the launcher's worker to the sweep.
+    """What became of a run, from the process that trains through the launcher's worker to the sweep.
 
     Attributes:
+        seed: of the run.
         outcome: ``recorded``; ``busy``, another process does this run; ``refused``, an error a user can act on;
             ``died``, the process that trained was killed and the run may be tried again.
         line: for people.
         status: of the record, None where there is none.
     """
 
+    seed: int
     outcome: Literal["recorded", "busy", "refused", "died"]
     line: str
     status: str | None = None

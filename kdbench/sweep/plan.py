@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Asked:
         retry: run again what failed before.
         track: names of the trackers that are told of each run.
         ruleset: by which values of hyper-parameters (:mod:`kdbench.specs.tuned`).
+        together: seeds of a cell that take turns in one process.
     """
 
     methods: tuple[str, ...]
@@ -46,6 +47,7 @@ class Asked:
     data: Path | None = None
     track: tuple[str, ...] = ()
     ruleset: str = AS_PUBLISHED
+    together: int = 1
 
     @functools.cached_property
     def stale(self) -> Stale:
@@ -221,6 +223,24 @@ def inapplicable(card: Card, task: TaskSpec) -> str | None:
     if "teacher" in card.needs and not task.pair.teachers:
         return "it needs a teacher, the task has none"
     return None
+
+
+def grouped(runs: Sequence[Run], together: int, alone: Collection[Run] = ()) -> list[tuple[Run, ...]]:
+    """Runs by the process that does them, in order of the first of each: up to ``together`` of a cell.
+
+    Args:
+        alone: runs that have a process of their own.
+    """
+    found: list[list[Run]] = []
+    open_groups: dict[PlannedCell, list[Run]] = {}
+    for run in runs:
+        group = open_groups.get(run.cell, [])
+        if run in alone or not 0 < len(group) < together:
+            found.append(group := [])
+            if run not in alone:
+                open_groups[run.cell] = group
+        group.append(run)
+    return list(map(tuple, found))
 
 
 def waves(cells: Sequence[PlannedCell], overhead: Mode, jobs: int, alone: int) -> list[Wave]:

@@ -49,7 +49,9 @@ def _sums(cells: Sequence[PlannedCell], sweep: Sweep) -> Iterable[str]:
     known = [cell for cell in cells if cell.hours is not None]
     hours = sum(len(cell.seeds) * (cell.hours or 0.0) for cell in known)
     unknown = runs - sum(len(cell.seeds) for cell in known)
-    yield f"{runs} run{'s' * (runs != 1)}, {left} left out, {sweep.where.jobs} at once with {sweep.launcher}"
+    most = sweep.asked.together
+    at_once = f"{sweep.where.jobs} at once" if most == 1 else f"{sweep.where.jobs} x {most} seeds of a cell at once"
+    yield f"{runs} run{'s' * (runs != 1)}, {left} left out, {at_once} with {sweep.launcher}"
     if runs:
         spread = f"{_hours(hours)} h of training, {_hours(hours / sweep.where.jobs)} h with {sweep.where.jobs} at once"
         about = f"about {spread}" if hours or not unknown else "hours unknown: nothing measured here yet"

@@ -29,7 +29,18 @@ from kdbench.sweep import job, launch
 from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
 from kdbench.sweep.order import JobOrder, RunOrder
-from kdbench.sweep.plan import Asked, PlannedCell, Run, Wave, is_matched, left_out, matched_cell, plan, waves
+from kdbench.sweep.plan import (
+    Asked,
+    PlannedCell,
+    Run,
+    Wave,
+    grouped,
+    is_matched,
+    left_out,
+    matched_cell,
+    plan,
+    waves,
+)
 from kdbench.sweep.progress import SweepProgress
 
 ROUNDS = 4
@@ -68,7 +79,8 @@ class Sweep:
         asked: what to run.
         where: the devices.
         launcher: its name; ``options`` are those of Hydra.
-        timeout: seconds a run may take, teacher's training and measurement included; None for no limit.
+        timeout: seconds a run may take, teacher's training and measurement included; None for no limit. Runs that take
+            turns have as many times that, together.
         progress: shows how far it is.
     """
 
@@ -87,6 +99,7 @@ class Sweep:
         self.folder = asked.home.root / "sweeps" / new_run_id()[:12]
         self._next = 0
         self._died: set[Run] = set()
+        self._alone: set[Run] = set()
 
     def known(self) -> Known:
         """What the index tells now."""
@@ -189,38 +202,45 @@ class Sweep:
     def _round(self, wave: Wave, runs: list[Run]) -> launch.LaunchFailed | None:
         """Launches runs once and takes in how they ended; what the launcher complained of."""
         launcher = launch.LAUNCHERS[self.launcher]
-        size = launcher.batch * wave.jobs if launcher.batch else launcher.limit or len(runs)
-        options = launch.options(self.launcher, wave.jobs, self.timeout, self.options)
+        groups = grouped(runs, self.asked.together, self._alone)
+        size = launcher.batch * wave.jobs if launcher.batch else launcher.limit or len(groups)
+        limit = None if self.timeout is None else self.timeout * max(map(len, groups))
+        options = launch.options(self.launcher, wave.jobs, limit, self.options)
         numbers: dict[int, Run] = {}
         problem = None
-        for start in range(0, len(runs), size):
-            batch = {self._next + place: run for place, run in enumerate(runs[start : start + size])}
-            self._next += len(batch)
+        for start in range(0, len(groups), size):
+            jobs: list[int] = []
+            batch: dict[int, Run] = {}
+            for group in groups[start : start + size]:
+                jobs.append(self._next)
+                batch |= {self._next + place: run for place, run in enumerate(group)}
+                self._order(self._next, group, wave)
+                self._next += len(group)
             numbers |= batch
-            for number, run in batch.items():
-                self._order(number, run, wave)
             try:
                 with self.progress.following(self.folder, batch):
-                    launch.launch(self.launcher, options, self.folder, list(batch))
+                    launch.launch(self.launcher, options, self.folder, jobs)
             except launch.LaunchFailed as error:
                 problem = error
         self._wait(numbers)
+        several = {run for group in groups for run in group if len(group) > 1}
         for number, run in numbers.items():
             end = job.ended(self.folder, number)
             if end is not None and end.outcome == "refused":
                 self.outcome.refused[run.label] = end.line
-            elif end is not None and end.outcome == "died":
+            elif end is not None and end.outcome == "died" and run not in several:
                 self._died.add(run)
+        self._alone |= several  # where one has no record, another may have kept it from that
         return problem
 
-    def _order(self, number: int, run: Run, wave: Wave) -> None:
-        """Writes what a job is to do."""
-        asked, here = self.asked, self.where.here
-        assert run.cell.order is not None
+    def _order(self, number: int, runs: Sequence[Run], wave: Wave) -> None:
+        """Writes what a job is to do with runs of a cell, whose numbers begin with its own."""
+        asked, here, cell = self.asked, self.where.here, runs[0].cell
+        assert cell.order is not None
         order = JobOrder(
             run=RunOrder(
-                config=run.cell.order, seed=run.seed, overhead=wave.overhead[run], retry=asked.retry,
-                home=asked.home.root, data=asked.data, track=asked.track,
+                config=cell.order, seeds=tuple(run.seed for run in runs), overhead=wave.overhead[runs[0]],
+                retry=asked.retry, home=asked.home.root, data=asked.data, track=asked.track,
             ),
             devices=self.where.devices,
             slots=wave.jobs if here else 0,
@@ -228,7 +248,7 @@ class Sweep:
             most_threads=_threads_allowed(),
             visible={name: os.environ.get(name) for name in backends.visibility()} if here else {},
             timeout=self.timeout,
-            last=run in self._died,
+            last=runs[0] in self._died,
             parent=os.getpid(),
         )  # fmt: skip
         write_atomic(job.order_file(self.folder, number), order.text())

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from kdbench.sweep.order import Answer, TrainOrder
@@ -41,7 +42,7 @@ class Runner:
 
     def __init__(self, device: str, threads: int, visible: dict[str, str | None], log: Path) -> None:
         self._serves = (device, threads)
-        self._ready = False
+        self._ready, self._read = False, b""
         env = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         env |= {name: value for name, value in visible.items() if value is not None}
         env = {name: value for name, value in env.items() if visible.get(name, value) is not None}
@@ -53,14 +54,14 @@ class Runner:
             )  # fmt: skip
 
     def serves(self, device: str, threads: int) -> bool:
-        """Whether it can take a run on this device with so many threads."""
+        """Whether it can take runs on this device with so many threads."""
         return self._serves == (device, threads) and self._process.poll() is None
 
-    def ask(self, order: TrainOrder, timeout: float | None) -> Answer:
-        """Has a run done.
+    def ask(self, order: TrainOrder, timeout: float | None) -> Iterator[Answer]:
+        """Has runs done; what became of each, as it ends.
 
         Args:
-            timeout: seconds, from when the process is ready; None for no limit.
+            timeout: seconds for all, from when the process is ready; None for no limit.
 
         Raises:
             TimedOut: no answer in time; the process still runs.
@@ -74,7 +75,9 @@ class Runner:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._death() from None
-        return Answer.read(self._line(timeout))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for _ in order.run.seeds:
+            yield Answer.read(self._line(deadline))
 
     def kill(self) -> None:
         """Ends it and all it started."""
@@ -85,20 +88,19 @@ class Runner:
             if pipe is not None:
                 pipe.close()
 
-    def _line(self, timeout: float | None) -> str:
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def _line(self, deadline: float | None) -> str:
         assert self._process.stdout is not None
         handle = self._process.stdout.fileno()
-        text = b""
-        while not text.endswith(b"\n"):
+        while b"\n" not in self._read:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([handle], [], [], left)[0]:
                 raise TimedOut
             read = os.read(handle, 65536)
             if not read:
                 raise self._death()
-            text += read
-        return text.decode().strip()
+            self._read += read
+        line, _, self._read = self._read.partition(b"\n")
+        return line.decode().strip()
 
     def _death(self) -> Died:
         code = self._process.wait()

@@ -1,10 +1,13 @@
-"""Progress on a terminal, drawn at once: which run of how many, the stage with its bar, loss, last score, time left."""
+"""Progress on a terminal, drawn at once: which run of how many, the stage with its bar, loss, last score, time left.
+
+Of runs that take turns each has its row.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -35,7 +38,7 @@ class Screen(Silence):
         self._works: list[Work] = []
         self._live: Live | None = None
         self._spinner = Spinner("dots")
-        self._read = 0.0
+        self._read: dict[Work, float] = {}
 
     def began(self, work: Work) -> None:
         self._works.append(work)
@@ -49,12 +52,13 @@ class Screen(Silence):
 
     def moved(self, work: Work) -> None:
         now = time.monotonic()
-        if now - self._read >= READ_S:
+        if now - self._read.get(work, 0.0) >= READ_S:
             work.refresh()
-            self._read = now
+            self._read[work] = now
 
     def ended(self, work: Work) -> None:
         self._works.remove(work)
+        self._read.pop(work, None)
         if not self._works:
             self.paused()
 
@@ -64,11 +68,13 @@ class Screen(Silence):
             self._live = None
 
     def drawn(self) -> RenderableType:
-        """What stands there now, of the work that began last."""
-        work = next(reversed(list(self._works)), None)
-        return Group(*self._lines(work)) if work is not None else Text()
+        """What stands there now: of work whose length is known all, else what began last."""
+        works = list(self._works)
+        known = [work for work in works if work.total is not None]
+        return Group(*self._lines(known or works[-1:])) if works else Text()
 
-    def _lines(self, work: Work) -> Iterator[RenderableType]:
+    def _lines(self, works: Sequence[Work]) -> Iterator[RenderableType]:
+        work = works[-1]
         runs = work.runs
         left, every = work.runs_left()
         if runs.label:
@@ -80,15 +86,19 @@ class Screen(Silence):
             self._spinner.update(text=work.name)
             yield self._spinner
             return
-        before = f"{work.name}  {words.place(work)}"
-        after = "  ".join(words.values(work.loss, work.score) + [f"ETA {words.clock(left)}"] * (not work.counts))
-        room = min(BAR[-1], self._console.width - len(before) - len(after) - 5)
-        row = Table.grid(padding=(0, 2))
-        cells: list[RenderableType] = [Text(before)]
-        if room in BAR:
-            cells.append(ProgressBar(total=max(1, work.total), completed=work.done, width=room))
-        row.add_row(*cells, Text(after))
-        yield row
+        before = [f"{one.name}  {words.place(one)}" for one in works]
+        after = ["  ".join(words.values(one.loss, one.score) + _left(one)) for one in works]
+        room = min(BAR[-1], self._console.width - max(map(len, before)) - max(map(len, after)) - 5)
+        rows = Table.grid(padding=(0, 2))
+        for one, first, last in zip(works, before, after, strict=True):
+            bar = [ProgressBar(total=max(1, one.total or 0), completed=one.done, width=room)] if room in BAR else []
+            rows.add_row(Text(first), *bar, Text(last))
+        yield rows
+
+
+def _left(work: Work) -> list[str]:
+    """The time left, where it does not stand above."""
+    return [] if work.counts else [f"ETA {words.clock(work.left())}"]
 
 
 def terminal(label: str = "", *, verbose: bool = False) -> Progress:

@@ -18,15 +18,19 @@ EXTRA = "track"
 
 @dataclass(frozen=True)
 class Library:
-    """A tracker, which imports its library when it is made, and the modules it cannot do without."""
+    """A tracker, which imports its library when it is made, and the modules it cannot do without.
+
+    ``single``: it follows one run of a process at a time.
+    """
 
     make: Callable[[About], Tracker]
     modules: tuple[str, ...]
+    single: bool = False
 
 
 TRACKERS = {
     "tensorboard": Library(TensorBoard, ("tensorboard",)),
-    "wandb": Library(Wandb, ("wandb",)),
+    "wandb": Library(Wandb, ("wandb",), single=True),
     "mlflow": Library(MLflow, ("mlflow", "sqlalchemy", "alembic")),
 }
 
@@ -46,6 +50,11 @@ def require(names: Sequence[str]) -> tuple[str, ...]:
                 f"--track {name} needs {' and '.join(missing)}: pip install 'kdbench[{EXTRA}]' brings all trackers"
             )
     return tuple(dict.fromkeys(names))
+
+
+def one_a_process(names: Sequence[str]) -> str | None:
+    """The first of some trackers that follows one run of a process at a time; None where all follow any number."""
+    return next((name for name in names if TRACKERS[name].single), None)
 
 
 class Tracking:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -315,3 +316,56 @@ def test_compiling_for_cuda_needs_triton_and_a_c_compiler(monkeypatch):
     assert Cuda().no_compiler() == "triton finds no C compiler on the PATH; install gcc or clang"
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
     assert Cuda().no_compiler() is None
+
+
+class Generator:
+    """A global generator of CUDA's: which state it works on."""
+
+    state = "outside"
+
+    def clone_state(self) -> str:
+        return "own"
+
+    def graphsafe_get_state(self) -> str:
+        return self.state
+
+    def graphsafe_set_state(self, state: str) -> None:
+        self.state = state
+
+
+def test_a_lane_of_cuda_has_a_stream_and_a_state_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, entered = Generator(), []
+
+    @contextmanager
+    def on(stream: Any) -> Iterator[None]:
+        entered.append((stream.number, generator.state))
+        yield
+
+    waited: list[Any] = []
+    streams = [SimpleNamespace(number=number, wait_stream=waited.append) for number in range(2)]
+    given = iter(streams)
+    names = {
+        "Stream": lambda device: next(given), "stream": on, "current_stream": lambda device: "the process's",
+        "default_generators": (generator,), "get_rng_state": lambda device: torch.zeros(1),
+    }  # fmt: skip
+    for name, stand_in in names.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    first, second = (Cuda().lane(CUDA) for _ in range(2))
+    assert waited == ["the process's"] * 2, "what was brought to the card before is there"
+    torch.manual_seed(3)
+    own, drawn = torch.get_rng_state(), []
+    for lane in (first, second, first):
+        with lane.turn():
+            drawn.append(float(torch.rand(())))
+    with pytest.raises(RuntimeError, match="broken"), second.turn():
+        raise RuntimeError("broken")
+    assert entered == [(0, "own"), (1, "own"), (0, "own"), (1, "own")]
+    assert generator.state == "outside"
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert not torch.equal(torch.get_rng_state(), own)
+
+
+def test_a_lane_keeps_the_state_of_a_devices_own_generator(toy: Abacus) -> None:
+    with backends.of(CPU).lane(CPU).turn():
+        pass
+    assert toy.asked == ["random state", "set random state", "random state"]

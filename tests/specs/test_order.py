@@ -9,14 +9,14 @@ import pytest
 from kdbench.overhead.order import MeasureOrder
 from kdbench.specs.config import Match, run_config
 from kdbench.specs.order import ConfigOrder, Order
-from kdbench.sweep.order import GivenUp, JobOrder, RunOrder, TrainOrder
+from kdbench.sweep.order import Answer, GivenUp, JobOrder, RunOrder, TrainOrder
 
 ODD = Path("/somewhere/a home\n\udce9")
 CONFIG = ConfigOrder(
     method="plain@kd", task="digits/few-shot", overrides=("train.lr=0.1", "data.note='é'"), smoke=True,
     match=Match("kd", 1.5, "0" * 64),
 )  # fmt: skip
-RUN = RunOrder(config=CONFIG, seed=3, overhead="quick", retry=True, home=ODD, data=None)
+RUN = RunOrder(config=CONFIG, seeds=(3, 5), overhead="quick", retry=True, home=ODD, data=None)
 ORDERS: list[Order] = [
     CONFIG,
     RUN,
@@ -28,9 +28,11 @@ ORDERS: list[Order] = [
         run=RUN, devices=("cuda:0", "cuda:1"), slots=2, share=2, most_threads=None,
         visible={"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": None}, timeout=9.5, last=True, parent=1,
     ),
-    TrainOrder(run=RUN, device="cpu", state=ODD),
+    TrainOrder(run=RUN, device="cpu", states=(ODD, ODD)),
+    Answer(seed=5, outcome="recorded", line="é", status="ok"),
     TrainOrder(
-        run=RUN, device="cpu", state=ODD, given_up=GivenUp(status="timeout", kind="TimedOut", message="after 3 s")
+        run=RUN, device="cpu", states=(ODD, ODD),
+        given_up=GivenUp(status="timeout", kind="TimedOut", message="after 3 s"),
     ),
 ]  # fmt: skip
 

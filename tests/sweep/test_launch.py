@@ -47,6 +47,11 @@ def test_a_dry_run_says_what_runs_and_touches_nothing(command, home, recorded):
     assert not (home.root / "sweeps").exists()
 
 
+def test_a_dry_run_says_how_many_seeds_take_turns(command):
+    words = ("-m", "plain", "-t", "digits", "--seeds", "0-3", "--dry-run", "--seeds-together", "2")
+    assert "4 runs, 0 left out, 1 x 2 seeds of a cell at once with basic" in command(*words)[1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -63,6 +68,7 @@ def test_a_dry_run_says_what_runs_and_touches_nothing(command, home, recorded):
         (("--launcher", "joblib", "--launcher-arg", "n_jobs=3"), "--jobs sets that"),
         (("--seeds", "3-1"), "backwards"),
         (("--timeout", "0"), "--timeout"),
+        (("--seeds-together", "0"), "--seeds-together"),
     ],
 )
 def test_bad_input_is_one_line(command, words, said):

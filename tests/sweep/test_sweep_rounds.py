@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,26 +53,28 @@ def engine_free(monkeypatch, recorded):
 
     def install(fate) -> list[list[str]]:
         launched: list[list[str]] = []
+        attempts: Counter[str] = Counter()
 
         def launching(name, chosen, folder, numbers) -> None:
             lost = None
             launched.append([])
             for number in numbers:
                 order = JobOrder.read(job.order_file(folder, number).read_text())
-                method, seed = order.run.config.method, order.run.seed
-                label = f"{method} {seed}"
-                launched[-1].append(label)
-                attempt = sum(label in batch for batch in launched)
-                outcome = fate(label, attempt, order)
-                state = json.dumps({"key": "0", "device": "cpu", "since": 0})
-                write_atomic(job.state_file(folder, number), state)
-                if outcome == "worker killed":
-                    lost = launch.LaunchFailed("TerminatedWorkerError: a worker was killed")
-                    continue
-                if outcome in ("ok", "failed"):
-                    recorded(method, seed, status=outcome)
-                end = {"outcome": "recorded" if outcome in ("ok", "failed") else outcome, "line": outcome}
-                write_atomic(job.end_file(folder, number), json.dumps(end))
+                method, seeds = order.run.config.method, order.run.seeds
+                launched[-1].append(f"{method} {'+'.join(map(str, seeds))}")
+                for own, seed in enumerate(seeds, number):
+                    label = f"{method} {seed}"
+                    attempts[label] += 1
+                    outcome = fate(label, attempts[label], order)
+                    state = json.dumps({"key": "0", "device": "cpu", "since": 0})
+                    write_atomic(job.state_file(folder, own), state)
+                    if outcome == "worker killed":
+                        lost = launch.LaunchFailed("TerminatedWorkerError: a worker was killed")
+                        break
+                    if outcome in ("ok", "failed"):
+                        recorded(method, seed, status=outcome)
+                    end = {"outcome": "recorded" if outcome in ("ok", "failed") else outcome, "line": outcome}
+                    write_atomic(job.end_file(folder, own), json.dumps(end | {"seed": seed}))
             if lost is not None:
                 raise lost
 
@@ -156,6 +159,46 @@ def test_a_run_whose_process_dies_gets_one_more_attempt(home, engine_free):
     assert outcome.statuses == {"ok": 2, "failed": 1}
 
 
+def test_seeds_that_take_turns_are_one_job(home, engine_free):
+    orders = []
+    launched = engine_free(lambda label, attempt, order: orders.append(order) or "ok")
+    outcome = sweep(asked(home, "plain,kd", seeds=tuple(range(5)), together=3), jobs=1, launcher="basic").run()
+    assert launched == [["plain 0+1+2", "kd 0+1+2", "plain 3+4", "kd 3+4"]]
+    assert outcome.statuses == {"ok": 10}
+    assert {order.timeout for order in orders} == {None}
+
+
+def test_what_one_of_several_seeds_may_have_ended_goes_on_alone(home, engine_free):
+    """A worker that was killed, a process that died: nobody is blamed for it who did not do it alone."""
+    last = {}
+
+    def fate(label, attempt, order) -> str:
+        last[label, attempt] = order.last
+        if label == "kd 1":
+            return "worker killed" if attempt == 1 else "ok"
+        if label == "kd 4":
+            return "died" if attempt < 3 else "failed"
+        return "ok"
+
+    launched = engine_free(fate)
+    outcome = sweep(asked(home, "kd", seeds=tuple(range(5)), together=3)).run()
+    assert launched == [["kd 0+1+2", "kd 3+4"], ["kd 1", "kd 2", "kd 4"], ["kd 4"]]
+    assert outcome.statuses == {"ok": 4, "failed": 1}
+    assert (last["kd 4", 2], last["kd 4", 3]) == (False, True), "beside others is no attempt of its own"
+
+
+def test_the_limit_of_a_run_is_each_runs_of_several(home, engine_free, monkeypatch):
+    orders, limits = [], []
+    engine_free(lambda label, attempt, order: orders.append(order) or "ok")
+    options = launch.options
+    monkeypatch.setattr(launch, "options", lambda *what: limits.append(what[2]) or options(*what))
+    place = devices.Where(("cpu",), CPU.__eq__, 2)
+    given = asked(home, "plain", seeds=(0, 1, 2), together=2)
+    Sweep(given, place, "submitit_slurm", [], 9.0, SweepProgress(None)).run()
+    assert [order.timeout for order in orders] == [9.0] * 3
+    assert limits == [18.0]
+
+
 def test_a_run_of_another_process_is_waited_for(home, engine_free, recorded):
     """Two sweeps in one folder: what one does, the other neither repeats nor counts as lost."""
     held = threading.Event()
@@ -187,8 +230,8 @@ def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
     seen = []
     engine_free(lambda label, attempt, order: seen.append(order) or "ok")
     sweep(asked(home, "kd", overhead="quick", data=home.root.parent)).run()
-    assert [(order.run.seed, order.run.overhead, order.slots, order.share) for order in seen] == [
-        (1, "off", 2, 2), (2, "off", 2, 2), (0, "quick", 1, 1),
+    assert [(order.run.seeds, order.run.overhead, order.slots, order.share) for order in seen] == [
+        ((1,), "off", 2, 2), ((2,), "off", 2, 2), ((0,), "quick", 1, 1),
     ]  # fmt: skip
     assert {(order.most_threads, order.run.data) for order in seen} == {(3, home.root.parent)}
     assert all(order.visible == {"CUDA_VISIBLE_DEVICES": "2,3", "HIP_VISIBLE_DEVICES": None} for order in seen)
@@ -323,7 +366,7 @@ def test_the_watcher_waits_for_the_rest_of_a_file(tmp_path, monkeypatch, capsys)
     run = Run(PlannedCell("kd", TASK), 0)
     progress = SweepProgress(Console(stderr=True))
     with progress.following(tmp_path, {0: run}):
-        whole = json.dumps({"outcome": "recorded", "line": "kd 0: 81.00"})
+        whole = json.dumps({"seed": 0, "outcome": "recorded", "line": "kd 0: 81.00"})
         for cut in (0, 5, len(whole) - 1):
             job.end_file(tmp_path, 0).write_text(whole[:cut])
             time.sleep(0.05)

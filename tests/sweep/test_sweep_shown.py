@@ -32,7 +32,7 @@ def test_the_table_shows_what_runs_and_the_pipe_gets_lines(tmp_path, capsys):
         assert part in shown
     assert "…" not in shown
     with SweepProgress(Console(file=io.StringIO())).following(tmp_path, dict(zip((5, 6), runs, strict=True))):
-        end = {"outcome": "recorded", "line": f"kd on {TASK}, seed 0: top1 90"}
+        end = {"seed": 0, "outcome": "recorded", "line": f"kd on {TASK}, seed 0: top1 90"}
         job.end_file(tmp_path, 5).write_text(json.dumps(end))
     err = capsys.readouterr().err
     assert err == f"kd on {TASK}, seed 0: top1 90\n"

@@ -62,11 +62,11 @@ def check_each_job_done_once(home: Home) -> None:
 WORKERS = {"joblib": "loky", "submitit_local": "submitit.core._submit"}
 
 
-@pytest.mark.parametrize("launcher", WORKERS)
-def test_kill_9_of_workers_and_of_the_parent_loses_and_doubles_nothing(tmp_path, launcher):
-    """24 jobs; a launcher's worker, a process that trains and the parent are killed at random moments, then again."""
+@pytest.mark.parametrize(("launcher", "together"), [*((name, 1) for name in WORKERS), ("joblib", 2)])
+def test_kill_9_of_workers_and_of_the_parent_loses_and_doubles_nothing(tmp_path, launcher, together):
+    """24 runs; a launcher's worker, a process that trains and the parent are killed at random moments, then again."""
     home, rng = Home(tmp_path), random.Random()
-    words = (*SMALL, "--launcher", launcher, "--jobs", "2")
+    words = (*SMALL, "--launcher", launcher, "--jobs", "2", "--seeds-together", str(together))
 
     def random_moment(first: int, last: int) -> None:
         """After so many jobs: a moment by the clock would come too late on a fast machine."""

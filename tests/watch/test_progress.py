@@ -103,6 +103,34 @@ def test_the_screen_fits(width: int, clock: Clock) -> None:
         assert "all 2:59:20" in lines[0]
 
 
+@pytest.mark.parametrize("width", [60, 120])
+def test_runs_that_take_turns_have_a_row_each(width: int, clock: Clock) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    progress = Progress([Screen(console)])
+    progress.runs.begin("kd on digits/few-shot, 2 seeds", 1)
+    with (
+        progress.bar("loading", None),
+        progress.labelled("seed 0").stage("distill", 600, 0, epochs=30, epoch_steps=20) as first,
+        progress.labelled("seed 11").stage("warm-up", 1200, 0, epochs=None, epoch_steps=20) as second,
+    ):
+        clock.now = 40.0
+        for work in (first, second):
+            for _ in range(40):
+                progress.step(work)
+        progress.point(first, point())
+        shown = io.StringIO()
+        Console(file=shown, width=width, color_system=None).print(progress.views[0].drawn())
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split("  ")[0] for line in lines[:2]] == ["kd on digits/few-shot, 2 seeds", "seed 0 distill"]
+    assert "seed 11 warm-up" in shown.getvalue()
+    assert shown.getvalue().count("ETA") == 2
+    if width == 120:
+        assert len(lines) == 3
+        assert all(part in lines[1] for part in ("epoch 3/30", "loss 0.5", "top1 83.10", "ETA 0:09:20"))
+        assert all(part in lines[2] for part in ("40/1,200", "ETA 0:19:20"))
+
+
 def test_an_epoch_in_words_has_each_term() -> None:
     work = Work("distill", 600, 60, Runs(), True, 30, 20)
     said = words.epoch(work, point())

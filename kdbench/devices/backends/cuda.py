@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from kdbench.devices.graphs import Graphs
+    from kdbench.devices.lanes import Lane
 
 AMPERE = 8
 """Major number of the first compute capability with TF32."""
@@ -114,6 +115,11 @@ class Cuda(Accelerator):
         from kdbench.devices.graphs import CudaGraphs
 
         return CudaGraphs(device, rngs)
+
+    def lane(self, device: torch.device) -> Lane:
+        from kdbench.devices.lanes import CudaLane
+
+        return CudaLane(self, device)
 
     def no_compiler(self) -> str | None:
         if importlib.util.find_spec("triton") is None:

@@ -18,6 +18,7 @@ from fake_cuda.operators import FakeCuda, place
 from fake_cuda.tags import CPU, CUDA, Side, put, put_storage, side, side_of
 from kdbench.devices.backends import standing_in
 from kdbench.devices.backends.cuda import Cuda
+from kdbench.devices.lanes import Lane
 
 CARD = SimpleNamespace(
     name="NVIDIA Fake 1", total_memory=80 * 2**30, multi_processor_count=132, major=9, minor=0,
@@ -86,6 +87,9 @@ class _FakeCard(Cuda):
 
     def graphs(self, device: torch.device, rngs: Sequence[torch.Generator]) -> FakeGraphs:
         return FakeGraphs(self._fake)
+
+    def lane(self, device: torch.device) -> Lane:
+        return Lane(self, device)  # there is one stream
 
 
 def _torch_cuda(fake: FakeCuda) -> dict[str, Any]:
