@@ -366,7 +366,9 @@ def test_a_command_becomes_a_request_a_seed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dead", [True, False])
 def test_no_other_seed_is_tried_on_a_device_that_takes_no_more_work(tmp_path, monkeypatch, dead):
-    monkeypatch.setattr("kdbench.runs.run.run_seed", lambda request: SimpleNamespace(status="failed"))
+    monkeypatch.setattr(
+        "kdbench.runs.run.run_seed", lambda request: SimpleNamespace(seed=request.seed, status="failed")
+    )
     monkeypatch.setattr(command_line, "ingest", lambda home: None)
     if dead:
         monkeypatch.setattr(Cpu, "synchronize", lambda self, device: broken())
