@@ -121,3 +121,4 @@ def test_steps_a_second_of_seeds_together(tmp_path):
         rate = (step + 1 - WARM * seeds) / (time.perf_counter() - begin)
         alone = alone or rate
         print(f"{seeds:5} {rate:15.0f} {rate / alone:9.2f}")
+        assert rate > alone / 2, "turns cost next to nothing of a step's time"

@@ -159,11 +159,16 @@ def _some(points: Sequence[int], most: int | None) -> set[int]:
     """So many of the points, evenly spread, the last among them; all where there are no more."""
     if most is None or most >= len(points):
         return set(points)
-    return {points[round(len(points) * (i + 1) / most) - 1] for i in range(most)}
+    return {points[one - 1] for one in _evenly(len(points), most)}
 
 
 def _points(total: int, epochs: int | None) -> set[int]:
     """Steps after which a curve point is taken: ends of epochs, evenly spread, the last step always among them."""
     units = epochs or min(total, CURVE_POINTS // 3)
     count = min(units, CURVE_POINTS * 2 // 3)
-    return {round(total * (round(units * (i + 1) / count) / units)) for i in range(count)} if total else set()
+    return {round(total * (one / units)) for one in _evenly(units, count)} if total else set()
+
+
+def _evenly(of: int, count: int) -> list[int]:
+    """So many of the numbers from 1 to ``of``, evenly spread, the last among them."""
+    return [round(of * (i + 1) / count) for i in range(count)]

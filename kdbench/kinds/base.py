@@ -19,11 +19,11 @@ DATABASES = frozenset({DATABASE, TEACHER_DATABASE})
 FINETUNED, FINETUNED_UNTRAINED = "finetuned", "finetuned_untrained"
 """Evidence of metrics that ask what the student is worth once it is fine-tuned, and the same of the untrained one."""
 FINETUNES = frozenset({FINETUNED, FINETUNED_UNTRAINED})
-T = TypeVar("T")
 UNTRAINED = "untrained"
 """Evidence of metrics that ask what the student was worth before it was trained."""
 FEW_POINTS = 8
 """``Metric.curve_points`` of metrics that take seconds: fits, matches of boxes, sentences to write."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)

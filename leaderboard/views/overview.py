@@ -70,28 +70,38 @@ def _deploy(field: str) -> Callable[[Entry], float | None]:
     return lambda row: row.deploy[field] if row.deploy else None
 
 
-_COSTS: tuple[tuple[str, str, Callable[[Entry], float | None], Callable[[float], str]], ...] = (
+def _recipe_hours(row: Entry) -> tuple[str, ...]:
+    return based(row.result.totals)
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """A column of costs; ``based``: what its hours go by, of one that has hours."""
+
+    head: str
+    unit: str
+    get: Callable[[Entry], float | None]
+    show: Callable[[float], str] = significant
+    based: Callable[[Entry], tuple[str, ...]] = lambda row: ()
+
+
+_COSTS = (
     *(
-        (said.head, said.column_unit, _over(field), si if said.si else significant)
+        _Cost(said.head, said.column_unit, _over(field), si if said.si else significant)
         for field, said in QUANTITIES.items()
         if said.head and field != "step_ratio"  # it stands first, with its interval
     ),
-    ("One more student", "device-h", lambda row: row.result.totals.student_h, significant),
-    ("Recipe", "device-h", lambda row: row.result.totals.recipe_h, significant),
-    ("Full", "device-h", lambda row: row.result.totals.full_h, significant),
-    (ENERGY, "kWh", lambda row: row.energy_kwh, significant),
-    ("Deployed", "params", _deploy("params"), si),
-    ("Latency b = 1", "ms", _deploy("latency_ms_b1"), significant),
-    ("Latency b = 128", "ms", _deploy("latency_ms_b128"), significant),
-)
-
-
-_HOURS: dict[str, Callable[[Entry], tuple[str, ...]]] = {
-    "One more student": lambda row: based(row.result.totals),
-    "Recipe": lambda row: based(row.result.totals),
-    "Full": lambda row: based(row.result.totals, teacher=True),
-}
-"""What hours go by, of the columns that have hours."""
+    _Cost("One more student", "device-h", lambda row: row.result.totals.student_h, based=_recipe_hours),
+    _Cost("Recipe", "device-h", lambda row: row.result.totals.recipe_h, based=_recipe_hours),
+    _Cost(
+        "Full", "device-h", lambda row: row.result.totals.full_h,
+        based=lambda row: based(row.result.totals, teacher=True),
+    ),
+    _Cost(ENERGY, "kWh", lambda row: row.energy_kwh),
+    _Cost("Deployed", "params", _deploy("params"), si),
+    _Cost("Latency b = 1", "ms", _deploy("latency_ms_b1")),
+    _Cost("Latency b = 128", "ms", _deploy("latency_ms_b128")),
+)  # fmt: skip
 
 
 def cost_tables(board: Board) -> list[CostTable]:
@@ -103,7 +113,7 @@ def cost_tables(board: Board) -> list[CostTable]:
             line = CostLine(row.method, one.task, tuple(_cost_cells(row)))
             devices[f"{one.place}, {row.processor}"].append(line)
             rows[f"{one.place}, {row.processor}"].append(row)
-    heads = (("Step time", "× plain"), *((head, unit) for head, unit, _, _ in _COSTS))
+    heads = (("Step time", "× plain"), *((cost.head, cost.unit) for cost in _COSTS))
     measured = sorted(devices, key=lambda device: (all(row.result.cost is None for row in rows[device]), device))
     return [_cost_table(device, devices[device], heads, launch_words(rows[device])) for device in measured]
 
@@ -137,10 +147,13 @@ def _cost_cells(row: Entry) -> list[TableCell]:
                 behind=measured_in(row),
             )
         ]
-    for head, _, get, show in _COSTS:
-        value, behind = get(row), runs_behind(row.cell) if head == ENERGY else measured_in(row)
-        tags = _HOURS[head](row) if head in _HOURS else ()
-        cells.append(TableCell(NONE) if value is None else TableCell(show(value), value, tags=tags, behind=behind))
+    for cost in _COSTS:
+        value, behind = cost.get(row), runs_behind(row.cell) if cost.head == ENERGY else measured_in(row)
+        cells.append(
+            TableCell(NONE)
+            if value is None
+            else TableCell(cost.show(value), value, tags=cost.based(row), behind=behind)
+        )
     return cells
 
 
