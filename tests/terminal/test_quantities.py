@@ -24,7 +24,7 @@ def test_every_quantity_is_read_everywhere():
     printed = tables.overhead(block, "")
     labels = list(printed.columns[0].cells)
     page = [name for name, _ in _overhead(block, block)]
-    heads = [head for head, *_ in _COSTS]
+    heads = [cost.head for cost in _COSTS]
     for field, said in QUANTITIES.items():
         assert said.part in PARTS
         assert said.name or said.head
