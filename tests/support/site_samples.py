@@ -18,6 +18,13 @@ from kdbench.specs.card import Card
 from kdbench.specs.registry import MethodRef
 
 BUILT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+TASK = "tasks/golden__a@v1.html"
+TABLE = "golden-a-v1-cpu-fp32-x1-table"
+TWO = {
+    ("kd", "c"): (80.0, 82.0, 81.5), ("alpha", "c"): (81.0, 82.5, 83.5), ("plain", "c"): (70.0, 73.0, 71.0),
+    ("kd", "d"): (60.0, 61.0, 63.0), ("alpha", "d"): (66.0, 65.0, 67.5), ("plain", "d"): (50.0, 52.0, 55.0),
+}  # fmt: skip
+"""A suite of two tasks, whose pairs have unequal spreads."""
 VOID = {"meta", "link", "input", "br", "hr", "img", "line", "rect", "circle", "polygon", "path"}
 
 
@@ -122,6 +129,23 @@ def with_longer(**scores: tuple[float, ...]) -> list[dict[str, Any]]:
             one = record("plain", "a", seed, score, method__variant=f"plain@{method}", compute_match=match)
             made.append(one | {"spec_hash": run_id(method) * 2})
     return made
+
+
+def to_read() -> tuple[list[dict[str, Any]], Catalogue]:
+    """The golden set with plain trained as long as kd, and with the suite of :data:`TWO`; and its methods."""
+    made = golden()
+    match = {"method": "kd", "ratio": 2.5, "spec_hash": made[3]["spec_hash"]}
+    made += [record("plain", "a", s, 75.0 + s, method__variant="plain@kd", compute_match=match) for s in range(3)]
+    made += [
+        record(method, task, seed, score, task__suite="golden-two")
+        for (method, task), scores in TWO.items()
+        for seed, score in enumerate(scores)
+    ]
+    for raw in made:
+        if raw["method"]["name"] == "plain":
+            raw["method"]["needs"]["teachers"] = []
+    cards = {"plain": card("plain", family="reference", year=2014), "alpha": card("alpha", family="feature")}
+    return made, catalogue("kd", **cards)
 
 
 @dataclass
