@@ -6,42 +6,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, signed, significant
-from kdbench.leaderboard.model.entries import NOT_LEARNED, Entry
+from kdbench.leaderboard.model.entries import INCOMPLETE, NOT_LEARNED, Entry
 from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
-from kdbench.leaderboard.tables.cells import TableCell, all_behind, all_measured_in
+from kdbench.leaderboard.tables.cells import TableCell, all_behind, all_measured_in, runs_behind
 from kdbench.leaderboard.tables.costs import ratio_text
 from kdbench.leaderboard.tables.table import Head, Line, Table
+from kdbench.results import chance
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
-from kdbench.stats import PooledDelta
+from kdbench.stats import Missing, PooledDelta
 
 ROWS = 10
-NAMED = 5
-"""Methods that a sentence names; further ones are counted."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The sentences, and the table of the first methods by their difference to plain trained as long."""
+    """The sentences, and the table of the first methods by their difference to plain trained as long.
+
+    Attributes:
+        failed: methods with seeds that failed, which are in no row: method, what became of its seeds, and the page of
+            the runs.
+    """
 
     sentences: tuple[str, ...]
     table: Table | None
+    failed: tuple[tuple[str, str, str], ...] = ()
 
 
 def answer_of(suite: SuiteBoard, key: str) -> Answer:
     """Which methods are worth their cost in a suite."""
     if suite.ruleset != AS_PUBLISHED:
-        return Answer((searched_words(suite.ruleset),), None)
+        return Answer((searched_words(suite.ruleset),), None, _failed(suite))
     told = suite.told.get("matched", {})
     by_word: dict[str, list[str]] = {word: [] for word in ("better", "worse", "not separated")}
     for method, word in told.items():
         by_word[word].append(method)
-    said = [_counted(by_word)] if told else ["No method has been measured against plain trained for as long yet."]
-    if lost := _not_learned(suite):
-        said.append(lost)
+    said = _counted(by_word) if told else "No method has been measured against plain trained for as long yet."
     rows = [row for row in suite.rows if row.matched is not None and row.method != PLAIN]
     rows.sort(key=lambda row: -row.matched.mean if row.matched is not None else 0.0)
-    return Answer(tuple(said), _table(suite, rows[:ROWS], len(rows), key) if rows else None)
+    return Answer((said,), _table(suite, rows[:ROWS], len(rows), key) if rows else None, _failed(suite))
 
 
 def searched_words(ruleset: str) -> str:
@@ -64,12 +67,24 @@ def _counted(by_word: dict[str, list[str]]) -> str:
     )
 
 
-def _not_learned(suite: SuiteBoard) -> str:
-    lost = sorted({row.method for board in suite.boards for row in board.apart if row.apart == NOT_LEARNED})
-    if not lost:
-        return ""
-    names = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
-    return f"Not ranked, for a seed stayed at chance: {names}."
+def _failed(suite: SuiteBoard) -> tuple[tuple[str, str, str], ...]:
+    found = []
+    for board in suite.boards:
+        where = f" on {board.task.label}" if len(suite.boards) > 1 else ""
+        for row in board.apart:
+            if row.apart == NOT_LEARNED:
+                said = chance.words(len(row.result.at_chance), len(row.result.scores))
+            elif row.apart.startswith(INCOMPLETE) and row.apart.endswith("failed"):
+                said = row.apart.removeprefix(f"{INCOMPLETE}: ")
+            else:
+                continue
+            found.append((row.method, said + where, runs_behind(row.cell)))
+        found += [
+            (hole.method, "every seed failed" + where, f"runs/{hole.run}.html")
+            for hole in board.holes
+            if hole.kind is Missing.FAILED
+        ]
+    return tuple(sorted(found))
 
 
 def _table(suite: SuiteBoard, rows: list[SuiteRow], total: int, key: str) -> Table:
@@ -80,7 +95,6 @@ def _table(suite: SuiteBoard, rows: list[SuiteRow], total: int, key: str) -> Tab
         _number("matched", "Δ to plain as long", suite.points, "To plain trained for as long as its recipe takes."),
         _number("delta", f"Δ to {suite.baseline}", suite.points, "Paired with the baseline, seed by seed."),
         _number("recipe", "Recipe cost", "× plain", "All stages that the method needs, as a multiple of plain’s."),
-        Head("failed", "Seeds failed", "", "Answer", "Seeds that stayed at chance, of all.", True, True),
         Head("words", "In words", "", "Answer", "The two differences together.", True, False),
     )
     lines = tuple(Line(row.method, _cells(suite, row, digits)) for row in rows)
@@ -102,15 +116,8 @@ def _cells(suite: SuiteBoard, row: SuiteRow, digits: int) -> dict[str, TableCell
             row.delta, suite.told["baseline"].get(row.method, ""), digits, row.rows
         ),
         "recipe": ratio_text(row.recipe_ratio, row.method, row.elsewhere, all_measured_in(row.rows)),
-        "failed": _failed(row),
         "words": TableCell(_words(suite, row, digits, is_baseline=is_baseline)),
     }  # fmt: skip
-
-
-def _failed(row: SuiteRow) -> TableCell:
-    """Seeds at chance, of all, over the suite's tasks; methods with a seed that has no score are not among the rows."""
-    lost = sum(len(one.result.at_chance) for one in row.rows)
-    return TableCell(f"{lost} of {sum(len(one.result.scores) for one in row.rows)}", lost, behind=all_behind(row.rows))
 
 
 def difference(delta: PooledDelta | None, told: str, digits: int, rows: Sequence[Entry]) -> TableCell:

@@ -50,12 +50,12 @@ def test_a_suite_answers_first_which_methods_are_worth_their_cost(tmp_path: Path
         "and 0 cannot be told from it."
     )
     assert sentence in page.text
-    found = cells(page, f"suite-golden-{DEVICE}-answer", "matched", "delta", "words", "failed")
+    found = cells(page, f"suite-golden-{DEVICE}-answer", "matched", "delta", "words")
     assert list(found) == ["alpha", "kd"]
     assert found["alpha"][0].startswith("▲ better +9.17")
     assert found["alpha"][2] == "not told from kd at 1.50 times its cost; near the best"
     assert found["kd"][0].startswith("▼ worse −4.00")
-    assert found["kd"][1:] == ["0 reference", "plain trained as long is better; could be the best", "0 of 3"]
+    assert found["kd"][1:] == ["0 reference", "plain trained as long is better; could be the best"]
     assert page.text.index(sentence) < page.text.index("All 3 ranked methods")
 
 
@@ -65,7 +65,31 @@ def test_a_seed_that_did_not_learn_is_counted_and_left_out_of_the_mean(tmp_path:
     site = make_site(tmp_path, made, catalogue("plain", "kd", "alpha", "alpha2"))
     apart = cells(site.page("tasks/golden__a@v1.html"), f"golden-a-v1-{DEVICE}-apart", "rank", "score")
     assert apart == {"alpha2": ["– a seed did not learn", "81.00 ± 12.71 n = 2 2 of 3 learned"]}
-    assert "Not ranked, for a seed stayed at chance: alpha2." in site.page("index.html").text
+
+
+def test_seeds_that_failed_stand_under_the_answer_and_lead_to_their_runs(tmp_path: Path) -> None:
+    """Methods with such seeds are in no row of it: of a seed at chance, a seed that broke off, and no seed at all."""
+    made = samples.with_longer(kd=(84.0, 85.0, 86.0), alpha=(72.0, 73.5, 73.0))
+    made += [record("beta", "a", seed, score, task__chance=10.0) for seed, score in enumerate((10.0, 80.0, 82.0))]
+    made += [record("gamma", "a", seed) for seed in range(3)]
+    site = make_site(tmp_path, made, catalogue("plain", "kd", "alpha", "beta", "gamma"))
+    index = site.page("index.html")
+    (line,) = index.one("section", id=f"suite-golden-{DEVICE}").all("p", cls="failed")
+    assert line.text == (
+        "Seeds that failed: alpha (seed 2 failed on golden/b@v1 ), beta (2 of 3 learned on golden/a@v1 ), "
+        "gamma (every seed failed on golden/a@v1 ). A method is not ranked on a task where a seed of it failed."
+    )
+    file, _, anchor = line.all("a")[1].attributes["href"].partition("#")
+    assert site.page(file).one("tr", id=anchor).one("th").text
+    assert site.page(line.all("a")[2].attributes["href"]).one("h1").text.startswith("gamma, seed ")
+    for table in index.one("section", id=f"suite-golden-{DEVICE}").all("table"):
+        assert not table.all(data_method="beta")
+
+
+def test_an_answer_without_failed_seeds_says_so(tmp_path: Path) -> None:
+    longer = samples.with_longer(kd=(84.0, 85.0, 86.0))
+    made = [raw for raw in longer if raw["task"]["name"] != "golden/b"]
+    assert "No seed of any method failed." in make_site(tmp_path, made).page("index.html").text
 
 
 def test_golden_costs(site: Any) -> None:
