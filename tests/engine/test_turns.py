@@ -30,6 +30,7 @@ from kdbench.engine.trainer import Trainer
 from kdbench.specs.options import EAGER, EngineOptions
 
 CPU = torch.device("cpu")
+AHEAD = EngineOptions(teacher_ahead=3)
 GRAPHS = EngineOptions(fused=True, cuda_graphs=True)
 Made = tuple[Prepared, Trainer]
 Task = tuple[Tiny, int]
@@ -99,6 +100,7 @@ SETS: dict[str, Callable[[], list[Task]]] = {
     "several students, views, a trained teacher": lambda: [
         (toy(toys.Mutual), 0), (toy(toys.RawViews), 0), (toy(toys.TrainedTeacher), 2),
     ],
+    "teachers asked ahead": lambda: [(tiny_of("kd", AHEAD), 0), (toy(toys.Bank, 3, AHEAD), 1)],
     "methods": lambda: [(tiny_of(name), seed) for seed, name in enumerate(("cgan_kd", "crd", "ffsd", "rdrop", "ccd"))],
 }  # fmt: skip
 

@@ -130,6 +130,7 @@ def test_records_and_weights_are_those_of_seeds_alone(homes, undisturbed, monkey
     [
         pytest.param("cgan_kd", (), marks=pytest.mark.slow),
         pytest.param("kd", ("engine.teacher_store=true",), marks=pytest.mark.slow),
+        pytest.param("kd", ("engine.teacher_ahead=4",), marks=pytest.mark.slow),
         pytest.param("kd", ("engine.fold_teacher=true", "engine.precision=bf16"), marks=pytest.mark.slow),
         pytest.param("ffsd", (), marks=pytest.mark.slow),
         pytest.param("crd", (), marks=pytest.mark.slow),
