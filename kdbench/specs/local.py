@@ -223,9 +223,11 @@ def _add_nets(made: Local, text: str) -> None:
     module, before = _package(made), nets.declared()
     nets.shown[module] = text
     plugins.add_package(module, made.path)
+    sys.modules.pop(module, None)  # an object that was given before declares its net again
     try:
         importlib.import_module(module)
-        if nets.declared() == before:
+        own = [one for one in nets.declared().values() if f"{one.module}.".startswith(f"{module}.")]
+        if nets.declared() == before and not own:
             raise UserError(f"{text}: no net is declared in it; write @kdbench.net(NAME) above a factory")
     except Exception as error:  # whatever its code does
         for name in nets.declared().keys() - before.keys():

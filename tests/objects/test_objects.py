@@ -145,6 +145,24 @@ def test_the_same_objects_are_the_same_and_changed_ones_are_others(home: Home) -
     assert known()[0] == first[0]
 
 
+def test_an_object_that_was_changed_and_is_given_again_is_what_it_was(home: Home, tmp_path: Path) -> None:
+    """Cells of a notebook are run again in any order."""
+    one, other = Net(1, 3), Net(1, 3)
+
+    def first_weights(given: nn.Module, at: Home = home) -> Tensor:
+        name = objects.net(given, at, "again")
+        net = models.build(name, (1, 6, 6), 3)
+        load_weights(net, "own")
+        return next(net.parameters())
+
+    for given in (one, other, one, other):
+        assert torch.equal(first_weights(given), next(given.parameters()))
+    assert torch.equal(first_weights(one, Home(tmp_path / "another")), next(one.parameters()))
+    for _ in range(2):  # the very same function, in one home and the next
+        for at in (home, Home(tmp_path / "another")):
+            assert objects.net(mini, at) == "mini"
+
+
 @pytest.mark.slow
 def test_another_process_makes_the_same_configuration_from_an_order(home: Home) -> None:
     config = run_config(objects.method(Mine, home), toy(home))
@@ -183,9 +201,49 @@ class Broken(Mine):
         raise ValueError("no idea")
 
 
+def tensors(**changes: Any) -> tuple[Tensor, Tensor]:
+    """Rows of three classes, some of them made wrong: ``x`` or ``y`` is the value of row 4."""
+    x, y = torch.rand(6, 1, 6, 6), changes.pop("targets", torch.arange(6) % 3)
+    for name, value in changes.items():
+        {"x": x[4, 0, 2, 2:3], "y": y[4:5]}[name].fill_(value)
+    return x, y
+
+
+class Unreadable(Pictures):
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        if number == 2:
+            raise OSError("no such\nfile")
+        return super().__getitem__(number)
+
+
 @pytest.mark.parametrize(
     ("make", "line"),
     [
+        (lambda home: toy(home, train=tensors(x=float("nan"))), "row 4 of the train rows: its image holds a number"),
+        (lambda home: toy(home, test=tensors(x=float("inf"))), "row 4 of the test rows: its image .* not finite"),
+        (lambda home: toy(home, train=tensors(targets=torch.rand(6), y=float("nan"))), "row 4 .* its target holds"),
+        (lambda home: toy(home, train=tensors(y=-100)), "row 4 of the train rows: its target is below 0"),
+        (
+            lambda home: toy(home, train=tensors(), test=tensors(y=7)),
+            "class 7 of the test rows",
+        ),
+        (lambda home: toy(home, **dict.fromkeys(("train", "test"), tensors(targets=torch.ones(6).long()))), "class 1;"),
+        (lambda home: toy(home, train=(tensors()[0].to_sparse(), torch.arange(6))), "sparse_coo; give plain real"),
+        (lambda home: toy(home, train=(tensors()[0] * 1j, torch.arange(6))), "complex64"),
+        (
+            lambda home: toy(home, train=Unreadable(30)),
+            "row 2 of the train rows .* OSError: no such file",
+        ),
+        (lambda home: toy(home, epochs="3"), "epochs='3': a whole number from 1 on"),
+        (lambda home: toy(home, optimizer={"name": "sgdd", "lr": 1}), r"train\.optimizer\.name: .*'sgd'"),
+        (lambda home: toy(home, optimizer="sgd"), "optimizer='sgd': a mapping of settings"),
+        (lambda home: toy(home, augment="flip"), "augment='flip': a list of names"),
+        (lambda home: toy(home, seeds=3), "seeds=3: a list of seeds"),
+        (lambda home: toy(home, mean={"image": [0.1, 0.2]}), r"mean: 'image' is of shape \(1, 6, 6\), 2 numbers"),
+        (lambda home: toy(home, std={"image": [0.0]}), "std: 'image' has 0; deviations are above 0"),
+        (lambda home: toy(home, mean={"imge": [0.1]}), "mean: the rows have no input 'imge'.*'image'"),
+        (lambda home: toy(home, teacher=[mini]), "is no net; give a module"),
+        (lambda home: objects.task(3, home, train=0, test=0, student=mini), "not 3"),  # type: ignore[arg-type]
         (lambda home: objects.method(Locked, home), "'locked'.* lock is a lock, which has no content.*make that part"),
         (lambda home: objects.method(Wide, home), "method 'wide'"),
         (lambda home: objects.method(Broken, home), "'broken'.*ValueError: no idea"),
@@ -198,7 +256,7 @@ class Broken(Mine):
         (lambda home: toy(home, train=3), "the train rows are a int; give a torch.utils.data.Dataset"),
         (lambda home: toy(home, test=[(1, 2), (3, 4)]), "test .*give both one form|differ"),
         (lambda home: toy(home, train=(torch.ones(3, 2), torch.ones(4))), "of equal number are asked for"),
-        (lambda home: toy(home, epochs=0), "the task 'toy'.*epochs"),
+        (lambda home: toy(home, epochs=0), "epochs=0: a whole number from 1 on"),
         (lambda home: toy(home, student=5), "5 is no net"),
     ],
 )
