@@ -13,6 +13,7 @@ from kdbench import kinds
 from kdbench.api.loop_task import LoopTask
 from kdbench.api.taps import AnyNet, network
 from kdbench.base.errors import UserError
+from kdbench.base.given import Keys, Number, taken
 from kdbench.base.seeds import derive, generator
 from kdbench.contract import Batch, Method, NotApplicable, Stage, TaskInfo, Terms
 from kdbench.engine import accelerate, applicability
@@ -27,6 +28,8 @@ INPUT = "image"
 """What a lone tensor is called among inputs."""
 TEACHER = "teacher"
 """The role of a lone teacher."""
+CLASSES = "classification"
+"""The kind of task whose labels are classes of rows."""
 
 
 class Distiller(nn.Module):
@@ -86,6 +89,10 @@ class Distiller(nn.Module):
         hp: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        method, classes = taken("method", method, str), taken("classes", classes, Number)
+        epochs, steps = taken("epochs", epochs, Number | None), taken("steps", steps, Number | None)
+        hp, optimizer = taken("hp", hp, Keys | None), taken("optimizer", optimizer, Keys | None)
+        _require_tensors(example, labels, classes if kind == CLASSES else None)
         ref = registry.method(method)
         config = method_config(ref, hp or {})
         typed = hyper_parameters(config)
@@ -97,12 +104,12 @@ class Distiller(nn.Module):
                 f"{type(example[1]).__name__}; `kdbench evaluate` runs other kinds of task"
             )
         batch = _batch(*example)
-        students = [
-            network(net, "the student", batch.x, classes)
-            for net in ([student] if isinstance(student, nn.Module | Tapped) else student)
-        ]
+        students_given: list[Any] = list(student) if isinstance(student, list | tuple) else [student]
+        students = [network(net, "the student", batch.x, classes) for net in students_given]
         given = teacher if isinstance(teacher, Mapping) else {} if teacher is None else {TEACHER: teacher}
         roles = {role: network(net, f"the {role}", batch.x, classes) for role, net in given.items()}
+        if {id(_module(net)) for net in given.values()} & {id(_module(net)) for net in students_given}:
+            raise UserError("the student and a teacher are one module, which cannot learn from itself; give a copy")
         device = batch.y.device
         self.name, self.seed, self.step = method, seed, 0
         self.task = LoopTask(
@@ -205,6 +212,30 @@ class Distiller(nn.Module):
         )
         present = {name: mask.repeat(views.n) for name, mask in batch.present.items()}
         return Batch(x, y, index, views.n, present, visible=visible, seen=seen)
+
+
+def _module(net: AnyNet) -> nn.Module:
+    return net.module if isinstance(net, Tapped) else net
+
+
+def _require_tensors(example: Any, labels: Any, classes: int | None) -> None:
+    """Raises UserError where an example is no batch of rows, or labels are none of such rows."""
+    pair = isinstance(example, tuple | list) and len(example) == 2
+    x = example[0] if pair else None
+    inputs: list[Any] = list(x.values()) if isinstance(x, Mapping) else [x]
+    if not inputs or not all(isinstance(one, Tensor) and one.ndim for one in inputs):
+        raise UserError("example: a batch (x, y) is asked for, x a tensor of rows, or a mapping of inputs to such")
+    y = example[1]
+    if isinstance(y, Tensor) and ({len(one) for one in inputs} != {len(y)} or not len(y)):
+        raise UserError(f"example: {len(inputs[0])} rows of inputs and {len(y)} targets; one target a row is asked for")
+    if labels is None:
+        return
+    if not isinstance(labels, Tensor) or labels.ndim != 1:
+        raise UserError("labels: a tensor of one entry a training row is asked for")
+    if classes is not None and (
+        labels.is_floating_point() or not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes
+    ):
+        raise UserError(f"labels: whole numbers from 0 to {classes - 1} are asked for, one a training row")
 
 
 def _batch(

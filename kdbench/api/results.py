@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdbench.base.errors import UserError
+from kdbench.base.given import Place, checked
 from kdbench.base.home import Home
 from kdbench.index import home as index
 from kdbench.index.store import Store
@@ -58,12 +59,13 @@ class Results:
         return self.to_arrow(table).to_pandas()
 
 
+@checked
 def results(
     *,
     task: str | None = None,
     method: str | None = None,
     ruleset: str | None = None,
-    out: str | Path | None = None,
+    out: Place | None = None,
     published: bool = False,
 ) -> Results:
     """The results of a home folder, or the published ones.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from kdbench.api.results import Results, of_cells, of_runs
 from kdbench.base.errors import UserError
+from kdbench.base.given import Device, Listed, Names, Number, Place, Seeds, Settings, Words, checked
 from kdbench.base.home import Home, checkpoint_seconds, data_folder
 from kdbench.runs.evaluate import Command, evaluate_seeds, ingest, require_together
 from kdbench.specs import local, nets, registry
@@ -23,8 +24,9 @@ from kdbench.watch.trackers import require
 if TYPE_CHECKING:
     from kdbench.contract import Method
 
-Overrides = Mapping[str, Any]
-"""Settings by the keys of the command line: ``{"train.epochs": 5, "method.temperature": 2.0}``."""
+    AnyMethod = str | Path | type[Method]
+else:
+    AnyMethod = Any  # what it is is said where it is made a name of
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class OwnTask:
 
 
 AnyTask = str | Path | OwnTask
+_Task = Annotated[AnyTask, Words("a task's name, the path of its file or a kdbench.task")]
+_Methods = Annotated[Sequence[AnyMethod], Listed, Words("a list of methods, of one too,")]
+_Tasks = Annotated[Sequence[AnyTask], Listed, Words("a list of tasks, of one too,")]
 
 
 def task(name: str, *, train: Any, test: Any, student: Any, teacher: Any = None, **more: Any) -> OwnTask:
@@ -53,23 +58,24 @@ def task(name: str, *, train: Any, test: Any, student: Any, teacher: Any = None,
     return OwnTask(name, {"train": train, "test": test, "student": student, "teacher": teacher, **more})
 
 
+@checked
 def evaluate(
-    method: str | Path | type[Method],
-    task: AnyTask,
+    method: AnyMethod,
+    task: _Task,
     *,
-    seeds: Sequence[int] | None = None,
-    overrides: Overrides | None = None,
+    seeds: Seeds | None = None,
+    overrides: Settings | None = None,
     overhead: Mode = "full",
     smoke: bool = False,
     force: bool = False,
     ruleset: str = AS_PUBLISHED,
     teachers: Literal["own", "published"] = "own",
-    device: str = "auto",
-    out: str | Path | None = None,
-    data: str | Path | None = None,
-    track: Sequence[str] = (),
+    device: Device = "auto",
+    out: Place | None = None,
+    data: Place | None = None,
+    track: Names = (),
     verbose: bool = False,
-    seeds_together: int = 1,
+    seeds_together: Number = 1,
 ) -> Results:
     """Trains, scores and measures one method on one task, as ``kdbench evaluate`` does; what has a record is not run
     again.
@@ -78,7 +84,7 @@ def evaluate(
         method: a name, the path of a method's folder, or a class derived from :class:`kdbench.Method`.
         task: a name, the path of a task file, or a :func:`kdbench.task`.
         seeds: the task's own when None.
-        overrides: see :data:`Overrides`.
+        overrides: settings by the keys of the command line: ``{"train.epochs": 5, "method.temperature": 2.0}``.
         overhead: how training cost is measured: ``quick``, ``full`` or ``off``.
         ruleset: ``published`` hyper-parameters, or ``tuned``, those that :func:`tune` found for this method and task.
         teachers: ``own`` are trained here; ``published`` ones lie beside the published records, so that a run on
@@ -107,21 +113,22 @@ def evaluate(
     return of_runs(home, [record.run_id for record in done.records])
 
 
+@checked
 def sweep(
-    methods: Sequence[str | Path | type[Method]],
-    tasks: Sequence[AnyTask],
+    methods: _Methods,
+    tasks: _Tasks,
     *,
-    seeds: Sequence[int] | None = None,
-    overrides: Overrides | None = None,
+    seeds: Seeds | None = None,
+    overrides: Settings | None = None,
     overhead: Mode = "full",
     smoke: bool = False,
     ruleset: str = AS_PUBLISHED,
     teachers: Literal["own", "published"] = "own",
-    jobs: int = 1,
-    seeds_together: int = 1,
-    device: str = "auto",
-    out: str | Path | None = None,
-    data: str | Path | None = None,
+    jobs: Number = 1,
+    seeds_together: Number = 1,
+    device: Device = "auto",
+    out: Place | None = None,
+    data: Place | None = None,
 ) -> Results:
     """Methods x tasks x seeds, as ``kdbench sweep`` runs them; what has a record is not run again.
 
@@ -160,17 +167,18 @@ def sweep(
     return of_cells(home, chosen, on)
 
 
+@checked
 def distill(
-    task: AnyTask,
-    methods: Literal["recommended"] | Sequence[str | Path | type[Method]] = "recommended",
+    task: _Task,
+    methods: Literal["recommended"] | _Methods = "recommended",
     *,
     budget: str | None = None,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     overhead: Literal["quick", "full"] = "quick",
-    device: str = "auto",
-    out: str | Path | None = None,
-    data: str | Path | None = None,
-    track: Sequence[str] = (),
+    device: Device = "auto",
+    out: Place | None = None,
+    data: Place | None = None,
+    track: Names = (),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Tries a short list of methods on a task, as ``kdbench distill`` does, and says which is worth its cost.
@@ -187,7 +195,7 @@ def distill(
     """
     from kdbench.distill import report
     from kdbench.distill.study import Study
-    from kdbench.sweep import devices
+    from kdbench.sweep import devices, names
     from kdbench.sweep.plan import Asked
 
     home = _home(out)
@@ -195,24 +203,27 @@ def distill(
         methods=(), tasks=(registry.task(_task(task, home)).name,), home=home, overhead=overhead,
         seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)), track=require(track),
     )  # fmt: skip
-    named = None if methods == "recommended" else [_method(one, home) for one in methods]
+    named = None
+    if methods != "recommended":
+        named = names.method_names(",".join(_method(one, home) for one in methods))
     study = Study.of(asked, named, devices.find("basic", device, None, None), budget, say)
     found = report.answered(study, say)
     return {**report.as_json(found, study), "page": str(report.page(study))}
 
 
+@checked
 def tune(
-    method: str | Path | type[Method],
-    task: AnyTask,
+    method: AnyMethod,
+    task: _Task,
     *,
-    trials: int = 8,
-    seeds: Sequence[int] | None = None,
+    trials: Number = 8,
+    seeds: Seeds | None = None,
     sampler: Literal["qmc", "tpe"] = "qmc",
-    overrides: Overrides | None = None,
+    overrides: Settings | None = None,
     smoke: bool = False,
-    device: str = "auto",
-    out: str | Path | None = None,
-    data: str | Path | None = None,
+    device: Device = "auto",
+    out: Place | None = None,
+    data: Place | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Searches learning rate and hyper-parameters of a method on a task, as ``kdbench tune`` does, on training rows
@@ -255,8 +266,6 @@ def tune(
 
 def _take(teachers: str, home: Home) -> None:
     """Published teachers into a home that asks for them."""
-    if teachers not in ("own", "published"):
-        raise UserError(f"teachers={teachers!r}: they are 'own' or 'published'")
     if teachers == "published":
         from kdbench.runs import published_teachers
 
@@ -296,13 +305,13 @@ def _task(given: AnyTask, home: Home) -> str:
     return local.task(str(given))
 
 
-def _words(overrides: Overrides | None) -> tuple[str, ...]:
+def _words(overrides: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(as_words(overrides or {}))
 
 
-def _order(method: str, task: str, overrides: Overrides | None, smoke: bool) -> ConfigOrder:
+def _order(method: str, task: str, overrides: Mapping[str, Any] | None, smoke: bool) -> ConfigOrder:
     return ConfigOrder.of(run_config(method, task, _words(overrides), smoke=smoke))
 
 
-def _options(method: str, task: str, overrides: Overrides | None) -> EngineOptions:
+def _options(method: str, task: str, overrides: Mapping[str, Any] | None) -> EngineOptions:
     return run_config(method, task, _words(overrides)).engine

@@ -29,6 +29,8 @@ def tap(module: nn.Module, *, input: str | None = None, **taps: Any) -> Tapped:
     Raises:
         UserError: there is no such tap.
     """
+    if not isinstance(module, nn.Module):
+        raise UserError(f"kdbench.tap: a module is asked for, not a {type(module).__name__}")
     lists: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in taps.items()}
     try:
         return Tapped(module, Taps(**lists), input)
@@ -49,6 +51,8 @@ def network(given: AnyNet, name: str, x: Mapping[str, Tensor], outputs: int) -> 
     """
     if isinstance(given, Network):
         return given
+    if not isinstance(given, nn.Module | Tapped):
+        raise UserError(f"{name} is a {type(given).__name__}; give a module, or a kdbench.tap around one")
     tapped = given if isinstance(given, Tapped) else Tapped(given, Taps())
     reads = tapped.input or next(iter(x))
     if reads not in x:

@@ -20,6 +20,8 @@ def source(run: str | os.PathLike[str], home: Home) -> Record | Path:
     Raises:
         UserError: as :func:`find`.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise UserError(f"{run!r} is no run; give a run id, the beginning of one, or a file")
     path = Path(run).expanduser()
     return path if path.suffix == TENSORS and path.is_file() else find(run, home)
 

@@ -85,7 +85,8 @@ def net(
     if declared is not None and not taps and name in (None, declared.name):
         return _kept(declared.name, given, declared.taps, home)
     if not isinstance(given, nn.Module) and not callable(given):
-        raise UserError(f"{given!r} is no net; give a module, a function of (input_shape, classes), or a net's name")
+        shown = " ".join(repr(given).split())[:80]
+        raise UserError(f"{shown} is no net; give a module, a function of (input_shape, classes), or a net's name")
     own = type(given).__name__ if isinstance(given, nn.Module) else getattr(given, "__name__", type(given).__name__)
     chosen = (name or own).lower().strip("_<>")
     if not SLUG.fullmatch(chosen):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdbench.base.errors import UserError
+from kdbench.base.errors import UserError, described
 from kdbench.base.progress import Progress
 
 IMAGE = "image"
@@ -31,10 +31,24 @@ def rows(given: Any, part: str, progress: Progress) -> dict[str, Tensor]:
         found = {f"x.{name}": _tensor(value, part) for name, value in inputs.items()} | {"y": _targets(targets, part)}
     else:
         found = _read(given, part, progress)
+    for key, value in found.items():
+        _require_plain(value, key.removeprefix("x.") if key != "y" else "target", part)
     counts = {key: len(value) for key, value in found.items()}
     if len(set(counts.values())) > 1 or not min(counts.values(), default=0):
         raise UserError(f"the {part} rows: inputs and targets of equal number are asked for, there are {counts}")
     return found
+
+
+def _require_plain(value: Tensor, what: str, part: str) -> None:
+    """Raises UserError for rows that no network computes with, naming the first."""
+    if value.is_floating_point():
+        wrong, why = ~value.isfinite(), "holds a number that is not finite"
+    elif what == "target":
+        wrong, why = value < 0, "is below 0; classes are counted from 0"
+    else:
+        return
+    if bool(wrong.any()):
+        raise UserError(f"row {int(wrong.nonzero()[0][0])} of the {part} rows: its {what} {why}")
 
 
 def _read(given: Any, part: str, progress: Progress) -> dict[str, Tensor]:
@@ -57,7 +71,12 @@ def _read(given: Any, part: str, progress: Progress) -> dict[str, Tensor]:
 
 
 def _row(given: Any, number: int, part: str) -> dict[str, Tensor]:
-    row = given[number]
+    try:
+        row = given[number]
+    except Exception as error:  # whatever its code does
+        raise UserError(
+            f"row {number} of the {part} rows cannot be read: {type(error).__name__}: {described(error, ours=False)}"
+        ) from error
     if not (isinstance(row, Sequence) and not isinstance(row, str) and len(row) >= 2):
         raise UserError(
             f"row {number} of the {part} rows is a {type(row).__name__}; each is a pair of input and target"
@@ -72,6 +91,8 @@ def _named(given: Any) -> Mapping[str, Any]:
 
 def _tensor(value: Any, part: str) -> Tensor:
     if isinstance(value, Tensor):
+        if value.is_complex() or value.is_quantized or value.layout is not torch.strided:
+            raise UserError(f"the {part} rows hold a tensor of {value.dtype}, {value.layout}; give plain real numbers")
         return value.detach().cpu()
     if hasattr(value, "getbands"):  # a picture of PIL
         pixels = np.asarray(value if value.mode in ("L", "RGB") else value.convert("RGB"))

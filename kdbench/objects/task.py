@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from kdbench.base.errors import UserError
+from kdbench.base.errors import UserError, nearest
 from kdbench.base.files import sha256
+from kdbench.base.given import Keys, Names, Number, Numbers, Seeds, taken
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
+from kdbench.base.yamlfile import describe
 from kdbench.data.sources import tensors
 from kdbench.models.origin import OWN
 from kdbench.objects.net import Tapped, net
@@ -59,14 +63,23 @@ def task(
     Raises:
         UserError: something does not fit, or cannot be carried to another process.
     """
-    if not SLUG.fullmatch(name) or "__" in name:
+    if not isinstance(name, str) or not SLUG.fullmatch(name) or "__" in name:
         raise UserError(f"a task's name is of [a-z0-9_.-] without '__' here, not {name!r}")
+    epochs, batch = taken("epochs", epochs, Number), taken("batch", batch, Number)
+    optimizer, schedule = (
+        taken(what, given, Keys | None) for what, given in (("optimizer", optimizer), ("schedule", schedule))
+    )
+    mean, std = (taken(what, given, Numbers | None) for what, given in (("mean", mean), ("std", std)))
+    augment, seeds = taken("augment", augment, Names), taken("seeds", seeds, Seeds)
     told = progress or Progress.silent()
     parts = {"train": rows(train, "train", told), "test": rows(test, "test", told)}
     _require_alike(parts)
     y = parts["train"][tensors.TARGET]
     numbers = y.is_floating_point()
     classes = 1 if numbers else int(max(y.max(), parts["test"][tensors.TARGET].max())) + 1
+    if not numbers:
+        _require_classes(y, parts["test"][tensors.TARGET])
+    _require_scale(parts["train"], mean or {}, std or {})
     digest = tensors.keep(home.data, parts, classes, name)
     options: dict[str, Any] = {"content": digest}
     options |= {key: {k: list(v) for k, v in given.items()} for key, given in (("mean", mean), ("std", std)) if given}
@@ -99,8 +112,8 @@ def task(
     }  # fmt: skip
     try:
         TaskSpec.model_validate({"name": name, **body})
-    except ValueError as error:
-        raise UserError(f"the task {name!r}: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise UserError(f"the task {name!r}: {describe(error, TaskSpec)}") from error
     text = yaml.safe_dump(body, sort_keys=False)
     made = folder(home, sha256(f"task/{name}/{text}"), lambda path: _write(path / f"{name}{local.TASK}", text))
     return local.task(str(made / f"{name}{local.TASK}"))
@@ -130,3 +143,25 @@ def _require_alike(parts: Mapping[str, Mapping[str, Tensor]]) -> None:
                 f"{key}: train has {tuple(train[key].shape[1:])} of {train[key].dtype}, test "
                 f"{tuple(test[key].shape[1:])} of {test[key].dtype}; give both one form"
             )
+
+
+def _require_classes(train: Tensor, test: Tensor) -> None:
+    """Raises UserError for labels that cannot be learnt: one class alone, or one that no training row has."""
+    if len(train.unique()) < 2:
+        raise UserError(f"the train rows are all of class {int(train[0])}; rows of two classes at least are asked for")
+    if len(unknown := test[~torch.isin(test, train)]):
+        raise UserError(f"class {int(unknown[0])} of the test rows is that of no train row; give rows of it to both")
+
+
+def _require_scale(rows: Mapping[str, Tensor], mean: Mapping[str, Any], std: Mapping[str, Any]) -> None:
+    """Raises UserError for a mean or a deviation of no input, of another number of channels, or of 0."""
+    for what, given in (("mean", mean), ("std", std)):
+        for name, values in given.items():
+            x = rows.get(tensors.INPUT + name)
+            if x is None:
+                known = [key.removeprefix(tensors.INPUT) for key in rows if key.startswith(tensors.INPUT)]
+                raise UserError(f"{what}: the rows have no input {name!r}{nearest(name, known)}; {', '.join(known)}")
+            if len(values) not in (1, x.shape[1] if x.ndim > 1 else 1):
+                raise UserError(f"{what}: {name!r} is of shape {tuple(x.shape[1:])}, {len(values)} numbers given")
+            if what == "std" and min(values) <= 0:
+                raise UserError(f"std: {name!r} has {min(values):g}; deviations are above 0")

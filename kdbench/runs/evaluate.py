@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdbench.base.errors import UserError
+from kdbench.base.given import SEED_LIMIT
 from kdbench.base.home import Home, checkpoint_seconds, data_folder
 from kdbench.base.leftovers import scratch
 from kdbench.base.progress import Progress
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from kdbench.parallel.ranks import Ranks
     from kdbench.runs.request import Request
 
-SEED_LIMIT = 2**31 - 1
 MOST_SEEDS = 10_000
 
 

@@ -136,12 +136,28 @@ def test_a_loop_goes_on_from_its_state(words):
         ("dml", {"student": []}, "it trains 2 students of one architecture, 0 given; give student= a list of as many"),
         ("kd", {"teacher": None}, "it needs a teacher, the task has none"),
         ("kd", {"hp": {"temprature": 2.0}}, "kd has no hyper-parameter 'temprature'.*temperature"),
+        ("kd", {"classes": "3"}, "classes='3': a whole number from 1 on is asked for"),
+        ("dkd", {"epochs": 0}, "epochs=0: a whole number from 1 on or None"),
+        ("kd", {"hp": [1]}, r"hp=\[1\]: a mapping of settings"),
+        ("kd", {"optimizer": 3}, "optimizer=3: a mapping of settings"),
+        ("kd", {"example": None}, r"example: a batch \(x, y\) is asked for"),
+        ("kd", {"example": (torch.rand(4, 1, 8, 8), torch.arange(3))}, "example: 4 rows of inputs and 3 targets"),
+        ("kd", {"student": "resnet8"}, "the student is a str; give a module"),
+        ("crd", {"labels": [0, 1]}, "labels: a tensor of one entry a training row"),
+        ("crd", {"labels": torch.tensor([0, 99])}, "labels: whole numbers from 0 to"),
         ("kd", {"kind": "regression"}, "kd cannot work in a loop of one's own here: .*classification"),
     ],
 )
 def test_what_cannot_work_is_refused(name, changed, line, words):
     with pytest.raises(UserError, match=line):
         Distiller(name, **words(name, **changed))
+
+
+def test_a_student_that_is_its_own_teacher_is_refused(words):
+    given = words("kd")
+    (student,) = given["student"]
+    with pytest.raises(UserError, match="the student and a teacher are one module"):
+        Distiller("kd", **{**given, "teacher": student})
 
 
 def test_an_unknown_name_names_the_nearest(words):

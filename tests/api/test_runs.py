@@ -124,5 +124,5 @@ def test_published_teachers_are_taken_before_a_run(tmp_path):
     )
     held = {path.name for path in (tmp_path / "teachers").iterdir() if path.is_dir()}
     assert held >= {path.name for path in published_teachers.FOLDER.iterdir() if path.is_dir()} != set()
-    with pytest.raises(UserError, match="teachers='publishd': they are 'own' or 'published'"):
+    with pytest.raises(UserError, match="teachers='publishd': 'own' or 'published' is asked for"):
         kdbench.evaluate("plain", "digits/few-shot", teachers="publishd", out=tmp_path)
