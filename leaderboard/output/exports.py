@@ -233,7 +233,7 @@ def latex(one: TaskBoard, snapshot: str) -> str:
     head = (
         r"\toprule",
         f"Rank & Method & {tex(metric_word(task.metric))} {arrow}{unit} & "
-        f"$\\Delta$ {tex(task.baseline)}{points} & "
+        f"$\\Delta$ to {tex(task.baseline)}{points} & "
         r"\shortstack[r]{Step time,\\$\times$ plain} & \shortstack[r]{Recipe cost,\\$\times$ plain} \\",
         r"\midrule",
     )
@@ -268,15 +268,17 @@ def latex(one: TaskBoard, snapshot: str) -> str:
 
 
 def _plus_minus(stat: CellStat, digits: int) -> str:
-    return plus_minus(stat.mean, stat.lo, stat.hi, digits).replace(MINUS, "-").replace("±", r"$\pm$")
+    return plus_minus(stat.mean, stat.lo, stat.hi, digits).replace(MINUS, "$-$").replace("±", r"$\pm$")
 
 
 def _delta(row: Entry, digits: int) -> str:
     delta = row.vs_baseline
     if delta is None:
         return "--"
-    ends = f" [{delta.lo:+.{digits}f}, {delta.hi:+.{digits}f}]" if delta.lo is not None and delta.hi is not None else ""
-    return f"${delta.mean:+.{digits}f}${ends}"
+    mean = f"${delta.mean:+.{digits}f}$"
+    if delta.lo is None or delta.hi is None:
+        return mean
+    return f"{mean} [${delta.lo:+.{digits}f}$, ${delta.hi:+.{digits}f}$]"
 
 
 def citations(board: Board) -> str:

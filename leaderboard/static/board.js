@@ -216,17 +216,19 @@
         ["scriptsize", 134, "turned"], ["tiny", 158, "turned"], ["tiny", Infinity, "turned"]];
       const [size, room, turned] = pages.find(([, most]) => length <= most);
       const shape = columns.map((i, n) => (right(i) ? "r" : wide[n] < LONGEST ? "l" : `p{${LONGEST / 2}em}`)).join("");
-      const stack = (text, n) => (text.length > 1 ? `\\shortstack[${right(columns[n]) ? "r" : "l"}]{${text.map(plain).join("\\\\")}}` : plain(text[0] || ""));
-      const line = (row) => `${row.map(stack).join(" & ")} \\\\`;
+      const stack = (text, n, at) => (text.length < 2 ? plain(text[0] || "")
+        : `\\begin{tabular}[${at}]{@{}${right(columns[n]) ? "r" : "l"}@{}}${text.map(plain).join("\\\\")}\\end{tabular}`);
+      const line = (row, at) => `${row.map((text, n) => stack(text, n, at)).join(" & ")} \\\\`;
+      const air = cells.some((row) => row.some((text) => text.length > 1)) ? "\\addlinespace[3pt]" : "";  // tells rows of two lines apart
       const snapshot = document.querySelector('meta[name="snapshot"]').content;
       const caption = table.caption.querySelector(".cap").firstChild.textContent.trim();
-      const head = ["\\toprule", line(wrapped), "\\midrule"];
+      const head = ["\\toprule", line(wrapped, "b"), "\\midrule"];
       return [`% needs \\usepackage{booktabs,longtable${turned ? ",lscape" : ""}}`,
         ...(room === Infinity ? ["% wider than a turned page: choose fewer columns"] : []),
         `${turned ? "\\begin{landscape}" : ""}{\\${size}\\setlength{\\tabcolsep}{2pt}`,
         `\\begin{longtable}{${shape}}`,
         `\\caption{${plain(caption)} kdbench snapshot \\texttt{${snapshot}}.}\\\\`, ...head, "\\endfirsthead", ...head, "\\endhead", "\\bottomrule", "\\endfoot",
-        ...cells.map(line), `\\end{longtable}}${turned ? "\\end{landscape}" : ""}`, ""].join("\n");
+        ...cells.map((row) => line(row, "t") + air), `\\end{longtable}}${turned ? "\\end{landscape}" : ""}`, ""].join("\n");
     };
 
     const cited = () => [...new Set(visible().rows.map((row) => document.querySelector(`pre.bib[data-method="${row.dataset.method}"]`)))]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import site_samples as samples
+import typeset
 
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.specs import registry
@@ -360,6 +361,17 @@ def test_compute_matched_plain_is_a_reference_row(tmp_path: Path) -> None:
         "▲ better +5.00 [+2.52, +7.48] seed 0 seed 1 seed 2"
     ]
     assert "plain@kd" not in cells(page, f"golden-a-v1-{DEVICE}-table", "rank")
+
+
+def test_published_tables_have_signs_of_mathematics(site: Any) -> None:
+    text = (site.out / "data" / "tables" / "golden__a@v1.tex").read_text()
+    assert r"alpha & 82.00 $\pm$ 2.48 & $+1.00$ [$-1.48$, $+3.48$] & " in text
+    assert r"$\Delta$ to kd, pt" in text
+
+
+@pytest.mark.parametrize("task", ["a", "angle"])
+def test_published_tables_compile_and_fit_their_page(site: Any, task: str, tmp_path: Path) -> None:
+    typeset.assert_fits(site.out / "data" / "tables" / f"golden__{task}@v1.tex", tmp_path)
 
 
 def test_claims_stand_beside_what_was_reproduced(site: Any) -> None:
