@@ -122,6 +122,25 @@ def test_heads_stay_in_sight_while_a_table_is_read(visit: Any, width: int, way: 
         assert box.evaluate(style, [what, name]) == value
 
 
+@pytest.mark.parametrize("path", PAGES)
+def test_printed_pages_are_light_without_controls_and_within_the_paper(visit: Any, path: str) -> None:
+    page = visit(path, theme="dark")
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.emulate_media(media="print")
+    turned = page.evaluate("getComputedStyle(document.body).page") == "turned"
+    assert turned == (path == "overhead.html")
+    room = 1031 if turned else 702  # A4 less its margins of 12 mm, in pixels
+    page.set_viewport_size({"width": room, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= room
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 253, 251)"
+    assert (
+        page.locator(
+            "button:not(.sort):visible, input:not([type=radio]):visible, .js-only:visible, nav:visible"
+        ).count()
+        == 0
+    )
+
+
 def test_the_menu_of_columns_lies_over_the_table(visit: Any) -> None:
     page = visit(TASK)
     menu, tools = page.locator("details.menu").first, page.locator(".tools").first
