@@ -16,6 +16,16 @@ from kdbench.base.errors import UserError
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
+_WRONG_PLACE = {
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+
+
+def wrong_place(error: OSError) -> bool:
+    """Whether an error says that a path that was named is no place for what it is to hold."""
+    return error.filename is not None and error.errno in _WRONG_PLACE
+
+
 def no_room(error: BaseException) -> bool:
     """Whether an error says that the disk is full or can only be read, which no fault of a method's is."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
@@ -53,6 +63,21 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             with contextlib.suppress(OSError):  # a folder that can only be read keeps it
                 Path(temporary).unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+def read_facts(path: Path, *keys: str) -> dict[str, Any]:
+    """The mapping in a JSON file that kdbench wrote for itself.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds something else, or lacks one of the keys.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or (missing := [key for key in keys if key not in found]):
+        raise ValueError(
+            f"{path.name} lacks {missing[0]!r}" if isinstance(found, dict) else f"{path.name} is no mapping"
+        )
+    return found
 
 
 def canonical_json(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kdbench.base.cache import clear
+from kdbench.base.files import read_facts
 from kdbench.base.home import Home
 
 SCRATCH = "overhead-"
@@ -23,7 +23,7 @@ def tidy(home: Home) -> None:
         key = name.parent.name
         try:
             with FileLock(home.runs / f"{key}.lock", timeout=0):
-                if (home.records / f"{json.loads(name.read_text())['run_id']}.json").is_file():
+                if (home.records / f"{read_facts(name, 'run_id')['run_id']}.json").is_file():
                     clear(name.parent)
         except (Timeout, FileNotFoundError, ValueError):
             continue  # under way, just concluded by its own process, or cut off: its next attempt sees to it

@@ -12,7 +12,7 @@ import typer
 from kdbench import __version__
 from kdbench.base import interrupt
 from kdbench.base.errors import UserError
-from kdbench.base.files import cannot_write, no_room
+from kdbench.base.files import cannot_write, no_room, wrong_place
 from kdbench.cli import deploy, distill, new, publish, run, show, sweep, tune
 from kdbench.cli.common import EXIT_INTERRUPTED, app, warn
 from kdbench.parallel.torchrun import require_alone
@@ -55,9 +55,12 @@ def main() -> None:
         warn(" ".join(str(error).split()))
         code = error.exit_code
     except OSError as error:
-        if not no_room(error):
+        if no_room(error):
+            line = cannot_write(Path(error.filename or "the output folder"), error)
+        elif wrong_place(error):
+            line = UserError(f"{error.filename}: {error.strerror}; name another place")
+        else:
             raise
-        line = cannot_write(Path(error.filename or "the output folder"), error)
         warn(str(line))
         code = line.exit_code
     except (KeyboardInterrupt, typer.Abort):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,11 @@ from kdbench.deploy.around import Loaded, deployed
 from kdbench.deploy.find import again, source
 from kdbench.deploy.formats import of_file
 from kdbench.deploy.module import Deployed
+from kdbench.engine import teachers
 from kdbench.engine.assemble import prepare
 from kdbench.engine.place import RunPlace
 from kdbench.engine.task import build_network
-from kdbench.engine.teachers import FACTS, WEIGHTS
+from kdbench.engine.teachers import WEIGHTS
 from kdbench.models.weights import load_weights
 from kdbench.records.files import Record
 from kdbench.records.schema import Teacher
@@ -245,9 +245,8 @@ def _teacher_of(record: Record, net: str) -> Teacher:
 def _load_teacher(net: Any, record: Record, teacher: Teacher, weights: str, home: Home) -> None:
     """Loads what the run's teacher was: from the home folder, or from where its weights came."""
     if weights == AUTO:
-        for path in _kept_teachers(home):
-            known = json.loads((path / FACTS).read_text()).get("weights_sha256")
-            if known == teacher.weights_sha256 == sha256_file(path / WEIGHTS):
+        for path, facts in teachers.kept(home):
+            if facts["weights_sha256"] == teacher.weights_sha256 == sha256_file(path / WEIGHTS):
                 net.load_state_dict(load_file(path / WEIGHTS))
                 return
         raise UserError(
@@ -261,7 +260,3 @@ def _load_teacher(net: Any, record: Record, teacher: Teacher, weights: str, home
         ) from error
     if teacher.weights_sha256 not in (None, digest):
         raise UserError(f"teacher {teacher.role!r}: {weights!r} holds other weights than the run read")
-
-
-def _kept_teachers(home: Home) -> Iterator[Path]:
-    return (facts.parent for facts in sorted(home.teachers.glob(f"*/{FACTS}")))

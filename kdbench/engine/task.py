@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kdbench import models
 from kdbench.base.cache import Damaged, build_once
-from kdbench.base.files import canonical_json, sha256, sha256_file
+from kdbench.base.files import canonical_json, read_facts, sha256, sha256_file
 from kdbench.base.once import said_once
 from kdbench.base.seeds import derive, generator
 from kdbench.contract import Batch, Network, Out, Rows, Sentences, Stage
@@ -155,10 +155,10 @@ def _is_sound(folder: Path) -> bool:
 def _check_artefact(folder: Path) -> None:
     """Raises :class:`Damaged` unless the folder holds what was written."""
     try:
-        facts = json.loads((folder / "facts.json").read_text())
+        facts = read_facts(folder / "facts.json", "sha256", "stages")
         if sha256_file(folder / "tensors.safetensors") != facts["sha256"]:
             raise Damaged("its tensors are not those written")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise Damaged(str(error)) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from kdbench import ENGINE_VERSION, identity
 from kdbench.base.cache import Damaged, build_once, clear
 from kdbench.base.errors import UserError
-from kdbench.base.files import canonical_json, sha256, sha256_file
+from kdbench.base.files import canonical_json, read_facts, sha256, sha256_file
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.contract import Network
@@ -113,6 +113,17 @@ def _made(config: RunConfig, role: str, data: Dataset, place: RunPlace) -> Train
     return TrainedTeacher(role, net, score, {"arch": teacher.net, "source": source, "params": params, **facts})
 
 
+def kept(home: Home) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The teachers of a home: folder and facts of each. Those under way, set aside or without facts are none."""
+    for path in sorted(home.teachers.glob(f"*/{FACTS}")):
+        try:
+            facts = read_facts(path, "weights_sha256")
+        except (OSError, ValueError):
+            continue
+        if "." not in path.parent.name:
+            yield path.parent, facts
+
+
 def untrained(spec: TaskSpec, role: str, data: Dataset, device: torch.device) -> TrainedTeacher:
     """The teacher in a role as it is before training, to try something on; it has no score."""
     teacher = spec.pair.teachers[role]
@@ -155,10 +166,10 @@ def _cached(task: Task, rows: str, net: Network, home: Home, progress: Progress)
 
     def check(path: Path) -> None:
         try:
-            facts = json.loads((path / FACTS).read_text())
+            facts = read_facts(path / FACTS, "weights_sha256", "seconds", "steps")
             if sha256_file(path / WEIGHTS) != facts["weights_sha256"]:
                 raise Damaged("the weights are not those written")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise Damaged(f"{FACTS} or {WEIGHTS} cannot be read") from error
 
     def train(path: Path) -> tuple[Network, Trained]:

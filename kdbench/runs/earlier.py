@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdbench import identity
 from kdbench.base.cache import clear
-from kdbench.base.files import write_atomic
+from kdbench.base.files import read_facts, write_atomic
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices.machine import environment
 from kdbench.engine.assemble import rows_read
@@ -140,10 +140,10 @@ class Begun:
     @classmethod
     def _read(cls, folder: Path) -> Begun | None:
         try:
-            raw = json.loads((folder / "run.json").read_text())
+            raw = read_facts(folder / "run.json", "run_id", "created_at")
             own = Identity.model_validate_json(json.dumps(raw["identity"])) if raw.get("identity") else None
             return cls(raw["run_id"], raw["created_at"], own)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError):
             return None
 
     def _write(self, folder: Path) -> Begun:

@@ -17,6 +17,7 @@ from filelock import FileLock
 from kdbench.base.errors import UserError
 from kdbench.base.files import sha256_file
 from kdbench.base.home import Home
+from kdbench.engine import teachers
 from kdbench.engine.teachers import FACTS, WEIGHTS
 from kdbench.records.files import Record
 from kdbench.records.provenance import PUBLISHED
@@ -64,13 +65,12 @@ def publish(home: Home, records: Iterable[Record], folder: Path = FOLDER) -> lis
     """Copies the small teachers that some records name from a home to the published ones; the folders written."""
     named = {teacher.weights_sha256 for record in records for teacher in record.models.teachers}
     written = []
-    for facts in sorted(home.teachers.glob(f"*/{FACTS}")):
-        place = folder / facts.parent.name
-        known = json.loads(facts.read_text(encoding="utf-8"))
-        small = (facts.parent / WEIGHTS).stat().st_size <= LARGEST
-        if known["weights_sha256"] in named and small and not place.exists():
+    for own, facts in teachers.kept(home):
+        place, weights = folder / own.name, own / WEIGHTS
+        wanted = facts["weights_sha256"] in named and weights.is_file() and weights.stat().st_size <= LARGEST
+        if wanted and not place.exists() and sha256_file(weights) == facts["weights_sha256"]:
             place.mkdir(parents=True)
             for name in (FACTS, WEIGHTS):
-                shutil.copyfile(facts.parent / name, place / name)
+                shutil.copyfile(own / name, place / name)
             written.append(place)
     return written

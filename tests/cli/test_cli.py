@@ -43,6 +43,30 @@ def run(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("records", "export", "{file}", "--out", "{home}"),
+        ("records", "export", "{file}/tables", "--out", "{home}"),
+        ("submit", "{home}/records", "--to", "{file}", "--out", "{home}"),
+        ("new", "net", "mine", "--to", "{file}"),
+        ("new", "net", "mine", "--to", "{file}/below"),
+        ("new", "method", "mine", "--standalone", "--to", "{file}"),
+        ("new", "method", "mine", "--standalone", "--to", "{file}/below"),
+        ("site", "build", "--out", "{file}"),
+        ("results", "--out", "{file}"),
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_one_line(words, run, tmp_path):
+    """Whatever tries to make a folder of it."""
+    taken, home = tmp_path / "taken", tmp_path / "home"
+    taken.write_text("mine")
+    (home / "records").mkdir(parents=True)
+    found = run(*(word.format(file=taken, home=home) for word in words))
+    assert (found.code, taken.read_text()) == (2, "mine")
+    assert str(taken) in found.line or "no record" in found.line
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (("evaluate", "-m", "reviwkd", "-t", "digits"), "did you mean 'reviewkd'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -21,6 +22,29 @@ def teacher(home: Home, *overrides: str) -> teachers.TrainedTeacher:
     config = run_config("kd", TASK, overrides, smoke=True)
     rows = data.load(config.task.data, data.Place(None, home.data)).head(config.task.smoke.rows)
     return teachers.get(config, "image", rows, RunPlace(torch.device("cpu"), home, None, home.runs))
+
+
+@pytest.mark.parametrize("facts", ["[]", "{}", '{"weights_sha256": "0"}', "half a"])
+def test_one_with_facts_of_another_shape_is_set_aside_and_made_again(facts: str, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    first = teacher(home)
+    ((folder, known),) = teachers.kept(home)
+    assert known["weights_sha256"] == first.facts["weights_sha256"]
+    (folder / teachers.FACTS).write_text(facts)
+    assert teacher(home).facts["weights_sha256"] == first.facts["weights_sha256"]
+    assert cached(home) == 2
+    assert [path for path, _ in teachers.kept(home)] == [folder]
+
+
+def test_one_that_was_set_aside_is_no_teacher_of_the_home(tmp_path: Path) -> None:
+    """Its facts name weights that it does not hold."""
+    home = Home(tmp_path)
+    teacher(home)
+    ((folder, known),) = teachers.kept(home)
+    (folder / teachers.WEIGHTS).write_bytes(b"cut")
+    teacher(home)
+    assert len(list(home.teachers.glob(f"*/{teachers.FACTS}"))) == 2
+    assert list(teachers.kept(home)) == [(folder, known | {"seconds": ANY, "curve": ANY})]
 
 
 def cached(home: Home) -> int:

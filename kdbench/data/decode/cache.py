@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.base.files import canonical_json, sha256, sha256_file, write_atomic
+from kdbench.base.files import canonical_json, read_facts, sha256, sha256_file, write_atomic
 from kdbench.data.decode.partfiles import part_files
 from kdbench.data.decode.specification import Part, SetSpec
 
@@ -81,8 +81,8 @@ def peek_hub(spec: SetSpec, cache: Path) -> Decoded | None:
     """What the hub's data set was decoded to, without asking the hub; None if it was not."""
     if spec.hub is None:
         return None
-    with suppress(OSError, ValueError, KeyError):
-        known = json.loads(pointer(spec, cache).read_text())
+    with suppress(OSError, ValueError):
+        known = read_facts(pointer(spec, cache), "folder", "wanted")
         folder = cache / known["folder"]
         if known["wanted"] == wanted(spec) and (folder / FACTS).is_file():
             return Decoded.read(folder, f"hub:{spec.hub.id}")
@@ -142,7 +142,7 @@ def listing(files: Sequence[str] | Sequence[Path]) -> str:
 def known_files(cache: Path) -> dict[str, str]:
     """Listing to content hash of the parts read before."""
     with suppress(OSError, ValueError):
-        return dict(json.loads((cache / KNOWN_FILES).read_text()))
+        return read_facts(cache / KNOWN_FILES)
     return {}
 
 

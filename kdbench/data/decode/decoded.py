@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kdbench.base.cache import Damaged, build_once
 from kdbench.base.errors import UserError, nearest
-from kdbench.base.files import sha256, write_atomic
+from kdbench.base.files import read_facts, sha256, write_atomic
 from kdbench.data.decode import cache, tables
 from kdbench.data.decode.cache import FACTS, Decoded
 from kdbench.data.decode.classfolders import differing, some
@@ -123,9 +123,9 @@ def _repeated(rows_of: Mapping[Part, Mapping[str, Any]], part: Part) -> list[int
 
 def _check(folder: Path) -> None:
     try:
-        sizes = json.loads((folder / FACTS).read_text())["files"]
+        sizes = read_facts(folder / FACTS, "files")["files"]
         wrong = [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise Damaged(str(error)) from error
     if wrong:
         raise Damaged(f"{wrong[0]} is not of the size it was written with")

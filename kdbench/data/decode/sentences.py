@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kdbench.base import subwords
 from kdbench.base.cache import Damaged, build_once
 from kdbench.base.errors import UserError
-from kdbench.base.files import canonical_json, sha256, write_atomic
+from kdbench.base.files import canonical_json, read_facts, sha256, write_atomic
 from kdbench.data.decode import pairs
 from kdbench.data.decode.corpus import SOURCE, TARGET, Corpus, Options
 from kdbench.data.decode.place import Place, find_folder
@@ -168,14 +168,14 @@ def _rows(tensors: Mapping[str, object]) -> Rows:
 
 def _check(folder: Path) -> None:
     try:
-        facts = json.loads((folder / FACTS).read_text())
+        facts = read_facts(folder / FACTS, "vocabularies")
         names = [name for name in facts["vocabularies"] if (folder / f"{name}.json").is_file()]
         wrong = [
             name
             for name in names
             if sha256((folder / f"{name}.json").read_bytes()) != facts["vocabularies"][name]["sha256"]
         ]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(str(error)) from error
     if wrong or not names:
         raise Damaged("its vocabulary is not the one that it was made with")
