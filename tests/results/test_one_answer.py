@@ -13,6 +13,7 @@ from kdbench.leaderboard import build
 from kdbench.records import files as records
 from kdbench.results import cells as summary
 from kdbench.results import chance
+from kdbench.specs import registry
 
 pytestmark = pytest.mark.seam
 
@@ -98,6 +99,13 @@ def test_a_score_at_chance_is_marked_on_terminal_and_board(keep: Any, store: Any
 def test_a_record_without_its_chance_has_that_of_its_tasks_classes(make_record: Any) -> None:
     record = records.parse(make_record(task__name="digits/few-shot"))
     assert chance.level(record) == pytest.approx(10.0)
+    assert chance.level(records.parse(make_record(task__name="not-registered"))) is None
+
+
+def test_cells_of_a_task_without_a_file_search_no_folder(make_record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board of strangers' tasks asks this of every cell."""
+    registry.task_files()
+    monkeypatch.setattr(registry, "misnamed", lambda: pytest.fail("searched the folders of tasks"))
     assert chance.level(records.parse(make_record(task__name="not-registered"))) is None
 
 
