@@ -63,6 +63,7 @@ def test_themes(visit: Any) -> None:
     assert (light.evaluate(ground), dark.evaluate(ground)) == ("rgb(253, 253, 251)", "rgb(21, 23, 26)")
     button = dark.locator("button.theme")
     assert button.inner_text() == "Theme: system"
+    assert button.bounding_box()["y"] < dark.locator(".masthead nav").bounding_box()["y"] + 10  # one line of both
     button.click()
     assert (button.inner_text(), dark.evaluate(ground)) == ("Theme: light", "rgb(253, 253, 251)")
     dark.reload()
