@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -153,6 +153,8 @@ class StageRun:
         """All of a step with losses that follows the batch."""
         assert self.stage.losses is not None
         terms = self.stage.losses(batch, at)
+        if self.step_number == 0:
+            _require_terms(terms)
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.update(total)
         if isinstance(terms, Terms):
@@ -181,3 +183,20 @@ class StageRun:
         torch.set_rng_state(state["rng"].cpu())
         if state["device_rng"] is not None:
             backends.of(self.task.device).set_random_state(self.task.device, state["device_rng"])
+
+
+def _require_terms(terms: Any) -> None:
+    """Raises TypeError for what is no named losses; asked at the first step alone."""
+    if not isinstance(terms, Mapping) or not terms:
+        raise TypeError(f"losses() returned {_shown(terms)}; a mapping of a name to each loss is asked for")
+    for name, term in terms.items():
+        if not isinstance(name, str):
+            raise TypeError(f"losses() names a term {name!r}; a name is a text")
+        if not isinstance(term, Tensor) or term.ndim or not term.is_floating_point():
+            raise TypeError(f"losses() returned {_shown(term)} as {name!r}; a tensor of one real number is asked for")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype} and shape {tuple(value.shape)}"
+    return "nothing" if value is None else f"a {type(value).__name__}"

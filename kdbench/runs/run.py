@@ -204,6 +204,9 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
         raise
     except NotApplicable as reason:
         return as_record.without_result(facts, _needs(request.config), "not_applicable", "NotApplicable", str(reason))
+    except SystemExit as error:  # of its code: the process and the runs beside it go on
+        said = f"its code asked for the end of the process (exit code {error.code})"
+        return as_record.without_result(facts, _needs(request.config), "failed", "SystemExit", said)
     except Exception as error:
         if no_room(error):
             raise

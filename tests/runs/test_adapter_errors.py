@@ -60,6 +60,25 @@ def test_the_record_and_the_line_name_file_and_line(fault, package, tmp_path):
     assert "\n" not in run_line(record)
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("return {3: self.task.loss(self.student(batch), batch)}", "losses() names a term 3; a name is a text"),
+        ("return None", "losses() returned nothing; a mapping of a name to each loss is asked for"),
+        ("return {}", "losses() returned a dict; a mapping"),
+        ("return {'a': 3.0}", "losses() returned a float as 'a'; a tensor of one real number"),
+        ("return {'a': self.student(batch).logits}", "a tensor of torch.float32 and shape (64, 10) as 'a'"),
+        ("raise SystemExit(0)", "its code asked for the end of the process (exit code 0)"),
+    ],
+)
+def test_what_is_no_loss_is_recorded_in_words(made, said, package, tmp_path):
+    edited(package, LOSSES, f"        {made}\n{LOSSES}")
+    record = ran(package, tmp_path / "home")
+    assert record.status == "failed"
+    assert record.error is not None
+    assert said in record.error.message
+
+
 def test_a_helper_of_the_method_is_named_itself(package, tmp_path):
     (package / "kdbench_my_own" / "parts").mkdir()
     (package / "kdbench_my_own" / "parts" / "helper.py").write_text("def wrong():\n    raise ValueError('deep')\n")
