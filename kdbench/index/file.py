@@ -63,6 +63,8 @@ def connect(path: Path | None, read_only: bool, wait_s: float) -> duckdb.DuckDBP
         return duckdb.connect(":memory:", config=_CONFIG)
     if read_only and not path.exists():
         raise UserError(f"there is no index {path} yet; run an evaluation, or ingest a folder of records")
+    if path.is_dir():
+        raise UserError(f"the index {path} is a folder: move it away, or name another --out")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

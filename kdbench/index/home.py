@@ -15,18 +15,20 @@ from filelock import FileLock
 
 from kdbench.base.home import Home
 from kdbench.index.file import StoreDamaged, StoreLocked, StoreOld
-from kdbench.index.store import Store
+from kdbench.index.store import IngestReport, Store
 
 _T = TypeVar("_T")
 WAIT_S = 2.0
 """How long to wait for an index that another process holds: as long as one takes records in, not as a person looks."""
+TOLD = 3
+"""Bad records that are named; further ones are counted."""
 
 
 def use(home: Home, action: Callable[[Store], _T]) -> _T:
     """What ``action`` gives on the index with all records taken in.
 
     In a folder that can only be read the index is made in memory, as it is, which is said in a line, where another
-    program holds it.
+    program holds it. Records that are damaged or of a newer kdbench are left out, which is said too.
 
     Raises:
         UserError: another program's database, one of a newer kdbench, or no room for it.
@@ -37,6 +39,7 @@ def use(home: Home, action: Callable[[Store], _T]) -> _T:
         except StoreLocked as error:
             _say(f"{error.held}: the records themselves are read, which takes a little longer")
     with Store.memory(home.records) as store:
+        _tell(store.report)
         return action(store)
 
 
@@ -66,11 +69,22 @@ def _current(home: Home, action: Callable[[Store], _T]) -> _T:
 
 def _once(home: Home, action: Callable[[Store], _T]) -> _T:
     with suppress(StoreOld), Store(home.index, wait_s=WAIT_S) as store:
-        if not store.ingest(home.records).gone:
+        report = store.ingest(home.records)
+        if not report.gone:
+            _tell(report)
             return action(store)
-    Store.rebuild(home.index, home.records, wait_s=WAIT_S)
+    _tell(Store.rebuild(home.index, home.records, wait_s=WAIT_S))
     with Store(home.index, wait_s=WAIT_S) as store:
         return action(store)
+
+
+def _tell(report: IngestReport) -> None:
+    """The files that were left out, the first of many."""
+    for problem in report.bad[:TOLD]:
+        _say(f"{problem}: left out")
+    if len(report.bad) > TOLD:
+        more = len(report.bad) - TOLD
+        _say(f"{more} more problems of records that are left out: 'kdbench records validate' lists all")
 
 
 @functools.cache
