@@ -92,7 +92,7 @@ class Distiller(nn.Module):
         method, classes = taken("method", method, str), taken("classes", classes, Number)
         epochs, steps = taken("epochs", epochs, Number | None), taken("steps", steps, Number | None)
         hp, optimizer = taken("hp", hp, Keys | None), taken("optimizer", optimizer, Keys | None)
-        _require_tensors(example, labels, classes if kind == CLASSES else None)
+        _require_rows(example)
         ref = registry.method(method)
         config = method_config(ref, hp or {})
         typed = hyper_parameters(config)
@@ -103,6 +103,7 @@ class Distiller(nn.Module):
                 f"{method} cannot work in a loop of one's own here: its targets are a tensor of one entry a row, not "
                 f"{type(example[1]).__name__}; `kdbench evaluate` runs other kinds of task"
             )
+        _require_labels(labels, classes if kind == CLASSES else None)
         batch = _batch(*example)
         students_given: list[Any] = list(student) if isinstance(student, list | tuple) else [student]
         students = [network(net, "the student", batch.x, classes) for net in students_given]
@@ -131,6 +132,7 @@ class Distiller(nn.Module):
                 )
             if kinds.kind(kind).views is not None:
                 raise NotApplicable(f"a {kind} task makes views of pixels of its own; `kdbench evaluate` runs it")
+            _require_targets(batch)
             read = applicability.roles_read(needs, list(roles))
             teachers = {role: accelerate.teacher(roles[role], needs, EAGER) for role in read}
             applicability.nets(needs, told, students[0], teachers)
@@ -218,16 +220,25 @@ def _module(net: AnyNet) -> nn.Module:
     return net.module if isinstance(net, Tapped) else net
 
 
-def _require_tensors(example: Any, labels: Any, classes: int | None) -> None:
-    """Raises UserError where an example is no batch of rows, or labels are none of such rows."""
+def _require_rows(example: Any) -> None:
+    """Raises UserError where an example is no batch of rows."""
     pair = isinstance(example, tuple | list) and len(example) == 2
     x = example[0] if pair else None
     inputs: list[Any] = list(x.values()) if isinstance(x, Mapping) else [x]
     if not inputs or not all(isinstance(one, Tensor) and one.ndim for one in inputs):
         raise UserError("example: a batch (x, y) is asked for, x a tensor of rows, or a mapping of inputs to such")
-    y = example[1]
-    if isinstance(y, Tensor) and ({len(one) for one in inputs} != {len(y)} or not len(y)):
-        raise UserError(f"example: {len(inputs[0])} rows of inputs and {len(y)} targets; one target a row is asked for")
+
+
+def _require_targets(batch: Batch) -> None:
+    """Raises UserError where rows of inputs are not as many as targets, or there are none."""
+    rows, targets = {len(one) for one in batch.x.values()}, len(batch.y)
+    if rows != {targets} or not targets:
+        told = " and ".join(map(str, sorted(rows)))
+        raise UserError(f"example: {told} rows of inputs and {targets} targets; one target a row is asked for")
+
+
+def _require_labels(labels: Any, classes: int | None) -> None:
+    """Raises UserError where labels are none of training rows; ``classes``: how many there are, None where none are."""
     if labels is None:
         return
     if not isinstance(labels, Tensor) or labels.ndim != 1:
