@@ -196,7 +196,7 @@ def test_the_queries_on_the_data_page_run(site: Any, monkeypatch: pytest.MonkeyP
 
 def test_latex_tables(site: Any) -> None:
     text = (site.out / "data" / "tables" / "golden__angle@v1.tex").read_text()
-    assert r"1 & alpha & \textbf{6.17 $\pm$ 2.59} & $+0.83$ [+0.12, +1.55] &" in text
+    assert r"1 & alpha & \textbf{6.17 $\pm$ 2.59} & $+0.83$ [$+0.12$, $+1.55$] &" in text
     assert r"golden/angle@v1 on cpu/fp32/x1" in text
     assert r"MAE $\downarrow$, $^\circ$" in text
     assert tex("a_b & 50% {x} \\") == r"a\_b \& 50\% \{x\} \textbackslash{}"
