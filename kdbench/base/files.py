@@ -14,8 +14,6 @@ from typing import Any
 from kdbench.base.errors import UserError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-
 _WRONG_PLACE = {
     errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
@@ -73,10 +71,10 @@ def read_facts(path: Path, *keys: str) -> dict[str, Any]:
         ValueError: it holds something else, or lacks one of the keys.
     """
     found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict) or (missing := [key for key in keys if key not in found]):
-        raise ValueError(
-            f"{path.name} lacks {missing[0]!r}" if isinstance(found, dict) else f"{path.name} is no mapping"
-        )
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no mapping")
+    if missing := [key for key in keys if key not in found]:
+        raise ValueError(f"{path.name} lacks {missing[0]!r}")
     return found
 
 

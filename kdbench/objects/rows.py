@@ -32,23 +32,20 @@ def rows(given: Any, part: str, progress: Progress) -> dict[str, Tensor]:
     else:
         found = _read(given, part, progress)
     for key, value in found.items():
-        _require_plain(value, key.removeprefix("x.") if key != "y" else "target", part)
+        what = "target" if key == "y" else key.removeprefix("x.")
+        _require_no_row(~value.isfinite(), f"{what} holds a number that is not finite", part)
+        if key == "y" and not value.is_floating_point():
+            _require_no_row(value < 0, f"{what} is below 0; classes are counted from 0", part)
     counts = {key: len(value) for key, value in found.items()}
     if len(set(counts.values())) > 1 or not min(counts.values(), default=0):
         raise UserError(f"the {part} rows: inputs and targets of equal number are asked for, there are {counts}")
     return found
 
 
-def _require_plain(value: Tensor, what: str, part: str) -> None:
-    """Raises UserError for rows that no network computes with, naming the first."""
-    if value.is_floating_point():
-        wrong, why = ~value.isfinite(), "holds a number that is not finite"
-    elif what == "target":
-        wrong, why = value < 0, "is below 0; classes are counted from 0"
-    else:
-        return
+def _require_no_row(wrong: Tensor, why: str, part: str) -> None:
+    """Raises UserError where a row is wrong, naming the first; ``wrong``: bool, (N, ...)."""
     if bool(wrong.any()):
-        raise UserError(f"row {int(wrong.nonzero()[0][0])} of the {part} rows: its {what} {why}")
+        raise UserError(f"row {int(wrong.nonzero()[0][0])} of the {part} rows: its {why}")
 
 
 def _read(given: Any, part: str, progress: Progress) -> dict[str, Tensor]:

@@ -68,6 +68,7 @@ def _counted(by_word: dict[str, list[str]]) -> str:
 
 
 def _failed(suite: SuiteBoard) -> tuple[tuple[str, str, str], ...]:
+    """Of seeds at chance, seeds without a score beside others that have one, and cells without any."""
     found = []
     for board in suite.boards:
         where = f" on {board.task.label}" if len(suite.boards) > 1 else ""
