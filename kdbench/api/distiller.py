@@ -13,7 +13,7 @@ from kdbench import kinds
 from kdbench.api.loop_task import LoopTask
 from kdbench.api.taps import AnyNet, network
 from kdbench.base.errors import UserError
-from kdbench.base.given import Keys, Number, taken
+from kdbench.base.given import Keys, Number, Seed, taken
 from kdbench.base.seeds import derive, generator
 from kdbench.contract import Batch, Method, NotApplicable, Stage, TaskInfo, Terms
 from kdbench.engine import accelerate, applicability
@@ -28,8 +28,6 @@ INPUT = "image"
 """What a lone tensor is called among inputs."""
 TEACHER = "teacher"
 """The role of a lone teacher."""
-CLASSES = "classification"
-"""The kind of task whose labels are classes of rows."""
 
 
 class Distiller(nn.Module):
@@ -91,6 +89,7 @@ class Distiller(nn.Module):
         super().__init__()
         method, classes = taken("method", method, str), taken("classes", classes, Number)
         epochs, steps = taken("epochs", epochs, Number | None), taken("steps", steps, Number | None)
+        seed = taken("seed", seed, Seed)
         hp, optimizer = taken("hp", hp, Keys | None), taken("optimizer", optimizer, Keys | None)
         _require_rows(example)
         ref = registry.method(method)
@@ -103,7 +102,7 @@ class Distiller(nn.Module):
                 f"{method} cannot work in a loop of one's own here: its targets are a tensor of one entry a row, not "
                 f"{type(example[1]).__name__}; `kdbench evaluate` runs other kinds of task"
             )
-        _require_labels(labels, classes if kind == CLASSES else None)
+        _require_labels(labels, classes if kinds.kind(kind).class_a_row else None)
         batch = _batch(*example)
         students_given: list[Any] = list(student) if isinstance(student, list | tuple) else [student]
         students = [network(net, "the student", batch.x, classes) for net in students_given]
@@ -132,7 +131,7 @@ class Distiller(nn.Module):
                 )
             if kinds.kind(kind).views is not None:
                 raise NotApplicable(f"a {kind} task makes views of pixels of its own; `kdbench evaluate` runs it")
-            _require_targets(batch)
+            _require_targets(batch, "example")
             read = applicability.roles_read(needs, list(roles))
             teachers = {role: accelerate.teacher(roles[role], needs, EAGER) for role in read}
             applicability.nets(needs, told, students[0], teachers)
@@ -162,10 +161,12 @@ class Distiller(nn.Module):
             present: input name to (N,) bool, False where a row lacks that input.
             epoch: counted from 0, where the distiller was not told ``steps``.
         """
-        for what, given in (("index", index), ("present", present)):
-            if what in self._needs.batch and given is None:
+        for what, told in (("index", index), ("present", present)):
+            if what in self._needs.batch and told is None:
                 raise UserError(f"{self.name} reads {what} of a batch; call the distiller with {what}=")
-        batch = self._viewed(_batch(x, y, index, present))
+        given = _batch(x, y, index, present)
+        _require_targets(given, "this batch")
+        batch = self._viewed(given)
         rng = torch.Generator(self.task.device)
         rng.manual_seed(derive(self.seed, "step", self.stage.name, self.step))
         assert self.stage.losses is not None
@@ -229,12 +230,12 @@ def _require_rows(example: Any) -> None:
         raise UserError("example: a batch (x, y) is asked for, x a tensor of rows, or a mapping of inputs to such")
 
 
-def _require_targets(batch: Batch) -> None:
+def _require_targets(batch: Batch, what: str) -> None:
     """Raises UserError where rows of inputs are not as many as targets, or there are none."""
     rows, targets = {len(one) for one in batch.x.values()}, len(batch.y)
     if rows != {targets} or not targets:
         told = " and ".join(map(str, sorted(rows)))
-        raise UserError(f"example: {told} rows of inputs and {targets} targets; one target a row is asked for")
+        raise UserError(f"{what}: {told} rows of inputs and {targets} targets; one target a row is asked for")
 
 
 def _require_labels(labels: Any, classes: int | None) -> None:

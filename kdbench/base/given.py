@@ -61,8 +61,11 @@ def _differ(seeds: Sequence[int]) -> Sequence[int]:
 
 
 _WHOLE = ConfigDict(strict=True, arbitrary_types_allowed=True)
+Seed = Annotated[
+    int, Field(ge=0, le=SEED_LIMIT), BeforeValidator(_plain), Words(f"a whole number from 0 to {SEED_LIMIT}")
+]
 Seeds = Annotated[
-    Sequence[Annotated[int, Field(ge=0, le=SEED_LIMIT), BeforeValidator(_plain)]],
+    Sequence[Seed],
     Field(min_length=1),
     BeforeValidator(_plain),
     AfterValidator(_differ),

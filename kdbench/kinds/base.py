@@ -198,6 +198,7 @@ class Kind:
         one_process: why runs cannot be shared by several processes, None where they can.
         one_way: whether every method minimises the task's own loss, beside its own; where not, some learn from another.
         labelled: the kind of a task of the same rows whose training reads the labels; None where training reads them.
+        class_a_row: whether what training sees of a row is the number of its class.
         placed: whether targets are places in a picture, which an augmentation has to move with it.
         box: key of a box in result files (:data:`kdbench.kinds.predicted.SIDES`); None of kinds without boxes.
         viewless: why a row cannot be seen in several views, None where it can.
@@ -214,6 +215,7 @@ class Kind:
     one_process: str | None = None
     one_way: ClassVar[bool] = True
     labelled: ClassVar[str | None] = None
+    class_a_row: ClassVar[bool] = False
     placed: ClassVar[bool] = False
     box: ClassVar[str | None] = None
     eager: str | None = None

@@ -120,6 +120,7 @@ class Classification(Kind):
 
     name = "classification"
     about = "a class a row"
+    class_a_row = True
     metrics: ClassVar = {
         "top1": _topk_metric(1, "test items whose highest score is the label"),
         "top5": _topk_metric(5, "test items whose label is among the five highest scores"),

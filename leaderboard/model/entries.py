@@ -20,15 +20,26 @@ from kdbench.stats import (
     CellStat,
     Direction,
     Gap,
+    Missing,
     PairedDelta,
     clipped,
     gap_recovered,
     summarise,
 )
 
-CUSTOM, SMOKE, MATCHED, INCOMPLETE = "custom settings", "smoke run", "compute-matched plain", "incomplete"
+CUSTOM, SMOKE, MATCHED = "custom settings", "smoke run", "compute-matched plain"
 NOT_LEARNED = "a seed did not learn"
 OTHER_DATA, NO_CARD, UNVERIFIED, RECONSTRUCTION = "other data", "no card", "parity unverified", "reconstruction"
+
+
+def lost_words(lost: Mapping[int, Missing]) -> str:
+    """Seeds without a score by why they have none, e.g. ``seeds 3, 4 failed, seed 5 not run``."""
+    said = []
+    for kind in Missing:
+        seeds = sorted(seed for seed, why in lost.items() if why is kind)
+        if seeds:
+            said.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} {kind.value.replace('_', ' ')}")
+    return ", ".join(said)
 
 
 def place_of(device: str, ruleset: str) -> str:
@@ -108,6 +119,7 @@ class Entry:
         also: metric to score by seed, of the metrics that rank the task a second time or have a column.
         external: external test set to score by seed.
         apart: why it is not ranked, "" where nothing forbids it.
+        lost: seed to why it has no score, of a row that stands apart for seeds that the others of its table have.
         elsewhere: the processor that its costs were measured on, where that of most rows beside it is another: they are
             shown, and never set against costs measured there.
         caution: what the method's card says of its number on the task.
@@ -126,6 +138,7 @@ class Entry:
     also: Mapping[str, Mapping[int, float]]
     external: Mapping[str, Mapping[int, float]]
     apart: str
+    lost: Mapping[int, Missing] = field(default_factory=dict)
     elsewhere: str = ""
     caution: str = ""
 

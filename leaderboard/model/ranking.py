@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from kdbench.leaderboard.model.entries import (
     CUSTOM,
-    INCOMPLETE,
     MATCHED,
     OTHER_DATA,
     SMOKE,
     Entry,
     TaskVersion,
+    lost_words,
     place_of,
 )
 from kdbench.leaderboard.model.ratios import most, usual_processor
@@ -89,7 +89,7 @@ class TaskBoard:
     @property
     def comparable(self) -> tuple[Entry, ...]:
         """Complete rows and those that lack only seeds."""
-        return (*self.ranked, *(row for row in self.apart if row.apart.startswith(INCOMPLETE)))
+        return (*self.ranked, *(row for row in self.apart if row.lost))
 
     def entry(self, method: str) -> Entry | None:
         """The comparable row of a method."""
@@ -120,16 +120,15 @@ def task_board(
     seeds = _seeds(task, open_rows, runs)
     holes = _holes(runs, methods, {row.method for row in rows if row.apart not in {CUSTOM, SMOKE}})
     missing = {(run["method"], run["seed"]): _kind(run) for run in runs if not run["custom"] and not run["smoke"]}
-    cells: dict[str, dict[str, ScoresOrMissing]] = {
-        row.method: {
-            task.label: {s: row.result.scores.get(s, missing.get((row.method, s)) or Missing.NOT_RUN) for s in seeds}
-        }
+    held: dict[str, Mapping[int, float | Missing]] = {
+        row.method: {s: row.result.scores.get(s, missing.get((row.method, s)) or Missing.NOT_RUN) for s in seeds}
         for row in open_rows.values()
     }
     complete, ties, best = list(open_rows.values()), None, None
-    if seeds and cells:
-        suite = Suite(task.suite, {task.label: TaskScale(task.direction, task.unit, seeds)}, cells)
-        rows = [_marked_incomplete(row, suite) if row.method in cells and not row.apart else row for row in rows]
+    if seeds and held:
+        scores = {method: {task.label: cell} for method, cell in held.items()}
+        suite = Suite(task.suite, {task.label: TaskScale(task.direction, task.unit, seeds)}, scores)
+        rows = [row if row.apart else _marked_incomplete(row, held[row.method]) for row in rows]
         complete = [row for row in rows if not row.apart]
         layout = common_set(suite, [row.method for row in complete]).layout if complete else None
         ties = tie_groups(layout) if layout is not None else None
@@ -208,16 +207,9 @@ def _seeds(task: TaskVersion, rows: Mapping[str, Entry], runs: Sequence[IndexRow
     return tuple(sorted(tried))
 
 
-def _marked_incomplete(row: Entry, suite: Suite) -> Entry:
-    task = next(iter(suite.tasks))
-    state = suite.state(row.method, task)
-    if state is None:
-        return row
-    cell = suite.scores[row.method][task]
-    assert isinstance(cell, Mapping)
-    lost = [str(seed) for seed, value in cell.items() if isinstance(value, Missing)]
-    word = "failed" if state is Missing.FAILED else state.value.replace("_", " ")
-    return replace(row, apart=f"{INCOMPLETE}: seed{'s' if len(lost) > 1 else ''} {', '.join(lost)} {word}")
+def _marked_incomplete(row: Entry, seeds: Mapping[int, float | Missing]) -> Entry:
+    lost = {seed: score for seed, score in seeds.items() if isinstance(score, Missing)}
+    return replace(row, apart=f"incomplete: {lost_words(lost)}", lost=lost) if lost else row
 
 
 def _kind(run: IndexRow) -> Missing | None:

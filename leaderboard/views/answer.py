@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdbench.leaderboard.draw.numbers import NONE, between, digits_for, fixed, signed, significant
-from kdbench.leaderboard.model.entries import INCOMPLETE, NOT_LEARNED, Entry
+from kdbench.leaderboard.model.entries import NOT_LEARNED, Entry, lost_words
 from kdbench.leaderboard.model.suites import SuiteBoard, SuiteRow
 from kdbench.leaderboard.tables.cells import TableCell, all_behind, all_measured_in, runs_behind
 from kdbench.leaderboard.tables.costs import ratio_text
@@ -75,8 +75,8 @@ def _failed(suite: SuiteBoard) -> tuple[tuple[str, str, str], ...]:
         for row in board.apart:
             if row.apart == NOT_LEARNED:
                 said = chance.words(len(row.result.at_chance), len(row.result.scores))
-            elif row.apart.startswith(INCOMPLETE) and row.apart.endswith("failed"):
-                said = row.apart.removeprefix(f"{INCOMPLETE}: ")
+            elif failed := {seed: why for seed, why in row.lost.items() if why is Missing.FAILED}:
+                said = lost_words(failed)
             else:
                 continue
             found.append((row.method, said + where, runs_behind(row.cell)))

@@ -137,6 +137,7 @@ def test_a_loop_goes_on_from_its_state(words):
         ("kd", {"teacher": None}, "it needs a teacher, the task has none"),
         ("kd", {"hp": {"temprature": 2.0}}, "kd has no hyper-parameter 'temprature'.*temperature"),
         ("kd", {"classes": "3"}, "classes='3': a whole number from 1 on is asked for"),
+        ("kd", {"seed": 2**64}, "seed=18446744073709551616: a whole number from 0 to 2147483647"),
         ("dkd", {"epochs": 0}, "epochs=0: a whole number from 1 on or None"),
         ("kd", {"hp": [1]}, r"hp=\[1\]: a mapping of settings"),
         ("kd", {"optimizer": 3}, "optimizer=3: a mapping of settings"),
@@ -174,6 +175,8 @@ def test_what_a_call_lacks_is_asked_for(words):
     early, late = (float(distiller(x, y, epoch=epoch)["dkd"].detach()) for epoch in (0, 9))
     assert late == pytest.approx(10 * early)
     given = words("crd")
+    with pytest.raises(UserError, match="this batch: 0 rows of inputs and 0 targets"):
+        distiller({name: rows[:0] for name, rows in x.items()}, y[:0], epoch=0)
     with pytest.raises(UserError, match="crd reads index of a batch; call the distiller with index="):
         Distiller("crd", **given)(*given["example"])
     fresh = Distiller("kd", **words("kd"))

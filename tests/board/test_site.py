@@ -12,7 +12,9 @@ import site_samples as samples
 import typeset
 
 from kdbench.leaderboard.model.catalogue import Catalogue
+from kdbench.leaderboard.model.entries import lost_words
 from kdbench.specs import registry
+from kdbench.stats import Missing
 
 make_site, golden, record, cells, card, catalogue = (
     samples.make_site,
@@ -85,6 +87,11 @@ def test_seeds_that_failed_stand_under_the_answer_and_lead_to_their_runs(tmp_pat
     assert site.page(line.all("a")[2].attributes["href"]).one("h1").text.startswith("gamma, seed ")
     for table in index.one("section", id=f"suite-golden-{DEVICE}").all("table"):
         assert not table.all(data_method="beta")
+
+
+def test_seeds_without_a_score_are_told_by_why() -> None:
+    lost = {4: Missing.FAILED, 0: Missing.NOT_RUN, 3: Missing.FAILED, 2: Missing.WITHDRAWN}
+    assert lost_words(lost) == "seeds 3, 4 failed, seed 2 withdrawn, seed 0 not run"
 
 
 def test_an_answer_without_failed_seeds_says_so(tmp_path: Path) -> None:
