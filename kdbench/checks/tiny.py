@@ -92,7 +92,7 @@ class Tiny:
     Attributes:
         config: the method's defaults with its card's smoke values, the task's specification.
         data: the rows.
-        teachers: fitted teachers by role; each :meth:`prepare` works on copies.
+        teachers: fitted teachers by role; a run works on :meth:`copies`, for a method may train its own.
     """
 
     config: RunConfig
@@ -101,9 +101,12 @@ class Tiny:
 
     def prepare(self, folder: Path, seed: int = 0, device: torch.device = CPU, ranks: Ranks | None = None) -> Prepared:
         """The method ready to train, on the CPU unless said otherwise; its run folder and home lie in ``folder``."""
-        trained = {role: replace(t, net=copy.deepcopy(t.net).to(device)) for role, t in self.teachers.items()}
         place = RunPlace(device, Home(folder), None, folder / "run", ranks=ranks or Ranks())
-        return prepare(self.config, seed, place, self.data, trained)
+        return prepare(self.config, seed, place, self.data, self.copies(device))
+
+    def copies(self, device: torch.device = CPU) -> dict[str, TrainedTeacher]:
+        """The teachers by role, each with a network of its own."""
+        return {role: replace(t, net=copy.deepcopy(t.net).to(device)) for role, t in self.teachers.items()}
 
     def with_batch(self, batch: int) -> Tiny:
         """The same task with batches of another size."""

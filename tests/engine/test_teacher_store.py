@@ -297,7 +297,7 @@ def test_a_place_that_cannot_be_written_costs_no_run(tmp_path):
 def test_what_cannot_be_kept_is_one_line(method, augment, line, tmp_path):
     said: Told = []
     prepared = prepare(task(method, STORE, augment).config, 0, place(tmp_path / "run", tmp_path, said),
-                       (of := task(method)).data, of.teachers)  # fmt: skip
+                       (of := task(method)).data, of.copies())  # fmt: skip
     prepared.task.loader(next(prepared.method.stages()), 1)
     (told,) = said
     assert line in told

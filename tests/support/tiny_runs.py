@@ -47,7 +47,7 @@ def lengthened(tiny: Tiny, augment: Sequence[str] = ()) -> Tiny:
 
 def prepared(of: Tiny, folder: Path, home: Path, seed: int = 0, said: Told | None = None) -> Prepared:
     """A run before its first step."""
-    return prepare(of.config, seed, place(folder, home, said), of.data, of.teachers)
+    return prepare(of.config, seed, place(folder, home, said), of.data, of.copies())
 
 
 def trained(of: Tiny, folder: Path, home: Path, seed: int = 0, said: Told | None = None) -> tuple[Prepared, Trained]:
