@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdbench.base.fields import CACHE
 from kdbench.base.home import Home
 from kdbench.index.store import Store
 from kdbench.records.files import Record, load
@@ -65,14 +66,16 @@ def kill_family(process: subprocess.Popen[str]) -> None:
 
 
 def result(record: Record) -> dict[str, Any]:
-    """What a record says of its run beside clocks, chance names and commits."""
+    """What a record says of its run beside clocks, chance names and commits, and which run kept answers for others."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items() if key not in OTHERWISE}
         return [plain(item) for item in value] if isinstance(value, list) else value
 
-    return plain(record.model_dump(mode="json"))  # type: ignore[no-any-return]
+    found: dict[str, Any] = plain(record.model_dump(mode="json"))
+    found["stages"] = [stage for stage in found["stages"] if stage["ledger"] != CACHE]
+    return found
 
 
 def results(home: Home) -> dict[tuple[str, str, int], dict[str, Any]]:
