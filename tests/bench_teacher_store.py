@@ -25,7 +25,7 @@ from kdbench.engine.assemble import load_data
 from kdbench.specs.config import run_config
 
 METHODS = tuple(os.environ.get("KDBENCH_BENCH_METHODS", "kd,dkd,nkd,pkt,rkd").split(","))
-SEEDS = (0, 1)
+SEEDS = tuple(map(int, os.environ.get("KDBENCH_BENCH_SEEDS", "0,1").split(",")))
 BLOCKS = int(os.environ.get("KDBENCH_BENCH_BLOCKS", "9"))
 SMALLEST = {"digits/few-shot": 12, "cifar10-jpeg/small": 4}
 """Tasks, and steps of a block."""

@@ -387,7 +387,7 @@ def test_claims_stand_beside_what_was_reproduced(site: Any) -> None:
 
 
 def test_run_page_gives_the_range_of_the_boards_clock_and_temperature() -> None:
-    from kdbench.leaderboard.views.run import _board
+    from kdbench.leaderboard.views.run_overhead import _board
 
     states = [{"sm_clock_mhz": 1980, "temperature_c": None}, {"sm_clock_mhz": 1410, "temperature_c": None}]
     assert _board(states) == "1410 to 1980 MHz, –"

@@ -6,7 +6,7 @@ import records as factory
 
 from kdbench.leaderboard.tables.columns import COLUMNS
 from kdbench.leaderboard.views.overview import _COSTS
-from kdbench.leaderboard.views.run import _overhead
+from kdbench.leaderboard.views.run_overhead import overhead_facts
 from kdbench.records.schema.overhead import PARTS, QUANTITIES, Measured
 from kdbench.terminal import tables
 
@@ -23,7 +23,7 @@ def test_every_quantity_is_read_everywhere():
     block = _block()
     printed = tables.overhead(block, "")
     labels = list(printed.columns[0].cells)
-    page = [name for name, _ in _overhead(block, block)]
+    page = [name for name, _ in overhead_facts(block, block)]
     heads = [cost.head for cost in _COSTS]
     for field, said in QUANTITIES.items():
         assert said.part in PARTS
