@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -256,9 +257,11 @@ def find(config: RunConfig, ruleset: str, home: Home) -> Tuned | None:
     found = {name: kept for name, kept in there.items() if ruleset in (TUNED, name)}
     if not found:
         others = f"; there are {', '.join(there)}" if there else ""
+        own = self_made(config.overrides)
+        under = f" searched with {' '.join(own)}" if own else ""
         raise UserError(
-            f"{method} on {task}: no values of ruleset {ruleset}{others}; "
-            f"`kdbench tune --method {method} --task {task}` searches them"
+            f"{method} on {task}: no values of ruleset {ruleset}{under}{others}; "
+            f"`kdbench tune {' '.join([f'--method {method} --task {task}', *map(shlex.quote, own)])}` searches them"
         )
     if len(found) > 1:
         raise UserError(f"{method} on {task}: searches of several sizes; name one with --ruleset: {', '.join(found)}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kdbench.base.errors import UserError
-from kdbench.specs import tuned
+from kdbench.specs import registry, tuned
 from kdbench.specs.config import run_config
 from kdbench.specs.tuned import Sampler
 from kdbench.sweep.devices import Where
@@ -55,15 +55,14 @@ class Batch:
 
     def _take(self, search: Search) -> None:
         place = (search.method, search.task)
+        if (reason := inapplicable(registry.method(search.method).card, search.spec)) is not None:
+            self.left[place] = reason
+            return
         try:
             search.require()
             config = run_config(search.method, search.task, search.asked.overrides, smoke=search.asked.smoke)
         except UserError as error:
             self.left[place] = str(error)
-            return
-        reason = inapplicable(config.method.ref.card, config.task)
-        if reason is not None:
-            self.left[place] = reason
             return
         try:
             tuned.find(config, tuned.ruleset_of(search.trials, search.sampler), search.asked.home)

@@ -20,7 +20,7 @@ from kdbench.specs.task import Subset, TaskSpec
 from kdbench.specs.tuned import Sampler, Searched, TaskSearched, TrialKept, TunedEntry
 from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
-from kdbench.sweep.plan import Asked
+from kdbench.sweep.plan import Asked, inapplicable
 from kdbench.sweep.progress import SweepProgress
 from kdbench.sweep.rounds import Sweep
 from kdbench.tune.points import Points, words
@@ -118,8 +118,11 @@ class Search:
         """Whether the search can be made.
 
         Raises:
-            UserError: there is nothing to search, the seeds are those of the task's results, or overrides name rows.
+            UserError: the method does not apply, there is nothing to search, the seeds are those of the task's results,
+                or overrides name rows.
         """
+        if (reason := inapplicable(registry.method(self.method).card, self.spec)) is not None:
+            raise UserError(f"{self.method} on {self.task}: not applicable: {reason}")
         for word in self.asked.overrides:
             if word.startswith(ROWS):
                 raise UserError(

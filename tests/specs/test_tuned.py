@@ -169,6 +169,18 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, method: str, ruleset: s
     assert "\n" not in str(error.value)
 
 
+def test_a_search_of_other_settings_is_named_with_them(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    tuned.keep(an_entry("kd", TASK, RATE_FOUND), home)
+    own = ["engine.fused=true", "method.temperature=3"]
+    with pytest.raises(UserError) as error:
+        tuned.find(run_config("kd", TASK, own), "tuned", home)
+    assert str(error.value) == (
+        "kd on digits/few-shot: no values of ruleset tuned searched with method.temperature=3; "
+        "`kdbench tune --method kd --task digits/few-shot method.temperature=3` searches them"
+    )
+
+
 def test_published_entries_are_of_cards_and_tasks_as_they_are() -> None:
     published = sorted(plugins.package_folder("kdbench.methods").glob("*/tuned/*/*.json"))
     assert published

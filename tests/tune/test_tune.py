@@ -256,6 +256,7 @@ def kdbench(*words_: str) -> subprocess.CompletedProcess[str]:
             ("-m", "kd", "-t", TASK, "tuning.fraction=0.3", "--dry-run"),
             "which rows a search scores stands in",
         ),
+        (("-m", "kd", "-t", "digits/probe", "--dry-run"), "kd on digits/probe: not applicable: it runs on"),
         (("-m", "plain@kd", "-t", TASK, "--dry-run"), "takes its length from results as published"),
     ],
 )
