@@ -32,6 +32,7 @@ from kdbench.specs.config import run_config
 from kdbench.specs.task import Subset
 from kdbench.sweep.devices import Where
 from kdbench.sweep.plan import Asked
+from kdbench.sweep.rounds import Outcome, Sweep
 from kdbench.tune import points as of_points
 from kdbench.tune import report
 from kdbench.tune.points import Points, words
@@ -223,6 +224,16 @@ def test_all_failed_is_one_line(tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match=r"kd on digits/few-shot: none of 2 trials gave a score; not finite by step 3"):
         search.run()
     assert not search.asked.home.tuned.exists()
+
+
+def test_runs_that_are_all_refused_leave_their_reason(tmp_path, monkeypatch) -> None:
+    search = a_search(tmp_path, [{}], monkeypatch)
+    monkeypatch.undo()
+    refused = Outcome(refused={"kd on digits/few-shot, seed 1000": "no net is called 'mlp'"})
+    monkeypatch.setattr(Sweep, "run", lambda self: refused)
+    with pytest.raises(UserError, match="none of 1 trials gave a score; no net is called 'mlp'"):
+        search.run()
+    assert not search.asked.home.records.exists()
 
 
 def test_seeds_of_the_results_are_refused(tmp_path, monkeypatch) -> None:
