@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdbench.base.errors import UserError
 from kdbench.base.given import SEED_LIMIT
 from kdbench.base.home import Home, checkpoint_seconds, data_folder
-from kdbench.base.leftovers import scratch
+from kdbench.base.leftovers import scratch, tidy
 from kdbench.base.progress import Progress
 from kdbench.index import home as index
 from kdbench.index.file import StoreLocked
@@ -193,6 +193,7 @@ def evaluate_seeds(
                 announce(record)
     finally:
         warning = ingest(home) if records else None
+    tidy(home)
     return Evaluation(config, sorted(records, key=lambda record: list(wanted).index(record.seed)), warning)
 
 

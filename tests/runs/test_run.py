@@ -221,19 +221,34 @@ def test_kill_9_loses_nothing_and_changes_no_bit(tmp_path):
     assert first.digest == second.digest
 
 
+def left_behind(home: Home, name: str, run_id: str, created_at: str) -> Path:
+    """The folder of a run that was killed."""
+    folder = home.runs / name
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"run_id": run_id, "created_at": created_at}))
+    return folder
+
+
 @pytest.mark.slow
 def test_what_a_run_left_that_was_killed_after_its_record_is_tidied_up(home):
     record = evaluate(home, "plain")
-    left, unfinished = home.runs / ("f" * 32), home.runs / ("0" * 32)
-    for folder, run_id in ((left, record.run_id), (unfinished, "1" * 32)):
-        folder.mkdir()
-        (folder / "run.json").write_text(json.dumps({"run_id": run_id, "created_at": record.created_at}))
+    left = left_behind(home, "f" * 32, record.run_id, record.created_at)
+    unfinished = left_behind(home, "0" * 32, "1" * 32, record.created_at)
     with FileLock(home.runs / f"{left.name}.lock"):
         tidy(home)
     assert left.is_dir(), "its own process lives"
     tidy(home)
     assert not left.exists()
     assert unfinished.is_dir(), "it has no record yet"
+
+
+@pytest.mark.slow
+def test_the_same_command_tidies_up_what_a_killed_one_left(home):
+    record = evaluate(home, "plain")
+    left = left_behind(home, "f" * 32, record.run_id, record.created_at)
+    command = Command(ConfigOrder(method="plain", task=TASK, smoke=True), "cpu", home.root)
+    command_line.evaluate_seeds(command, seeds=[0], overhead="off", force=False, announce=lambda record: None)
+    assert not left.exists()
 
 
 @pytest.mark.slow
