@@ -22,7 +22,7 @@ from kdbench.leaderboard.views.facts import REFERENCE
 from kdbench.leaderboard.views.method import method_view
 from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pair_tables, quantiles
 from kdbench.leaderboard.views.run import run_view
-from kdbench.leaderboard.views.suite import suite_view
+from kdbench.leaderboard.views.suite import by_answer, suite_view
 from kdbench.leaderboard.views.task import task_view
 from kdbench.records import beside, students
 from kdbench.records.files import RecordError, read_text
@@ -79,7 +79,7 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kep
     waiting = [task for task in made.tasks if task.newest and task.ranked and task not in run]
     found = changes(made.source)
     years = {name: of.year for name, of in pages.site.facts.items() if of.family != REFERENCE}
-    suites = [suite_view(suite, years, local=pages.site.local) for suite in made.suites]
+    suites = [suite_view(suite, years, local=pages.site.local) for suite in by_answer(made.suites)]
     pages.write(
         "index.html", "index.html", title="Board", suites=suites, others=others, waiting=waiting,
         last=found[0] if found else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,14 @@ def small_word(tasks: Sequence[TaskVersion]) -> str:
     if not rows or max(rows) >= SMALL_ROWS:
         return ""
     return f"small data ({max(rows)} training rows), no evidence about CIFAR or ImageNet"
+
+
+def by_answer(suites: Sequence[SuiteBoard]) -> list[SuiteBoard]:
+    """Suites that tell most of the board's question first: methods set against plain trained for as long, counted."""
+    told = Counter[str]()
+    for suite in suites:
+        told[suite.suite] = max(told[suite.suite], len(suite.told.get("matched", {})))
+    return sorted(suites, key=lambda suite: -told[suite.suite])
 
 
 def suite_view(suite: SuiteBoard, years: Mapping[str, int], *, local: bool = False) -> SuiteView:

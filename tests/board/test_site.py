@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import typeset
 
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.entries import lost_words
+from kdbench.leaderboard.views.suite import by_answer
 from kdbench.specs import registry
 from kdbench.stats import Missing
 
@@ -87,6 +89,17 @@ def test_seeds_that_failed_stand_under_the_answer_and_lead_to_their_runs(tmp_pat
     assert site.page(line.all("a")[2].attributes["href"]).one("h1").text.startswith("gamma, seed ")
     for table in index.one("section", id=f"suite-golden-{DEVICE}").all("table"):
         assert not table.all(data_method="beta")
+
+
+def test_suites_that_tell_more_of_the_question_come_first() -> None:
+    few = SimpleNamespace(suite="few", told={"matched": {"kd": "better"}})
+    silent, many = (
+        SimpleNamespace(suite="a", told={}),
+        SimpleNamespace(suite="many", told={"matched": dict.fromkeys("xyz")}),
+    )
+    beside = SimpleNamespace(suite="many", told={})
+    suites: Any = [silent, few, many, beside]
+    assert by_answer(suites) == [many, beside, few, silent]
 
 
 def test_seeds_without_a_score_are_told_by_why() -> None:
