@@ -348,7 +348,7 @@ class Card(_Model):
     ) -> tuple[dict[str, Any], ParamsSource | None]:
         """Values published for a task, of the method or of one variant, and where they come from if there are any.
 
-        Where several entries name a value, the most specific one counts.
+        Where several entries name a value, the most specific one counts: of more facts, and of as many the task's own.
         """
         facts = {"task": task, "source": source, "student": student, "teacher": teacher, "variant": variant}
         facts["kind"] = kind
@@ -358,7 +358,7 @@ class Card(_Model):
 
         matching = [e for e in self.published if e.when.variant == variant]
         matching = [e for e in matching if all(facts[k] == v for k, v in keys(e).items())]
-        matching.sort(key=lambda e: len(keys(e)))
+        matching.sort(key=lambda e: (len(keys(e)), e.when.task is not None))
         values: dict[str, Any] = {}
         for entry in matching:
             values |= entry.params
