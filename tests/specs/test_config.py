@@ -57,6 +57,15 @@ def test_defaults_then_published_then_variant_then_overrides(monkeypatch):
     assert not run_config("kd", "digits").custom
 
 
+def test_a_tasks_own_entry_counts_before_one_of_its_kind_wherever_it_stands(monkeypatch):
+    own = {"when": {"task": "digits"}, "params": {"temperature": 2.0}, "source": "x", "params_source": "tuned"}
+    of_kind = {"when": {"kind": "classification"}, "params": {"temperature": 3.0, "kd_weight": 0.5}, "source": "x"}
+    for published in ([own, of_kind], [of_kind, own]):
+        with_card(monkeypatch, "kd", published=published)
+        found = run_config("kd", "digits").method
+        assert (found.params["temperature"], found.params["kd_weight"], found.params_source) == (2.0, 0.5, "tuned")
+
+
 def test_a_variant_with_its_own_protocol_is_marked(monkeypatch):
     with_card(monkeypatch, "kd", variants={"kd+long": {"about": "twice as long", "own_protocol": {"train.epochs": 60}}})
     config = run_config("kd+long", "digits")
