@@ -12,7 +12,6 @@ from typing import Any
 from kdbench import ENGINE_VERSION, __version__, kinds
 from kdbench.base.errors import UserError
 from kdbench.index import home as index
-from kdbench.index.store import Store
 from kdbench.records import files as records
 from kdbench.runs.evaluate import ingest
 from kdbench.specs import registry, tuned
@@ -234,7 +233,10 @@ class Search:
         words_of = words(changed)
         outcome = self._sweep(words_of).run()
         wanted = run_config(self.method, self.task, self._overrides(words_of), smoke=self.asked.smoke).spec_hash
-        rows = self._told(lambda store: store.runs(spec_hash=wanted))
+        rows: list[dict[str, Any]] = []
+        if self.asked.home.records.is_dir():  # not where every run was refused
+            ingest(self.asked.home)
+            rows = index.use(self.asked.home, lambda store: store.runs(spec_hash=wanted))
         mine = [row for row in rows if row["seed"] in self.seeds and self.where.belongs(row["device_class"])]
         scored = {row["seed"]: row for row in mine if row["status"] == "ok"}
         reasons = [str(row["error"]) for row in mine if row["status"] != "ok"] + list(outcome.refused.values())
@@ -250,15 +252,11 @@ class Search:
         return trial, reason
 
     def _hours(self, run_ids: Sequence[str]) -> list[float]:
-        asked = "SELECT device_h FROM stages WHERE run_id IN (SELECT unnest(?::VARCHAR[]))"
-        return [row["device_h"] or 0.0 for row in self._told(lambda store: store.query(asked, [list(run_ids)]))]
-
-    def _told(self, ask: Callable[[Store], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """What the index tells of all records; nothing where every run was refused, so that there are none."""
-        if not self.asked.home.records.is_dir():
+        if not run_ids:
             return []
-        ingest(self.asked.home)
-        return index.use(self.asked.home, ask)
+        asked = "SELECT device_h FROM stages WHERE run_id IN (SELECT unnest(?::VARCHAR[]))"
+        rows = index.use(self.asked.home, lambda store: store.query(asked, [list(run_ids)]))
+        return [row["device_h"] or 0.0 for row in rows]
 
 
 def _searched(one: Dimension) -> Searched:
