@@ -207,6 +207,10 @@ class Backend(ABC):
         """Most bytes that the allocator handed out, and that it held, since the peaks were reset."""
         raise NotImplementedError
 
+    def alone(self, device: torch.device) -> str | None:
+        """Why no second process can use a device that this one uses, and what to do; None where one can."""
+        return None
+
     # Sensors
 
     def board(self, device: torch.device) -> Board | None:

@@ -79,6 +79,11 @@ class Nvml:
         modes = self._ask("nvmlDeviceGetMigMode", self._handle)
         return modes is not None and modes[0] == 1
 
+    def exclusive(self) -> bool:
+        """Whether the driver lets one process at a time use the board."""
+        mode = self._ask("nvmlDeviceGetComputeMode", self._handle)
+        return mode is not None and mode == self._api.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
+
     def other_processes(self, own: int = 1) -> int | None:
         """Processes on the board beside ``own`` ones, this one among them, which must have used CUDA already.
 

@@ -60,10 +60,12 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
         stages: number of the method's stages; they share the time.
 
     Raises:
-        MeasurementFailed: a measuring process died.
+        MeasurementFailed: a measuring process died, or none can use the device beside this one.
     """
     device = place.device
     backend = backends.of(device)
+    if reason := backend.alone(device):
+        raise MeasurementFailed(f"the overhead of {config.method.ref.name} cannot be measured: {reason}")
     of_class = re.sub(r"[/:]", "-", device_class(device, config.engine))
     gate = _Gate(place.home.gates / f"{config.task.slug}@{of_class}.json")
     known = gate.read() if mode == "full" else None

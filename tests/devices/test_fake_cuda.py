@@ -30,6 +30,7 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.checks.replayed import on_a_cpu
 from kdbench.checks.tiny import Tiny
+from kdbench.devices import backends
 from kdbench.devices.machine import device_class, environment
 from kdbench.engine.assemble import needs_of, prepare
 from kdbench.engine.graphs import WARM_STEPS
@@ -357,6 +358,15 @@ def test_a_run_in_tf32_ends_in_a_valid_record(tmp_path, card):
     assert record.protocol.amp == "tf32"
     assert record.environment.flags.tf32
     assert verify.validate(tmp_path / "records" / f"{record.run_id}.json").passed
+
+
+def test_a_card_for_one_process_is_named_before_another_is_started(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([os.getpid()], exclusive=True))
+    config = run_config("kd", "digits/few-shot", smoke=True)
+    with fake_cuda():
+        with pytest.raises(measure.MeasurementFailed, match=r"of kd cannot be measured: .* exclusive-process mode"):
+            measure.measure(config, 0, place(tmp_path), "quick", 1)
+        assert any("no cost can be measured" in line for line in backends.of(CUDA).remarks())
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,10 @@ class NVMLError(Exception):
     """Nothing is there to answer."""
 
 
-def fake_nvml(processes: Sequence[int]) -> ModuleType:
-    """The module ``pynvml`` of a machine with one card, on which these processes are."""
+def fake_nvml(processes: Sequence[int], exclusive: bool = False) -> ModuleType:
+    """The module ``pynvml`` of a machine with one card, on which these processes are; ``exclusive``: its mode."""
     made: Any = ModuleType("pynvml")
+    made.__spec__ = ModuleSpec("pynvml", None)
     begin = time.perf_counter()
     made.NVMLError = NVMLError
     made.NVML_CLOCK_SM, made.NVML_TEMPERATURE_GPU = 1, 0
@@ -29,6 +31,8 @@ def fake_nvml(processes: Sequence[int]) -> ModuleType:
     made.nvmlDeviceGetUtilizationRates = lambda card: SimpleNamespace(gpu=0, memory=0)
     made.nvmlDeviceGetComputeRunningProcesses = lambda card: [SimpleNamespace(pid=pid) for pid in processes]
     made.nvmlDeviceGetGraphicsRunningProcesses = lambda card: []
+    made.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 3
+    made.nvmlDeviceGetComputeMode = lambda card: 3 if exclusive else 0
     made.nvmlDeviceGetMigMode = lambda card: (0, 0)
     made.nvmlSystemGetDriverVersion = lambda: "595.45"
     return made
