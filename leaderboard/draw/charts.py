@@ -72,11 +72,11 @@ def pareto(
         parts.append(element("path", d=steps, class_="front"))
     for p in points:
         x, y = x_of(p.x[0]), y_of(p.y[0])
-        bars = [line(x_of(p.x[1]), y, x_of(p.x[2]), y, "ci"), line(x, y_of(p.y[1]), x, y_of(p.y[2]), "ci")]
+        cross = _cross(x, y, (x_of(p.x[1]), x_of(p.x[2])), (y_of(p.y[1]), y_of(p.y[2])))
         about = f"{p.name}: {signed(p.y[0], 2)} {unit} at {significant(p.x[0])} times the cost of plain"
         about += ", whose measurement did not converge" if p.loose else ""
         class_ = " ".join(filter(None, ["mark", f"g{min(p.group, 5)}", p.role, "loose" if p.loose else ""]))
-        inside = [element("title", about), *bars, marker(x, y, p.group, class_)]
+        inside = [element("title", about), cross, marker(x, y, p.group, class_)]
         parts.append(element("g", *inside, class_="point", data_method=p.name))
     off = {p.name: f"{p.name} {signed(p.y[0], 1)}" for p in points if not lo <= p.y[0] <= hi}
     needed = {p.name for p in front} | {p.name for p in points if p.role} | set(off)
@@ -202,6 +202,13 @@ def shape(group: int) -> Markup:
     """The mark of a tie group, for the key beside a chart."""
     mark = marker(8, 8, group, f"mark g{min(group, 5)}")
     return element("svg", mark, viewBox="0 0 16 16", class_="shape", aria_hidden="true", focusable="false")
+
+
+def _cross(x: float, y: float, across: tuple[float, float], along: tuple[float, float]) -> Markup:
+    """Both intervals of a mark at (x, y) as one path, which is half as long as two lines; nothing where neither is."""
+    steps = f"M{number(across[0])} {number(y)}H{number(across[1])}" if across[0] != across[1] else ""
+    steps += f"M{number(x)} {number(along[0])}V{number(along[1])}" if along[0] != along[1] else ""
+    return element("path", d=steps, class_="ci") if steps else Markup()
 
 
 def _front(points: Sequence[Point]) -> list[Point]:
