@@ -29,7 +29,7 @@ test: $(VENV)/.ready ## lint, types and all tests but the slow ones (about 6 min
 	$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(TEST) -m "not slow"
 
-test-all: $(VENV)/.ready ## every test (about 40 minutes on 2 idle cores)
+test-all: $(VENV)/.ready ## every test (about 50 minutes on 2 idle cores)
 	$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(TEST) -m "not alone" --timeout 1800
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m alone --timeout 1800
