@@ -83,6 +83,21 @@ def test_ticks_beyond_the_drawn_range_stay_where_their_numbers_are() -> None:
     assert at[0.0] - at[2.0] == pytest.approx(at[-6.0] - at[-4.0], abs=0.11)
 
 
+def test_a_cross_has_an_arm_for_each_interval_there_is() -> None:
+    flat, upright = (1.0, 1.0, 1.0), (2.0, 1.5, 2.5)
+    points = [
+        Point("neither", flat, flat, 0),
+        Point("quality", flat, upright, 0),
+        Point("both", (2.0, 1.9, 2.1), upright, 0),
+    ]
+    drawing = pareto("c", points, title="T", x_label="cost", y_label="Δ", unit="pt")
+    arms = {
+        name: re.sub(r"[-\d. ]+", "", "".join(re.findall(r'<path d="([^"]*)" class="ci"/>', group)))
+        for name, group in re.findall(r'<g class="point" data-method="(\w+)">(.*?)</g>', drawing)
+    }
+    assert arms == {"neither": "", "quality": "MV", "both": "MHMV"}
+
+
 def test_years_and_cautions_stand_on_the_board(tmp_path: Path) -> None:
     """Differences 10, 11 and 4 of papers of 2015, 2020 and 2012: later is better by rank alone."""
     scores = {"plain": (70, 71, 73), "kd": (76, 78, 77), "alpha": (77, 79, 78), "beta": (70, 72, 74.5)}
