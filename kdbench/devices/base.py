@@ -151,6 +151,10 @@ class Backend(ABC):
         """Times steps where waiting for the host counts."""
         return self.clock(device)
 
+    def no_second_process(self, device: torch.device) -> str | None:
+        """Why no other process can use a device that this one uses, and what to do; None where one can."""
+        return None
+
     def no_graphs(self) -> str | None:
         """Why no step can be captured on it; None where one can."""
         return f"there are none on {self.name}"
@@ -206,10 +210,6 @@ class Backend(ABC):
     def peak_memory(self, device: torch.device) -> tuple[int, int]:
         """Most bytes that the allocator handed out, and that it held, since the peaks were reset."""
         raise NotImplementedError
-
-    def alone(self, device: torch.device) -> str | None:
-        """Why no second process can use a device that this one uses, and what to do; None where one can."""
-        return None
 
     # Sensors
 

@@ -64,7 +64,7 @@ def measure(config: RunConfig, seed: int, place: RunPlace, mode: Literal["quick"
     """
     device = place.device
     backend = backends.of(device)
-    if reason := backend.alone(device):
+    if reason := backend.no_second_process(device):
         raise MeasurementFailed(f"the overhead of {config.method.ref.name} cannot be measured: {reason}")
     of_class = re.sub(r"[/:]", "-", device_class(device, config.engine))
     gate = _Gate(place.home.gates / f"{config.task.slug}@{of_class}.json")

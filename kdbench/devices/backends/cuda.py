@@ -100,7 +100,7 @@ class Cuda(Accelerator):
             major, minor = self.api.get_device_capability(device)
             if built and all(arch // 10 != major or arch % 10 > minor for arch in built):
                 lines.append(f"{device}: torch has no kernels for its compute capability {major}.{minor}")
-            if reason := self.alone(device):
+            if reason := self.no_second_process(device):
                 lines.append(f"{device}: no cost can be measured: {reason}")
         return lines
 
@@ -109,6 +109,12 @@ class Cuda(Accelerator):
 
     def speed(self) -> Speed:
         return Speed(3e6, 0.010)
+
+    def no_second_process(self, device: torch.device) -> str | None:
+        board = Nvml.open(device)
+        if board is None or not board.exclusive():
+            return None
+        return "the card is in exclusive-process mode; `nvidia-smi --compute-mode=DEFAULT` lets a second process in"
 
     def no_graphs(self) -> str | None:
         return None
@@ -149,12 +155,6 @@ class Cuda(Accelerator):
             "matmul_fp32": torch.backends.cuda.matmul.fp32_precision,
         }
         return {name: "ieee" if value == "none" else value for name, value in said.items()}
-
-    def alone(self, device: torch.device) -> str | None:
-        board = Nvml.open(device)
-        if board is None or not board.exclusive():
-            return None
-        return "the card is in exclusive-process mode; `nvidia-smi --compute-mode=DEFAULT` lets a second process in"
 
     def board(self, device: torch.device) -> Board | None:
         return Nvml.open(device)
