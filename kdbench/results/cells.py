@@ -106,7 +106,8 @@ def rows(store: Store, *, older: bool = False, ruleset: str | None = None, **whe
         key = (gap["method"], gap["ruleset"], gap["task"], gap["task_version"], gap["device_class"])
         if key not in have and not gap["ok"]:
             state = "not applicable" if gap["not_applicable"] else "withdrawn" if gap["withdrawn"] else "failed"
-            found.append(_empty(gap, f"{state}: {gap['last_error']}" if gap["last_error"] else state))
+            why = (gap["last_error"] or "").removeprefix("NotApplicable: ")
+            found.append(_empty(gap, f"{state}: {why}" if why else state))
     return found
 
 

@@ -57,11 +57,15 @@ class Sheet(Table):
         title: above it.
         weight: of each column but the first, in order: where there is no room for all, the heaviest alone are shown and
             the others named below. None has all shown, in parts.
+
+    Attributes:
+        notes: lines below it.
     """
 
     def __init__(self, title: str, weight: Sequence[int] | None = None) -> None:
         super().__init__(title=title)
         self._weight = weight
+        self.notes: list[str] = []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.title:
@@ -69,8 +73,10 @@ class Sheet(Table):
         measured = [self._measured(console, options, place) for place in range(len(self.columns))]
         room = options.max_width - EDGES
         shown = measured if self._weight is None else _heaviest(measured, self._weight, room)
-        for part in _parts(shown, room):
+        for part in _parts(shown, room) if self.rows else ():
             yield self._made(part, room)
+        for note in self.notes:
+            yield console.render_str(note)
         left = [" ".join(str(one.column.header).split()) for one in measured if one not in shown and not one.empty]
         if left:
             yield console.render_str(f"no room for: {', '.join(left)}; a wider terminal or --json shows all")

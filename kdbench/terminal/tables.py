@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +40,7 @@ def console() -> Console:
     return found if found.is_terminal else Screen(highlight=False, width=PIPE_WIDTH)
 
 
-def table(title: str, *columns: str, weight: Sequence[int] | None = None) -> Table:
+def table(title: str, *columns: str, weight: Sequence[int] | None = None) -> Sheet:
     """An empty table; a column whose heading starts with ``>`` is right-aligned, and of numbers that stay whole.
 
     Args:
@@ -73,13 +74,20 @@ def amount(value: float | None, unit: str = "", digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}{unit}"
 
 
-def results(rows: Sequence[ResultRow]) -> list[Table]:
-    """Score beside cost, a line a cell: one table a task, device class and ruleset, as only such rows compare."""
-    tables: dict[tuple[str, int, str, str], Table] = {}
+def results(rows: Sequence[ResultRow]) -> list[Sheet]:
+    """Score beside cost, a line a cell: one table a task, device class and ruleset, as only such rows compare.
+
+    Methods that do not apply have no line of their own: below the table each reason names them.
+    """
+    tables: dict[tuple[str, int, str, str], Sheet] = {}
+    kept_out: dict[tuple[str, int, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         key = (row.task, row.version, row.device_class, row.ruleset)
         if key not in tables:
             tables[key] = table(_heading(row, rows), "method", *RESULTS, weight=list(RESULTS.values()))
+        if row.state.startswith("not applicable"):
+            kept_out[key][", ".join([row.state, *row.remarks])].append(row.method)
+            continue
         cost = row.cost or {}
         ratio = "–"
         if cost:
@@ -94,6 +102,8 @@ def results(rows: Sequence[ResultRow]) -> list[Table]:
             amount(cost.get("peak_alloc_mib"), " MiB"), amount(cost.get("train_only_params"), "", 0),
             escape(", ".join(remarks)),
         )  # fmt: skip
+    for key, reasons in kept_out.items():
+        tables[key].notes += [escape(f"{reason} ({', '.join(methods)})") for reason, methods in reasons.items()]
     return list(tables.values())
 
 
