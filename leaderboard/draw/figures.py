@@ -239,9 +239,9 @@ def _caption(recipe: bool, baseline: str, tasks: int, found: Sequence[Point]) ->
         if recipe
         else "Crosses are 95 % intervals."
     )
-    dashed = "The measurement of a dashed mark’s cost did not converge. " if any(p.loose for p in found) else ""
+    pale = "The measurement of a pale mark’s cost did not converge. " if any(p.loose for p in found) else ""
     return (
-        f"{mean}{crosses} {dashed}A mark’s shape tells the best place the method could hold, the cross standing for "
+        f"{mean}{crosses} {pale}A mark’s shape tells the best place the method could hold, the cross standing for "
         "all from the sixth shape on; blue could be first. "
         f"The open mark is {baseline}. The dotted line joins the methods that none beats on both means. "
         "A mark without a name shows it when pointed at or touched; one on the edge is off the scale."

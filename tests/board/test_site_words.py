@@ -54,7 +54,7 @@ def test_a_cost_that_did_not_converge_is_marked_in_tables_and_charts(unsure: Any
             assert point.attributes["data-method"] == "alpha"
             assert "did not converge" in point.one("title").text
             assert marked.name in {"circle", "rect", "polygon"}
-        assert "The measurement of a dashed mark’s cost did not converge." in where.text
+        assert "The measurement of a pale mark’s cost did not converge." in where.text
     assert "The measurement of alpha did not converge." in page.text  # below the bars
 
 
