@@ -27,7 +27,7 @@ def methods(found: dict[str, MethodRef], ratios: Mapping[str, float]) -> list[Ta
     Args:
         ratios: method to its measured step time over plain's, where one is known.
     """
-    tables = []
+    tables: list[Table] = []
     for family, about in FAMILIES.items():
         refs = [ref for ref in found.values() if ref.card.family == family]
         if not refs:
