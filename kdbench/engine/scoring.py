@@ -67,7 +67,8 @@ class Scorer:
     @property
     def curve_points(self) -> int | None:
         """At how many points of a curve the primary metric is computed at most; None for all."""
-        return kinds.metrics()[self.name].curve_points
+        stated = self.task.spec.score.curve_points
+        return kinds.metrics()[self.name].curve_points if stated is None else stated
 
     def primary(self, net: nn.Module) -> dict[str, float]:
         """The primary metric alone, for the curve."""

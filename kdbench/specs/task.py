@@ -291,6 +291,8 @@ class Score(_Grown):
 
     ``unit``: that of the targets, for metrics in the targets' own unit; the others have theirs and need none.
     ``k``: of metrics that search training rows, how many of the first found count; unset, all do.
+    ``curve_points``: at how many points of a run's curve the primary metric is computed at most, spread evenly, the
+    last among them; unset, as the metric says.
     ``finetune``: how the deployed network is trained on with labels for ``finetune``, keys as of ``train``; a protocol
     of its own, no part of what the method costs.
     ``rules``: how answers are made and counted, of kinds that have rules, such as a detection's thresholds; unset, as
@@ -298,7 +300,7 @@ class Score(_Grown):
     ranked by; a task may gain some without a new version, for they change no other number.
     """
 
-    LATER = ("k", "rules", "finetune")
+    LATER = ("k", "curve_points", "rules", "finetune")
     BESIDE = ("external",)
 
     primary: str
@@ -306,6 +308,7 @@ class Score(_Grown):
     report: Literal["last"] = "last"
     also: list[str] = []
     k: int | None = Field(default=None, ge=1)
+    curve_points: int | None = Field(default=None, ge=0)
     rules: Annotated[dict[str, Any], AfterValidator(tame)] | None = None
     finetune: Train | None = None
     external: dict[Slug, External] = {}

@@ -14,11 +14,16 @@ import torch
 
 from kdbench import kinds
 from kdbench.base.errors import UserError
+from kdbench.base.home import Home
 from kdbench.contract import Group, NotApplicable, Rows, Stage, Terms
 from kdbench.engine import applicability, checkpoint, optim
+from kdbench.engine.scoring import Scorer
 from kdbench.engine.stage import StageRun
+from kdbench.engine.task import Keeper, Task
 from kdbench.engine.trainer import Diverged, Trainer
+from kdbench.runs.request import Request
 from kdbench.specs import registry
+from kdbench.specs.config import run_config
 from kdbench.specs.task import Optimizer, Schedule
 
 TOYS = ["Bank", "Adversary", "RawViews", "FinalViews", "Mutual", "Generated", "Outer", "Headed", "TrainedTeacher"]
@@ -397,6 +402,13 @@ def test_a_metric_that_takes_long_is_computed_at_few_points(toys, task, tmp_path
     trained = Trainer(prepared.method, prepared.task, None, lambda net: {"top1": 1.0}, scored=most).run()
     assert len(trained.curve) == 8
     assert [point["epoch"] for point in trained.curve if point["val"]] == at
+
+
+@pytest.mark.parametrize(("words", "most"), [([], None), (["score.curve_points=3"], 3), (["score.curve_points=0"], 0)])
+def test_a_task_may_say_at_how_many_points(tmp_path, words, most):
+    request = Request(run_config("plain", "digits/few-shot", words, smoke=True), 0, torch.device("cpu"), Home(tmp_path))
+    task = Task(request.config.task, request.load().head(64), request.device, 0, Keeper(tmp_path, tmp_path, {}))
+    assert Scorer(task).curve_points == most
 
 
 def test_metrics_that_fit_match_or_write_are_computed_at_few_points():
