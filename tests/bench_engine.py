@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from bench_kd import BATCH, Pair, networks, pixels, random_rows
 from bench_kd import engine as bench_engine
+from torch import nn
 
 from kdbench.contract import Batch
 from kdbench.data.feed.dataset import Dataset
@@ -35,6 +36,7 @@ PEERS = ("RepDistiller", "mdistiller", "torchdistill")
 ROWS = 640
 ROUNDS = int(os.environ.get("KDBENCH_BENCH_ROUNDS", "10"))
 MOST_OVER_BARE = 1.03
+MOST_OVER_CONVOLUTIONS = 1.15
 LEAST_OVER_REPDISTILLER = 1.15
 FIRST_STEP_S = 5.0
 Arm = Callable[[], object]
@@ -169,6 +171,34 @@ def test_bench_engine_beside_a_peer(
     print(", ".join(f"{arm}: {value:.2f} x {name}" for arm, value in faster.items() if arm != name))
     if name == "RepDistiller":
         assert faster["kdbench, exact options"] >= LEAST_OVER_REPDISTILLER
+
+
+@pytest.mark.timeout(600)
+def test_bench_a_teacher_beside_its_convolutions(
+    benchmark: Any, rows: Dataset, nets: Pair, tmp_path: Path
+) -> None:  # fmt: skip
+    """The exact options' teacher beside each of its convolutions by itself: what any further fusion could save."""
+    made = bench_engine(rows, nets, tmp_path, EXACT)
+    teacher, batch = made.prepared.method.teacher, made.run.draw()
+    layers: list[tuple[nn.Module, torch.Tensor]] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, given: layers.append((layer, given[0].clone())))
+        for layer in teacher.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    teacher(batch)
+    for hook in hooks:
+        hook.remove()
+
+    def convolutions() -> None:
+        for layer, given in layers:
+            layer(given)
+
+    with torch.no_grad():
+        found = in_turns(benchmark, {"teacher": lambda: teacher(batch), "its convolutions": convolutions})
+    over = ratio(found["teacher"], found["its convolutions"])
+    print(f"the teacher takes {over:.3f} of its convolutions' processor time")
+    assert over <= MOST_OVER_CONVOLUTIONS
 
 
 FIRST_STEP = """
