@@ -54,7 +54,7 @@ results: $(VENV)/.ready ## the runs behind leaderboard/results, on a machine wit
 	OMP_NUM_THREADS=1 $(BIN)/kdbench sweep --methods all --tasks digits/hash,digits/masked,digits/probe \
 		--launcher joblib --jobs 2 --overhead full --out $(RUNS_DIR)
 ifneq ($(DATA_DIR),)
-	OMP_NUM_THREADS=1 $(BIN)/kdbench sweep --methods all --tasks mnist/few-shot,fsdd/few-bands,utkface/few-shot,cifar10-jpeg/tenth \
+	OMP_NUM_THREADS=1 $(BIN)/kdbench sweep --methods all --tasks mnist/few-shot,fsdd/few-bands,utkface/few-shot,cifar10-jpeg/few-shot \
 		--launcher joblib --jobs 2 --overhead full --data $(DATA_DIR) --out $(RUNS_DIR)
 endif
 	$(BIN)/kdbench submit $(RUNS_DIR)/records
