@@ -54,7 +54,7 @@ def small_word(tasks: Sequence[TaskVersion]) -> str:
     rows = [task.train_rows for task in tasks if task.train_rows]
     if not rows or max(rows) >= SMALL_ROWS:
         return ""
-    return f"small data ({max(rows)} training rows), no evidence about CIFAR or ImageNet"
+    return f"small data ({max(rows)} training rows), no evidence about sets as large as CIFAR or ImageNet"
 
 
 def by_answer(suites: Sequence[SuiteBoard]) -> list[SuiteBoard]:
@@ -228,7 +228,10 @@ def separation_word(board: TaskBoard) -> str:
         return ""
     leaders = [method for method in board.ties.methods if method in board.best.candidates]
     if len(leaders) == 1:
-        return f"{leaders[0]} is better than every other method."
+        better = f"{leaders[0]} is better than every other method"
+        if board.ranks[leaders[0]] == "1":
+            return f"{better}."
+        return f"{better} by the comparison with the best; ranks hold for all pairs at once and separate fewer."
     shown = leaders if len(leaders) <= NAMED else [*leaders[:NAMED], f"{len(leaders) - NAMED} others"]
     margin = f"{significant(board.best.margin, 2)} {board.task.points}"
     near = [method for method in leaders if board.best.word(method) == "≈ best"]

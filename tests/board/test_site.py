@@ -14,7 +14,7 @@ import typeset
 
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.entries import lost_words
-from kdbench.leaderboard.views.suite import by_answer
+from kdbench.leaderboard.views.suite import by_answer, separation_word
 from kdbench.specs import registry
 from kdbench.stats import Missing
 
@@ -177,6 +177,27 @@ def test_golden_incomplete_cell_is_apart(site: Any) -> None:
     assert "Not run here: plain." in page.text
 
 
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        ("1", "a is better than every other method."),
+        (
+            "1–3",
+            "a is better than every other method by the comparison with the best; ranks hold for all pairs at once and "
+            "separate fewer.",
+        ),
+    ],
+)
+def test_a_lone_best_among_shared_ranks_says_which_rule_tells_it(rank: str, said: str) -> None:
+    board: Any = SimpleNamespace(
+        ties=SimpleNamespace(split=True, methods=("a", "b", "c")),
+        ranked=(None, None, None),
+        ranks={"a": rank, "b": "1–3", "c": "3"},
+        best=SimpleNamespace(candidates=frozenset({"a"})),
+    )
+    assert separation_word(board) == said
+
+
 def test_golden_suite(site: Any) -> None:
     """The set of tasks is the one that ranks most cells: three methods on one task, not one method on two."""
     page = site.page("index.html")
@@ -187,8 +208,8 @@ def test_golden_suite(site: Any) -> None:
         "plain": ["3", "▼ worse −10.00 [−12.48, −7.52]", "1 × reference", "1 / 2"],
     }
     assert [h.text for h in page.all("h2")][:2] == [
-        "golden on cpu/fp32/x1: small data (100 training rows), no evidence about CIFAR or ImageNet",
-        "golden-angle on cpu/fp32/x1: small data (100 training rows), no evidence about CIFAR or ImageNet",
+        "golden on cpu/fp32/x1: small data (100 training rows), no evidence about sets as large as CIFAR or ImageNet",
+        "golden-angle on cpu/fp32/x1: small data (100 training rows), no evidence about sets as large as CIFAR or ImageNet",
     ]
     assert "no record has been verified" in page.text.lower()
 
