@@ -43,6 +43,11 @@ def board(source: Source, catalogue: Catalogue) -> Board:
         if not run["custom"] and not run["matched_method"]:
             methods[run["ruleset"]].add(run["method"])
     places = sorted(runs, key=lambda place: (place[0].name, -place[0].version, *place[1:]))
-    boards = tuple(task_board(*place, by_place[place], runs[place], sorted(methods[place[2]])) for place in places)
+    boards = []
+    for place in places:
+        task, _, ruleset = place
+        here = {run["method"] for run in runs[place]}
+        listable = sorted(one for one in methods[ruleset] if one in here or catalogue.serves(one, task.kind))
+        boards.append(task_board(*place, by_place[place], runs[place], listable))
     listed = sorted(known.values(), key=lambda t: (t.name, -t.version))
-    return Board(source, catalogue, tuple(listed), tuple(rows), boards, tuple(suites(boards)))
+    return Board(source, catalogue, tuple(listed), tuple(rows), tuple(boards), tuple(suites(boards)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from kdbench import kinds
 from kdbench.base.home import Home
 from kdbench.specs import registry, tuned
 from kdbench.specs.registry import MethodRef
@@ -26,6 +27,10 @@ class Catalogue:
         """All that is built in or comes with a plugin; of a home its searches too."""
         found = tuned.listed(tuned.TUNED, home or Home.nowhere())
         return cls(registry.methods(), registry.tasks(), tuple(one.entry for one in found if not one.changed))
+
+    def serves(self, method: str, kind: str) -> bool:
+        """Whether a method runs on tasks of a kind, as far as its card tells; one without a card might."""
+        return method not in self.methods or kinds.refusal(self.methods[method].card.kinds, kind) is None
 
     def caution(self, method: str, task: str) -> str:
         """What a card says of the method's number on a task, "" where it says nothing."""

@@ -114,7 +114,7 @@ def task_board(
     runs: Sequence[IndexRow],
     methods: Iterable[str],
 ) -> TaskBoard:
-    """The board of a task's rows and runs at one place; ``methods``: those run there or elsewhere by the ruleset."""
+    """The board of a task's rows and runs at one place; ``methods``: those run there, and what it lacks of others."""
     rows = _of_one_basis([row for row in rows if row.apart != MATCHED])
     open_rows = {row.method: row for row in rows if not row.apart}
     seeds = _seeds(task, open_rows, runs)

@@ -177,6 +177,13 @@ def test_golden_incomplete_cell_is_apart(site: Any) -> None:
     assert "Not run here: plain." in page.text
 
 
+def test_what_could_not_run_on_a_kind_of_task_is_not_missed_there(tmp_path: Path) -> None:
+    made = [*golden(), record("ages", "angle", 0, 5.0), record("scores", "a", 0, 70.0)]
+    known = catalogue("plain", "kd", "alpha", "scores", ages=card("ages", kinds=["regression"]))
+    page = make_site(tmp_path, made, known).page("tasks/golden__b@v1.html")
+    assert "Not run here: plain, scores." in page.text
+
+
 @pytest.mark.parametrize(
     ("rank", "said"),
     [
