@@ -162,7 +162,7 @@ def sweep(
     launcher = "basic" if jobs == 1 else "joblib"
     place = devices.find(launcher, device, jobs, None, _options(chosen[0], on[0], overrides))
     home.require_writable()
-    Sweep(asked, place, launcher, [], None, SweepProgress.stderr()).run()
+    Sweep(asked, place, SweepProgress.stderr()).run()
     ingest(home)
     return of_cells(home, chosen, on)
 
@@ -222,6 +222,7 @@ def tune(
     overrides: Settings | None = None,
     smoke: bool = False,
     device: Device = "auto",
+    jobs: Number = 1,
     out: Place | None = None,
     data: Place | None = None,
     say: Callable[[str], None] = print,
@@ -234,6 +235,7 @@ def tune(
         trials: sets of values, those given among them.
         seeds: of each trial, none of the task's own; 1000 when None.
         sampler: ``qmc`` spreads the trials evenly, ``tpe`` learns from those before.
+        jobs: trials at once, for ``tpe`` seeds of one.
         say: told of each trial.
 
     Returns:
@@ -257,7 +259,7 @@ def tune(
         methods=(), tasks=(on,), home=home, overrides=_words(overrides), smoke=smoke,
         seeds=None if seeds is None else tuple(seeds), data=data_folder(_path(data)),
     )  # fmt: skip
-    place = devices.find("basic", device, None, None, _options(name, on, overrides))
+    place = devices.find("basic" if jobs == 1 else "joblib", device, jobs, None, _options(name, on, overrides))
     search = Search(asked, name, on, trials, sampler, place, say=say)
     home.require_writable()
     search.run()

@@ -77,6 +77,18 @@ RulesetOf = Annotated[
         help="Those of published or tuned hyper-parameters, or of such as tuned-8 [default: all].",
     ),
 ]
+Devices = Annotated[str, typer.Option("--device", help="As for evaluate; without a number, all of a kind.")]
+Launcher = Annotated[str, typer.Option("--launcher", help="basic, joblib, submitit_local, submitit_slurm or ray.")]
+LauncherArg = Annotated[
+    list[str] | None, typer.Option("--launcher-arg", help="KEY=VALUE, e.g. partition=gpu; may be repeated.")
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Runs at once [default: one a device].")]
+JobsPerDevice = Annotated[
+    int | None, typer.Option("--jobs-per-device", min=1, help="Runs at once on each device, instead of --jobs.")
+]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=1.0, help="Seconds a run may take, teacher and measurement included.")
+]
 SeedsTogether = Annotated[
     int,
     typer.Option("--seeds-together", min=1, help="Seeds of a cell that take turns in one process, a step each."),

@@ -10,11 +10,17 @@ from kdbench.cli.common import (
     EXIT_FAILED,
     EXIT_NOTHING_RAN,
     DataFolder,
+    Devices,
+    Jobs,
+    JobsPerDevice,
+    Launcher,
+    LauncherArg,
     Local,
     Out,
     Ruleset,
     SeedsTogether,
     Teachers,
+    Timeout,
     Track,
     app,
     home_of,
@@ -36,22 +42,13 @@ def sweep(
         str, typer.Option("--tasks", "-t", help="Names, patterns such as 'digits/*', .yaml files of yours, or all.")
     ],
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds such as 0-4 [default: the task's].")] = None,
-    launcher: Annotated[
-        str, typer.Option("--launcher", help="basic, joblib, submitit_local, submitit_slurm or ray.")
-    ] = "basic",
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Runs at once [default: one a device].")] = None,
-    jobs_per_device: Annotated[
-        int | None, typer.Option("--jobs-per-device", min=1, help="Runs at once on each device, instead of --jobs.")
-    ] = None,
+    launcher: Launcher = "basic",
+    jobs: Jobs = None,
+    jobs_per_device: JobsPerDevice = None,
     seeds_together: SeedsTogether = 1,
-    launcher_arg: Annotated[
-        list[str] | None, typer.Option("--launcher-arg", help="KEY=VALUE, e.g. partition=gpu; may be repeated.")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="As for evaluate; without a number, all of a kind.")] = "auto",
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", min=1.0, help="Seconds a run may take, teacher and measurement included."),
-    ] = None,
+    launcher_arg: LauncherArg = None,
+    device: Devices = "auto",
+    timeout: Timeout = None,
     overhead: Annotated[
         Literal["quick", "full", "off"], typer.Option("--overhead", help="How training cost is measured.")
     ] = "full",
@@ -98,9 +95,10 @@ def sweep(
         ruleset=ruleset,
         together=seeds_together,
     )
-    place = where.find(launcher, device, jobs, jobs_per_device, engine_options(asked.overrides))
-    launch.check(launcher, launch.options(launcher, place.jobs, timeout, launcher_arg or []))
-    planned = Sweep(asked, place, launcher, launcher_arg or [], timeout, SweepProgress.stderr())
+    place = where.find(
+        launcher, device, jobs, jobs_per_device, engine_options(asked.overrides), launcher_arg or (), timeout
+    )
+    planned = Sweep(asked, place, SweepProgress.stderr())
     if dry_run:
         show(*report.dry_run(planned))
         return

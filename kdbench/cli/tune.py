@@ -10,10 +10,15 @@ from kdbench.base.errors import UserError
 from kdbench.cli.common import (
     EXIT_FAILED,
     DataFolder,
-    Device,
+    Devices,
+    Jobs,
+    JobsPerDevice,
     Json,
+    Launcher,
+    LauncherArg,
     Local,
     Out,
+    Timeout,
     app,
     home_of,
     show,
@@ -42,7 +47,12 @@ def tune(
     sampler: Annotated[
         Literal["qmc", "tpe"], typer.Option("--sampler", help="Spread evenly, or learn from the trials before.")
     ] = "qmc",
-    device: Device = "auto",
+    launcher: Launcher = "basic",
+    jobs: Jobs = None,
+    jobs_per_device: JobsPerDevice = None,
+    launcher_arg: LauncherArg = None,
+    device: Devices = "auto",
+    timeout: Timeout = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Cut down to see that it runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be tried, and run nothing.")] = False,
     local: Local = None,
@@ -75,10 +85,16 @@ def tune(
         methods=(), tasks=(), home=home, overrides=tuple(overrides or ()), smoke=smoke,
         seeds=tuple(parse_seeds(seeds)) if seeds is not None else None, data=data_folder(data),
     )  # fmt: skip
-    place = where.find("basic", device, None, None, engine_options(asked.overrides))
+    place = where.find(
+        launcher, device, jobs, jobs_per_device, engine_options(asked.overrides), launcher_arg or (), timeout
+    )
+
+    def search(method: str, task: str) -> Search:
+        return Search(asked, method, task, trials, sampler, place, say=warn)
+
     chosen = names.method_names(names.ALL if method is None else method)
     if len(chosen) * len(on) > 1:
-        several = Batch.of(asked, chosen, on, trials, sampler, place, warn)
+        several = Batch.of(chosen, on, search)
         if dry_run or not as_json:
             show(*report.batch(several))
         if not dry_run:
@@ -86,7 +102,7 @@ def tune(
             several.run()
         found = several.searches
     else:
-        found = [Search(asked, chosen[0], on[0], trials, sampler, place, say=warn)]
+        found = [search(chosen[0], on[0])]
         found[0].require()
         if dry_run or not as_json:
             show(*report.plan(found[0]))
@@ -95,14 +111,14 @@ def tune(
             found[0].run()
     if dry_run:
         return
-    done = [search for search in found if search.best() is not None]
+    done = [one for one in found if one.best() is not None]
     if as_json:
-        print(json.dumps([search.as_json() for search in done], indent=1))
+        print(json.dumps([one.as_json() for one in done], indent=1))
     else:
-        for search in done:
-            show(*report.answer(search))
-    for search in found:
-        if search not in done:
-            warn(several.left[search.method, search.task])
+        for one in done:
+            show(*report.answer(one))
+    for one in found:
+        if one not in done:
+            warn(several.left[one.method, one.task])
     if len(done) < len(found):
         raise typer.Exit(EXIT_FAILED)

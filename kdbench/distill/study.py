@@ -169,7 +169,7 @@ class Study:
 
     def _sweep(self, method: str) -> Sweep:
         asked = replace(self.asked, methods=(method,))
-        return Sweep(asked, self.where, "basic", [], None, self.progress)
+        return Sweep(asked, self.where, self.progress)
 
     def _planned(self, candidate: Candidate) -> Planned:
         sweep = self._sweep(candidate.method)

@@ -40,6 +40,7 @@ class Launcher:
         here: its jobs run on this machine and share its cores and cards.
         batch: jobs of one call for each that runs at once: a launcher that starts them all keeps the others waiting.
         limit: most jobs of one call.
+        serial: one job is done before the next.
         end: ends the workers that it keeps for the next call; None where it keeps none.
     """
 
@@ -50,6 +51,7 @@ class Launcher:
     here: bool = True
     batch: int | None = None
     limit: int | None = None
+    serial: bool = False
     end: Callable[[], None] | None = None
 
 
@@ -61,7 +63,7 @@ def _end_joblib() -> None:
 
 
 LAUNCHERS = {
-    "basic": Launcher(end=close),
+    "basic": Launcher(serial=True, end=close),
     "joblib": Launcher("hydra_joblib_launcher", "hydra-joblib-launcher", jobs="n_jobs", end=_end_joblib),
     "submitit_local": Launcher("hydra_submitit_launcher", "hydra-submitit-launcher", batch=4),
     "submitit_slurm": Launcher(

@@ -25,11 +25,27 @@ RECORDED = "recorded"
 
 
 @dataclass(frozen=True)
+class Change:
+    """Overrides that make cells of their own.
+
+    Attributes:
+        called: what lines call these cells, beside method and task.
+    """
+
+    overrides: tuple[str, ...] = ()
+    called: str = ""
+
+
+UNCHANGED = Change()
+
+
+@dataclass(frozen=True)
 class Asked:
     """What a sweep is asked for.
 
     Attributes:
         seeds: the task's own when None.
+        overrides: of all runs; ``changes`` are further ones, each of a run of every method and task.
         retry: run again what failed before.
         track: names of the trackers that are told of each run.
         ruleset: by which values of hyper-parameters (:mod:`kdbench.specs.tuned`).
@@ -41,6 +57,7 @@ class Asked:
     home: Home
     seeds: tuple[int, ...] | None = None
     overrides: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = (UNCHANGED,)
     smoke: bool = False
     overhead: Mode = "off"
     retry: bool = False
@@ -69,6 +86,7 @@ class PlannedCell:
     """One method on one task.
 
     Attributes:
+        called: of its change (:class:`Change`).
         seeds: those to run.
         hours: of one run, None where nothing is known of it; ``guessed``: by other tasks.
         measured: its overhead is known already.
@@ -90,6 +108,12 @@ class PlannedCell:
     order: ConfigOrder | None = None
     waits_for: str | None = None
     stale: frozenset[str] = frozenset()
+    called: str = ""
+
+    @property
+    def told_apart(self) -> str:
+        """The method, and what it is called beside it."""
+        return ", ".join(filter(None, (self.method, self.called)))
 
 
 @dataclass(frozen=True)
@@ -102,7 +126,7 @@ class Run:
     @property
     def label(self) -> str:
         """What lines call it."""
-        return f"{self.cell.method} on {self.cell.task}, seed {self.seed}"
+        return f"{self.cell.told_apart} on {self.cell.task}, seed {self.seed}"
 
     def record(self, known: Known, before: frozenset[str] = frozenset()) -> Recorded | None:
         """What tells how it went: its own record, or one of its cell which says that the method does not apply.
@@ -139,7 +163,12 @@ def plan(asked: Asked, known: Known, methods: Sequence[str]) -> list[PlannedCell
         UserError: an override that does not fit a method or a task.
     """
     absent = {task: _absent(asked, task) for task in asked.tasks}
-    return [_cell(asked, known, method, task, absent[task]) for method in methods for task in asked.tasks]
+    return [
+        _cell(asked, known, method, task, absent[task], change=change)
+        for method in methods
+        for task in asked.tasks
+        for change in asked.changes
+    ]
 
 
 def matched_cell(asked: Asked, known: Known, method: str, task: str, match: Match) -> PlannedCell:
@@ -154,28 +183,36 @@ def left_out(asked: Asked, method: str, task: str, why: str) -> PlannedCell:
 
 
 def _cell(
-    asked: Asked, known: Known, method: str, task: str, absent: str | None, match: Match | None = None
+    asked: Asked,
+    known: Known,
+    method: str,
+    task: str,
+    absent: str | None,
+    match: Match | None = None,
+    change: Change = UNCHANGED,
 ) -> PlannedCell:
     if absent is not None:
         return left_out(asked, method, task, absent)
-    config = run_config(method, task, asked.overrides, smoke=asked.smoke, match=match)
+    overrides = (*asked.overrides, *change.overrides)
+    config = run_config(method, task, overrides, smoke=asked.smoke, match=match)
     try:
         found = tuned.find(config, asked.ruleset, asked.home)
     except UserError as error:
         return left_out(asked, method, task, str(error))
     if found is not None:
-        config = run_config(method, task, asked.overrides, smoke=asked.smoke, tuned=found)
+        config = run_config(method, task, overrides, smoke=asked.smoke, tuned=found)
     seeds = tuple(config.task.seeds) if asked.seeds is None else asked.seeds
     config.require_unseen(seeds)
     spec_hash, stale = config.spec_hash, asked.stale.of(config)
     cell = PlannedCell(
         method, task, spec_hash,
-        hours=None if tuned.self_made(asked.overrides) else known.hours_of(method, task),
+        hours=None if tuned.self_made(overrides) else known.hours_of(method, task),
         guessed=known.guessed(method, task),
         measured=asked.overhead != "off"
         and any(known.is_measured(one, asked.overhead, stale) for one in (spec_hash, config.step_hash)),
         order=ConfigOrder.of(config),
         stale=stale,
+        called=change.called,
     )  # fmt: skip
     wanted: list[int] = []
     skipped: dict[tuple[str, bool], list[int]] = {}

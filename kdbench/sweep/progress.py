@@ -135,7 +135,7 @@ class SweepProgress:
         for run, state in running.items():
             loss, score = state.get("loss"), state.get("score")
             made.add_row(
-                escape(run.cell.method), escape(run.cell.task), str(run.seed), *[state["device"]] * several,
+                escape(run.cell.told_apart), escape(run.cell.task), str(run.seed), *[state["device"]] * several,
                 escape(state.get("stage", "")), state.get("place", ""), "" if loss is None else f"{loss:.4g}",
                 "" if score is None else f"{score[1]:.2f}", words.clock(state.get("left")),
             )  # fmt: skip

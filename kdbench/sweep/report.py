@@ -51,7 +51,7 @@ def _sums(cells: Sequence[PlannedCell], sweep: Sweep) -> Iterable[str]:
     unknown = runs - sum(len(cell.seeds) for cell in known)
     most = sweep.asked.together
     at_once = f"{sweep.where.jobs} at once" if most == 1 else f"{sweep.where.jobs} x {most} seeds of a cell at once"
-    yield f"{runs} run{'s' * (runs != 1)}, {left} left out, {at_once} with {sweep.launcher}"
+    yield f"{runs} run{'s' * (runs != 1)}, {left} left out, {at_once} with {sweep.where.launcher}"
     if runs:
         spread = f"{_hours(hours)} h of training, {_hours(hours / sweep.where.jobs)} h with {sweep.where.jobs} at once"
         about = f"about {spread}" if hours or not unknown else "hours unknown: nothing measured here yet"

@@ -77,24 +77,12 @@ class Sweep:
 
     Args:
         asked: what to run.
-        where: the devices.
-        launcher: its name; ``options`` are those of Hydra.
-        timeout: seconds a run may take, teacher's training and measurement included; None for no limit. Runs that take
-            turns have as many times that, together.
+        where: the devices, and the launcher.
         progress: shows how far it is.
     """
 
-    def __init__(
-        self,
-        asked: Asked,
-        where: Where,
-        launcher: str,
-        options: Sequence[str],
-        timeout: float | None,
-        progress: SweepProgress,
-    ) -> None:
-        self.asked, self.where, self.launcher, self.options = asked, where, launcher, options
-        self.timeout, self.progress = timeout, progress
+    def __init__(self, asked: Asked, where: Where, progress: SweepProgress) -> None:
+        self.asked, self.where, self.progress = asked, where, progress
         self.outcome = Outcome()
         self.folder = asked.home.root / "sweeps" / new_run_id()[:12]
         self._next = 0
@@ -159,7 +147,7 @@ class Sweep:
     def _cells(self, cells: list[PlannedCell]) -> None:
         self.outcome.skipped += [cell for cell in cells if cell.skipped]
         self.progress.expect(sum(len(cell.seeds) for cell in cells))
-        end = launch.LAUNCHERS[self.launcher].end
+        end = launch.LAUNCHERS[self.where.launcher].end
         for number, wave in enumerate(waves(cells, self.asked.overhead, self.where.jobs, self.where.alone)):
             if number and end is not None:
                 end()  # idle processes hold memory of their cards, and no cost is measured beside another process
@@ -182,7 +170,7 @@ class Sweep:
             todo = self._settle(todo, self.known(), before)
         if problem is not None and not any(self.folder.glob(job.state_file(Path(), "*").name)):
             line = str(problem).splitlines()[0]
-            raise UserError(f"--launcher {self.launcher} started no run: {line}; its logs are in {self.folder}")
+            raise UserError(f"--launcher {self.where.launcher} started no run: {line}; its logs are in {self.folder}")
         for run in todo:
             self.outcome.left.append(run.label)
             self.progress.ended(run, f"{run.label}: no record after {ROUNDS} attempts")
@@ -201,11 +189,12 @@ class Sweep:
 
     def _round(self, wave: Wave, runs: list[Run]) -> launch.LaunchFailed | None:
         """Launches runs once and takes in how they ended; what the launcher complained of."""
-        launcher = launch.LAUNCHERS[self.launcher]
+        where = self.where
+        launcher = launch.LAUNCHERS[where.launcher]
         groups = grouped(runs, self.asked.together, self._alone)
         size = launcher.batch * wave.jobs if launcher.batch else launcher.limit or len(groups)
-        limit = None if self.timeout is None else self.timeout * max(map(len, groups))
-        options = launch.options(self.launcher, wave.jobs, limit, self.options)
+        limit = None if where.timeout is None else where.timeout * max(map(len, groups))
+        options = launch.options(where.launcher, wave.jobs, limit, where.launcher_options)
         numbers: dict[int, Run] = {}
         problem = None
         for start in range(0, len(groups), size):
@@ -219,7 +208,7 @@ class Sweep:
             numbers |= batch
             try:
                 with self.progress.following(self.folder, batch):
-                    launch.launch(self.launcher, options, self.folder, jobs)
+                    launch.launch(where.launcher, options, self.folder, jobs)
             except launch.LaunchFailed as error:
                 problem = error
         self._wait(numbers)
@@ -247,7 +236,7 @@ class Sweep:
             share=wave.jobs if here else 1,
             most_threads=_threads_allowed(),
             visible={name: os.environ.get(name) for name in backends.visibility()} if here else {},
-            timeout=self.timeout,
+            timeout=self.where.timeout,
             last=runs[0] in self._died,
             parent=os.getpid(),
         )  # fmt: skip

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kdbench.base.errors import UserError
 from kdbench.specs import registry, tuned
 from kdbench.specs.config import run_config
-from kdbench.specs.tuned import Sampler
-from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
-from kdbench.sweep.plan import Asked, inapplicable
+from kdbench.sweep.plan import inapplicable
 from kdbench.tune.search import Search
 
 
@@ -31,26 +29,16 @@ class Batch:
     left: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        asked: Asked,
-        methods: Sequence[str],
-        tasks: Sequence[str],
-        trials: int,
-        sampler: Sampler,
-        where: Where,
-        say: Callable[[str], None],
-    ) -> Batch:
+    def of(cls, methods: Sequence[str], tasks: Sequence[str], search: Callable[[str, str], Search]) -> Batch:
         """What is to be searched.
 
         Args:
-            asked: as of :class:`kdbench.tune.search.Search`.
-            say: told of each trial.
-        """  # fmt: skip
+            search: the search of a method on a task.
+        """
         found = cls()
         for task in tasks:
             for method in methods:
-                found._take(Search(replace(asked, tasks=(task,)), method, task, trials, sampler, where, say=say))
+                found._take(search(method, task))
         return found
 
     def _take(self, search: Search) -> None:

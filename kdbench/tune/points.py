@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ class Points:
         dimensions: what varies.
         sampler: how the points after the first are chosen.
         higher_is_better: direction of the values that :meth:`tell` is given.
+
+    Attributes:
+        independent: whether values do not depend on what others gave, so that many may be asked for before one is told.
     """
 
     def __init__(self, dimensions: Sequence[Dimension], sampler: Sampler, higher_is_better: bool) -> None:
@@ -38,40 +42,44 @@ class Points:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.dimensions = dimensions
         self._optuna: Any = optuna
-        self._qmc = sampler == "qmc"
+        self.independent = sampler == "qmc"
         with warnings.catch_warnings():  # its interface may change, says Optuna
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             qmc = optuna.samplers.QMCSampler(scramble=False, seed=0)
-        chosen = qmc if self._qmc else optuna.samplers.TPESampler(seed=0)
+        chosen = qmc if self.independent else optuna.samplers.TPESampler(seed=0)
         directions = optuna.study.StudyDirection
         direction = directions.MAXIMIZE if higher_is_better else directions.MINIMIZE
         self._study: Any = optuna.create_study(sampler=chosen, direction=direction)
         self._ranges = {self._name(number): self._range(one) for number, one in enumerate(dimensions)}
-        self._asked: Any = None
-        self._first = True
+        self._asked: deque[Any] = deque()
+        self._begun = False
 
     def next(self) -> dict[str, Any]:
         """Values by key: the given ones at first."""
-        if self._first:
+        if not self._begun:
+            self._begun = True
+            self._asked.append(None)
+            if self.independent:
+                self._begin(0.0)  # the sampler asks for a finished trial, and not what it gave
             return {one.key: one.given for one in self.dimensions}
-        self._asked = self._study.ask(fixed_distributions=self._ranges)
-        return {one.key: _rounded(self._asked.params[self._name(number)]) for number, one in enumerate(self.dimensions)}
+        asked = self._study.ask(fixed_distributions=self._ranges)
+        self._asked.append(asked)
+        return {one.key: _rounded(asked.params[self._name(number)]) for number, one in enumerate(self.dimensions)}
 
     def tell(self, value: float | None) -> None:
-        """What the last values gave; None where they gave nothing."""
-        if not self._first:
-            state = self._optuna.trial.TrialState.FAIL if value is None else None
-            self._study.tell(self._asked, value, state=state)
-            return
-        self._first = False
+        """What the earliest values gave of which nothing is told yet; None where they gave nothing."""
+        asked, failed = self._asked.popleft(), self._optuna.trial.TrialState.FAIL
+        if asked is not None:
+            self._study.tell(asked, value, state=failed if value is None else None)
+        elif not self.independent:
+            worst = -1e9 if self._study.direction == self._optuna.study.StudyDirection.MAXIMIZE else 1e9
+            self._begin(worst if value is None else value)
+
+    def _begin(self, value: float) -> None:
+        """The given values are the study's first trial; the first points of an even spread are passed over."""
         inside = {name: self._within(one) for name, one in zip(self._ranges, self.dimensions, strict=True)}
-        worst = -1e9 if self._study.direction == self._optuna.study.StudyDirection.MAXIMIZE else 1e9
-        self._study.add_trial(
-            self._optuna.create_trial(
-                params=inside, distributions=self._ranges, value=worst if value is None else value
-            )
-        )
-        for _ in range(SKIPPED if self._qmc else 0):
+        self._study.add_trial(self._optuna.create_trial(params=inside, distributions=self._ranges, value=value))
+        for _ in range(SKIPPED if self.independent else 0):
             self._study.tell(
                 self._study.ask(fixed_distributions=self._ranges), state=self._optuna.trial.TrialState.FAIL
             )

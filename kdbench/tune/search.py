@@ -20,7 +20,7 @@ from kdbench.specs.task import Subset, TaskSpec
 from kdbench.specs.tuned import Sampler, Searched, TaskSearched, TrialKept, TunedEntry
 from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
-from kdbench.sweep.plan import Asked, inapplicable
+from kdbench.sweep.plan import Asked, Change, inapplicable
 from kdbench.sweep.progress import SweepProgress
 from kdbench.sweep.rounds import Sweep
 from kdbench.tune.points import Points, words
@@ -67,7 +67,7 @@ class Search:
         method, task: by name.
         trials: how many, the given values among them.
         sampler: how values are chosen.
-        where: the devices.
+        where: the devices, and the launcher.
         say: told of each trial.
 
     Attributes:
@@ -80,7 +80,6 @@ class Search:
     trials: int
     sampler: Sampler
     where: Where
-    launcher: str = "basic"
     say: Callable[[str], None] = print
     progress: SweepProgress = field(default_factory=SweepProgress.stderr)
     done: list[Trial] = field(default_factory=list)
@@ -112,7 +111,7 @@ class Search:
 
     def known(self) -> Known:
         """What the home's index tells."""
-        return self._sweep(()).known()
+        return self._sweep([]).known()
 
     def require(self) -> None:
         """Whether the search can be made.
@@ -147,14 +146,16 @@ class Search:
         higher = self.spec.score.higher_is_better
         points = Points(self.dimensions(), self.sampler, higher)
         fixed, reason = of_teachers(run_config(self.method, self.task, self.asked.overrides)), ""
-        for number in range(self.trials):
-            values = points.next()
-            trial, reason = self._tried({} if number == 0 else values | fixed, values)
-            self.done.append(trial)
-            score = trial.mean(len(self.seeds))
-            points.tell(score)
-            said = "no score" if score is None else f"{score:.2f} {self.spec.score.unit}".strip()
-            self.say(f"trial {number + 1}/{self.trials}, {self.method} on {self.task}: {said}")
+        while left := self.trials - len(self.done):
+            sets = [points.next() for _ in range(left if points.independent else 1)]
+            changed = [values | fixed if self.done or place else {} for place, values in enumerate(sets)]
+            trials, reason = self._tried(changed, sets)
+            for trial in trials:
+                self.done.append(trial)
+                score = trial.mean(len(self.seeds))
+                points.tell(score)
+                said = "no score" if score is None else f"{score:.2f} {self.spec.score.unit}".strip()
+                self.say(f"{self._called(len(self.done))}, {self.method} on {self.task}: {said}")
             if reason.startswith("not applicable"):
                 raise UserError(f"{self.method} on {self.task}: {reason}")
         best = self.best()
@@ -217,39 +218,50 @@ class Search:
         rule = self.spec.tuning or FIFTH
         return rule if rule.seed is not None else rule.model_copy(update={"seed": 0})
 
-    def _overrides(self, changed: Sequence[str]) -> tuple[str, ...]:
-        rule = {f"data.validation.{key}": value for key, value in self._rule().model_dump(exclude_none=True).items()}
-        return (*self.asked.overrides, *words(rule), *changed)
+    def _called(self, number: int) -> str:
+        return f"trial {number}/{self.trials}"
 
-    def _sweep(self, changed: Sequence[str]) -> Sweep:
+    @property
+    def _overrides(self) -> tuple[str, ...]:
+        """Of all trials: those asked for, and the rows that are scored."""
+        rule = {f"data.validation.{key}": value for key, value in self._rule().model_dump(exclude_none=True).items()}
+        return (*self.asked.overrides, *words(rule))
+
+    def _sweep(self, changes: Sequence[Change]) -> Sweep:
         asked = replace(
-            self.asked, methods=(self.method,), tasks=(self.task,), overrides=self._overrides(changed),
+            self.asked, methods=(self.method,), tasks=(self.task,), overrides=self._overrides, changes=tuple(changes),
             seeds=self.seeds, overhead="off",
         )  # fmt: skip
-        return Sweep(asked, self.where, self.launcher, [], None, self.progress)
+        return Sweep(asked, self.where, self.progress)
 
-    def _tried(self, changed: dict[str, Any], values: dict[str, Any]) -> tuple[Trial, str]:
-        """A trial, and why it has no score, where it has none."""
-        words_of = words(changed)
-        outcome = self._sweep(words_of).run()
-        wanted = run_config(self.method, self.task, self._overrides(words_of), smoke=self.asked.smoke).spec_hash
-        rows: list[dict[str, Any]] = []
+    def _tried(self, changed: Sequence[dict[str, Any]], sets: Sequence[dict[str, Any]]) -> tuple[list[Trial], str]:
+        """Trials of these sets of values, and why one has no score, where one has none."""
+        first = len(self.done) + 1
+        changes = [Change(words(one), self._called(first + place)) for place, one in enumerate(changed)]
+        outcome = self._sweep(changes).run()
         if self.asked.home.records.is_dir():  # not where every run was refused
             ingest(self.asked.home)
-            rows = index.use(self.asked.home, lambda store: store.runs(spec_hash=wanted))
-        mine = [row for row in rows if row["seed"] in self.seeds and self.where.belongs(row["device_class"])]
-        scored = {row["seed"]: row for row in mine if row["status"] == "ok"}
-        reasons = [str(row["error"]) for row in mine if row["status"] != "ok"] + list(outcome.refused.values())
-        refused = any(row["status"] == "not_applicable" for row in mine)
+        trials, without = [], []
+        for change, one, values in zip(changes, changed, sets, strict=True):
+            mine = self._rows((*self._overrides, *change.overrides))
+            scored = {row["seed"]: row for row in mine if row["status"] == "ok"}
+            without += [row for row in mine if row["status"] != "ok" and row["seed"] not in scored]
+            self.device_class = next((row["device_class"] for row in scored.values()), self.device_class)
+            scores = {seed: row["score"] for seed, row in sorted(scored.items())}
+            ids = tuple(row["run_id"] for _, row in sorted(scored.items()))
+            trials.append(Trial(values, one, scores, ids, math.fsum(self._hours(ids))))
+        reasons = [str(row["error"]) for row in without] + list(outcome.refused.values())
         why = next(iter(reasons), "its runs left no record")
-        reason = f"not applicable: {why.removeprefix('NotApplicable: ')}" if refused else why
-        hours = math.fsum(self._hours([row["run_id"] for row in scored.values()]))
-        self.device_class = next((row["device_class"] for row in scored.values()), self.device_class)
-        trial = Trial(
-            values, changed, {seed: row["score"] for seed, row in sorted(scored.items())},
-            tuple(row["run_id"] for _, row in sorted(scored.items())), hours,
-        )  # fmt: skip
-        return trial, reason
+        refused = any(row["status"] == "not_applicable" for row in without)
+        return trials, f"not applicable: {why.removeprefix('NotApplicable: ')}" if refused else why
+
+    def _rows(self, overrides: Sequence[str]) -> list[dict[str, Any]]:
+        """What the index has of runs with these overrides, of this search's seeds and devices."""
+        if not self.asked.home.records.is_dir():
+            return []
+        wanted = run_config(self.method, self.task, overrides, smoke=self.asked.smoke).spec_hash
+        rows = index.use(self.asked.home, lambda store: store.runs(spec_hash=wanted))
+        return [row for row in rows if row["seed"] in self.seeds and self.where.belongs(row["device_class"])]
 
     def _hours(self, run_ids: Sequence[str]) -> list[float]:
         if not run_ids:

@@ -29,8 +29,8 @@ def cells(given: Asked) -> list[PlannedCell]:
 
 
 def sweep(given: Asked, jobs: int = 2, launcher: str = "joblib") -> Sweep:
-    place = where.Where(("cpu",), CPU.__eq__, jobs)
-    return Sweep(given, place, launcher, [], None, SweepProgress(None))
+    place = where.Where(("cpu",), CPU.__eq__, jobs, launcher=launcher)
+    return Sweep(given, place, SweepProgress(None))
 
 
 def printed(*things: object) -> str:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from joblib import Parallel, delayed
 from rich.console import Console
 
+from kdbench.base.errors import UserError
 from kdbench.base.files import write_atomic
 from kdbench.base.home import Home
 from kdbench.records.files import load
@@ -40,8 +41,8 @@ def asked(home: Home, methods: str, tasks: str = TASK, **more) -> Asked:
 
 
 def sweep(given: Asked, jobs: int = 2, launcher: str = "joblib") -> Sweep:
-    place = devices.Where(("cpu",), CPU.__eq__, jobs)
-    return Sweep(given, place, launcher, [], None, SweepProgress(None))
+    place = devices.Where(("cpu",), CPU.__eq__, jobs, launcher=launcher)
+    return Sweep(given, place, SweepProgress(None))
 
 
 # rounds
@@ -192,9 +193,9 @@ def test_the_limit_of_a_run_is_each_runs_of_several(home, engine_free, monkeypat
     engine_free(lambda label, attempt, order: orders.append(order) or "ok")
     options = launch.options
     monkeypatch.setattr(launch, "options", lambda *what: limits.append(what[2]) or options(*what))
-    place = devices.Where(("cpu",), CPU.__eq__, 2)
+    place = devices.Where(("cpu",), CPU.__eq__, 2, launcher="submitit_slurm", timeout=9.0)
     given = asked(home, "plain", seeds=(0, 1, 2), together=2)
-    Sweep(given, place, "submitit_slurm", [], 9.0, SweepProgress(None)).run()
+    Sweep(given, place, SweepProgress(None)).run()
     assert [order.timeout for order in orders] == [9.0] * 3
     assert limits == [18.0]
 
@@ -235,14 +236,8 @@ def test_orders_carry_what_a_worker_must_know(home, engine_free, monkeypatch):
     ]  # fmt: skip
     assert {(order.most_threads, order.run.data) for order in seen} == {(3, home.root.parent)}
     assert all(order.visible == {"CUDA_VISIBLE_DEVICES": "2,3", "HIP_VISIBLE_DEVICES": None} for order in seen)
-    given = Sweep(
-        asked(home, "plain"),
-        devices.Where(("cuda",), CPU.__eq__, 8, False),
-        "submitit_slurm",
-        [],
-        9.0,
-        SweepProgress(None),
-    )
+    place = devices.Where(("cuda",), CPU.__eq__, 8, False, "submitit_slurm", timeout=9.0)
+    given = Sweep(asked(home, "plain"), place, SweepProgress(None))
     seen.clear()
     given.run()
     assert [(order.slots, order.share, order.visible, order.timeout) for order in seen] == 3 * [(0, 1, {}, 9)]
@@ -298,6 +293,24 @@ def test_all_cards_of_a_machine_are_shared_out(monkeypatch):
     assert every.jobs == 8
     assert every.belongs("cuda:NVIDIA-H100/fp32/x1")
     assert devices.find("joblib", "cuda:2", None, None).devices == ("cuda:2",)
+
+
+def test_one_run_at_a_time_takes_one_card_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    one = devices.find("basic", "auto", None, None)
+    assert (one.devices, one.jobs) == (("cuda:0",), 1)
+    assert "--launcher basic takes cuda:0 and leaves cuda:1 idle" in capsys.readouterr().err
+    with pytest.raises(UserError, match="basic does one run at a time, not 2"):
+        devices.find("basic", "auto", 2, None)
+
+
+def test_a_launcher_is_asked_whether_it_takes_its_options():
+    with pytest.raises(UserError, match=r"--launcher 'jobli' is not known \(did you mean 'joblib'"):
+        devices.find("jobli", "cpu", None, None)
+    with pytest.raises(UserError, match="joblib has no such option"):
+        devices.find("joblib", "cpu", None, None, launcher_options=["prefr=threads"])
 
 
 def test_unlike_cards_of_a_machine_share_no_sweep(monkeypatch, capsys):

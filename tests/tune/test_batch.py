@@ -29,7 +29,9 @@ def batch(tmp_path: Path) -> Batch:
     asked = Asked((), (), Home(tmp_path))
     methods = ["plain", "fitnet", "pskd", "plain@fitnet", "at"]
     place = Where(("cpu",), lambda found: True, 1)
-    return Batch.of(asked, methods, [ANGLE], 2, "qmc", place, lambda line: None)
+    return Batch.of(
+        methods, [ANGLE], lambda method, task: Search(asked, method, task, 2, "qmc", place, say=lambda line: None)
+    )
 
 
 def test_a_plan_leaves_out_what_does_not_apply_and_what_is_there(batch: Batch) -> None:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from sweeps import tiny_pictures
 
 from kdbench import cli
+from kdbench.base import plugins
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.base.yamlfile import describe
@@ -31,7 +32,8 @@ from kdbench.specs.card import HyperParameter
 from kdbench.specs.config import run_config
 from kdbench.specs.task import Subset
 from kdbench.sweep.devices import Where
-from kdbench.sweep.plan import Asked
+from kdbench.sweep.known import Known
+from kdbench.sweep.plan import Asked, Run, plan
 from kdbench.sweep.rounds import Outcome, Sweep
 from kdbench.tune import points as of_points
 from kdbench.tune import report
@@ -109,6 +111,24 @@ def test_the_given_values_come_first_and_shared_settings_have_the_same_points() 
     assert all(0.05 <= one[RATE] <= 0.8 for one in kd)
 
 
+def test_values_asked_for_at_once_are_those_of_one_after_another() -> None:
+    points = Points(space(run_config("kd", TASK)), "qmc", True)
+    assert points.independent
+    at_once = [points.next() for _ in range(6)]
+    for score in (1.0, None, 3.0, 2.0, 5.0, None):
+        points.tell(score)
+    assert at_once == tried("kd", 6)
+    assert not Points(space(run_config("kd", TASK)), "tpe", True).independent
+
+
+@pytest.mark.parametrize("method", ["kd", "plain", "reviewkd"])
+def test_a_published_search_would_try_the_same_values_again(method) -> None:
+    """As far as a card's ranges are those it was made with."""
+    folder = plugins.package_folder(registry.method(method).package) / tuned.FOLDER / "digits__few-shot"
+    entry = json.loads((folder / f"{method}.tuned-8.json").read_text())
+    assert [trial["values"] for trial in entry["trials"]] == tried(method, 8)
+
+
 def test_tpe_learns_from_what_it_is_told_and_failed_trials_do_no_harm() -> None:
     points = Points([Dimension("a", 1.0, 0.5, 2.0, log=True), Dimension("b", "x", choices=("x", "y"))], "tpe", False)
     for number in range(4):
@@ -169,14 +189,17 @@ def test_the_teacher_stays_what_it_is_whatever_the_rate() -> None:
 def a_search(tmp_path: Path, scores: list[dict[int, float]], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Search:
     asked = Asked((), (), Home(tmp_path), seeds=changes.pop("seeds", (1000, 1001)))
     search = Search(
-        asked, "kd", TASK, len(scores), "qmc", Where(("cpu",), lambda found: True, 1), say=lambda line: None
-    )
+        asked, "kd", TASK, len(scores), changes.pop("sampler", "qmc"), Where(("cpu",), lambda found: True, 1),
+        say=lambda line: None,
+    )  # fmt: skip
     given = iter(scores)
 
-    def fake(overrides: dict[str, Any], values: dict[str, Any]) -> tuple[Trial, str]:
-        found = next(given)
-        ids = tuple(f"{seed:032x}" for seed in found)
-        return Trial(values, overrides, found, ids, 0.5), "" if found else "not finite by step 3"
+    def fake(changed: list[dict[str, Any]], sets: list[dict[str, Any]]) -> tuple[list[Trial], str]:
+        made = []
+        for overrides, values, found in zip(changed, sets, given, strict=False):
+            ids = tuple(f"{seed:032x}" for seed in found)
+            made.append(Trial(values, overrides, found, ids, 0.5))
+        return made, "" if all(trial.scores for trial in made) else "not finite by step 3"
 
     monkeypatch.setattr(search, "_tried", fake)
     return search
@@ -211,6 +234,34 @@ def test_the_command_names_a_task_by_the_path_it_was_given_by(tmp_path, monkeypa
     search.run()
     (printed,) = [line for line in report.answer(search) if isinstance(line, str) and "kdbench evaluate" in line]
     assert " --task ./mine.yaml train.epochs=3 --ruleset tuned-2" in printed
+
+
+def sweeps_of(search: Search, monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """What the sweeps of a search are asked for; none leaves a record."""
+    asked: list[Asked] = []
+    monkeypatch.undo()
+    monkeypatch.setattr(Sweep, "run", lambda self: asked.append(self.asked) or Outcome())
+    with pytest.raises(UserError, match="none of 3 trials gave a score; its runs left no record"):
+        search.run()
+    return asked
+
+
+def test_trials_spread_evenly_are_one_sweep_and_those_that_learn_one_each(tmp_path, monkeypatch) -> None:
+    (asked,) = sweeps_of(a_search(tmp_path, [{}] * 3, monkeypatch), monkeypatch)
+    assert [change.called for change in asked.changes] == ["trial 1/3", "trial 2/3", "trial 3/3"]
+    assert asked.changes[0].overrides == ()
+    rates = [word for change in asked.changes[1:] for word in change.overrides if word.startswith(f"{RATE}=")]
+    assert rates == [f"{RATE}={values[RATE]}" for values in tried("kd", 3)[1:]]
+    assert asked.seeds == (1000, 1001)
+    assert "data.validation.fraction=0.2" in asked.overrides
+    known = Known()
+    cells = plan(replace(asked, overhead="off"), known, asked.methods)
+    assert len({cell.spec_hash for cell in cells}) == 3
+    assert Run(cells[1], 1000).label == "kd, trial 2/3 on digits/few-shot, seed 1000"
+    one_each = sweeps_of(a_search(tmp_path, [{}] * 3, monkeypatch, sampler="tpe"), monkeypatch)
+    assert [[change.called for change in one.changes] for one in one_each] == [
+        ["trial 1/3"], ["trial 2/3"], ["trial 3/3"],
+    ]  # fmt: skip
 
 
 def test_nothing_better_says_so(tmp_path, monkeypatch) -> None:
@@ -269,6 +320,8 @@ def kdbench(*words_: str) -> subprocess.CompletedProcess[str]:
         ),
         (("-m", "kd", "-t", "digits/probe", "--dry-run"), "kd on digits/probe: not applicable: it runs on"),
         (("-m", "plain@kd", "-t", TASK, "--dry-run"), "takes its length from results as published"),
+        (("-m", "kd", "-t", TASK, "--device", "cpu", "--jobs", "2"), "basic does one run at a time, not 2"),
+        (("-m", "kd", "-t", TASK, "--launcher", "jobli"), "--launcher 'jobli' is not known"),
     ],
 )
 def test_what_cannot_be_searched_is_one_line(given, line, tmp_path, monkeypatch, capsys) -> None:
@@ -354,6 +407,7 @@ def test_what_was_found_is_evaluated_swept_and_verified(tmp_path: Path) -> None:
 def test_two_searches_at_once_of_which_one_is_killed_run_no_trial_twice(tmp_path: Path) -> None:
     home = Home(tmp_path)
     words_ = ["-m", "plain", "-t", TASK, "--trials", "3", "--smoke", "--device", "cpu", "--out", str(tmp_path)]
+    words_ += ["--launcher", "joblib", "--jobs", "2"]
     command = [sys.executable, "-m", "kdbench", "tune", *words_]
     one, other = (subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2))
     while one.poll() is None and not list(home.records.glob("*.json")):
