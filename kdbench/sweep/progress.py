@@ -97,8 +97,10 @@ class SweepProgress:
                     if end is None:
                         continue
                     del open_jobs[number]
-                    if end.outcome in ("recorded", "refused"):
-                        self.ended(run, end.line if end.outcome == "recorded" else f"{run.label}: {end.line}")
+                    if end.outcome == "recorded":
+                        self.ended(run, ": ".join(filter(None, (run.cell.called, end.line))))
+                    elif end.outcome == "refused":
+                        self.ended(run, f"{run.label}: {end.line}")
                 if live is not None:
                     live.update(self._table(folder, open_jobs), refresh=True)
                 elif self._screen is not None and self._clock() >= self._next:

@@ -47,7 +47,7 @@ def board(source: Source, catalogue: Catalogue) -> Board:
     for place in places:
         task, _, ruleset = place
         here = {run["method"] for run in runs[place]}
-        listable = sorted(one for one in methods[ruleset] if one in here or catalogue.serves(one, task.kind))
+        listable = sorted(one for one in methods[ruleset] if one in here or catalogue.refusal(one, task.kind) is None)
         boards.append(task_board(*place, by_place[place], runs[place], listable))
     listed = sorted(known.values(), key=lambda t: (t.name, -t.version))
     return Board(source, catalogue, tuple(listed), tuple(rows), tuple(boards), tuple(suites(boards)))

@@ -28,9 +28,9 @@ class Catalogue:
         found = tuned.listed(tuned.TUNED, home or Home.nowhere())
         return cls(registry.methods(), registry.tasks(), tuple(one.entry for one in found if not one.changed))
 
-    def serves(self, method: str, kind: str) -> bool:
-        """Whether a method runs on tasks of a kind, as far as its card tells; one without a card might."""
-        return method not in self.methods or kinds.refusal(self.methods[method].card.kinds, kind) is None
+    def refusal(self, method: str, kind: str) -> str | None:
+        """Why a method cannot run on tasks of a kind, as far as its card tells; one without a card might (None)."""
+        return kinds.refusal(self.methods[method].card.kinds, kind) if method in self.methods else None
 
     def caution(self, method: str, task: str) -> str:
         """What a card says of the method's number on a task, "" where it says nothing."""

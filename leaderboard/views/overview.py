@@ -191,7 +191,10 @@ def coverage_tables(board: Board) -> list[CoverageTable]:
     for device in sorted({one.device for one in published}):
         places = {one.task: one for one in published if one.device == device}
         listed = tuple(sorted(current, key=lambda task: task not in places))
-        rows = tuple((method, tuple(_coverage(places.get(task), method) for task in listed)) for method in methods)
+        rows = tuple(
+            (method, tuple(_coverage(places.get(task), method, _untried(board, method, task)) for task in listed))
+            for method in methods
+        )
         begun = sum(task in places for task in listed)
         tables.append(CoverageTable(key_of("coverage", device), device, listed, begun, rows))
     return tables
@@ -201,10 +204,16 @@ def _present(one: TaskBoard) -> set[str]:
     return {row.method for row in (*one.ranked, *one.apart)} | {hole.method for hole in one.holes}
 
 
-def _coverage(one: TaskBoard | None, method: str) -> CoverageCell:
-    missing = CoverageCell(Missing.NOT_RUN.label, Missing.NOT_RUN.value, "not run")
+def _untried(board: Board, method: str, task: TaskVersion) -> CoverageCell:
+    """Of a method without a record on a task: that its card rules it out, or that nobody ran it."""
+    reason = board.catalogue.refusal(method, task.kind)
+    hole = Missing.NOT_RUN if reason is None else Missing.NOT_APPLICABLE
+    return CoverageCell(hole.label, hole.value, reason or "not run")
+
+
+def _coverage(one: TaskBoard | None, method: str, untried: CoverageCell) -> CoverageCell:
     if one is None:
-        return missing
+        return untried
     row = one.entry(method)
     if row is not None:
         done, whole = len(row.result.scores.keys() & set(one.seeds)), len(one.seeds)
@@ -218,7 +227,7 @@ def _coverage(one: TaskBoard | None, method: str) -> CoverageCell:
         return CoverageCell("apart", "part", aside.apart, runs_behind(aside.cell))
     hole = next((hole for hole in one.holes if hole.method == method), None)
     if hole is None:
-        return missing
+        return untried
     return CoverageCell(hole.kind.label, hole.kind.value, hole.reason, f"runs/{hole.run}.html" if hole.run else "")
 
 

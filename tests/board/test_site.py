@@ -231,12 +231,22 @@ def test_golden_coverage_has_four_kinds(tmp_path: Path) -> None:
     found = {row.attributes["data-method"]: [cell.text for cell in row.all("td")] for row in rows}
     assert found == {
         "alpha": ["3 seeds", "3 seeds", "2 of 3"],
-        "beta": ["failed", "–", "–"],
+        "beta": ["failed", "n/a", "–"],
         "kd": ["3 seeds", "n/a", "withdrawn"],
         "plain": ["3 seeds", "3 seeds", "–"],
     }
     assert "Withdrawn on 2026-02-01: wrong split" in site.page(f"runs/{taken['run_id']}.html").text
     assert "wrong split" in site.page("changelog.html").text
+
+
+def test_coverage_tells_what_a_card_rules_out_from_what_nobody_ran(tmp_path: Path) -> None:
+    known = Catalogue({name: registry.method(name) for name in ("kd", "dkd", "word_kd")}, {})
+    site = make_site(tmp_path, [record("kd", "a", 0, 80.0)], known)
+    rows = site.page("coverage.html").one("table", id=f"coverage-{DEVICE}").one("tbody").all("tr")
+    (dkd,), (word_kd,) = (row.all("span") for row in rows if row.attributes["data-method"] in ("dkd", "word_kd"))
+    assert (dkd.text, dkd.attributes["title"]) == ("–", "not run")
+    assert word_kd.text == "n/a"
+    assert word_kd.attributes["title"].endswith("this one is a classification task")
 
 
 def test_coverage_names_the_tasks_without_a_run_beneath_the_table(tmp_path: Path) -> None:
