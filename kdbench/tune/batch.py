@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from kdbench.specs.config import run_config
 from kdbench.sweep.known import Known
 from kdbench.sweep.plan import inapplicable
 from kdbench.tune.search import Search
+from kdbench.watch import words
 
 
 @dataclass
@@ -68,8 +70,12 @@ class Batch:
         return self.searches[0].known() if self.searches else Known()
 
     def run(self) -> None:
-        """All searches; one that gives nothing is left, and the others go on."""
-        for search in self.searches:
+        """All searches, each told of before it begins; one that gives nothing is left, and the others go on."""
+        began, count = time.monotonic(), len(self.searches)
+        for number, search in enumerate(self.searches):
+            left = (time.monotonic() - began) / number * (count - number) if number else None
+            name = f"search {number + 1}/{count}, {search.method} on {search.task}"
+            search.say(f"{name}: ETA of all {words.clock(left)}")
             try:
                 search.run()
             except UserError as error:

@@ -65,8 +65,13 @@ def test_a_search_that_gives_nothing_ends_no_other(batch: Batch, monkeypatch: py
             raise UserError("none of 2 trials gave a score; not finite by step 3")
 
     monkeypatch.setattr(Search, "run", run)
+    said: list[str] = []
+    for search in batch.searches:
+        search.say = said.append
     batch.run()
     assert tried == ["plain", "at"]
+    assert said[0] == f"search 1/2, plain on {ANGLE}: ETA of all -:--:--"
+    assert said[1].startswith(f"search 2/2, at on {ANGLE}: ETA of all 0:00:0")
     assert batch.left["plain", ANGLE].startswith("none of 2 trials")
 
 
