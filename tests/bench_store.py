@@ -1,4 +1,4 @@
-"""Ingest of 10 000 records: run with ``pytest tests/bench_store.py --benchmark-only``."""
+"""Ingest of 10 000 records, and the check of the published ones: run with ``pytest tests/bench_store.py --benchmark-only``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ import pytest
 import records as factory
 
 from kdbench.index.store import Store
+from kdbench.records.folder import records_of
+from kdbench.records.provenance import PUBLISHED
+from kdbench.records.validate import check_folder
 
 N = 10_000
 INGEST_S, AGAIN_S, RESULTS_S, RSS_MIB = 15.0, 2.0, 0.5, 1024.0
+CHECK_MS = 20.0
+"""Of a published record and what lies beside it: 7 to 12 were measured."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,13 @@ def test_ingest_again(folder: Path, tmp_path: Path, benchmark: Any) -> None:
         report = benchmark.pedantic(lambda: store.ingest(folder), rounds=3)
     assert report.unchanged == N
     assert benchmark.stats.stats.max < AGAIN_S
+
+
+def test_validate_the_published_records(benchmark: Any) -> None:
+    """What ``kdbench records validate``, ``submit``, ``accept`` and ``pack`` all begin with."""
+    problems = benchmark.pedantic(check_folder, (PUBLISHED,), rounds=1)
+    assert not [problem for problem in problems if problem.level == "error"]
+    assert benchmark.stats.stats.max / len(records_of(PUBLISHED)) < CHECK_MS / 1000
 
 
 def test_views(folder: Path, benchmark: Any) -> None:

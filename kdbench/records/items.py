@@ -8,9 +8,11 @@ no share of rows, ``value``, in the metric's unit.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 from kdbench.base.files import write_atomic
 from kdbench.records import shards
 from kdbench.records.files import Record
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 FOLDER = "items"
 MAX_BYTES = 20_000_000
@@ -45,14 +50,12 @@ def digest(each: Each) -> str:
 
 def dump(each: Each, path: Path) -> None:
     """Writes them whole or not at all."""
-    import duckdb
-
     name, kind = ("correct", "BOOLEAN") if each.dtype == np.bool_ else ("value", "DOUBLE")
 
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as database:
+    with tempfile.TemporaryDirectory() as folder, _database().cursor() as database:
         made = Path(folder) / "items.parquet"
         database.execute(
-            f"CREATE TABLE items AS SELECT unnest(range(?))::INTEGER AS row, unnest(?::{kind}[]) AS {name}",
+            f"CREATE TEMP TABLE items AS SELECT unnest(range(?))::INTEGER AS row, unnest(?::{kind}[]) AS {name}",
             [len(each), each.tolist()],
         )
         place = str(made).replace("'", "''")
@@ -62,6 +65,14 @@ def dump(each: Each, path: Path) -> None:
         write_atomic(path, made.read_bytes())
 
 
+@functools.cache
+def _database() -> DuckDBPyConnection:
+    """One a process: to start one takes nine times as long as to read a file of these."""
+    import duckdb
+
+    return duckdb.connect(config={"threads": 1})
+
+
 def load(path: Path) -> Each | None:
     """The values of a file; None where there is none, or it is not what :func:`dump` writes."""
     import duckdb
@@ -69,7 +80,7 @@ def load(path: Path) -> Each | None:
     try:
         if path.stat().st_size > MAX_BYTES:
             return None
-        with duckdb.connect() as database:
+        with _database().cursor() as database:
             there = [one[0] for one in database.execute("DESCRIBE FROM read_parquet(?)", [str(path)]).fetchall()]
             name = next((name for name in COLUMNS if there == ["row", name]), None)
             if name is None:

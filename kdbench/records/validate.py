@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,8 @@ TOLERANCE = 1e-6
 FEW_PAIRS = 30
 LOW_RATIO = 0.98
 OVER_TEACHER = 5.0
+UNSEEN = re.compile(r"\\[ubfr]|\x7f")
+"""What JSON of ASCII alone holds where a string of it has a character that shows nothing."""
 CURVE_GAP = 5.0
 """Points of a metric in percent; other units are not judged."""
 
@@ -128,7 +131,10 @@ def _twins(path: Path) -> list[Problem]:
 
 def _unseen(path: Path) -> Iterator[Problem]:
     """Characters that show nothing, or turn the text around them: a reader sees other words than are there."""
-    for field, text in strings(json.loads(read_text(path))):
+    written = read_text(path)
+    if written.isascii() and UNSEEN.search(written) is None:
+        return
+    for field, text in strings(json.loads(written)):
         marks = sorted({f"U+{ord(letter):04X}" for letter in text if letter not in "\n\t" and _hidden(letter)})
         if marks:
             yield Problem(str(path), field, f"holds {', '.join(marks)}, which a reader cannot see")

@@ -282,7 +282,9 @@ def test_a_file_too_large_for_a_card_is_not_read(tmp_path: Path) -> None:
         yamlfile.read(tmp_path / "x.yaml")
 
 
-@pytest.mark.parametrize("mark", ["\u202e", "\u2066", "\u200f", "\ufeff", "\u0007", "\x1b", "\u2028"])
+@pytest.mark.parametrize(
+    "mark", ["\u202e", "\u2066", "\u200f", "\ufeff", "\u0007", "\x1b", "\x7f", "\b", "\r", "\u2028"]
+)
 def test_the_validator_finds_what_a_reader_cannot_see(mark: str, tmp_path: Path) -> None:
     for field in ("method.paper.title", "models.student.arch"):
         raw = factory.set_field(make(), field, f"a{mark}b")
