@@ -1,4 +1,4 @@
-"""Ingest of 10 000 records, and the check of the published ones: run with ``pytest tests/bench_store.py --benchmark-only``."""
+"""Ingest of 10 000 records, the check of the published: run with ``pytest tests/bench_store.py --benchmark-only``."""
 
 from __future__ import annotations
 
