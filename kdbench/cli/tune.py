@@ -93,8 +93,10 @@ def tune(
         return Search(asked, method, task, trials, sampler, place, say=warn)
 
     chosen = names.method_names(names.ALL if method is None else method)
+    left: dict[tuple[str, str], str] = {}
     if len(chosen) * len(on) > 1:
         several = Batch.of(chosen, on, search)
+        left = several.left
         if dry_run or not as_json:
             show(*report.batch(several))
         if not dry_run:
@@ -111,7 +113,7 @@ def tune(
             found[0].run()
     if dry_run:
         return
-    done = [one for one in found if one.best() is not None]
+    done = [one for one in found if (one.method, one.task) not in left]
     if as_json:
         print(json.dumps([one.as_json() for one in done], indent=1))
     else:
@@ -119,6 +121,6 @@ def tune(
             show(*report.answer(one))
     for one in found:
         if one not in done:
-            warn(several.left[one.method, one.task])
+            warn(left[one.method, one.task])
     if len(done) < len(found):
         raise typer.Exit(EXIT_FAILED)

@@ -29,6 +29,8 @@ from kdbench.tune.space import Dimension, of_teachers, space
 TRIALS = 8
 SEEDS = (1000,)
 """Of trials; no task's results have them."""
+INAPPLICABLE = "not applicable"
+"""How the reason of a method that does not apply begins; one that only some values rule out has other trials."""
 ROWS = ("tuning.", "tuning=", "data.validation")
 """What overrides of those rows begin with."""
 FIFTH = Subset(fraction=0.2, seed=0)
@@ -121,7 +123,7 @@ class Search:
                 or overrides name rows.
         """
         if (reason := inapplicable(registry.method(self.method).card, self.spec)) is not None:
-            raise UserError(f"{self.method} on {self.task}: not applicable: {reason}")
+            raise UserError(f"{self.method} on {self.task}: {INAPPLICABLE}: {reason}")
         for word in self.asked.overrides:
             if word.startswith(ROWS):
                 raise UserError(
@@ -156,7 +158,7 @@ class Search:
                 points.tell(score)
                 said = "no score" if score is None else f"{score:.2f} {self.spec.score.unit}".strip()
                 self.say(f"{self._called(len(self.done))}, {self.method} on {self.task}: {said}")
-            if reason.startswith("not applicable"):
+            if self.best() is None and len(self.done) == len(trials) and reason.startswith(INAPPLICABLE):
                 raise UserError(f"{self.method} on {self.task}: {reason}")
         best = self.best()
         if best is None:
@@ -253,7 +255,7 @@ class Search:
         reasons = [str(row["error"]) for row in without] + list(outcome.refused.values())
         why = next(iter(reasons), "its runs left no record")
         refused = any(row["status"] == "not_applicable" for row in without)
-        return trials, f"not applicable: {why.removeprefix('NotApplicable: ')}" if refused else why
+        return trials, f"{INAPPLICABLE}: {why.removeprefix('NotApplicable: ')}" if refused else why
 
     def _rows(self, overrides: Sequence[str]) -> list[dict[str, Any]]:
         """What the index has of runs with these overrides, of this search's seeds and devices."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from entries import RATE_FOUND, an_entry
 
+from kdbench import cli
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.specs import tuned
@@ -17,7 +19,7 @@ from kdbench.sweep.plan import Asked
 from kdbench.terminal.tables import console
 from kdbench.tune import report
 from kdbench.tune.batch import Batch
-from kdbench.tune.search import Search
+from kdbench.tune.search import Search, Trial
 
 ANGLE = "digits/angle"
 
@@ -82,3 +84,22 @@ def test_other_settings_are_of_unknown_length(batch: Batch) -> None:
     assert plain.hours(known) == 1.0
     plain.asked = replace(plain.asked, overrides=("train.epochs=3",))
     assert plain.hours(known) is None
+
+
+def test_only_searches_that_were_kept_are_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def run(search: Search) -> None:
+        values = {one.key: one.given for one in search.dimensions()}
+        search.done.append(Trial(values, {}, {1000: 5.0}, ("0" * 32,), 0.1))
+        if search.method == "plain":
+            raise UserError("the disk is full")
+
+    monkeypatch.setattr(Search, "run", run)
+    words = ["kdbench", "tune", "-m", "plain,at", "-t", ANGLE, "--trials", "1", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    said = capsys.readouterr()
+    assert stop.value.code == 1
+    assert f"at on {ANGLE}, validation rows" in said.out
+    assert f"plain on {ANGLE}, validation rows" not in said.out
+    assert "the disk is full" in said.err

@@ -192,14 +192,14 @@ def a_search(tmp_path: Path, scores: list[dict[int, float]], monkeypatch: pytest
         asked, "kd", TASK, len(scores), changes.pop("sampler", "qmc"), Where(("cpu",), lambda found: True, 1),
         say=lambda line: None,
     )  # fmt: skip
-    given = iter(scores)
+    given, reason = iter(scores), changes.pop("reason", "not finite by step 3")
 
     def fake(changed: list[dict[str, Any]], sets: list[dict[str, Any]]) -> tuple[list[Trial], str]:
         made = []
         for overrides, values, found in zip(changed, sets, given, strict=False):
             ids = tuple(f"{seed:032x}" for seed in found)
             made.append(Trial(values, overrides, found, ids, 0.5))
-        return made, "" if all(trial.scores for trial in made) else "not finite by step 3"
+        return made, "" if all(trial.scores for trial in made) else reason
 
     monkeypatch.setattr(search, "_tried", fake)
     return search
@@ -268,6 +268,18 @@ def test_nothing_better_says_so(tmp_path, monkeypatch) -> None:
     search = a_search(tmp_path, [{1000: 80.0, 1001: 82.0}, {1000: 80.0, 1001: 81.0}], monkeypatch)
     assert search.run() is search.done[0]
     assert "no values were better than those given" in list(report.answer(search))
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "tpe"])
+def test_values_that_a_method_refuses_are_a_trial_without_a_score(sampler, tmp_path, monkeypatch) -> None:
+    scores = [{1000: 80.0, 1001: 82.0}, {}, {1000: 85.0, 1001: 83.0}]
+    why = "not applicable: least_share is above greatest_share; exchange them"
+    search = a_search(tmp_path, scores, monkeypatch, reason=why, sampler=sampler)
+    assert search.run() is search.done[2]
+    assert [trial["score"] for trial in json.loads(search.file.read_text())["trials"]] == [81.0, None, 84.0]
+    search = a_search(tmp_path, [{}, {1000: 1.0, 1001: 1.0}], monkeypatch, reason=why, sampler="tpe")
+    with pytest.raises(UserError, match="kd on digits/few-shot: not applicable: least_share is above"):
+        search.run()
 
 
 def test_all_failed_is_one_line(tmp_path, monkeypatch) -> None:
