@@ -237,7 +237,7 @@ class Search:
         return Sweep(asked, self.where, self.progress)
 
     def _tried(self, changed: Sequence[dict[str, Any]], sets: Sequence[dict[str, Any]]) -> tuple[list[Trial], str]:
-        """Trials of these sets of values, and why one has no score, where one has none."""
+        """Trials of these sets of values, and why the first without a score has none, where there is one."""
         first = len(self.done) + 1
         changes = [Change(words(one), self._called(first + place)) for place, one in enumerate(changed)]
         outcome = self._sweep(changes).run()
@@ -252,10 +252,8 @@ class Search:
             scores = {seed: row["score"] for seed, row in sorted(scored.items())}
             ids = tuple(row["run_id"] for _, row in sorted(scored.items()))
             trials.append(Trial(values, one, scores, ids, math.fsum(self._hours(ids))))
-        reasons = [str(row["error"]) for row in without] + list(outcome.refused.values())
-        why = next(iter(reasons), "its runs left no record")
-        refused = any(row["status"] == "not_applicable" for row in without)
-        return trials, f"{INAPPLICABLE}: {why.removeprefix('NotApplicable: ')}" if refused else why
+        reasons = [_reason(row) for row in without] + list(outcome.refused.values())
+        return trials, next(iter(reasons), "its runs left no record")
 
     def _rows(self, overrides: Sequence[str]) -> list[dict[str, Any]]:
         """What the index has of runs with these overrides, of this search's seeds and devices."""
@@ -271,6 +269,12 @@ class Search:
         asked = "SELECT device_h FROM stages WHERE run_id IN (SELECT unnest(?::VARCHAR[]))"
         rows = index.use(self.asked.home, lambda store: store.query(asked, [list(run_ids)]))
         return [row["device_h"] or 0.0 for row in rows]
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """Why a run has no result."""
+    why = str(row["error"])
+    return f"{INAPPLICABLE}: {why.removeprefix('NotApplicable: ')}" if row["status"] == "not_applicable" else why
 
 
 def _searched(one: Dimension) -> Searched:
