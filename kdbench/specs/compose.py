@@ -85,12 +85,12 @@ def compose_with(node: dict[str, Any], overrides: list[Override]) -> dict[str, A
     leaves = set(_keys(composed))
     now = [o for o in overrides if o not in unset and o.key_or_group in leaves]
     later = [o for o in overrides if o not in unset and o.key_or_group not in leaves]
-    composed = _applied(composed, now)
+    composed = _applied(composed, now) if now else composed
     mappings = [(o.key_or_group, value) for o in later if isinstance(value := o.value(), dict)]
     inside = [f"{key}.{name}" for key, value in mappings for name in value]
     overrides_help.open_groups(composed, TaskSpec, [*(o.key_or_group for o in later), *inside])
     _require_known([*now, *later], _keys(composed))
-    return _applied(composed, later)
+    return _applied(composed, later) if later else composed
 
 
 def _require_known(overrides: Sequence[Override], leaves: Sequence[str]) -> None:
