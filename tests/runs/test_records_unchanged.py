@@ -25,8 +25,11 @@ from kdbench.specs.tuned import Tuned
 pytestmark = pytest.mark.skipif(not provenance.PUBLISHED.is_dir(), reason="needs the published records of a checkout")
 
 
-def published() -> list[Record]:
-    found = sorted(records_of(provenance.PUBLISHED))
+def published(most: int | None = None) -> list[Record]:
+    """All of them, or about as many as `most`: every nth of their ids, which say nothing of what they are."""
+    found = sorted(records_of(provenance.PUBLISHED), key=lambda path: path.name)
+    if most is not None:
+        found = found[:: max(1, len(found) // most)]
     sides = [records.side_of(path) for path in found]
     return [records.load(path) for path, side in zip(found, sides, strict=True) if side is None or not side.withdrawn]
 
@@ -36,12 +39,15 @@ def current(record: Record) -> bool:
     return record.task.version == registry.task(record.task.name).version
 
 
-def test_all_published_records_are_found_by_unchanged_code() -> None:
+@pytest.mark.parametrize("most", [150, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_published_records_are_found_by_unchanged_code(most: int | None) -> None:
     """Their keys are those that this code gives, and nothing that decides them has changed."""
     rows: dict[Any, Any] = {}
     configs: dict[Any, Any] = {}
     wrong = []
-    for record in filter(current, published()):
+    looked_at = [record for record in published(most) if current(record)]
+    assert len(looked_at) > 100
+    for record in looked_at:
         match = record.compute_match
         given = Match(match.method, match.ratio, match.spec_hash) if match else None
         searched = Tuned(**record.search.model_dump()) if record.search else None
