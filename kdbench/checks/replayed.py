@@ -8,7 +8,7 @@ there, memory that the step did not make itself is not kept alive for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -79,8 +79,8 @@ def _trained(
         if stage is None:
             return
         prepared.method.to(prepared.task.device).train()
-        run = StageRun(prepared.method, stage, prepared.task)
-        terms = [run.step(eagerly=eagerly) for _ in range(min(STEPS, run.total))]
+        with closing(StageRun(prepared.method, stage, prepared.task)) as run:
+            terms = [run.step(eagerly=eagerly) for _ in range(min(STEPS, run.total))]
         yield stage.name, terms, state_copy(prepared.method)
 
 

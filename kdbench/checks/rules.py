@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -302,7 +302,7 @@ def resume(tiny: Tiny, run: TinyRun, folder: Path) -> Verdict:
         prepared = tiny.prepare(folder)
         watch = WatchedStages(prepared, stop)
         every_step = 0.0 if stop else None
-        with contextlib.suppress(Interrupted):
+        with suppress(Interrupted):
             Trainer(prepared.method, prepared.task, folder / "run", checkpoint_seconds=every_step).run()
         problem = _first_other_term(run.seen, watch.seen)
         if problem is None and stop is None:
@@ -355,9 +355,9 @@ def _few_steps(tiny: Tiny, folder: Path) -> list[Stage]:
     stages = []
     for stage in prepared.method.stages():
         prepared.method.to(prepared.task.device).train()
-        run = StageRun(prepared.method, stage, prepared.task)
-        for _ in range(min(FEW_STEPS, run.total)):
-            run.step()
+        with closing(StageRun(prepared.method, stage, prepared.task)) as run:
+            for _ in range(min(FEW_STEPS, run.total)):
+                run.step()
         stages.append(stage)
     return stages
 

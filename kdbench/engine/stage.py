@@ -73,6 +73,10 @@ class StageRun:
             rngs = (self._rng, self.loader.rng)
             self._replay = Replay(stage.name, self._from, task.device, rngs)
 
+    def close(self) -> None:
+        """End what makes batches ahead; without it that is left to the collector of garbage."""
+        self.loader.close()
+
     def at(self) -> At:
         """Where the stage stands before its next step."""
         epochs = self.stage.epochs or 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,10 @@ class Trainer:
             number += 1
 
     def _stage(self, number: int, stage: Stage) -> Iterator[None]:
-        run = StageRun(self.method, stage, self.task)
+        with closing(StageRun(self.method, stage, self.task)) as run:
+            yield from self._steps(number, stage, run)
+
+    def _steps(self, number: int, stage: Stage, run: StageRun) -> Iterator[None]:
         finished = self._load(f"stage-{number}")
         if finished is not None:
             self.method.load_state_dict(finished["method"])

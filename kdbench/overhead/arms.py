@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -49,8 +50,8 @@ def _ring(run: StageRun) -> Callable[[int], Batch]:
 
 def _phase(prepared: Prepared, stage: Stage) -> PhaseArm:
     fed_batch: list[Batch] = []
-    loader = StageRun(prepared.method, stage, prepared.task)
-    ring = _ring(loader)
+    with closing(StageRun(prepared.method, stage, prepared.task)) as loaded:
+        ring = _ring(loaded)
     run = StageRun(
         prepared.method, stage, prepared.task, draw=lambda number: fed_batch[0] if fed_batch else ring(number)
     )

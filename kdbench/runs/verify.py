@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -154,8 +155,8 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
         prepared = prepare(own, record.seed, place)
         torch.manual_seed(derive(record.seed, "stage", 0))
         stage = next(iter(prepared.method.stages()))
-        run = StageRun(prepared.method.to(device).train(), stage, prepared.task)
-        losses = [float(run.step()["total"]) for _ in range(record.digest.steps)]
+        with closing(StageRun(prepared.method.to(device).train(), stage, prepared.task)) as run:
+            losses = [float(run.step()["total"]) for _ in range(record.digest.steps)]
     same, other = digest_sha256(losses) == record.digest.sha256, _otherwise(record)
     worst = max(abs(a - b) for a, b in zip(losses, record.digest.losses, strict=False))
     close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(losses, record.digest.losses, strict=False))

@@ -6,6 +6,8 @@ That every step of every method may be replayed is a rule of the contract (``tes
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +95,17 @@ def test_a_replayed_run_resumes_to_the_same_bits(tmp_path):
     for late in (tmp_path / "cut" / "run").glob("stage-*.pt"):
         late.unlink()  # what is left is the checkpoint within the stage
     assert train(tmp_path / "cut", 1e9) == whole
+
+
+def test_what_makes_batches_ahead_ends_with_its_stage(tmp_path):
+    prepared = tiny_of("mlkd", GRAPHS).prepare(tmp_path)  # its second view is made by worker processes
+    before = set(multiprocessing.active_children())
+    gc.disable()  # a stage that can be replayed holds itself
+    try:
+        Trainer(prepared.method, prepared.task).run()
+        assert set(multiprocessing.active_children()) <= before
+    finally:
+        gc.enable()
 
 
 def test_a_counted_step_is_never_replayed(tmp_path):

@@ -172,6 +172,11 @@ class Loader:
         alike = bool(self.data.shows)  # their draws are equal by a generator's state, which the host sets
         return self._stream is None and self._draws is None and isinstance(self.rows.y, Tensor) and not alike
 
+    def close(self) -> None:
+        """End the worker processes, where there are any."""
+        if self._stream is not None:
+            self._stream.close()
+
     def chosen(self, number: int) -> Tensor:
         """(rows,) numbers of the rows of batch ``number``, from 0 over all epochs; ``rng`` begins the batch's draws."""
         self.rng.manual_seed(derive(self.seed, "augment", self.stage, number))

@@ -152,6 +152,10 @@ class Stream:
             raise made
         return made
 
+    def close(self) -> None:
+        """End the worker processes; a later :meth:`get` starts others."""
+        self._next, self._batches = -1, iter(())
+
     def _loader(self, first: int) -> DataLoader[dict[str, Tensor] | UserError]:
         return DataLoader(
             _Guarded(self.source),
