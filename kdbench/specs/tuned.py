@@ -46,17 +46,25 @@ if TYPE_CHECKING:
 
 AS_PUBLISHED, TUNED = "published", "tuned"
 """The ruleset of published hyper-parameters, and what the names of the others begin with."""
-RULESET = re.compile(rf"{AS_PUBLISHED}|{TUNED}(-[1-9]\d*(-tpe)?)?")
+RULESET = re.compile(
+    rf"{AS_PUBLISHED}|{TUNED}(-(?P<trials>[1-9]\d*)(x(?P<seeds>[2-9]|[1-9]\d+))?(-(?P<sampler>tpe))?)?"
+)
 """What may be asked for: ``tuned`` stands for the one ruleset of searched values that there is."""
+SEEDS = (1000,)
+"""Of trials, where no others are asked for; no task's results have them."""
 FOLDER = "tuned"
 """Beside a card, and in a home."""
 Sampler = Literal["qmc", "tpe"]
 """``qmc``: a Sobol sequence, the same for all methods in the dimensions that they share; ``tpe`` learns from trials."""
 
 
-def ruleset_of(trials: int, sampler: str) -> str:
-    """The ruleset of a search's results: ``tuned-8``, or ``tuned-8-tpe`` where trials were chosen by those before."""
-    return f"{TUNED}-{trials}" + ("" if sampler == "qmc" else f"-{sampler}")
+def ruleset_of(trials: int, seeds: int, sampler: str) -> str:
+    """The ruleset of a search's results, which says all that its budget is.
+
+    ``tuned-8`` of eight trials, ``tuned-8x3`` where each was scored on three seeds, ``tuned-8-tpe`` where trials were
+    chosen by those before.
+    """
+    return f"{TUNED}-{trials}" + (f"x{seeds}" if seeds > 1 else "") + ("" if sampler == "qmc" else f"-{sampler}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Tuned:
     @property
     def ruleset(self) -> str:
         """What the run is compared under."""
-        return ruleset_of(self.trials, self.sampler)
+        return ruleset_of(self.trials, len(self.seeds), self.sampler)
 
 
 class TaskSearched(Part):
@@ -151,7 +159,7 @@ class TunedEntry(Part):
     @property
     def ruleset(self) -> str:
         """What results with these values are compared under."""
-        return ruleset_of(len(self.trials), self.sampler)
+        return ruleset_of(len(self.trials), len(self.seeds), self.sampler)
 
     @property
     def tuned(self) -> Tuned:
@@ -231,6 +239,15 @@ def keep(entry: TunedEntry, home: Home) -> Path:
     return path
 
 
+def asked_of_tune(ruleset: str) -> list[str]:
+    """The options of ``kdbench tune`` that make a search of this ruleset; none for ``tuned``."""
+    form = RULESET.fullmatch(ruleset)
+    wanted = form.groupdict() if form is not None else {}
+    if (seeds := wanted.get("seeds")) is not None:
+        wanted["seeds"] = f"{SEEDS[0]}-{SEEDS[0] + int(seeds) - 1}"
+    return [word for name, value in wanted.items() if value is not None for word in (f"--{name}", value)]
+
+
 def require_ruleset(ruleset: str) -> None:
     """Raises UserError for what is no ruleset."""
     if not RULESET.fullmatch(ruleset):
@@ -259,9 +276,10 @@ def find(config: RunConfig, ruleset: str, home: Home) -> Tuned | None:
         others = f"; there are {', '.join(there)}" if there else ""
         own = self_made(config.overrides)
         under = f" searched with {' '.join(own)}" if own else ""
+        words = ["--method", method, "--task", task, *asked_of_tune(ruleset), *map(shlex.quote, own)]
         raise UserError(
             f"{method} on {task}: no values of ruleset {ruleset}{under}{others}; "
-            f"`kdbench tune {' '.join([f'--method {method} --task {task}', *map(shlex.quote, own)])}` searches them"
+            f"`kdbench tune {' '.join(words)}` searches them"
         )
     if len(found) > 1:
         raise UserError(f"{method} on {task}: searches of several sizes; name one with --ruleset: {', '.join(found)}")

@@ -55,7 +55,7 @@ class Batch:
             self.left[place] = str(error)
             return
         try:
-            tuned.find(config, tuned.ruleset_of(search.trials, search.sampler), search.asked.home)
+            tuned.find(config, search.ruleset, search.asked.home)
             self.kept.append(place)
         except UserError:
             self.searches.append(search)

@@ -27,8 +27,6 @@ from kdbench.tune.points import Points, words
 from kdbench.tune.space import Dimension, of_teachers, space
 
 TRIALS = 8
-SEEDS = (1000,)
-"""Of trials; no task's results have them."""
 INAPPLICABLE = "not applicable"
 """How the reason of a method that does not apply begins; one that only some values rule out has other trials."""
 ROWS = ("tuning.", "tuning=", "data.validation")
@@ -95,7 +93,12 @@ class Search:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Of every trial."""
-        return self.asked.seeds or SEEDS
+        return self.asked.seeds or tuned.SEEDS
+
+    @property
+    def ruleset(self) -> str:
+        """What results with its values are compared under."""
+        return tuned.ruleset_of(self.trials, len(self.seeds), self.sampler)
 
     def dimensions(self) -> list[Dimension]:
         """What is searched."""
@@ -135,7 +138,7 @@ class Search:
         if both := sorted({*self.seeds} & {*self.spec.seeds}):
             raise UserError(
                 f"--seeds: {', '.join(map(str, both))} are seeds of the results of {self.task}; search with others, "
-                f"such as {SEEDS[0]}"
+                f"such as {tuned.SEEDS[0]}"
             )
 
     def run(self) -> Trial:

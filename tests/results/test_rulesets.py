@@ -68,6 +68,16 @@ def test_a_difference_is_taken_within_a_ruleset(folder: Path) -> None:
     assert tables.as_json(rows["kd", "tuned-8"])["ruleset"] == "tuned-8"
 
 
+def test_a_search_of_more_seeds_a_trial_is_another_ruleset(folder: Path) -> None:
+    for seed in range(3):
+        factory.write_records(folder, shared(tuned("kd", seed, 95.0 + seed, seeds=[1000, 1001, 1002])))
+    with Store.memory(folder) as store:
+        found = {row.ruleset: row for row in cells.rows(store) if row.method == "kd"}
+    assert found["tuned-8"].to_plain is not None
+    assert found["tuned-8"].to_plain.mean == pytest.approx(4.0)
+    assert found["tuned-8x3"].to_plain is None  # plain had a third of its budget
+
+
 def test_results_of_a_ruleset_alone(folder: Path, tmp_path: Path) -> None:
     with Store.memory(folder) as store:
         there = {row.ruleset for row in cells.rows(store)}

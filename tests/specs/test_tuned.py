@@ -36,12 +36,35 @@ def test_searches_that_are_not_the_same_lie_beside_one_another(tmp_path: Path) -
             ((80.0, 85.0), {}),
             ((80.0, 85.0, 70.0), {}),
             ((80.0, 85.0), {"sampler": "tpe"}),
+            ((80.0, 85.0), {"seeds": (1000, 1001)}),
             ((80.0, 85.0), {"smoke": True}),
             ((80.0, 85.0), {"overrides": ("train.epochs=3",)}),
         ]
     }
-    assert len(kept) == 5
+    assert len(kept) == 6
     assert tuned.keep(an_entry("kd", TASK, RATE_FOUND, overrides=("engine.fused=true",)), home) in kept
+
+
+@pytest.mark.usefixtures("none_published")
+@pytest.mark.parametrize(
+    ("budget", "name", "asked"),
+    [
+        ((8, 1, "qmc"), "tuned-8", "--trials 8"),
+        ((8, 3, "qmc"), "tuned-8x3", "--trials 8 --seeds 1000-1002"),
+        ((16, 1, "tpe"), "tuned-16-tpe", "--trials 16 --sampler tpe"),
+        ((16, 10, "tpe"), "tuned-16x10-tpe", "--trials 16 --seeds 1000-1009 --sampler tpe"),
+    ],
+)
+def test_a_ruleset_says_all_of_its_budget(tmp_path: Path, budget: tuple[int, int, str], name: str, asked: str) -> None:
+    assert tuned.ruleset_of(*budget) == name
+    with pytest.raises(UserError, match=rf"`kdbench tune --method dkd --task {TASK} {asked}` searches them"):
+        tuned.find(run_config("dkd", TASK), name, Home(tmp_path / "home"))
+
+
+@pytest.mark.parametrize("name", ["tuned-8x1", "tuned-8x0", "tuned-8x", "tuned-x3", "tuned-8-tpex3", "tuned-8-qmc"])
+def test_a_budget_has_one_name(name: str) -> None:
+    with pytest.raises(UserError, match="no ruleset"):
+        tuned.require_ruleset(name)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdbench.records.files import dump, new_run_id, parse, spec_hash
 from kdbench.records.schema import Record
+from kdbench.specs.tuned import ruleset_of
 
 PRIMARY = "top1"
 NEEDS = {"kinds": ["classification", "crossmodal"], "teachers": ["*"], "students": 1, "changes_student": False}
@@ -73,7 +74,7 @@ def make_search(trials: int = 8, **changes: Any) -> dict[str, Any]:
 def _searched(search: dict[str, Any] | None) -> dict[str, Any]:
     if search is None:
         return {}
-    name = f"tuned-{search['trials']}" + ("" if search["sampler"] == "qmc" else f"-{search['sampler']}")
+    name = ruleset_of(search["trials"], len(search["seeds"]), search["sampler"])
     return {"searched": {"ruleset": name, "values": search["values"]}}
 
 

@@ -217,11 +217,11 @@ def test_the_best_mean_wins_and_trials_that_lack_a_seed_are_out(tmp_path, monkey
     assert [trial["score"] for trial in kept["trials"]] == [81.0, None, 84.0, None]
     assert kept["hours"] == 2.0
     assert kept["task"] == {"name": TASK, "version": 1}
-    assert search.file == tmp_path / "tuned" / "digits__few-shot" / "kd.tuned-4.json"
+    assert search.file == tmp_path / "tuned" / "digits__few-shot" / "kd.tuned-4x2.json"
     assert kept["cards"] == {"kd": registry.method("kd").card.version}
     assert kept["searched"][RATE] == {"given": 0.2, "low": 0.05, "high": 0.8, "log": True, "choices": None}
     printed = "\n".join(line for line in report.answer(search) if isinstance(line, str))
-    assert f"kdbench evaluate --method kd --task {TASK} --ruleset tuned-4" in printed
+    assert f"kdbench evaluate --method kd --task {TASK} --ruleset tuned-4x2" in printed
 
 
 def test_the_command_names_a_task_by_the_path_it_was_given_by(tmp_path, monkeypatch) -> None:

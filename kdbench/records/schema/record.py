@@ -67,7 +67,9 @@ class Record(Part):
     @property
     def ruleset(self) -> str:
         """``published``, or the ruleset of its search."""
-        return AS_PUBLISHED if self.search is None else ruleset_of(self.search.trials, self.search.sampler)
+        if self.search is None:
+            return AS_PUBLISHED
+        return ruleset_of(self.search.trials, len(self.search.seeds), self.search.sampler)
 
     @property
     def score(self) -> float | None:
