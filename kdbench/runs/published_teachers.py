@@ -28,7 +28,7 @@ LARGEST = 2_000_000
 
 
 def take(home: Home, folder: Path = FOLDER) -> int:
-    """Puts every published teacher into a home that lacks it; how many.
+    """Puts every published teacher into a home that has none in its place; how many.
 
     Raises:
         UserError: none is published here, a published file is damaged, or the home has trained another teacher in the
@@ -39,26 +39,47 @@ def take(home: Home, folder: Path = FOLDER) -> int:
         raise UserError(f"no teacher is published in {folder}; leave --teachers out, or take a checkout that has them")
     taken = 0
     for source in published:
-        digest = json.loads((source / FACTS).read_text(encoding="utf-8"))["weights_sha256"]
-        if sha256_file(source / WEIGHTS) != digest:
-            raise UserError(f"{source / WEIGHTS} is not what its facts say; restore it from the repository")
-        own = home.teachers / source.name
-        own.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{own}.lock"):
-            if (own / FACTS).is_file():
-                if json.loads((own / FACTS).read_text(encoding="utf-8"))["weights_sha256"] != digest:
-                    raise UserError(
-                        f"{own} holds a teacher trained here, with other weights than the published one; name another "
-                        "--out, or leave --teachers out to go on with it"
-                    )
-                continue
-            with tempfile.TemporaryDirectory(prefix=".take-", dir=home.teachers) as scratch:
-                whole = Path(scratch) / source.name
-                shutil.copytree(source, whole)
-                shutil.rmtree(own, ignore_errors=True)  # of a training that was killed
-                whole.rename(own)
-            taken += 1
+        put = _put(source, home)
+        if put is None:
+            raise UserError(
+                f"{home.teachers / source.name} holds a teacher trained here, with other weights than the published "
+                "one; name another --out, or leave --teachers out to go on with it"
+            )
+        taken += put
     return taken
+
+
+def take_named(record: Record, home: Home, folder: Path = FOLDER) -> None:
+    """Puts the published teachers that a record names into a home; one that was trained there stays.
+
+    Raises:
+        UserError: a published file is damaged.
+    """
+    named = {teacher.weights_sha256 for teacher in record.models.teachers}
+    for source in sorted(path.parent for path in folder.glob(f"*/{WEIGHTS}")):
+        if _digest(source) in named:
+            _put(source, home)
+
+
+def _digest(folder: Path) -> str:
+    return str(json.loads((folder / FACTS).read_text(encoding="utf-8"))["weights_sha256"])
+
+
+def _put(source: Path, home: Home) -> bool | None:
+    """Whether a home lacked a published teacher, which it has now; None where another is in its place."""
+    digest, own = _digest(source), home.teachers / source.name
+    if sha256_file(source / WEIGHTS) != digest:
+        raise UserError(f"{source / WEIGHTS} is not what its facts say; restore it from the repository")
+    own.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{own}.lock"):
+        if (own / FACTS).is_file():
+            return False if _digest(own) == digest else None
+        with tempfile.TemporaryDirectory(prefix=".take-", dir=home.teachers) as scratch:
+            whole = Path(scratch) / source.name
+            shutil.copytree(source, whole)
+            shutil.rmtree(own, ignore_errors=True)  # of a training that was killed
+            whole.rename(own)
+    return True
 
 
 def publish(home: Home, records: Iterable[Record], folder: Path = FOLDER) -> list[Path]:

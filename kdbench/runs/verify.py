@@ -129,6 +129,8 @@ def _require_same_rows(record: Record, config: RunConfig, home: Home, data: Path
 def replay(record: Record, home: Home, data: Path | None, progress: Progress) -> Finding:
     """Trains the first steps again and compares their losses with the record's digest: bit for bit on its own CPU.
 
+    A published teacher that the record names is taken where the home has none in its place.
+
     Raises:
         UserError: the record has no digest, or there is no device of its kind here.
     """
@@ -144,11 +146,13 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
     from kdbench.engine.place import RunPlace
     from kdbench.engine.stage import StageRun
     from kdbench.engine.trainer import digest_sha256
+    from kdbench.runs import published_teachers
 
     device = take_device(record.ran_on.kind)
     home.runs.mkdir(parents=True, exist_ok=True)
     config = config_of(record)
     _require_same_rows(record, config, home, data, progress)
+    published_teachers.take_named(record, home)
     with tempfile.TemporaryDirectory(prefix="replay-", dir=home.runs) as scratch, threads(config.task, device):
         place = RunPlace(device, home, data, Path(scratch), progress)
         own = replace(config, engine=config.engine.without_store())  # nothing that was kept is believed
@@ -161,6 +165,10 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
     worst = max(abs(a - b) for a, b in zip(losses, record.digest.losses, strict=False))
     close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(losses, record.digest.losses, strict=False))
     what = "the first losses are the same bits" if same else f"the first losses differ by up to {worst:.3g}"
+    there = {teacher.role: teacher.weights_sha256 for teacher in record.models.teachers}
+    others = [role for role, one in prepared.teachers.items() if there.get(role) != one.facts["weights_sha256"]]
+    if others and not same:
+        what += f" (taught by other weights than the record's: {', '.join(others)}; --out names the home that has them)"
     return Finding(1, same or (close and bool(other)), what + (f" {other}" if other and not same else ""))
 
 
