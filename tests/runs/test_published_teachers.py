@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -44,21 +45,26 @@ def test_a_published_teacher_is_taken_and_not_trained_again(tmp_path: Path) -> N
     assert teacher.training.device_h == pytest.approx(12345.0 / 3600)
 
 
-def test_a_replay_takes_the_published_teacher_and_says_where_another_taught(tmp_path: Path) -> None:
+def test_a_replay_takes_the_published_teacher_and_says_where_another_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, theirs, folder = Home(tmp_path / "ours"), Home(tmp_path / "theirs"), tmp_path / "teachers"
     record = kd(ours)
     (place,) = published_teachers.publish(ours, [record], folder)
-    published_teachers.take_named(record, theirs, folder)
-    assert (theirs.teachers / place.name / published_teachers.WEIGHTS).is_file()
+    facts = json.loads((place / published_teachers.FACTS).read_text()) | {"seconds": 12345.0}  # to be told apart
+    (place / published_teachers.FACTS).write_text(json.dumps(facts))
+    take = functools.partial(published_teachers.take_named, folder=folder)
+    monkeypatch.setattr(published_teachers, "take_named", take)
+    assert verify.replay(record, theirs, None, Progress.silent()).what == "the first losses are the same bits"
+    assert json.loads((theirs.teachers / place.name / published_teachers.FACTS).read_text()) == facts
     nobodys = record.models.teachers[0].model_copy(update={"weights_sha256": "0" * 64})
     other = record.model_copy(update={"models": record.models.model_copy(update={"teachers": (nobodys,)})})
-    published_teachers.take_named(other, Home(tmp_path / "third"), folder)
+    take(other, Home(tmp_path / "third"))
     assert not (tmp_path / "third" / "teachers").exists()
     digest = record.digest.model_copy(update={"sha256": "0" * 64})
     found = verify.replay(other.model_copy(update={"digest": digest}), theirs, None, Progress.silent())
     assert not found.passed
     assert "taught by other weights than the record's: image; --out names the home that has them" in found.what
-    assert verify.replay(record, theirs, None, Progress.silent()).what == "the first losses are the same bits"
 
 
 def test_what_cannot_be_taken_is_said(tmp_path: Path) -> None:
