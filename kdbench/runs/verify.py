@@ -6,7 +6,7 @@ The levels are the board's: 1 validated, 2 weights scored again, 3 run again, 4 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,11 +165,21 @@ def replay(record: Record, home: Home, data: Path | None, progress: Progress) ->
     worst = max(abs(a - b) for a, b in zip(losses, record.digest.losses, strict=False))
     close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(losses, record.digest.losses, strict=False))
     what = "the first losses are the same bits" if same else f"the first losses differ by up to {worst:.3g}"
-    there = {teacher.role: teacher.weights_sha256 for teacher in record.models.teachers}
-    others = [role for role, one in prepared.teachers.items() if there.get(role) != one.facts["weights_sha256"]]
+    others = _other_teachers(record, {role: one.facts["weights_sha256"] for role, one in prepared.teachers.items()})
     if others and not same:
-        what += f" (taught by other weights than the record's: {', '.join(others)}; --out names the home that has them)"
+        what += f" ({others})"
     return Finding(1, same or (close and bool(other)), what + (f" {other}" if other and not same else ""))
+
+
+def _other_teachers(record: Record, here: Mapping[str, str | None]) -> str:
+    """Which teachers are not the record's, by their weights' hashes and roles; "" where all are."""
+    there = {teacher.role: teacher.weights_sha256 for teacher in record.models.teachers}
+    others = [role for role, digest in here.items() if there.get(role) != digest]
+    return (
+        f"taught by other weights than the record's: {', '.join(others)}; --out names the home that has them"
+        if others
+        else ""
+    )
 
 
 def _otherwise(record: Record) -> str:
@@ -249,24 +259,25 @@ def rerun(
     progress: Progress,
     device: str = "auto",
 ) -> Finding:
-    """Runs the record's configuration again; level 4 where that is on another device class.
+    """Runs the record's configuration again, with the published teacher that it names; level 4 on another device class.
 
     Args:
-        seed: None for the record's own: on its model of CPU and its torch the weights must then be the same bits;
-            kernels of accelerators add up in any order. Otherwise the new score must lie in the prediction interval of
-            the cell's, |x - mean| <= t(n-1) sd sqrt(1 + 1/n).
+        seed: None for the record's own: on its model of CPU, its torch and its teachers the weights must then be the
+            same bits; kernels of accelerators add up in any order. Otherwise the new score must lie in the prediction
+            interval of the cell's, |x - mean| <= t(n-1) sd sqrt(1 + 1/n).
         cell: scores of the cell's seeds.
         device: where; ``auto`` is the record's own kind of device.
     """
     _require_one_process(record)
     from kdbench.devices.machine import take_device
-    from kdbench.runs import run
+    from kdbench.runs import published_teachers, run
     from kdbench.runs.request import Request
 
     place = take_device(record.ran_on.kind if device == "auto" else device)
     chosen = record.seed if seed is None else seed
     config = config_of(record)
     _require_same_rows(record, config, home, data, progress)
+    published_teachers.take_named(record, home)
     request = Request(config, chosen, place, home, data, "off", force=True, progress=progress)
     again = run.run_seed(request)
     elsewhere = again.device_class != record.device_class
@@ -274,7 +285,10 @@ def rerun(
     if again.score is None or record.score is None or again.deploy is None or record.deploy is None:
         return Finding(level, False, f"the run again ended as {again.status}", run_id=again.run_id)
     delta = again.score - record.score
-    other = "" if elsewhere else _otherwise(record)
+    other = ""
+    if not elsewhere:
+        others = _other_teachers(record, {one.role: one.weights_sha256 for one in again.models.teachers})
+        other = ", ".join(part for part in (_otherwise(record), others) if part)
     if seed is None and not elsewhere and not other:
         same = again.deploy.export_sha256 == record.deploy.export_sha256
         what = "the weights are the same bits" if same else f"the weights differ, the score by {delta:+.4g}"
@@ -285,7 +299,7 @@ def rerun(
     bound = t_quantile(stat.n - 1) * max(stat.sd, SD_FLOOR) * math.sqrt(1 + 1 / stat.n)
     passed = abs(again.score - stat.mean) <= bound
     what = f"the new score lies {again.score - stat.mean:+.3g} from the cell's mean, allowed is ±{bound:.3g}"
-    what += f"; {other}, whose bits differ: judged by the cell's prediction interval" if other else ""
+    what += f"; judged by the cell's prediction interval, for other bits are due: {other}" if other else ""
     return Finding(level, passed, what, again.score - stat.mean, again.run_id)
 
 

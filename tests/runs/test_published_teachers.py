@@ -30,6 +30,12 @@ def kd(home: Home) -> Record:
     return run.run_seed(Request(config, 0, torch.device("cpu"), home, overhead="off"))
 
 
+def of_nobody(record: Record) -> Record:
+    """The record as if a teacher had taught it that is nowhere."""
+    teacher = record.models.teachers[0].model_copy(update={"weights_sha256": "0" * 64})
+    return record.model_copy(update={"models": record.models.model_copy(update={"teachers": (teacher,)})})
+
+
 def test_a_published_teacher_is_taken_and_not_trained_again(tmp_path: Path) -> None:
     ours, theirs, folder = Home(tmp_path / "ours"), Home(tmp_path / "theirs"), tmp_path / "teachers"
     record = kd(ours)
@@ -57,14 +63,28 @@ def test_a_replay_takes_the_published_teacher_and_says_where_another_taught(
     monkeypatch.setattr(published_teachers, "take_named", take)
     assert verify.replay(record, theirs, None, Progress.silent()).what == "the first losses are the same bits"
     assert json.loads((theirs.teachers / place.name / published_teachers.FACTS).read_text()) == facts
-    nobodys = record.models.teachers[0].model_copy(update={"weights_sha256": "0" * 64})
-    other = record.model_copy(update={"models": record.models.model_copy(update={"teachers": (nobodys,)})})
+    other = of_nobody(record)
     take(other, Home(tmp_path / "third"))
     assert not (tmp_path / "third" / "teachers").exists()
     digest = record.digest.model_copy(update={"sha256": "0" * 64})
     found = verify.replay(other.model_copy(update={"digest": digest}), theirs, None, Progress.silent())
     assert not found.passed
     assert "taught by other weights than the record's: image; --out names the home that has them" in found.what
+
+
+def test_a_run_again_takes_the_published_teacher_and_is_held_to_bits_only_where_that_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs, folder = Home(tmp_path / "ours"), Home(tmp_path / "theirs"), tmp_path / "teachers"
+    record = kd(ours)
+    published_teachers.publish(ours, [record], folder)
+    take = functools.partial(published_teachers.take_named, folder=folder)
+    monkeypatch.setattr(published_teachers, "take_named", take)
+    found = verify.rerun(record, None, [20.0, 50.0, 80.0], theirs, None, Progress.silent())
+    assert (found.passed, found.what) == (True, "the weights are the same bits")
+    found = verify.rerun(of_nobody(record), None, [20.0, 50.0, 80.0], theirs, None, Progress.silent())
+    assert "taught by other weights than the record's: image" in found.what
+    assert "prediction interval" in found.what
 
 
 def test_what_cannot_be_taken_is_said(tmp_path: Path) -> None:
