@@ -18,7 +18,7 @@ from kdbench.data.decode.tables import passed_over
 from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.described import of_source
 from kdbench.data.feed.stored import Stored
-from kdbench.specs.task import Data
+from kdbench.specs.data import Data
 
 LOOKED_AT = 512
 """Rows read of a column that is kept compressed."""

@@ -32,8 +32,9 @@ from kdbench.engine.teachers import teacher_spec
 from kdbench.engine.trainer import Trainer
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
+from kdbench.specs.pair import AUTO
 from kdbench.specs.registry import PLAIN
-from kdbench.specs.task import AUTO, TaskSpec
+from kdbench.specs.task import TaskSpec
 
 RULES = {
     "baseline": "the baseline is a method that runs on tasks of this kind",

@@ -25,8 +25,9 @@ from kdbench.kinds.base import Tiny as OfKind
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs import config
 from kdbench.specs.config import MethodConfig, RunConfig
+from kdbench.specs.pair import PRUNED, Teacher
 from kdbench.specs.registry import MethodRef
-from kdbench.specs.task import PRUNED, TaskSpec, Teacher
+from kdbench.specs.task import TaskSpec
 
 TWO_INPUTS = "two inputs"
 """The scene in which teachers read other inputs than the student; the others are named like their kind."""

@@ -10,7 +10,7 @@ from kdbench.base.errors import UserError, nearest
 from kdbench.data import sources
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import set_names, set_spec, shared_name
-from kdbench.specs.task import Data
+from kdbench.specs.data import Data
 
 if TYPE_CHECKING:
     from kdbench.data.feed.dataset import Dataset

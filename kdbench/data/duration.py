@@ -11,7 +11,8 @@ from kdbench import models
 from kdbench.base.errors import UserError
 from kdbench.devices import backends
 from kdbench.devices.base import Speed
-from kdbench.specs.task import TaskSpec, Teacher
+from kdbench.specs.pair import Teacher
+from kdbench.specs.task import TaskSpec
 
 BACKWARD = 2.0
 """Work of a backward pass over that of a forward pass."""

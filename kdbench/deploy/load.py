@@ -37,7 +37,8 @@ from kdbench.records.files import Record
 from kdbench.records.schema import Teacher
 from kdbench.runs.verify import config_of
 from kdbench.specs import local as own_files
-from kdbench.specs.task import AUTO, TaskSpec
+from kdbench.specs.pair import AUTO
+from kdbench.specs.task import TaskSpec
 from kdbench.watch.screen import terminal
 
 STUDENT, TEACHER = "student", "teacher"

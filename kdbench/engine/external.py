@@ -12,7 +12,7 @@ from kdbench.data.decode.place import Place
 from kdbench.engine.place import RunPlace
 from kdbench.engine.task import Task
 from kdbench.kinds.base import Evidence
-from kdbench.specs.task import Data
+from kdbench.specs.data import Data
 
 
 @dataclass(frozen=True)

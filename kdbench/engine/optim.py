@@ -10,7 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from kdbench.contract import Group
-from kdbench.specs import task as spec
+from kdbench.specs import protocol as spec
 from kdbench.specs.options import EAGER, EngineOptions
 
 HIDDEN = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")

@@ -32,7 +32,8 @@ from kdbench.models.origin import Origin
 from kdbench.models.weights import load_weights
 from kdbench.specs import registry
 from kdbench.specs.config import RunConfig
-from kdbench.specs.task import TaskSpec, Teacher
+from kdbench.specs.pair import Teacher
+from kdbench.specs.task import TaskSpec
 
 WEIGHTS, FACTS, CHECKPOINTS = "weights.safetensors", "facts.json", "checkpoints"
 

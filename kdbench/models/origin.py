@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.specs.task import AUTO, FEATURES, PART, PRUNED, TaskSpec
+from kdbench.specs.pair import AUTO, FEATURES, PART, PRUNED
+from kdbench.specs.task import TaskSpec
 
 TIMM, OWN, HUB = "timm", "own", "hub:"
 SHIPPED = (OWN, TIMM)

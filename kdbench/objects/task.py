@@ -23,8 +23,9 @@ from kdbench.objects.net import Tapped, net
 from kdbench.objects.pickled import folder
 from kdbench.objects.rows import rows
 from kdbench.specs import local, nets
+from kdbench.specs.pair import AUTO
 from kdbench.specs.registry import SLUG
-from kdbench.specs.task import AUTO, TaskSpec
+from kdbench.specs.task import TaskSpec
 
 Net = str | nn.Module | Tapped | Callable[[tuple[int, ...], int], nn.Module]
 """A network: a net's name, a module with its weights and perhaps taps, or a factory of (input_shape, classes)."""

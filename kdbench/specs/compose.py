@@ -17,7 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kdbench.base.errors import UserError, nearest
 from kdbench.specs import overrides as overrides_help
-from kdbench.specs.task import AUTO, TaskSpec, TrainChange
+from kdbench.specs.pair import AUTO
+from kdbench.specs.protocol import TrainChange
+from kdbench.specs.task import TaskSpec
 
 LONGEST = 2000
 """Characters of an override."""

@@ -18,12 +18,13 @@ from kdbench.base.files import canonical_json, sha256
 from kdbench.base.privacy import scrub_values
 from kdbench.base.yamlfile import describe
 from kdbench.specs import registry
+from kdbench.specs.block import ALL_KEYS
 from kdbench.specs.card import Card
 from kdbench.specs.compose import assign, compose_with, hold_teachers, read_overrides
 from kdbench.specs.options import EAGER, PREFIX, EngineOptions
 from kdbench.specs.overrides import as_words
 from kdbench.specs.registry import MethodRef
-from kdbench.specs.task import ALL_KEYS, TaskSpec
+from kdbench.specs.task import TaskSpec
 from kdbench.specs.tuned import AS_PUBLISHED, TUNED, Tuned
 
 ENGINE = PREFIX.removesuffix(".")

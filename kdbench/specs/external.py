@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from kdbench.base.errors import nearest
 from kdbench.base.fields import tame
+from kdbench.specs.block import Block, Word
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _known(given: dict[str, float]) -> dict[str, float]:
     return given
 
 
-class External(BaseModel):
+class External(Block):
     """A test set beside a task's own: scored after training by the primary metric, never ranked by.
 
     Exactly one of ``change`` and ``source``.
@@ -68,10 +69,8 @@ class External(BaseModel):
         crop: pixels of a side that are kept of its pictures, around their middle; unset, all.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     change: Annotated[dict[str, float], AfterValidator(_known)] | None = None
-    source: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:/-]*$", max_length=120)] | None = None
+    source: Word | None = None
     options: Annotated[dict[str, Any], AfterValidator(tame)] = Field(default={})
     crop: int | None = Field(default=None, ge=1, le=4096)
 

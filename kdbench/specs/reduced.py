@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from kdbench.base.errors import UserError, nearest
+from kdbench.specs.block import Block
 
 FILTERS = {
     "box": "the mean of the pixels that become one, rounded to a whole grey value",
@@ -21,7 +22,7 @@ def _known(given: Any) -> Any:
     return given
 
 
-class Reduced(BaseModel):
+class Reduced(Block):
     """An input made of another one's pictures after their augmentation, normalised as these are.
 
     Attributes:
@@ -31,7 +32,7 @@ class Reduced(BaseModel):
         filter: one of :data:`FILTERS`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     origin: Annotated[str, StringConstraints(min_length=1, max_length=120)] = Field(alias="from")
     reduce: int = Field(ge=2, le=4096)

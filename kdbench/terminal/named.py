@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from kdbench.specs.block import ALL_KEYS
 from kdbench.specs.card import FAMILIES, Card
 from kdbench.specs.overrides import as_words
-from kdbench.specs.task import ALL_KEYS
 from kdbench.terminal.tables import amount, table
 
 if TYPE_CHECKING:

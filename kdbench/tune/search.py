@@ -16,7 +16,8 @@ from kdbench.records import files as records
 from kdbench.runs.evaluate import ingest
 from kdbench.specs import registry, tuned
 from kdbench.specs.config import run_config
-from kdbench.specs.task import Subset, TaskSpec
+from kdbench.specs.data import Subset
+from kdbench.specs.task import TaskSpec
 from kdbench.specs.tuned import Sampler, Searched, TaskSearched, TrialKept, TunedEntry
 from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known

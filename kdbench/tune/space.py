@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench.specs.card import HyperParameter
 from kdbench.specs.config import RunConfig
-from kdbench.specs.task import AUTO
+from kdbench.specs.pair import AUTO
 
 FACTOR = 4.0
 """Values up to so many times smaller and larger than the given one are searched, where a card states no range."""

@@ -122,7 +122,7 @@ def test_rows_of_a_module_are_compared_too() -> None:
 
 def test_classes_without_a_row_are_noted(tmp_path: Path) -> None:
     from kdbench.data import Place
-    from kdbench.specs.task import Data
+    from kdbench.specs.data import Data
 
     data = replace(digits.load({}), classes=12)
     assert list(rows.remarks(Data(source="digits"), data, Place(None, tmp_path))) == ["2 of 12 classes have no row"]
@@ -131,7 +131,7 @@ def test_classes_without_a_row_are_noted(tmp_path: Path) -> None:
 def test_classes_in_other_shares_are_noted(tmp_path: Path) -> None:
     from kdbench.data import Place
     from kdbench.data.feed.dataset import select
-    from kdbench.specs.task import Data
+    from kdbench.specs.data import Data
 
     data = digits.load({})
     threes = select(data.test, torch.nonzero(data.test.y == 3).squeeze(1))

@@ -196,7 +196,7 @@ def test_folders_of_classes(place: Place) -> None:
 
 
 def test_a_class_absent_from_the_subset(place: Place) -> None:
-    from kdbench.specs.task import Subset
+    from kdbench.specs.data import Subset
 
     assert place.folder is not None
     rows = image_rows(6)

@@ -18,7 +18,7 @@ from kdbench.data import Place, sources, status
 from kdbench.data.decode import specification
 from kdbench.data.feed import described
 from kdbench.specs import registry
-from kdbench.specs.task import Data
+from kdbench.specs.data import Data
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from kdbench.base.errors import UserError
 from kdbench.data import load
 from kdbench.data.decode.place import Place
-from kdbench.specs.task import Data
+from kdbench.specs.data import Data
 
 pytest.importorskip("tokenizers", reason="text is an extra: pip install 'kdbench[text]'")
 pytest.importorskip("sacrebleu", reason="text is an extra: pip install 'kdbench[text]'")

@@ -21,7 +21,7 @@ from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import SetSpec, set_spec
 from kdbench.data.feed import described
 from kdbench.data.feed.dataset import Dataset
-from kdbench.specs.task import Data, Subset
+from kdbench.specs.data import Data, Subset
 
 ROWS = [
     {"bbox": [[2.0, 4.0, 10.0, 8.0], [-0.5, 0.0, 4.0, 4.0]], "category": [1, 0], "area": [80, 10], "iscrowd": [0, 1]},

@@ -18,8 +18,9 @@ from kdbench.data.feed.loader import Loader
 from kdbench.data.feed.reduced import with_reduced
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
+from kdbench.specs.data import Data
 from kdbench.specs.reduced import Reduced
-from kdbench.specs.task import Data, TaskSpec
+from kdbench.specs.task import TaskSpec
 
 TASK = "omniglot/low-res"
 

@@ -24,7 +24,7 @@ from kdbench.engine.trainer import Diverged, Trainer
 from kdbench.runs.request import Request
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
-from kdbench.specs.task import Optimizer, Schedule
+from kdbench.specs.protocol import Optimizer, Schedule
 
 TOYS = ["Bank", "Adversary", "RawViews", "FinalViews", "Mutual", "Generated", "Outer", "Headed", "TrainedTeacher"]
 STAGE_ENDS = 1e9

@@ -21,7 +21,8 @@ from kdbench.runs.run import run_seed
 from kdbench.specs import registry
 from kdbench.specs.config import RunConfig, run_config
 from kdbench.specs.external import CHANGES, External
-from kdbench.specs.task import Score, TaskSpec
+from kdbench.specs.score import Score
+from kdbench.specs.task import TaskSpec
 
 CPU = torch.device("cpu")
 

@@ -28,7 +28,7 @@ from kdbench.engine.stage import StageRun
 from kdbench.engine.trainer import Trainer
 from kdbench.specs.config import run_config
 from kdbench.specs.options import EAGER, EngineOptions
-from kdbench.specs.task import Optimizer
+from kdbench.specs.protocol import Optimizer
 
 GRAPHS = EngineOptions(fused=True, cuda_graphs=True)
 CAPTURED = [name for name in captured() if name not in LOOKS]

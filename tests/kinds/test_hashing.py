@@ -22,7 +22,8 @@ from kdbench.kinds.base import Scaling
 from kdbench.runs import run
 from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
-from kdbench.specs.task import Subset, TaskSpec
+from kdbench.specs.data import Subset
+from kdbench.specs.task import TaskSpec
 
 HASHING = kinds.kind("hashing")
 SETTING = Setting("hashing", ("image",), False, "image", "convnet_w4", "convnet_w8")

@@ -30,7 +30,7 @@ from kdbench.kinds.segmentation import confused
 from kdbench.methods.cwd.adapter import CWD
 from kdbench.specs import registry
 from kdbench.specs.config import RunConfig, run_config
-from kdbench.specs.task import Schedule
+from kdbench.specs.protocol import Schedule
 
 KIND = kinds.kind("segmentation")
 CPU = torch.device("cpu")

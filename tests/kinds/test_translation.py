@@ -255,7 +255,7 @@ def test_three_processes_make_one_vocabulary() -> None:
 def test_a_vocabulary_is_part_of_what_identifies_data_and_teachers(tmp_path: Path) -> None:
     from kdbench.data import load
     from kdbench.data.decode.place import Place
-    from kdbench.specs.task import Data
+    from kdbench.specs.data import Data
 
     place = Place(None, tmp_path)
 

@@ -31,7 +31,7 @@ from kdbench.engine.trainer import Trainer
 from kdbench.parallel.norm import join_norms
 from kdbench.parallel.ranks import Ranks
 from kdbench.specs import registry
-from kdbench.specs.task import Optimizer
+from kdbench.specs.protocol import Optimizer
 
 CLOSE = 1e-6
 SGD = Optimizer(name="sgd", lr=0.05, momentum=0.9, weight_decay=5e-4)

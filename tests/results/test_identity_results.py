@@ -22,7 +22,7 @@ from kdbench.results import cells as summary
 from kdbench.results.pairing import obstacle
 from kdbench.runs.as_record import _stages
 from kdbench.specs.config import run_config
-from kdbench.specs.task import Score
+from kdbench.specs.score import Score
 
 pytestmark = pytest.mark.seam
 

@@ -13,7 +13,8 @@ from kdbench.base.errors import UserError
 from kdbench.specs import registry
 from kdbench.specs.card import Variant
 from kdbench.specs.config import run_config
-from kdbench.specs.task import Subset, TaskSpec
+from kdbench.specs.data import Subset
+from kdbench.specs.task import TaskSpec
 
 WEIGHTS = "pair.teachers.image.weights"
 

@@ -20,7 +20,9 @@ from kdbench.data.feed.moved import moves
 from kdbench.models.origin import Origin
 from kdbench.specs import reduced, registry
 from kdbench.specs.config import run_config
-from kdbench.specs.task import Score, Student, TaskSpec
+from kdbench.specs.pair import Student
+from kdbench.specs.score import Score
+from kdbench.specs.task import TaskSpec
 
 TASKS = registry.tasks()
 STANDARD = {

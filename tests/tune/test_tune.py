@@ -30,7 +30,7 @@ from kdbench.runs import verify
 from kdbench.specs import local, registry, tuned
 from kdbench.specs.card import HyperParameter
 from kdbench.specs.config import run_config
-from kdbench.specs.task import Subset
+from kdbench.specs.data import Subset
 from kdbench.sweep.devices import Where
 from kdbench.sweep.known import Known
 from kdbench.sweep.plan import Asked, Run, plan

@@ -20,7 +20,7 @@ from kdbench.contract import Batch, Rows, Sentences, Vocabulary
 from kdbench.contract.sentences import TARGET
 from kdbench.data.feed import kept
 from kdbench.data.feed.stored import Stored
-from kdbench.specs.task import Subset
+from kdbench.specs.data import Subset
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kdbench.data.decode.specification import SetSpec, set_names, set_spec
 from kdbench.data.feed.dataset import Dataset, Derived, Transform, select
 from kdbench.data.feed.kept import StoredMasks
 from kdbench.data.feed.stored import Geometry, Stored
-from kdbench.specs.task import Data
+from kdbench.specs.data import Data
 
 
 class First(BaseModel):
