@@ -80,9 +80,8 @@ def score_file(record: Record, file: Path, home: Home, data: Path | None, progre
     rows = rows_of_run(record, spec, home, data, progress)
     y = rows.test.y
     entries = _entries(given, file, kind, y, rows.classes)
-    names = [spec.score.primary, *spec.score.also]
     evidence = Evidence(kind.answered_by(entries, y, rows.classes), y, k=spec.score.k)
-    metrics = kind.score(names, evidence)
+    metrics = kind.score(spec.score.metrics, evidence)
     named = rows.class_names or tuple(map(str, range(rows.classes)))
     of_class = {named[label]: value for label, value in kind.by_class(spec.score.primary, evidence).items()}
     assert record.metrics is not None

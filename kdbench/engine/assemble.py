@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
-from kdbench import ENGINE_VERSION, data, identity, kinds
+from kdbench import ENGINE_VERSION, data, identity
 from kdbench.base.errors import UserError, described
 from kdbench.base.home import Home
 from kdbench.base.progress import Progress
@@ -247,21 +247,7 @@ def prepare(
     )
     applicability.inputs(needs, spec, roles, everything)
     rows = students_rows(config, seed, everything)
-    key = {
-        "method": config.method.ref.card.name,
-        "params": config.method.plain_params(),
-        "task": [
-            spec.name,
-            spec.version,
-            spec.model_dump(mode="json", include={"data": True, "pair": PAIR_OF_TEACHERS}),
-        ],
-        "identity": identity.of_artefacts(config, everything.identity()).model_dump(mode="json"),
-        "rows": rows.drawn,
-        "seed": seed,
-        "smoke": config.smoke_budget(),
-        "device_class": device_class(place.device, config.engine, ranks.size),
-        "engine_version": ENGINE_VERSION,
-    }
+    key = _key_of_artefacts(config, everything, rows, seed, place)
     keeper = Keeper(place.folder, place.home.artefacts, key, place.progress.say, ranks=ranks)
     if trained is None:
         rehearse(config, seed, place, everything)
@@ -290,19 +276,47 @@ def prepare(
     _say_which(config, needs, roles, place.progress)
     ensemble = Scorer(task).primary(nets[MEAN])[spec.score.primary] if together else None
     read = {role: replace(t, net=accelerate.teacher(t.net, needs, config.engine)) for role, t in read.items()}
-    nets = _read_as(together, {role: teacher.net for role, teacher in read.items()})
-    asked = nets
-    if config.engine.teacher_store:
-        kept = stored_teacher.keeping(config, needs, {role: t.net for role, t in read.items()}, task, everything, place)
-        asked = _read_as(together, kept)
-    elif config.engine.teacher_ahead > 1:
-        own = {role: t.net for role, t in read.items()}
-        asked = _read_as(together, teacher_ahead.asking(config, needs, own, task, place.progress.say))
+    own = {role: teacher.net for role, teacher in read.items()}
+    nets = _read_as(together, own)
+    asked = _read_as(together, _asked(config, needs, own, task, everything, place))
     with seeded(seed, "method"):
         method = adapter(task, students, asked, hp)
     if ranks.several:
         _refuse_dropout(config.method.ref.name, method)
     return Prepared(method.to(place.device), needs, task, rows, found | read, nets, ensemble)
+
+
+def _key_of_artefacts(
+    config: RunConfig, everything: Dataset, rows: Dataset, seed: int, place: RunPlace
+) -> dict[str, Any]:
+    """What decides an artefact of the run, such as a generator: another run of the same takes it."""
+    spec = config.task
+    return {
+        "method": config.method.ref.card.name,
+        "params": config.method.plain_params(),
+        "task": [
+            spec.name,
+            spec.version,
+            spec.model_dump(mode="json", include={"data": True, "pair": PAIR_OF_TEACHERS}),
+        ],
+        "identity": identity.of_artefacts(config, everything.identity()).model_dump(mode="json"),
+        "rows": rows.drawn,
+        "seed": seed,
+        "smoke": config.smoke_budget(),
+        "device_class": device_class(place.device, config.engine, place.ranks.size),
+        "engine_version": ENGINE_VERSION,
+    }
+
+
+def _asked(
+    config: RunConfig, needs: Needs, nets: dict[str, Network], task: Task, everything: Dataset, place: RunPlace
+) -> dict[str, Network]:
+    """Teachers by role as the method asks them: their stored answers, several batches ahead, or themselves."""
+    if config.engine.teacher_store:
+        return stored_teacher.keeping(config, needs, nets, task, everything, place)
+    if config.engine.teacher_ahead > 1:
+        return teacher_ahead.asking(config, needs, nets, task, place.progress.say)
+    return nets
 
 
 def scored_against(
@@ -313,8 +327,7 @@ def scored_against(
         return prepared.scored_against
     config = effective_task(config)
     score, pair = config.task.score, config.task.pair
-    searched = any(TEACHER_DATABASE in kinds.metrics()[name].reads for name in (score.primary, *score.also))
-    first = list(pair.teachers)[:1] if searched else []
+    first = list(pair.teachers)[:1] if score.reading(frozenset({TEACHER_DATABASE})) else []
     return {role: teachers.get(config, role, everything, place).net for role in first}
 
 

@@ -55,10 +55,19 @@ class Score(Grown):
 
     @model_validator(mode="after")
     def _known(self) -> Score:
-        for name in (self.primary, *self.also):
+        for name in self.metrics:
             if name not in kinds.metrics():
                 raise ValueError(f"unknown metric {name!r}{nearest(name, kinds.metrics())}")
         return self
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that are reported, the primary one first."""
+        return (self.primary, *self.also)
+
+    def reading(self, what: frozenset[str]) -> list[str]:
+        """Those that read one of these besides what a network answers."""
+        return [name for name in self.metrics if what & kinds.metrics()[name].reads]
 
     @property
     def higher_is_better(self) -> bool:

@@ -66,16 +66,27 @@ class TaskSpec(Block):
     notes: dict[str, Text] = Field(default={})
 
     @model_validator(mode="after")
-    def _consistent(self) -> TaskSpec:
+    def _ranked_or_why_not(self) -> TaskSpec:
         if self.ranked == bool(self.unranked_because):
             raise ValueError("give unranked_because exactly when ranked is false")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> TaskSpec:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_of_the_kind(self) -> TaskSpec:
         known = self.of_kind.metrics
-        for name in (self.score.primary, *self.score.also):
+        for name in self.score.metrics:
             if name not in known:
                 raise ValueError(f"metric {name!r} is not one of a {self.kind} task{nearest(name, known)}")
-        tuned = [name for name in (self.score.primary, *self.score.also) if FINETUNES & known[name].reads]
+        return self
+
+    @model_validator(mode="after")
+    def _batch_of_the_kind(self) -> TaskSpec:
         drawn = self.data.subset.rows if self.data.subset is not None else None
         step, least = min(self.train.batch, drawn or self.train.batch), self.of_kind.least_batch
         if step < least:
@@ -83,6 +94,11 @@ class TaskSpec(Block):
             raise ValueError(
                 f"{key}: {step}; the loss of a {self.kind} task compares rows of a batch, at least {least}; raise it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _finetuned_where_scored(self) -> TaskSpec:
+        tuned = self.score.reading(FINETUNES)
         if self.score.primary in tuned:
             raise ValueError(
                 f"score.primary: {self.score.primary} is of a protocol behind training; put it into score.also, beside "
@@ -94,13 +110,10 @@ class TaskSpec(Block):
                 if tuned
                 else "score.finetune belongs to metrics of fine-tuning, such as finetune; leave it out, or score one"
             )
-        self._externals_can_be_scored()
-        searching = any(DATABASES & known[name].reads for name in (self.score.primary, *self.score.also))
-        if self.score.k is not None and not searching:
-            raise ValueError("score.k belongs to metrics that search training rows, such as map; leave it out")
         return self
 
-    def _externals_can_be_scored(self) -> None:
+    @model_validator(mode="after")
+    def _external_can_be_scored(self) -> TaskSpec:
         primary = self.score.primary
         for name, external in self.score.external.items():
             if reads := sorted(kinds.metrics()[primary].reads):
@@ -113,6 +126,13 @@ class TaskSpec(Block):
                     f"score.external.{name}: it moves pixels, but not the targets of a {self.kind} task; use "
                     "noise, blur, contrast or brightness"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _k_where_searched(self) -> TaskSpec:
+        if self.score.k is not None and not self.score.reading(DATABASES):
+            raise ValueError("score.k belongs to metrics that search training rows, such as map; leave it out")
+        return self
 
     @property
     def of_kind(self) -> kinds.Kind:

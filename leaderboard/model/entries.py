@@ -90,13 +90,13 @@ class TaskVersion:
     @property
     def also(self) -> tuple[str, ...]:
         """Metrics that rank it a second time."""
-        named = () if self.spec is None else (self.spec.score.primary, *self.spec.score.also)
+        named = () if self.spec is None else self.spec.score.metrics
         return tuple(name for name in named if name != self.metric and kinds.metrics()[name].ranks)
 
     @property
     def offered(self) -> tuple[str, ...]:
         """Metrics that have a column beside the primary one's, and no ranks."""
-        named = () if self.spec is None else (self.spec.score.primary, *self.spec.score.also)
+        named = () if self.spec is None else self.spec.score.metrics
         return tuple(name for name in named if name != self.metric and kinds.metrics()[name].column)
 
     @property
