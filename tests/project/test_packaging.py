@@ -35,6 +35,12 @@ def test_every_package_of_kdbench_is_listed():
     assert {"kdbench.methods", "kdbench.tasks", "kdbench.leaderboard"} <= listed
 
 
+def test_the_readme_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    told = (ROOT / "README.md").read_text().split("Extras of the package:")[1].split("\n\n")[0]
+    assert not [extra for extra in extras if f"`{extra}`" not in told]
+
+
 def test_nobody_imports_the_mapped_folders_by_their_other_name():
     """``import methods.x`` works in a checkout and gives a second, different class."""
     for folder in ("kdbench", "methods", "leaderboard", "tests"):

@@ -100,3 +100,9 @@ def test_an_arrow_within_a_function_counts() -> None:
 
 def test_the_table_names_rooms_and_nothing_else() -> None:
     assert all((ROOT / Path(one)).exists() for one in ROWS)
+
+
+def test_the_readme_names_every_room_that_is_a_folder() -> None:
+    tree = (ROOT / "README.md").read_text().split("## The tree")[1]
+    tops = {"/".join(Path(one).parts[:2]) for one in ROWS if one.startswith("kdbench/") and not one.endswith(".py")}
+    assert not [top for top in sorted(tops) if f"`{top}" not in tree]
