@@ -161,7 +161,12 @@ def _order(
 
 @app.command()
 def verify(
-    record: Annotated[Path, typer.Argument(help="A record's file, or SHARD.parquet/RUN_ID.json.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Run id or its beginning, in the home or published, or a record's file or SHARD.parquet/RUN_ID.json."
+        ),
+    ],
     replay: Annotated[bool, typer.Option("--replay", help="Train the first 20 steps again, compare losses.")] = False,
     rescore: Annotated[
         Path | None,
@@ -181,7 +186,7 @@ def verify(
     from kdbench.base.home import data_folder
     from kdbench.records import shards, students
     from kdbench.records.files import load
-    from kdbench.records.folder import is_record, records_of
+    from kdbench.records.folder import one_of
     from kdbench.records.provenance import PUBLISHED
     from kdbench.runs import verify as checks
 
@@ -190,9 +195,8 @@ def verify(
     if device != "auto" and not rerun:
         raise UserError("--device belongs to --rerun; the other checks take the record's own")
     take_local(local)
-    if not is_record(record):
-        raise UserError(f"{record} is no file; name a record, e.g. one below the home folder's records")
     home, folder = home_of(out), data_folder(data)
+    record = one_of(run, home.records, PUBLISHED)
     home.require_writable()
     findings = [checks.validate(record)]
     if findings[0].passed:
@@ -209,9 +213,7 @@ def verify(
             weights = students.of(what, PUBLISHED) if rescore == Path("published") else rescore
             findings.append(checks.rescore(what, weights, *place))
         if rerun:
-            alike = [one for one in map(load, records_of(record.parent)) if one.spec_hash == what.spec_hash]
-            cell = [one.score for one in alike]
-            findings.append(checks.rerun(what, seed, [score for score in cell if score is not None], *place, device))
+            findings.append(checks.rerun(what, seed, checks.cell_of(what, shards.beside(record)), *place, device))
         checks.keep(what, findings, shards.beside(record), by)
     for finding in findings:
         print(f"level {finding.level} {'passed' if finding.passed else 'FAILED'}: {finding.what}")

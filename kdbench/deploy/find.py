@@ -9,7 +9,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.records import files as records
 from kdbench.records.files import Record
-from kdbench.records.folder import is_record, records_of
+from kdbench.records.folder import one_of
 
 TENSORS = ".safetensors"
 
@@ -32,25 +32,7 @@ def find(run: str | os.PathLike[str], home: Home) -> Record:
     Raises:
         UserError: there is none or are several, or the run left no network.
     """
-    text = os.fspath(run)
-    path = Path(text).expanduser()
-    if not is_record(path):
-        if not text or os.sep in text or path.suffix:
-            raise UserError(f"{text!r}: no such file; give a run id, the beginning of one, or a record's file")
-        own = sorted(records_of(home.records)) if home.records.is_dir() else []
-        found = [file for file in own if file.stem.startswith(text)]
-        if len(found) != 1:
-            ids = (
-                f" ({', '.join(file.stem[:12] for file in found[:3])}{', ...' if len(found) > 3 else ''})"
-                if found
-                else ""
-            )
-            raise UserError(
-                f"{len(found) or 'no'} runs in {home.records} begin with {text!r}{ids}; `kdbench results --json` lists "
-                "the run ids, --out names another home folder"
-            )
-        path = found[0]
-    record = records.load(path)
+    record = records.load(one_of(os.fspath(run), home.records))
     if record.status != "ok":
         why = f": {record.error.message}" if record.error is not None else ""
         raise UserError(f"{record.run_id[:12]} ended as {record.status}{why[:200]}; it left no network")

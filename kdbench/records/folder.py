@@ -68,6 +68,31 @@ def records_of(*sources: Path) -> list[Path]:
     return [file.path for file in listed(*sources).files if file.kind == "run"]
 
 
+def one_of(run: str, *folders: Path) -> Path:
+    """The record that is meant by its file, or by its run id or enough of the beginning of it.
+
+    Args:
+        folders: where run ids are looked for; one that does not exist holds none.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    path = Path(run).expanduser()
+    if is_record(path):
+        return path
+    if not run or os.sep in run or path.suffix:
+        raise UserError(f"{run!r}: no such file; give a run id, the beginning of one, or a record's file")
+    found = sorted(one for one in records_of(*filter(Path.is_dir, folders)) if one.stem.startswith(run))
+    if len(found) != 1:
+        where, some = ", ".join(map(str, folders)), ", ".join(one.stem[:12] for one in found[:3])
+        ids = f" ({some}{', ...' if len(found) > 3 else ''})" if found else ""
+        raise UserError(
+            f"{len(found) or 'no'} runs in {where} begin with {run!r}{ids}; `kdbench results --json` lists run ids, "
+            "--out names another home folder"
+        )
+    return found[0]
+
+
 def is_record(path: Path) -> bool:
     """Whether a path is a file's, or that of a row of a shard."""
     if not shards.packed(path):

@@ -18,7 +18,7 @@ from kdbench.base.home import Home
 from kdbench.base.progress import Progress
 from kdbench.base.seeds import derive
 from kdbench.records import files as records
-from kdbench.records import shards
+from kdbench.records import recorded, shards
 from kdbench.records.files import SIDE_FOLDER, Problem, Record, SideFile
 from kdbench.records.folder import records_of
 from kdbench.records.schema import Verification
@@ -248,6 +248,16 @@ def _scored_on(record: Record) -> torch.device:
     own = {backend.name: backend for backend in backends.every()}.get(record.ran_on.kind)
     there = own is not None and own.absent() is None
     return take_device(record.ran_on.kind if there else backends.HOST)
+
+
+def cell_of(record: Record, folder: Path) -> list[float]:
+    """Scores of a record's cell below a folder, each seed's first: of its configuration, device class and teachers."""
+    scores: dict[int, float] = {}
+    for one in recorded.of(folder, record.spec_hash):
+        others = _other_teachers(record, {teacher.role: teacher.weights_sha256 for teacher in one.models.teachers})
+        if one.device_class == record.device_class and not others and one.score is not None:
+            scores.setdefault(one.seed, one.score)
+    return list(scores.values())
 
 
 def rerun(

@@ -16,7 +16,7 @@ from kdbench.leaderboard.output.pages import copy_records
 from kdbench.records import recorded, shards
 from kdbench.records import submit as of_submissions
 from kdbench.records.files import SIDE_FOLDER, load, parse, side_of, to_json, withdraw
-from kdbench.records.folder import listed, records_of
+from kdbench.records.folder import listed, one_of, records_of
 from kdbench.records.pack import Packed, pack, unpack
 from kdbench.records.validate import check_folder
 
@@ -176,3 +176,6 @@ def test_a_packed_record_goes_by_a_path_and_is_taken_back_by_its_run_id(results:
         assert withdraw(path, "x") == shard.parent / SIDE_FOLDER / path.name
     with pytest.raises(UserError, match="holds no record"):
         load(shard / f"{'0' * 32}.json")
+    assert one_of(row.run_id, results.parent / "no home", results) == one_of(str(path)) == path
+    with pytest.raises(UserError, match="no such file"):
+        one_of(str(shard / f"{'0' * 32}.json"), results)

@@ -97,6 +97,23 @@ def test_rerun_with_another_seed_is_held_against_the_prediction_interval(home, r
         verify.rerun(record, 1, [50.0], home, None, QUIET)
 
 
+def test_a_cell_is_of_one_configuration_device_class_and_teacher(tmp_path, make_record):
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for number, (seed, score, teacher, device, day) in enumerate(
+        [(0, 70.0, "a", "cpu", 1), (1, 71.0, "a", "cpu", 1), (1, 99.0, "a", "cpu", 2), (2, 10.0, "b", "cpu", 1),
+         (3, 20.0, "a", "mps", 1)]
+    ):  # fmt: skip
+        raw = make_record(
+            run_id=f"{number:032x}", seed=seed, score=score, method__name="kd", device_class=f"{device}/fp32/x1",
+            created_at=f"2026-01-0{day}T00:00:00.000Z", finished_at=f"2026-01-0{day}T01:00:00.000Z",
+        )  # fmt: skip
+        raw["models"]["teachers"][0]["weights_sha256"] = teacher * 64
+        (folder / f"{raw['run_id']}.json").write_text(json.dumps(raw))
+    of = records.load(folder / f"{0:032x}.json")
+    assert verify.cell_of(of, folder) == [70.0, 71.0]
+
+
 def test_on_another_processor_the_prediction_interval_judges(home, record):
     """The same seed gives other bits there, which says nothing against the record."""
     stranger = record.environment.model_copy(update={"cpu": "Another Processor"})
