@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,16 +53,24 @@ def test_a_published_teacher_is_taken_and_not_trained_again(tmp_path: Path) -> N
     assert teacher.training.device_h == pytest.approx(12345.0 / 3600)
 
 
+def marked(
+    ours: Home, record: Record, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], Path, Callable[[Record, Home], None]]:
+    """Publishes a record's teacher, told apart by its facts from one trained here; facts, place, and what takes it."""
+    (place,) = published_teachers.publish(ours, [record], folder)
+    facts = json.loads((place / published_teachers.FACTS).read_text()) | {"seconds": 12345.0}
+    (place / published_teachers.FACTS).write_text(json.dumps(facts))
+    take = functools.partial(published_teachers.take_named, folder=folder)
+    monkeypatch.setattr(published_teachers, "take_named", take)
+    return facts, place, take
+
+
 def test_a_replay_takes_the_published_teacher_and_says_where_another_taught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs, folder = Home(tmp_path / "ours"), Home(tmp_path / "theirs"), tmp_path / "teachers"
     record = kd(ours)
-    (place,) = published_teachers.publish(ours, [record], folder)
-    facts = json.loads((place / published_teachers.FACTS).read_text()) | {"seconds": 12345.0}  # to be told apart
-    (place / published_teachers.FACTS).write_text(json.dumps(facts))
-    take = functools.partial(published_teachers.take_named, folder=folder)
-    monkeypatch.setattr(published_teachers, "take_named", take)
+    facts, place, take = marked(ours, record, folder, monkeypatch)
     assert verify.replay(record, theirs, None, Progress.silent()).what == "the first losses are the same bits"
     assert json.loads((theirs.teachers / place.name / published_teachers.FACTS).read_text()) == facts
     other = of_nobody(record)
@@ -77,11 +87,10 @@ def test_a_run_again_takes_the_published_teacher_and_is_held_to_bits_only_where_
 ) -> None:
     ours, theirs, folder = Home(tmp_path / "ours"), Home(tmp_path / "theirs"), tmp_path / "teachers"
     record = kd(ours)
-    published_teachers.publish(ours, [record], folder)
-    take = functools.partial(published_teachers.take_named, folder=folder)
-    monkeypatch.setattr(published_teachers, "take_named", take)
+    facts, place, _ = marked(ours, record, folder, monkeypatch)
     found = verify.rerun(record, None, [20.0, 50.0, 80.0], theirs, None, Progress.silent())
     assert (found.passed, found.what) == (True, "the weights are the same bits")
+    assert json.loads((theirs.teachers / place.name / published_teachers.FACTS).read_text()) == facts
     found = verify.rerun(of_nobody(record), None, [20.0, 50.0, 80.0], theirs, None, Progress.silent())
     assert "taught by other weights than the record's: image" in found.what
     assert "prediction interval" in found.what
