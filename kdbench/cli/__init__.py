@@ -37,6 +37,16 @@ def _root(
         require_alone(context.invoked_subcommand)
 
 
+def _misused(problem: Any) -> str:
+    """What typer says; where a command is missing or wrong and none is near, also which there are."""
+    said = str(problem.format_message())
+    context: Any = getattr(problem, "ctx", None)
+    of_group = context is not None and hasattr(context.command, "list_commands") and not hasattr(problem, "option_name")
+    if not of_group or "Did you mean" in said:
+        return said
+    return f"{said.rstrip('.')}; {context.command_path} takes {', '.join(context.command.list_commands(context))}"
+
+
 def main() -> None:
     """Entry point: user errors are one line on stderr and exit code 2."""
     streams.say_anything()
@@ -49,7 +59,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except UsageProblem as error:
-        warn(" ".join(error.format_message().split()))
+        warn(" ".join(_misused(error).split()))
         code = error.exit_code
     except UserError as error:
         warn(" ".join(str(error).split()))
