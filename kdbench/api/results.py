@@ -13,6 +13,7 @@ from kdbench.base.given import Place, checked
 from kdbench.base.home import Home
 from kdbench.index import home as index
 from kdbench.index.store import Store
+from kdbench.records.folder import of_task
 from kdbench.records.provenance import PUBLISHED
 from kdbench.results import cells, rulesets
 from kdbench.specs import local, registry
@@ -77,7 +78,7 @@ def results(
         published: the records that kdbench publishes instead.
 
     Raises:
-        UserError: an unknown name, no records there, or none of the ruleset.
+        UserError: an unknown name, no records there, none of the ruleset, or no checkout that has published ones.
     """
     where: dict[str, Any] = {}
     if task is not None:
@@ -91,7 +92,7 @@ def results(
         return Results(runs, [as_json(row) for row in cells.rows(store, ruleset=ruleset, **where)])
 
     if published:
-        with Store.memory(PUBLISHED) as store:
+        with Store.memory(*_published(where.get("task"))) as store:
             return read(store)
     home = Home.find(None if out is None else Path(out))
     if not home.records.is_dir():
@@ -122,6 +123,12 @@ def of_cells(home: Home, methods: Sequence[str], tasks: Sequence[str]) -> Result
         )
 
     return index.use(home, read)
+
+
+def _published(task: str | None) -> list[Path]:
+    if not PUBLISHED.is_dir():
+        raise UserError("the published records come with a checkout of kdbench's repository, and this is none")
+    return [PUBLISHED] if task is None else of_task(PUBLISHED, task)
 
 
 def _by(task: str | None = None, method: str | None = None, of: Sequence[str] | None = None) -> list[Any]:

@@ -18,6 +18,7 @@ from kdbench.index import home as index
 from kdbench.index.file import StoreLocked
 from kdbench.parallel.torchrun import launch
 from kdbench.records.files import Record
+from kdbench.records.folder import of_task
 from kdbench.records.provenance import PUBLISHED
 from kdbench.results.matched import match_of
 from kdbench.specs.config import RunConfig
@@ -165,7 +166,8 @@ def evaluate_seeds(
     place = take_device(command.device, shared)
     if config.method.ref.match is not None:
         own = device_class(place, config.engine, shared.size if shared else 1)
-        match = match_of(config.method.ref, config.task.name, config.task.version, own, [home.records, PUBLISHED])
+        known = [home.records, *of_task(PUBLISHED, config.task.name)]
+        match = match_of(config.method.ref, config.task.name, config.task.version, own, known)
         config = command.config.model_copy(update={"match": match}).config()
     ranks = Ranks()
     if shared is not None:

@@ -22,6 +22,7 @@ from kdbench.base.leftovers import tidy
 from kdbench.devices import backends
 from kdbench.index.store import Store
 from kdbench.records.files import new_run_id
+from kdbench.records.folder import of_task
 from kdbench.records.provenance import PUBLISHED
 from kdbench.results.matched import match_in, recorded
 from kdbench.specs import registry
@@ -103,7 +104,8 @@ class Sweep:
         if not methods:
             return []
         known = self.known()
-        with recorded([self.asked.home.records, PUBLISHED]) as store:
+        published = [folder for task in self.asked.tasks for folder in of_task(PUBLISHED, registry.task(task).name)]
+        with recorded([self.asked.home.records, *published]) as store:
             return [self._matched(store, known, method, task) for method in methods for task in self.asked.tasks]
 
     def _matched(self, store: Store, known: Known, method: str, task: str) -> PlannedCell:
