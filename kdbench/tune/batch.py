@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kdbench.base.errors import UserError
-from kdbench.specs import registry, tuned
+from kdbench.specs import tuned
 from kdbench.specs.config import run_config
 from kdbench.sweep.known import Known
-from kdbench.sweep.plan import inapplicable
 from kdbench.tune.search import Search
 from kdbench.watch import words
 
@@ -45,8 +44,8 @@ class Batch:
 
     def _take(self, search: Search) -> None:
         place = (search.method, search.task)
-        if (reason := inapplicable(registry.method(search.method).card, search.spec)) is not None:
-            self.left[place] = reason
+        if search.inapplicable is not None:
+            self.left[place] = search.inapplicable
             return
         try:
             search.require()

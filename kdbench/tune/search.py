@@ -101,6 +101,11 @@ class Search:
         """What results with its values are compared under."""
         return tuned.ruleset_of(self.trials, len(self.seeds), self.sampler)
 
+    @property
+    def inapplicable(self) -> str | None:
+        """Why the method cannot run on the task, None when it can."""
+        return inapplicable(registry.method(self.method).card, self.spec)
+
     def dimensions(self) -> list[Dimension]:
         """What is searched."""
         return space(run_config(self.method, self.task, self.asked.overrides))
@@ -126,8 +131,8 @@ class Search:
             UserError: the method does not apply, there is nothing to search, the seeds are those of the task's results,
                 or overrides name rows.
         """
-        if (reason := inapplicable(registry.method(self.method).card, self.spec)) is not None:
-            raise UserError(f"{self.method} on {self.task}: {INAPPLICABLE}: {reason}")
+        if self.inapplicable is not None:
+            raise UserError(f"{self.method} on {self.task}: {INAPPLICABLE}: {self.inapplicable}")
         for word in self.asked.overrides:
             if word.startswith(ROWS):
                 raise UserError(
