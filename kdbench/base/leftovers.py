@@ -17,16 +17,37 @@ SCRATCH = "overhead-"
 """Folders below ``runs`` that live as long as the process that measures with them."""
 
 
+KEYS = "[0-9a-f]" * 32
+"""Runs' folders below ``runs``, beside those that others work in."""
+FACTS = "run.json"
+"""What a run's folder says of it; checkpoints beside it are that run's."""
+
+
+def clear_run(folder: Path) -> None:
+    """Removes a run's folder, its facts last: a process killed on the way leaves no checkpoints that are nobody's."""
+    for path in folder.glob("*"):
+        if path.name != FACTS:
+            path.unlink(missing_ok=True)
+    clear(folder)
+
+
 def tidy(home: Home) -> None:
     """Removes what is left of runs that were killed after their record was written; nobody returns to them."""
-    for name in home.runs.glob("*/run.json"):
-        key = name.parent.name
+    for folder in home.runs.glob(f"{KEYS}/"):
         try:
-            with FileLock(home.runs / f"{key}.lock", timeout=0):
-                if (home.records / f"{read_facts(name, 'run_id')['run_id']}.json").is_file():
-                    clear(name.parent)
-        except (Timeout, FileNotFoundError, ValueError):
-            continue  # under way, just concluded by its own process, or cut off: its next attempt sees to it
+            with FileLock(home.runs / f"{folder.name}.lock", timeout=0):
+                if _is_over(folder, home):
+                    clear_run(folder)
+        except (Timeout, ValueError):
+            continue  # under way, or cut off: its next attempt sees to it
+
+
+def _is_over(folder: Path, home: Home) -> bool:
+    """Whether a run's record is written, or its facts are gone, which go last."""
+    try:
+        return (home.records / f"{read_facts(folder / FACTS, 'run_id')['run_id']}.json").is_file()
+    except FileNotFoundError:
+        return True
 
 
 @contextmanager

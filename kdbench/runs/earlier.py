@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench import identity
-from kdbench.base.cache import clear
 from kdbench.base.files import read_facts, write_atomic
+from kdbench.base.leftovers import FACTS, clear_run
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices.machine import environment
 from kdbench.engine.assemble import rows_read
@@ -119,19 +119,19 @@ class Begun:
 
     @classmethod
     def of(cls, request: Request) -> Begun:
-        """The one in the request's folder, or a new one; what is left of a run whose record is written is removed."""
+        """The one in the request's folder, or a new one instead of what is over or has no facts."""
         found = cls._read(request.folder)
-        if found is not None and (request.home.records / f"{found.run_id}.json").is_file():
-            clear(request.folder)
-            found = None
-        return found or cls(records.new_run_id(), records.now())._write(request.folder)
+        if found is not None and not (request.home.records / f"{found.run_id}.json").is_file():
+            return found
+        clear_run(request.folder)
+        return cls(records.new_run_id(), records.now())._write(request.folder)
 
     def on(self, request: Request, everything: Dataset) -> Begun:
         """This run if its checkpoints are of the code, the weights and the rows that are here now; else a new one."""
         own = identity.of(request.config, everything.identity())
         if self.identity in (None, own):
             return dataclasses.replace(self, identity=own)._write(request.folder)
-        clear(request.folder)
+        clear_run(request.folder)
         request.progress.say(
             f"{request.name}: it was begun with other code, weights or data than are here now; starting it anew"
         )
@@ -140,7 +140,7 @@ class Begun:
     @classmethod
     def _read(cls, folder: Path) -> Begun | None:
         try:
-            raw = read_facts(folder / "run.json", "run_id", "created_at")
+            raw = read_facts(folder / FACTS, "run_id", "created_at")
             own = Identity.model_validate_json(json.dumps(raw["identity"])) if raw.get("identity") else None
             return cls(raw["run_id"], raw["created_at"], own)
         except (OSError, ValueError):
@@ -149,5 +149,5 @@ class Begun:
     def _write(self, folder: Path) -> Begun:
         own = self.identity.model_dump(mode="json") if self.identity is not None else None
         facts = {"run_id": self.run_id, "created_at": self.created_at, "identity": own}
-        write_atomic(folder / "run.json", json.dumps(facts))
+        write_atomic(folder / FACTS, json.dumps(facts))
         return self

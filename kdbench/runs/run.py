@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from kdbench import identity
-from kdbench.base.cache import clear
 from kdbench.base.errors import UserError, described
 from kdbench.base.files import no_room, sha256_file
+from kdbench.base.leftovers import clear_run
 from kdbench.contract import Needs, NotApplicable
 from kdbench.data.feed.dataset import Dataset
 from kdbench.devices import backends
@@ -144,7 +144,7 @@ def _once(request: Request, make: Callable[[Begun], Turns]) -> Turns:
                 request.progress.say(line)
             record = yield from make(Begun.of(request))
             records.dump(record, request.home.records)
-            clear(request.folder)
+            clear_run(request.folder)
     except Timeout as error:
         raise Busy(f"{request.name} is being run by another process; wait for it") from error
     if there is not None and there.status == record.status == "ok":

@@ -18,6 +18,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from said import Said
 
+from kdbench.base import leftovers
 from kdbench.base.errors import UserError
 from kdbench.base.files import sha256_file
 from kdbench.base.home import Home
@@ -30,6 +31,7 @@ from kdbench.overhead.timing import QUICK
 from kdbench.records.files import Record, load
 from kdbench.runs import evaluate as command_line
 from kdbench.runs import run
+from kdbench.runs.earlier import Begun
 from kdbench.runs.evaluate import Command
 from kdbench.runs.request import Request
 from kdbench.specs.config import run_config
@@ -224,7 +226,7 @@ def test_kill_9_loses_nothing_and_changes_no_bit(tmp_path):
 def left_behind(home: Home, name: str, run_id: str, created_at: str) -> Path:
     """The folder of a run that was killed."""
     folder = home.runs / name
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"run_id": run_id, "created_at": created_at}))
     return folder
 
@@ -234,12 +236,43 @@ def test_what_a_run_left_that_was_killed_after_its_record_is_tidied_up(home):
     record = evaluate(home, "plain")
     left = left_behind(home, "f" * 32, record.run_id, record.created_at)
     unfinished = left_behind(home, "0" * 32, "1" * 32, record.created_at)
+    half_gone = home.runs / ("e" * 32)  # killed while it was removed
+    half_gone.mkdir()
+    (half_gone / "stage-0.pt").write_bytes(b"x")
+    loading = home.runs / "load-1"  # another process has opened a network's file there
+    loading.mkdir()
     with FileLock(home.runs / f"{left.name}.lock"):
         tidy(home)
     assert left.is_dir(), "its own process lives"
     tidy(home)
     assert not left.exists()
+    assert not half_gone.exists()
     assert unfinished.is_dir(), "it has no record yet"
+    assert loading.is_dir(), "it is no run's"
+
+
+def test_a_runs_folder_goes_with_its_facts_last(tmp_path, monkeypatch):
+    left = left_behind(Home(tmp_path), "f" * 32, "1" * 32, "2026-01-01")
+    for name in ("a.pt", "z.pt"):
+        (left / name).write_bytes(b"x")
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(leftovers, "clear", killed)
+    with pytest.raises(KeyboardInterrupt):
+        leftovers.clear_run(left)
+    assert [path.name for path in left.iterdir()] == ["run.json"]
+
+
+def test_checkpoints_that_nothing_names_are_no_runs(tmp_path):
+    home = Home(tmp_path)
+    folder = home.runs / ("e" * 32)
+    folder.mkdir(parents=True)
+    (folder / "current.pt").write_bytes(b"of whom?")
+    begun = Begun.of(SimpleNamespace(folder=folder, home=home))
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+    assert Begun.of(SimpleNamespace(folder=folder, home=home)) == begun
 
 
 @pytest.mark.slow
