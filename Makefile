@@ -25,7 +25,7 @@ demo: $(VENV)/.ready ## environment, then plain, kd and reviewkd on the embedded
 	@$(BIN)/kdbench site build --records $(HOME_DIR)/records --out $(HOME_DIR)
 	@echo "records $(HOME_DIR)/records   index $(HOME_DIR)/index.duckdb   teachers $(HOME_DIR)/teachers"
 
-test: $(VENV)/.ready ## lint, types and all tests but the slow ones (about 6 minutes on 2 idle cores)
+test: $(VENV)/.ready ## lint, types and all tests but the slow ones (6 to 10 minutes on 2 idle cores)
 	$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(TEST) -m "not slow"
 
