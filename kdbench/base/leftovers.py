@@ -26,7 +26,9 @@ FACTS = "run.json"
 def clear_run(folder: Path) -> None:
     """Removes a run's folder, its facts last: a process killed on the way leaves no checkpoints that are nobody's."""
     for path in folder.glob("*"):
-        if path.name != FACTS:
+        if path.is_dir():
+            clear(path)
+        elif path.name != FACTS:
             path.unlink(missing_ok=True)
     clear(folder)
 

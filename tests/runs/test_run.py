@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from said import Said
 
 from kdbench.base import leftovers
+from kdbench.base.cache import clear
 from kdbench.base.errors import UserError
 from kdbench.base.files import sha256_file
 from kdbench.base.home import Home
@@ -256,8 +257,13 @@ def test_a_runs_folder_goes_with_its_facts_last(tmp_path, monkeypatch):
     for name in ("a.pt", "z.pt"):
         (left / name).write_bytes(b"x")
 
+    (left / "finetune").mkdir()
+    (left / "finetune" / "current.pt").write_bytes(b"x")
+
     def killed(folder: Path) -> None:
-        raise KeyboardInterrupt
+        if folder == left:
+            raise KeyboardInterrupt
+        clear(folder)
 
     monkeypatch.setattr(leftovers, "clear", killed)
     with pytest.raises(KeyboardInterrupt):
