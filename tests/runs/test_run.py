@@ -256,7 +256,6 @@ def test_a_runs_folder_goes_with_its_facts_last(tmp_path, monkeypatch):
     left = left_behind(Home(tmp_path), "f" * 32, "1" * 32, "2026-01-01")
     for name in ("a.pt", "z.pt"):
         (left / name).write_bytes(b"x")
-
     (left / "finetune").mkdir()
     (left / "finetune" / "current.pt").write_bytes(b"x")
 
