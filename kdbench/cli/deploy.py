@@ -14,6 +14,7 @@ from kdbench.cli.common import DataFolder, Json, Local, Out, app, home_of, show,
 
 if TYPE_CHECKING:
     from kdbench.base.progress import Progress
+    from kdbench.contract import Rows
     from kdbench.deploy.module import Deployed
 
 Run = Annotated[
@@ -79,12 +80,12 @@ def score(
         _score_file(run, predictions, local, out, data, as_json)
         return
     assert folder is not None
-    module, progress = _network("score", run, net, local, out, data)
+    module, searched, progress = _network("score", run, net, local, out, data)
 
     from kdbench.deploy.score import score_folder
     from kdbench.terminal import answers
 
-    found = score_folder(module, folder, progress)
+    found = score_folder(module, folder, progress, searched)
     if as_json:
         print(json.dumps(answers.score_json(module.about, found), indent=1))
     else:
@@ -107,13 +108,13 @@ def predict(
     data: DataFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a run's student or teacher makes of files: class and probabilities, the value, or what lies where."""
+    """Say what a run's student or teacher makes of files: class, value, embedding, code, or what lies where."""
     if bool(files) == test:
         raise UserError("name files, or give --test for the run's test pictures, one of both")
     if files is None or test:
         _predict_test(run, net, local, out, data)
         return
-    module, progress = _network("predict", run, net, local, out, data)
+    module, _, progress = _network("predict", run, net, local, out, data)
 
     from kdbench.deploy.predict import predict as ask
     from kdbench.terminal import answers
@@ -167,8 +168,8 @@ def _predict_test(run: str, net: str, local: list[str] | None, out: Path | None,
 
 def _network(
     verb: str, run: str, net: str, local: list[str] | None, out: Path | None, data: Path | None
-) -> tuple[Deployed, Progress]:
-    """The network that a verb asks, and where it shows how far it is."""
+) -> tuple[Deployed, Rows | None, Progress]:
+    """The network that a verb asks, the training rows that its score searches, and where it shows how far it is."""
     from kdbench.base.home import data_folder
     from kdbench.deploy.find import source
     from kdbench.watch.screen import terminal
@@ -179,4 +180,4 @@ def _network(
 
     from kdbench.deploy.load import network  # imports torch: only once the run is known to be there
 
-    return network(found, net, home, folder, progress), progress
+    return *network(found, net, home, folder, progress), progress

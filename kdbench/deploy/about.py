@@ -69,6 +69,8 @@ class Normalised(_Model):
 class Answer(_Model):
     """What the network gives: (N, classes) scores, the logarithms of probabilities up to a constant, or (N,) numbers.
 
+    Where the kind has a ``vector`` it gives that instead, and the classes are those of the task's labels.
+
     Attributes:
         outputs: width of the last layer.
         classes: names, in the order of the scores; empty for numbers.
@@ -90,7 +92,16 @@ class Answer(_Model):
 
 
 class Scored(_Model):
-    """What its record says of it: ``primary`` of ``rows`` test rows, and the task's other metrics."""
+    """What its record says of it, and by what it is scored again.
+
+    Attributes:
+        primary: the first of the task's metrics that a network tells with the rows of its task alone; the task's own
+            primary metric where none does.
+        value: of ``primary``, as recorded.
+        rows: test rows.
+        also: the others that it tells so.
+        k: as a task's ``score.k``.
+    """
 
     primary: str
     value: float
@@ -98,6 +109,7 @@ class Scored(_Model):
     unit: str
     also: tuple[str, ...] = ()
     bf16: bool = False
+    k: int | None = None
 
 
 class About(_Model):

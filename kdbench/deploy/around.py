@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,18 @@ from kdbench.data.feed.dataset import Dataset
 from kdbench.data.feed.stored import Stored
 from kdbench.deploy.about import About, Answer, Normalised, Origin, Raw, Scored
 from kdbench.deploy.module import Deployed
+from kdbench.deploy.score import searches
 from kdbench.records.files import Record
 from kdbench.specs.task import TaskSpec
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network of a run and the test rows that it was scored on."""
+    """A network of a run, the raw test rows that it was scored on, and the training rows if its score searches them."""
 
     module: Deployed
     test: Rows
+    searched: Rows | None
 
 
 def deployed(
@@ -40,9 +43,12 @@ def deployed(
     input_name: str,
     arch: str,
     built_by_name: bool,
-    score: float,
+    values: Mapping[str, float],
 ) -> Loaded:
     """The network with all that is around it.
+
+    Args:
+        values: what its record says of it, by metric, the task's primary one among them.
 
     Raises:
         UserError: it reads sentences.
@@ -73,13 +79,22 @@ def deployed(
             range=rows.label_range, offset=scaling.offset, scale=scaling.scale,
             unit=spec.score.unit if rows.label_range is not None else "",
         ),
-        scored=Scored(
-            primary=spec.score.primary, value=score, rows=len(rows.test.y), unit=record.task.unit,
-            also=tuple(spec.score.also), bf16=record.protocol.amp == "bf16",
-        ),
+        scored=_scored(record, spec, len(rows.test.y), values),
         rules=dict(spec.score.rules or {}),
     )  # fmt: skip
-    return Loaded(Deployed(network, about, derived), Rows({raw: rows.test.x[raw]}, rows.test.y))
+    test, train = (Rows({raw: part.x[raw]}, part.y) for part in (rows.test, rows.train))
+    return Loaded(Deployed(network, about, derived), test, train if searches(about) else None)
+
+
+def _scored(record: Record, spec: TaskSpec, rows: int, values: Mapping[str, float]) -> Scored:
+    own = kinds.metrics()
+    told = [name for name in (spec.score.primary, *spec.score.also) if own[name].alone]
+    primary = next((name for name in told if name in values), spec.score.primary)
+    unit = own[primary].unit
+    return Scored(
+        primary=primary, value=values[primary], rows=rows, unit=record.task.unit if unit is None else unit,
+        also=tuple(name for name in told if name != primary), bf16=record.protocol.amp == "bf16", k=spec.score.k,
+    )  # fmt: skip
 
 
 def _classes(rows: Dataset) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from kdbench.base.progress import Progress
 from kdbench.deploy.about import About, Scored
 from kdbench.deploy.find import find
 from kdbench.deploy.formats import FORMATS, Format
-from kdbench.kinds.base import DATABASES
 
 ANSWERS = 1e-3
 """Largest difference |a - b| / (1 + |b|) of an answer of the file from the network's own, over all test rows."""
@@ -29,7 +28,7 @@ class Exported:
     """A file that was checked.
 
     Attributes:
-        score: the primary metric of the file, read again, on the run's test rows.
+        score: ``about.scored.primary`` of the file, read again, on the run's test rows.
         apart: largest difference of an answer from the network's own, as of ``ANSWERS``.
         allowed: difference of ``score`` from the record's that was allowed.
     """
@@ -73,14 +72,9 @@ def export(
             f"{record.run_id[:12]}: no graph holds a network of a {record.task.kind} task: {reason}; --format "
             "safetensors holds its weights and these rules, for `kdbench predict` and kdbench.load_student"
         )
-    if kinds.metrics()[record.task.metric_primary].reads & DATABASES:
-        raise UserError(
-            f"{record.run_id[:12]}: a {record.task.kind} task's score searches the training rows, which no file "
-            f"holds: it is not exported; the student's weights are in {home.students}"
-        )
 
     from kdbench.deploy.load import load
-    from kdbench.deploy.score import score
+    from kdbench.deploy.score import require_told, score
 
     loaded = load(record, net, home, data, progress)
     module, about = loaded.module, loaded.module.about
@@ -89,13 +83,16 @@ def export(
             f"{about.words}: its weights alone do not make it again, for code of the method or of the data source is "
             "part of it; onnx and torch-export hold what is computed"
         )
+    require_told(about)
     path = to if to is not None else Path(_name(about) + how.suffix)
     _require_free(path)
     with _kept_if_sound(path) as part:
         with progress.bar(f"writing {form}", 1) as advance:
             write_atomic(part, _written(how, form, loaded.module))
             advance()
-        (_, of_file), apart = score(about, [module, how.read(part)], loaded.test, progress, "scoring the file")
+        (_, of_file), apart = score(
+            about, [module, how.read(part)], loaded.test, progress, "scoring the file", loaded.searched
+        )
         found, most = of_file[about.scored.primary], allowed(about.scored)
         _require_same(about, found, apart, most)
     return Exported(path, about, found, apart, most)

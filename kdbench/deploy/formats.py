@@ -108,14 +108,15 @@ def _write_graph(module: Deployed) -> bytes:
 def _read_graph(path: Path) -> Answers:
     import torch
 
-    return torch.export.load(path).module()
+    return torch.export.load(io.BytesIO(path.read_bytes())).module()  # by its path it is asked to end in .pt2
 
 
 def _write_onnx(module: Deployed) -> bytes:
     import torch
 
     graph, example = _graph(module)
-    output = "scores" if module.about.answer.range is None else "values"
+    vector = module.kind.vector
+    output = vector.word if vector is not None else "scores" if module.about.answer.range is None else "values"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions of operators, none of which the user chose
         made = torch.onnx.export(

@@ -18,7 +18,7 @@ from kdbench.base.errors import UserError
 from kdbench.base.files import sha256_file
 from kdbench.base.home import Home, data_folder
 from kdbench.base.progress import Progress
-from kdbench.contract import NotApplicable
+from kdbench.contract import NotApplicable, Rows
 from kdbench.data import sources
 from kdbench.data.decode.place import Place
 from kdbench.data.decode.specification import set_names
@@ -78,13 +78,21 @@ def load_teacher(
     return _network(run, net, out, data, local)
 
 
-def network(found: Record | Path, net: str, home: Home, data: Path | None, progress: Progress) -> Deployed:
+def network(
+    found: Record | Path, net: str, home: Home, data: Path | None, progress: Progress
+) -> tuple[Deployed, Rows | None]:
     """A network of a run, or that of a safetensors file which `kdbench export` wrote: that needs no run and no data.
+
+    Returns:
+        It, and the raw training rows that its score searches: None where it searches none, or of a file.
 
     Raises:
         UserError: as :func:`load` and :func:`kdbench.deploy.formats.of_file`.
     """
-    return of_file(found) if isinstance(found, Path) else load(found, net, home, data, progress).module
+    if isinstance(found, Path):
+        return of_file(found), None
+    loaded = load(found, net, home, data, progress)
+    return loaded.module, loaded.searched
 
 
 def _network(
@@ -94,7 +102,7 @@ def _network(
         own_files.add(str(path))
     home = Home.find(Path(out) if out is not None else None)
     folder = data_folder(Path(data) if data is not None else None)
-    return network(source(run, home), net, home, folder, terminal("load:"))
+    return network(source(run, home), net, home, folder, terminal("load:"))[0]
 
 
 def load(record: Record, net: str, home: Home, data: Path | None, progress: Progress) -> Loaded:
@@ -111,8 +119,9 @@ def load(record: Record, net: str, home: Home, data: Path | None, progress: Prog
         weights = _students_weights(record, home)  # said before the rows are read
         rows = rows_of_run(record, spec, home, data, progress)
         network, by_name = _student(record, spec, rows, weights, home, data, progress)
-        given, score = spec.pair.student, _score(record)
-        return deployed(record, spec, rows, network, STUDENT, given.input, given.net, by_name, score)
+        given = spec.pair.student
+        assert record.metrics is not None
+        return deployed(record, spec, rows, network, STUDENT, given.input, given.net, by_name, record.metrics.last)
     chosen = _teacher_of(record, net)
     rows = rows_of_run(record, spec, home, data, progress)
     taught = spec.pair.teachers[chosen.role]
@@ -120,7 +129,8 @@ def load(record: Record, net: str, home: Home, data: Path | None, progress: Prog
     _load_teacher(network, record, chosen, taught.weights, home)
     name = f"{TEACHER}:{chosen.role}"
     assert chosen.val_metric is not None
-    return deployed(record, spec, rows, network, name, taught.input, taught.net, True, chosen.val_metric)
+    value = {record.task.metric_primary: chosen.val_metric}
+    return deployed(record, spec, rows, network, name, taught.input, taught.net, True, value)
 
 
 def task_of(record: Record) -> TaskSpec:
@@ -165,11 +175,6 @@ def rows_of_run(record: Record, spec: TaskSpec, home: Home, data: Path | None, p
             "size differ; name the folder of its data with --data"
         )
     return rows
-
-
-def _score(record: Record) -> float:
-    assert record.metrics is not None
-    return record.metrics.last[record.task.metric_primary]
 
 
 def _students_weights(record: Record, home: Home) -> Path:

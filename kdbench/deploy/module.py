@@ -29,13 +29,13 @@ class Deployed(nn.Module):
         derived: what makes its input from the raw rows, where it is not theirs.
 
     Attributes:
-        classes: names in the order of the scores; empty for a regression.
+        classes: names in the order of the scores; empty for a regression, embeddings and codes.
     """
 
     def __init__(self, net: nn.Module, about: About, derived: Derived | None = None) -> None:
         super().__init__()
         self.net, self.about = net, about
-        self.classes = about.answer.classes
+        self.classes = about.answer.classes if self.kind.vector is None else ()
         self._derived = derived
         self._transform = Transform(about.normalised.mean, about.normalised.std)
         self.eval().requires_grad_(False)
@@ -95,13 +95,16 @@ class Deployed(nn.Module):
     def forward(self, raw: Tensor) -> Any:
         """(N, C) scores of the classes, or (N,) numbers in the task's unit, of raw rows (N, ...).
 
-        Of a detector what it finds, as :meth:`found` gives it.
+        Of an encoder (N, D) embeddings; of a hashing net (N, L) scores whose signs are the bits; of a detector what it
+        finds, as :meth:`found` gives it.
         """
         if self.kind.unwritten is not None:
             return self.found(raw)
         x = self.prepare(raw)
         n = x.shape[0]  # len() would fix the size of the batch in an exported graph
         batch = Batch({self.about.normalised.name: x}, x.new_zeros(n), torch.arange(n, device=x.device))
-        scores: Tensor = self.net(batch).logits.float()
-        answer = self.about.answer
+        out, vector, answer = self.net(batch), self.kind.vector, self.about.answer
+        if vector is not None:
+            return getattr(out, vector.field).float()
+        scores: Tensor = out.logits.float()
         return scores if answer.range is None else scores * answer.scale + answer.offset

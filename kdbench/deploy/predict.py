@@ -24,12 +24,14 @@ class Prediction:
     Attributes:
         probabilities: of each class, in the order of the network's; empty for a regression.
         value: in the task's unit, None for classes.
+        vector: embedding, or bits 0 and 1 of a code; empty where the network gives neither.
         found: places in the picture, as of :mod:`kdbench.kinds.predicted`.
     """
 
     file: str
     probabilities: tuple[float, ...] = ()
     value: float | None = None
+    vector: tuple[float, ...] = ()
     found: tuple[Entry, ...] = ()
 
 
@@ -45,7 +47,8 @@ def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list
             Prediction(str(file), found=tuple(own))
             for file, own in zip(files, _placed(module, files, progress), strict=True)
         ]
-    if about.answer.column is None:
+    vector = module.kind.vector
+    if vector is None and about.answer.column is None:
         raise UserError(f"{about.words}: scores of a {about.kind} task are no probabilities; take them from Python")
     found: list[Prediction] = []
     with torch.no_grad(), progress.bar("predicting", len(files)) as advance:
@@ -53,7 +56,9 @@ def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list
             some = files[begin : begin + BATCH]
             answers = module(module.read(some)).double()
             for file, row in zip(some, answers, strict=True):
-                if about.answer.range is None:
+                if vector is not None:
+                    found.append(Prediction(str(file), vector=tuple((row >= 0 if vector.bits else row).tolist())))
+                elif about.answer.range is None:
                     found.append(Prediction(str(file), tuple(row.softmax(0).tolist())))
                 else:
                     found.append(Prediction(str(file), value=float(row)))

@@ -69,6 +69,11 @@ class Metric:
         """The smallest and the largest value."""
         return (0.0, self.high)
 
+    @property
+    def alone(self) -> bool:
+        """Whether a network tells it with nothing but the rows of its task."""
+        return self.reads <= {DATABASE}
+
     def noise(self, value: float, items: int | None) -> float | None:
         """Standard deviation of a value measured on so many test items; None where the items alone do not tell."""
         from kdbench.stats import item_noise
@@ -157,6 +162,21 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Vector:
+    """What a deployed network gives of a row where that is neither class scores nor a number.
+
+    Attributes:
+        field: of :class:`kdbench.contract.Out`.
+        word: what files and tables call it.
+        bits: whether the signs alone count, a score of exactly 0 as 1.
+    """
+
+    field: str
+    word: str
+    bits: bool = False
+
+
+@dataclass(frozen=True)
 class Tiny:
     """The smallest task of a kind, on embedded digits: what ``kdbench check`` trains adapters on.
 
@@ -203,6 +223,7 @@ class Kind:
         box: key of a box in result files (:data:`kdbench.kinds.predicted.SIDES`); None of kinds without boxes.
         viewless: why a row cannot be seen in several views, None where it can.
         eager: why steps can be neither captured nor compiled, None where they can.
+        vector: what its networks are deployed for, where that is neither class scores nor numbers; else None.
         unwritten: why no graph holds what gives a network's answers, None where one can; a file of weights always does.
         least_batch: rows that a batch must have for its loss to mean something, as one that compares them needs two.
     """
@@ -219,6 +240,7 @@ class Kind:
     placed: ClassVar[bool] = False
     box: ClassVar[str | None] = None
     eager: str | None = None
+    vector: ClassVar[Vector | None] = None
     unwritten: ClassVar[str | None] = None
     least_batch: int = 1
     viewless: ClassVar[str | None] = None

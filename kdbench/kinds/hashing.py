@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdbench.kinds.base import DATABASE, TEACHER_DATABASE, Evidence, Kind, Metric, Scaling, Tiny
+from kdbench.kinds.base import DATABASE, TEACHER_DATABASE, Evidence, Kind, Metric, Scaling, Tiny, Vector
 from kdbench.kinds.contrastive import EPS, ONE_PROCESS, contrast, numbers, pairs, two_views, unknown
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Hashing(Kind):
         ),
     }
     tiny = Tiny("map", lambda pixels, digits: digits, wraps="hash8:")
+    vector = Vector("logits", "code", bits=True)
     lacks = frozenset({"classifier", "tail"})
     one_process = ONE_PROCESS
     least_batch = 2

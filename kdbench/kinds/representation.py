@@ -21,6 +21,7 @@ from kdbench.kinds.base import (
     Metric,
     Scaling,
     Tiny,
+    Vector,
 )
 from kdbench.kinds.contrastive import numbers, unknown
 from kdbench.kinds.pretexts import Masked, SimCLR, given
@@ -188,6 +189,7 @@ class Representation(Kind):
     about = "embeddings that a probe tells classes by"
     metrics: ClassVar = _metrics(Rules())
     tiny = Tiny("probe", _classes, wraps="project8:")
+    vector = Vector("emb", "embedding")
     lacks = frozenset({"classifier", "tail"})
     one_way = False
     labelled = "classification"

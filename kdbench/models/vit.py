@@ -117,7 +117,7 @@ class ViT(Network):
         if visible is not None:
             rows = kept(rows, visible, count)
         first = self.cls_token + self.pos_embed[:, :1]
-        at = torch.cat([first.expand(len(rows), -1, -1).to(rows), rows], dim=1)
+        at = torch.cat([first.expand(rows.shape[0], -1, -1).to(rows), rows], dim=1)
         tokens, qkv = [], []
         for block in self.blocks:
             at, own = block(at)

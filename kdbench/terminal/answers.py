@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -56,76 +57,136 @@ def score_json(about: About, found: OnFolder) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Form:
+    """How predictions of one sort are printed.
+
+    Attributes:
+        columns: of a table, behind the file's; ``>`` begins those of numbers.
+        lines: of a file in the table, the markup escaped.
+        csv_columns: behind the file's.
+        csv_lines: of a file.
+        fields: of a file's object.
+    """
+
+    columns: Callable[[About], Sequence[str]]
+    lines: Callable[[About, Prediction], list[list[str]]]
+    csv_columns: Callable[[About, Sequence[Prediction]], Sequence[str]]
+    csv_lines: Callable[[About, Prediction], list[list[str]]]
+    fields: Callable[[About, Prediction], dict[str, Any]]
+
+
 def predictions(about: About, found: Sequence[Prediction]) -> Table:
-    """A line a file: the class and its probability, and those that follow; or the value."""
-    title = escape(about.words)
-    if _placed(about):
-        made = table(title, "file", "class", ">score", "place")
-        for one in found:
-            for entry in one.found:
-                made.add_row(escape(one.file), escape(_class(about, entry)), f"{entry['score']:.3f}", _place(entry))
-            if not one.found:
-                made.add_row(escape(one.file), "nothing", "", "")
-        return made
-    if not about.answer.classes:
-        made = table(title, "file", ">value", "unit")
-        for one in found:
-            made.add_row(escape(one.file), f"{one.value:.4g}", escape(about.answer.unit))
-        return made
-    made = table(title, "file", "class", ">probability", "then")
+    """A line a file: the class and its probability, and those that follow; the value; the embedding or code.
+
+    Of places, a line each.
+    """
+    form = _form(about)
+    made = table(escape(about.words), "file", *form.columns(about))
     for one in found:
-        (name, share), *others = _best(about, one)[:SHOWN]
-        then = ", ".join(f"{other} {p:.3f}" for other, p in others)
-        made.add_row(escape(one.file), escape(name), f"{share:.3f}", escape(then))
+        for line in form.lines(about, one):
+            made.add_row(escape(one.file), *line)
     return made
 
 
 def predictions_csv(about: About, found: Sequence[Prediction]) -> str:
-    """A line a file; probabilities of all classes, each a column ``p:<class>``."""
+    """The same with what a table leaves out: each class's probability (``p:<class>``), each number (``e:<place>``)."""
+    form = _form(about)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    classes = about.answer.classes
-    if _placed(about):
-        writer.writerow(["file", "class", "score", "place"])
-        for one in found:
-            writer.writerows(
-                [one.file, _class(about, entry), f"{entry['score']:.6g}", _place(entry)] for entry in one.found
-            )
-        return text.getvalue()
-    writer.writerow(
-        ["file", "class", "probability", *(f"p:{name}" for name in classes)] if classes else ["file", "value", "unit"]
-    )
+    writer.writerow(["file", *form.csv_columns(about, found)])
     for one in found:
-        if classes:
-            (name, share), *_ = _best(about, one)
-            writer.writerow([one.file, name, f"{share:.6g}", *(f"{p:.6g}" for p in one.probabilities)])
-        else:
-            writer.writerow([one.file, f"{one.value:.7g}", about.answer.unit])
+        writer.writerows([one.file, *line] for line in form.csv_lines(about, one))
     return text.getvalue()
 
 
 def predictions_json(about: About, found: Sequence[Prediction]) -> list[dict[str, Any]]:
     """An object a file."""
-    if _placed(about):
-        return [
-            {"file": one.file, "found": [{"class": _class(about, entry), **entry} for entry in one.found]}
-            for one in found
-        ]
-    if not about.answer.classes:
-        return [{"file": one.file, "value": one.value, "unit": about.answer.unit} for one in found]
-    return [
-        {
-            "file": one.file,
-            "class": _best(about, one)[0][0],
-            "probability": _best(about, one)[0][1],
-            "probabilities": dict(zip(about.answer.classes, one.probabilities, strict=True)),
-        }
-        for one in found
-    ]
+    form = _form(about)
+    return [{"file": one.file, **form.fields(about, one)} for one in found]
 
 
-def _placed(about: About) -> bool:
-    return kinds.kind(about.kind).placed
+def _form(about: About) -> _Form:
+    kind = kinds.kind(about.kind)
+    if kind.placed:
+        return _PLACES
+    if kind.vector is not None:
+        return _CODES if kind.vector.bits else _EMBEDDINGS
+    return _CLASSES if about.answer.classes else _VALUES
+
+
+def _best(about: About, one: Prediction) -> list[tuple[str, float]]:
+    """Classes and probabilities, the most probable first."""
+    return sorted(zip(about.answer.classes, one.probabilities, strict=True), key=lambda pair: -pair[1])
+
+
+def _class_line(about: About, one: Prediction) -> list[str]:
+    (name, share), *others = _best(about, one)[:SHOWN]
+    return [escape(name), f"{share:.3f}", escape(", ".join(f"{other} {p:.3f}" for other, p in others))]
+
+
+def _class_csv(about: About, one: Prediction) -> list[str]:
+    (name, share), *_ = _best(about, one)
+    return [name, f"{share:.6g}", *(f"{p:.6g}" for p in one.probabilities)]
+
+
+def _class_fields(about: About, one: Prediction) -> dict[str, Any]:
+    (name, share), *_ = _best(about, one)
+    shares = dict(zip(about.answer.classes, one.probabilities, strict=True))
+    return {"class": name, "probability": share, "probabilities": shares}
+
+
+def _numbers(one: Prediction) -> str:
+    """The first of an embedding, and how many there are."""
+    first = " ".join(f"{number:.3g}" for number in one.vector[:SHOWN])
+    return f"{first}{' …' if len(one.vector) > SHOWN else ''} ({len(one.vector)})"
+
+
+def _bits(one: Prediction) -> str:
+    return "".join(str(int(bit)) for bit in one.vector)
+
+
+def _found(about: About, one: Prediction) -> list[list[str]]:
+    return [[_class(about, entry), f"{entry['score']:.3f}", _place(entry)] for entry in one.found]
+
+
+_CLASSES = _Form(
+    columns=lambda about: ["class", ">probability", "then"],
+    lines=lambda about, one: [_class_line(about, one)],
+    csv_columns=lambda about, found: ["class", "probability", *(f"p:{name}" for name in about.answer.classes)],
+    csv_lines=lambda about, one: [_class_csv(about, one)],
+    fields=_class_fields,
+)
+_VALUES = _Form(
+    columns=lambda about: [">value", "unit"],
+    lines=lambda about, one: [[f"{one.value:.4g}", escape(about.answer.unit)]],
+    csv_columns=lambda about, found: ["value", "unit"],
+    csv_lines=lambda about, one: [[f"{one.value:.7g}", about.answer.unit]],
+    fields=lambda about, one: {"value": one.value, "unit": about.answer.unit},
+)
+_EMBEDDINGS = _Form(
+    columns=lambda about: ["embedding"],
+    lines=lambda about, one: [[_numbers(one)]],
+    csv_columns=lambda about, found: [f"e:{place}" for place in range(len(found[0].vector))],
+    csv_lines=lambda about, one: [[f"{number:.7g}" for number in one.vector]],
+    fields=lambda about, one: {"embedding": list(one.vector)},
+)
+_CODES = _Form(
+    columns=lambda about: ["code"],
+    lines=lambda about, one: [[_bits(one)]],
+    csv_columns=lambda about, found: ["code"],
+    csv_lines=lambda about, one: [[_bits(one)]],
+    fields=lambda about, one: {"code": _bits(one)},
+)
+_PLACES = _Form(
+    columns=lambda about: ["class", ">score", "place"],
+    lines=lambda about, one: [[escape(name), *rest] for name, *rest in _found(about, one)] or [["nothing", "", ""]],
+    csv_columns=lambda about, found: ["class", "score", "place"],
+    csv_lines=lambda about, one: [
+        [_class(about, entry), f"{entry['score']:.6g}", _place(entry)] for entry in one.found
+    ],
+    fields=lambda about, one: {"found": [{"class": _class(about, entry), **entry} for entry in one.found]},
+)
 
 
 def _class(about: About, entry: Mapping[str, Any]) -> str:
@@ -162,8 +223,3 @@ def file_json(record: Record, found: OfFile) -> dict[str, Any]:
         "run_id": record.run_id, "metrics": dict(found.metrics), "classes": dict(found.classes),
         "recorded": {record.task.metric_primary: found.recorded}, "pictures": found.pictures, "entries": found.entries,
     }  # fmt: skip
-
-
-def _best(about: About, one: Prediction) -> list[tuple[str, float]]:
-    """Classes and probabilities, the most probable first."""
-    return sorted(zip(about.answer.classes, one.probabilities, strict=True), key=lambda pair: -pair[1])

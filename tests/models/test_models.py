@@ -236,3 +236,26 @@ def test_an_input_of_the_wrong_axes_is_refused() -> None:
 def test_names_need_no_torch() -> None:
     code = "import sys, kdbench.models as m; m.recipe('timm:x'); assert not {'torch', 'timm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_takes_any_number_of_rows(name: str) -> None:
+    """What ``kdbench export`` writes: nothing in a net fixes the size of a batch."""
+    net = fresh(name).eval()
+    any_number = ({0: torch.export.Dim("batch")},)
+    with torch.no_grad():
+        graph = torch.export.export(Scores(net), (inputs(name, 2),), dynamic_shapes=any_number).module()
+        for rows in (1, 5):
+            torch.testing.assert_close(graph(inputs(name, rows)), net.encode(inputs(name, rows)).logits)
+
+
+class Scores(torch.nn.Module):
+    """A net's scores alone."""
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net.encode(x).logits
