@@ -105,8 +105,17 @@ def read_as(model: type[Model], path: Path, **fixed: Any) -> Model:
         return model.model_validate({**data, **fixed})
     except ValidationError as error:
         first = error.errors()[0]
-        place = f"{path}:{line_of(path, first['loc'])}"
+        place = f"{path}:{line_of(path, (*first['loc'], *_keys_said(first['msg'])))}"
         raise UserError(f"{place}: {describe(error, model)}") from error
+
+
+_KEYS = re.compile(r"(?:Value error, )?([a-z_]+(?:\.[\w-]+)*)")
+
+
+def _keys_said(message: str) -> list[str]:
+    """The keys that a message about several of them begins with: ``score.k belongs to ...``."""
+    found = _KEYS.match(message)
+    return found[1].split(".") if found else []
 
 
 _OF_TYPE = re.compile(r"[\w-]+\[.*\]")

@@ -31,8 +31,10 @@ class Evidence:
     Attributes:
         tasks, runs: how many it has.
         gain: (method - plain) / (teacher - plain), mean over tasks: 1 closes the whole gap to the teacher.
-        over_matched: the same against plain trained for as long as the method's recipe takes.
-        recipe: recipe cost over plain's, mean over tasks.
+        costed: how many of the tasks have costs, and plain trained for as long as the method's recipe takes.
+        over_matched: the same as ``gain`` against that plain, mean over these tasks; None without one.
+        recipe: recipe cost over plain's, mean over these tasks; None without one.
+        worth: mean over all tasks of the share beyond plain trained for as long, beyond plain where there is no such.
         failed: share of seeds that learnt nothing.
     """
 
@@ -41,15 +43,21 @@ class Evidence:
     tasks: int
     runs: int
     gain: float
-    over_matched: float
-    recipe: float
+    costed: int
+    over_matched: float | None
+    recipe: float | None
+    worth: float
     failed: float
 
     @property
     def words(self) -> str:
         """For a plan's line."""
-        share = f"{self.gain:+.0%} of the gap to the teacher ({self.over_matched:+.0%} over plain as long)"
-        return f"{share}, {self.recipe:.1f} times plain's cost, {self.runs} published runs"
+        on = f"on {self.tasks} {self.kind} task{'s' * (self.tasks > 1)} ({self.runs} runs)"
+        share = f"{self.gain:+.0%} of the gap to the teacher {on}"
+        if self.over_matched is None or self.recipe is None:
+            return f"{share}, cost not published"
+        matched = f"{self.over_matched:+.0%} over plain as long{f' on {self.costed}' * (self.costed < self.tasks)}"
+        return f"{share}, {matched}, {self.recipe:.1f} times plain's cost"
 
 
 @functools.cache
@@ -59,12 +67,16 @@ def evidence() -> dict[tuple[str, str], Evidence]:
         rows = [{f.name: row[f.name] for f in fields(Evidence)} for row in csv.DictReader(file)]
     made = [
         Evidence(
-            row["kind"], row["method"], int(row["tasks"]), int(row["runs"]), float(row["gain"]),
-            float(row["over_matched"]), float(row["recipe"]), float(row["failed"]),
+            row["kind"], row["method"], int(row["tasks"]), int(row["runs"]), float(row["gain"]), int(row["costed"]),
+            _number(row["over_matched"]), _number(row["recipe"]), float(row["worth"]), float(row["failed"]),
         )
         for row in rows
     ]  # fmt: skip
     return {(one.kind, one.method): one for one in made}
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
 
 
 def computed() -> list[Evidence]:
@@ -87,22 +99,28 @@ def computed() -> list[Evidence]:
 
 
 def _of(kind: str, method: str, results: list[Result]) -> Evidence | None:
-    told, counted = [], []
+    gains, matched, worth, counted = [], [], [], []
     for result in results:
         plain, ratio = result.deltas.get(PLAIN), result.totals.ratio("recipe")
-        if plain is None or result.to_matched is None or ratio is None or result.teacher is None:
+        if plain is None or result.teacher is None:
             continue
         turn = sign("max" if result.cell["higher_is_better"] else "min")
         gap = turn * (result.teacher - result.stat.mean) + plain.mean
         if gap > LEAST_GAP:
-            told.append((plain.mean / gap, result.to_matched.mean / gap, ratio))
+            gains.append(plain.mean / gap)
             counted.append(result)
-    if not told:
+            if result.to_matched is not None and ratio is not None:
+                matched.append((result.to_matched.mean / gap, ratio))
+                worth.append(matched[-1][0])
+            else:
+                worth.append(gains[-1])
+    if not counted:
         return None
     seeds = sum(len(result.scores) for result in counted)
     failed = sum(len(result.at_chance) for result in counted) / seeds
-    gain, over, recipe = (round(mean(values), 3) for values in zip(*told, strict=True))
-    return Evidence(kind, method, len(told), seeds, gain, over, recipe, round(failed, 3))
+    over, recipe = (round(mean(values), 3) for values in zip(*matched, strict=True)) if matched else (None, None)
+    gain, worthy, failed = (round(value, 3) for value in (mean(gains), mean(worth), failed))
+    return Evidence(kind, method, len(counted), seeds, gain, len(matched), over, recipe, worthy, failed)
 
 
 def write() -> None:

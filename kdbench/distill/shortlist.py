@@ -39,8 +39,9 @@ def situation(spec: TaskSpec) -> str:
 def recommended(spec: TaskSpec) -> list[Candidate]:
     """plain and kd, then what the published runs speak for, the most telling first; one variant a method.
 
-    In order of the share of the gap to the teacher that a method closed beyond plain trained for as long; methods that
-    cost more than :data:`DEAREST` times plain are left out, and so are those whose card refuses the task.
+    In order of the share of the gap to the teacher that a method closed beyond plain trained for as long, or beyond
+    plain where that is not published; methods that cost more than :data:`DEAREST` times plain are left out, and so are
+    those whose card refuses the task.
     """
     found = [Candidate(PLAIN, "what every gain is measured against")]
     if spec.pair.teachers and _applies(KD, spec):
@@ -67,7 +68,8 @@ def named(methods: Sequence[str], spec: TaskSpec) -> list[Candidate]:
 def recipe(method: str, spec: TaskSpec) -> float:
     """About how many times plain a method costs: as published, 2 where nothing is."""
     known = _of(spec).get(method)
-    return 1.0 if method == PLAIN else known.recipe if known is not None else 2.0
+    published = known.recipe if known is not None else None
+    return 1.0 if method == PLAIN else 2.0 if published is None else published
 
 
 def _of(spec: TaskSpec) -> dict[str, Evidence]:
@@ -76,10 +78,10 @@ def _of(spec: TaskSpec) -> dict[str, Evidence]:
 
 
 def _in_order(spec: TaskSpec) -> Iterator[Evidence]:
-    known = [one for one in _of(spec).values() if one.recipe <= DEAREST and not one.failed and one.over_matched > 0]
-    yield from sorted(known, key=lambda one: (-one.over_matched, one.method))
+    known = [one for one in _of(spec).values() if (one.recipe or 0.0) <= DEAREST and not one.failed and one.worth > 0]
+    yield from sorted(known, key=lambda one: (-one.worth, one.method))
 
 
 def _applies(method: str, spec: TaskSpec) -> bool:
     known = registry.methods()
-    return method in known and inapplicable(known[method].card, spec) is None
+    return method in known and inapplicable(known[method], spec) is None

@@ -82,7 +82,8 @@ class TaskSpec(Block):
         known = self.of_kind.metrics
         for name in self.score.metrics:
             if name not in known:
-                raise ValueError(f"metric {name!r} is not one of a {self.kind} task{nearest(name, known)}")
+                meant = nearest(name, known) or f"; its metrics are {', '.join(known)}"
+                raise ValueError(f"score: metric {name!r} is not one of a {self.kind} task{meant}")
         return self
 
     @model_validator(mode="after")

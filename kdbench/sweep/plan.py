@@ -13,9 +13,9 @@ from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.data import status
 from kdbench.specs import registry, tuned
-from kdbench.specs.card import Card
 from kdbench.specs.config import Match, run_config
 from kdbench.specs.order import ConfigOrder, Mode
+from kdbench.specs.registry import MethodRef
 from kdbench.specs.task import TaskSpec
 from kdbench.specs.tuned import AS_PUBLISHED
 from kdbench.sweep.known import Known, Recorded
@@ -222,7 +222,7 @@ def _cell(
             wanted.append(seed)
         else:
             skipped.setdefault((_told(record), _failed(record)), []).append(seed)
-    reason = inapplicable(config.method.ref.card, config.task)
+    reason = inapplicable(config.method.ref, config.task)
     if wanted and reason is not None:
         skipped.setdefault((f"does not apply: {reason}; one seed records that", False), []).extend(wanted[1:])
         del wanted[1:]
@@ -253,11 +253,11 @@ def _absent(asked: Asked, task: str) -> str | None:
     return f"no data: {found.about}" if found.state == "absent" else None
 
 
-def inapplicable(card: Card, task: TaskSpec) -> str | None:
-    """Why a method cannot run on a task, as far as card and task tell; the engine knows the rest."""
-    if (reason := kinds.refusal(card.kinds, task.kind)) is not None:
+def inapplicable(method: MethodRef, task: TaskSpec) -> str | None:
+    """Why a method cannot run on a task, as far as card, variant and task tell; the engine knows the rest."""
+    if (reason := kinds.refusal(method.kinds, task.kind)) is not None:
         return reason
-    if "teacher" in card.needs and not task.pair.teachers:
+    if "teacher" in method.needs and not task.pair.teachers:
         return "it needs a teacher, the task has none"
     return None
 

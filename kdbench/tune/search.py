@@ -104,7 +104,7 @@ class Search:
     @property
     def inapplicable(self) -> str | None:
         """Why the method cannot run on the task, None when it can."""
-        return inapplicable(registry.method(self.method).card, self.spec)
+        return inapplicable(registry.method(self.method), self.spec)
 
     def dimensions(self) -> list[Dimension]:
         """What is searched."""

@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 import kdbench
+from kdbench import kinds
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
 from kdbench.distill import shortlist, study
@@ -21,7 +23,7 @@ from kdbench.distill.study import Study, in_words, parse_budget
 from kdbench.specs import registry
 from kdbench.stats import paired_delta
 from kdbench.sweep.devices import Where
-from kdbench.sweep.plan import Asked, PlannedCell
+from kdbench.sweep.plan import Asked, PlannedCell, inapplicable
 
 TASK = "digits/few-shot"
 
@@ -53,9 +55,9 @@ def test_plain_and_kd_come_first_and_each_method_once():
     assert [one.method for one in found[:2]] == ["plain", "kd"]
     cards = [registry.method(one.method).card.name for one in found]
     assert len(cards) == len(set(cards)) > 5
-    shares = [one.evidence.over_matched for one in found[2:]]
+    shares = [one.evidence.worth for one in found[2:]]
     assert shares == sorted(shares, reverse=True)
-    assert all(one.evidence.recipe <= shortlist.DEAREST for one in found[2:])
+    assert all((one.evidence.recipe or 0) <= shortlist.DEAREST for one in found[2:])
 
 
 def test_what_a_card_refuses_is_not_recommended():
@@ -63,6 +65,34 @@ def test_what_a_card_refuses_is_not_recommended():
     assert found
     assert "kd" not in found
     assert all(registry.method(name).kinds is None or "regression" in registry.method(name).kinds for name in found)
+
+
+@pytest.mark.parametrize("task", ["digits/hash", "shapes", "shapes/semantic", "phrases", "digits/masked"])
+def test_every_kind_is_recommended_what_runs_on_it(task):
+    """A variant's own kinds count: fitnet runs on hashing, fitnet with kd's term does not."""
+    spec = registry.task(task)
+    found = shortlist.recommended(spec)
+    assert len(found) > 2
+    for one in found:
+        assert kinds.refusal(registry.method(one.method).kinds, spec.kind) is None, one.method
+        assert one.method in ("plain", "kd") or one.evidence.kind in one.why
+
+
+def test_costs_that_are_not_published_are_said_to_be_none():
+    known = replace(
+        evidence()["classification", "kd"], tasks=3, runs=30, gain=0.4, costed=1, over_matched=0.25, recipe=2.0
+    )
+    assert known.words == (
+        "+40% of the gap to the teacher on 3 classification tasks (30 runs), +25% over plain as long on 1, "
+        "2.0 times plain's cost"
+    )
+    bare = replace(known, tasks=1, costed=0, over_matched=None, recipe=None)
+    assert bare.words == "+40% of the gap to the teacher on 1 classification task (30 runs), cost not published"
+
+
+@pytest.mark.parametrize(("method", "applies"), [("fitnet", True), ("fitnet+kd", False), ("kd", False)])
+def test_a_variants_own_kinds_decide_whether_it_applies(method, applies):
+    assert (inapplicable(registry.method(method), registry.task("digits/hash")) is None) is applies
 
 
 def test_inputs_that_differ_have_evidence_of_their_own():

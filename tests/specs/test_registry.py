@@ -156,7 +156,8 @@ def test_a_malformed_card_is_named_with_file_line_and_key(tmp_path, change, said
         ("version", 0, "version"),
         ("ranked", True, "unranked_because"),
         ("score", {"primary": "top2"}, r"unknown metric 'top2' .did you mean"),
-        ("score", {"primary": "mae"}, "not one of a classification task"),
+        ("score", {"primary": "mae"}, "not one of a classification task; its metrics are top1, top5, nll"),
+        ("score", {"primary": "top1", "also": ["nlll"]}, r"unknown metric 'nlll' .did you mean 'nll'"),
         ("seeds", [0, 0], "seeds must differ"),
         ("trian", {}, "did you mean 'train'"),
         ("data", {"source": "digits", "subset": {}}, "per_class, fraction and rows"),
@@ -168,6 +169,20 @@ def test_a_malformed_task_is_named_with_file_line_and_key(tmp_path, key, value, 
     with pytest.raises(UserError, match=said) as caught:
         yamlfile.read_as(TaskSpec, path, name="toy")
     assert f"{path}:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("score", {"primary": "mae"}), ("seeds", [0, 0]), ("score", {"primary": "top1", "k": 5}), ("version", 0)],
+)
+def test_a_rule_over_several_keys_names_the_line_of_its_first(tmp_path, key, value):
+    body = registry.task("digits").model_dump(mode="json", exclude={"name"})
+    path = write(tmp_path / "toy.yaml", {**body, key: value})
+    with pytest.raises(UserError) as caught:
+        yamlfile.read_as(TaskSpec, path, name="toy")
+    lines = path.read_text().splitlines()
+    number = int(str(caught.value).removeprefix(f"{path}:").partition(":")[0])
+    assert lines[number - 1].strip().startswith((f"{key}:", f"{[*value][-1]}:" if isinstance(value, dict) else key))
 
 
 @pytest.mark.parametrize(
