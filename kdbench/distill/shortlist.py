@@ -13,6 +13,8 @@ from kdbench.sweep.plan import inapplicable
 
 KD = "kd"
 """The baseline that everyone asks for."""
+REFERENCE = "what every gain is measured against"
+"""Why plain is tried."""
 DEAREST = 10.0
 """Recipe cost over plain's beyond which a method is no first try."""
 LIKE = ("classification",)
@@ -43,9 +45,10 @@ def recommended(spec: TaskSpec) -> list[Candidate]:
     plain where that is not published; methods that cost more than :data:`DEAREST` times plain are left out, and so are
     those whose card refuses the task.
     """
-    found = [Candidate(PLAIN, "what every gain is measured against")]
+    found = [Candidate(PLAIN, REFERENCE)]
     if spec.pair.teachers and _applies(KD, spec):
-        found.append(Candidate(KD, "the baseline of the field", _of(spec).get(KD)))
+        known = _of(spec).get(KD)
+        found.append(Candidate(KD, "the baseline of the field" + (f"; {known.words}" if known else ""), known))
     cards = {candidate.method for candidate in found}
     for one in _in_order(spec):
         card = registry.method(one.method).card.name
@@ -58,11 +61,9 @@ def recommended(spec: TaskSpec) -> list[Candidate]:
 def named(methods: Sequence[str], spec: TaskSpec) -> list[Candidate]:
     """Methods that a person names, plain before them."""
     known = _of(spec)
-    chosen = [PLAIN, *(name for name in methods if name != PLAIN)]
-    return [
-        Candidate(name, known[name].words if name in known else "named", known.get(name))
-        for name in dict.fromkeys(chosen)
-    ]
+    others = [name for name in dict.fromkeys(methods) if name != PLAIN]
+    chosen = [Candidate(name, known[name].words if name in known else "named", known.get(name)) for name in others]
+    return [Candidate(PLAIN, REFERENCE), *chosen]
 
 
 def recipe(method: str, spec: TaskSpec) -> float:
