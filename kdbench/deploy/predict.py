@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kdbench.base.errors import UserError
 from kdbench.base.progress import Progress
@@ -39,7 +40,7 @@ def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list
     """A prediction a file, in order.
 
     Raises:
-        UserError: a file that is not what the network reads, or a task of neither classes nor numbers.
+        UserError: a file that is not what the network reads, or answers that nothing here puts into words.
     """
     about = module.about
     if module.kind.placed:
@@ -47,8 +48,7 @@ def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list
             Prediction(str(file), found=tuple(own))
             for file, own in zip(files, _placed(module, files, progress), strict=True)
         ]
-    vector = module.kind.vector
-    if vector is None and about.answer.column is None:
+    if module.kind.vector is None and about.answer.column is None:
         raise UserError(f"{about.words}: scores of a {about.kind} task are no probabilities; take them from Python")
     found: list[Prediction] = []
     with torch.no_grad(), progress.bar("predicting", len(files)) as advance:
@@ -56,14 +56,19 @@ def predict(module: Deployed, files: Sequence[Path], progress: Progress) -> list
             some = files[begin : begin + BATCH]
             answers = module(module.read(some)).double()
             for file, row in zip(some, answers, strict=True):
-                if vector is not None:
-                    found.append(Prediction(str(file), vector=tuple((row >= 0 if vector.bits else row).tolist())))
-                elif about.answer.range is None:
-                    found.append(Prediction(str(file), tuple(row.softmax(0).tolist())))
-                else:
-                    found.append(Prediction(str(file), value=float(row)))
+                found.append(_said(module, str(file), row))
                 advance()
     return found
+
+
+def _said(module: Deployed, file: str, row: Tensor) -> Prediction:
+    """Of what a network gave for a file."""
+    vector = module.kind.vector
+    if vector is not None:
+        return Prediction(file, vector=tuple((row >= 0 if vector.bits else row).tolist()))
+    if module.about.answer.range is not None:
+        return Prediction(file, value=float(row))
+    return Prediction(file, tuple(row.softmax(0).tolist()))
 
 
 def _placed(module: Deployed, files: Sequence[Path], progress: Progress) -> list[list[Entry]]:
