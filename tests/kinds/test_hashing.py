@@ -145,8 +145,10 @@ def test_plain_is_scored_against_the_teachers_database_too(tmp_path: Path) -> No
     record = run.run_seed(Request(config, 0, torch.device("cpu"), Home(tmp_path), overhead="off"))
     assert record.status == "ok", record.error
     assert record.metrics.last.keys() == {"map", "map_teacher_database"}
-    with pytest.raises(UserError, match="a hashing task's score searches the training rows"):
-        export(record.run_id, "safetensors", "student", None, Home(tmp_path), None, Progress.silent())
+    made = export(
+        record.run_id, "safetensors", "student", tmp_path / "a.safetensors", Home(tmp_path), None, Progress.silent()
+    )
+    assert (made.about.scored.primary, made.about.scored.also) == ("map", ())  # a file answers for no teacher
     for method, task in (("kd", "digits/hash"), ("brcd", "digits")):
         config = run_config(method, task, smoke=True)
         refused = run.run_seed(Request(config, 0, torch.device("cpu"), Home(tmp_path), overhead="off"))
