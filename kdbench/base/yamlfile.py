@@ -110,6 +110,7 @@ def read_as(model: type[Model], path: Path, **fixed: Any) -> Model:
 
 
 _KEYS = re.compile(r"(?:Value error, )?([a-z_]+(?:\.[\w-]+)*)")
+"""What may be keys at the beginning of a message; words that are none lead to no line."""
 
 
 def _keys_said(message: str) -> list[str]:

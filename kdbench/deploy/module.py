@@ -103,8 +103,6 @@ class Deployed(nn.Module):
         x = self.prepare(raw)
         n = x.shape[0]  # len() would fix the size of the batch in an exported graph
         batch = Batch({self.about.normalised.name: x}, x.new_zeros(n), torch.arange(n, device=x.device))
-        out, vector, answer = self.net(batch), self.kind.vector, self.about.answer
-        if vector is not None:
-            return getattr(out, vector.field).float()
-        scores: Tensor = out.logits.float()
-        return scores if answer.range is None else scores * answer.scale + answer.offset
+        given: Tensor = getattr(self.net(batch), self.kind.gives).float()
+        answer = self.about.answer
+        return given if answer.range is None else given * answer.scale + answer.offset

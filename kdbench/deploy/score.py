@@ -45,9 +45,9 @@ class Sheet:
             self._answers.append(answers)
             return
         given = (answers - self._scaling.offset) / self._scaling.scale if self._scaled else answers
-        field = "logits" if self._kind.vector is None else self._kind.vector.field
+        out = Out(**{"logits": None, self._kind.gives: given})
         batch = Batch({}, self._kind.scaled(self._y[index], self._scaling), index)
-        self._answers.append(self._kind.answer(Out(**{"logits": None, field: given}), batch, self._scaling))
+        self._answers.append(self._kind.answer(out, batch, self._scaling))
 
     @property
     def _told(self) -> tuple[Any, Any]:

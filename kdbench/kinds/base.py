@@ -375,6 +375,11 @@ class Kind:
         return {name: float(own[name].fn(evidence)) for name in usable}
 
     @property
+    def gives(self) -> str:
+        """The field of :class:`kdbench.contract.Out` that a deployed network gives, of kinds that a graph holds."""
+        return "logits" if self.vector is None else self.vector.field
+
+    @property
     def own_metrics(self) -> Mapping[str, Metric]:
         """Its metrics under its rules, the same objects at every call."""
         return self.metrics

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kdbench.records.files import Record
 
 SHOWN = 3
-"""Classes a file in a table; CSV and JSON hold all."""
+"""Classes, or numbers of an embedding, a file in a table; CSV and JSON hold all."""
 
 
 def score(about: About, found: OnFolder, folder: str) -> list[Table | str]:

@@ -118,7 +118,7 @@ def test_a_file_has_no_training_rows_to_search(home, trained, tmp_path):
         score_folder(of_file(made.path), tmp_path / "own", QUIET)
 
 
-def changed(home, record, tmp_path, primary, also):
+def changed(home, record, primary, also):
     """The record of a run of a task that scores otherwise."""
     raw = json.loads((home.records / f"{record.run_id}.json").read_text())
     raw["task"] |= {"metric_primary": primary, "unit": "%"}
@@ -131,9 +131,9 @@ def changed(home, record, tmp_path, primary, also):
 def test_a_score_that_takes_more_than_rows_is_left_to_the_next_metric(home, kd, tmp_path, primary, reads):
     from kdbench.records.files import parse
 
-    other = loaded_of(home, parse(changed(home, kd, tmp_path, primary, ["top1"])))
+    other = loaded_of(home, parse(changed(home, kd, primary, ["top1"])))
     assert (other.module.about.scored.primary, other.searched) == ("top1", None)
-    alone = loaded_of(home, parse(changed(home, kd, tmp_path, primary, [])))
+    alone = loaded_of(home, parse(changed(home, kd, primary, [])))
     pictures(tmp_path / "own", [1000])
     with pytest.raises(UserError, match=f"do not tell {primary}, which reads {reads}; a task"):
         score_folder(alone.module, tmp_path / "own", QUIET)
