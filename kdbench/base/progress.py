@@ -41,10 +41,15 @@ class Point:
 
 
 class Runs:
-    """The runs of one command: which is under way, and how long the others trained."""
+    """The runs of one command: which is under way, and how long the others trained.
+
+    Attributes:
+        told: lines that hold for all of them, said once.
+    """
 
     def __init__(self) -> None:
         self.total, self.number, self.label = 0, 0, ""
+        self.told: set[str] = set()
         self._spent: list[float] = []
         self._began: float | None = None
         self._trained = 0.0
@@ -176,6 +181,12 @@ class Progress:
         print(line, file=sys.stderr, flush=True)
         for view in self.views:
             view.said(line)
+
+    def tell(self, line: str) -> None:
+        """Says what holds for every run of the command, once."""
+        if line not in self.runs.told:
+            self.runs.told.add(line)
+            self.say(line)
 
     def pause(self) -> None:
         """Nothing is drawn until the next work begins."""

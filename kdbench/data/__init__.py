@@ -15,7 +15,7 @@ from kdbench.specs.data import Data
 if TYPE_CHECKING:
     from kdbench.data.feed.dataset import Dataset
 
-__all__ = ["Place", "load", "unknown"]
+__all__ = ["Place", "load", "names", "unknown"]
 
 
 def load(data: Data, place: Place) -> Dataset:
@@ -36,8 +36,13 @@ def load(data: Data, place: Place) -> Dataset:
     return with_reduced(module.load(data.options, place), data.inputs)
 
 
+def names() -> list[str]:
+    """Every data source, as tasks spell it."""
+    return [*set_names(), *sources.names()]
+
+
 def unknown(source: str) -> str:
     """The line on a source that there is not, with the nearest name."""
     if (shared := shared_name(source)) is not None:
         return f"data.source: {shared}"
-    return f"data.source: unknown source {source!r}{nearest(source, [*set_names(), *sources.names()])}"
+    return f"data.source: unknown source {source!r}{nearest(source, names())}"

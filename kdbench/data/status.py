@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from kdbench.base.errors import UserError
@@ -18,6 +20,8 @@ from kdbench.specs import reduced
 from kdbench.specs.task import TaskSpec
 
 State = Literal["built in", "here", "found", "other copy", "hub", "absent"]
+PRESENT: frozenset[State] = frozenset({"built in", "here", "found"})
+"""Those in which a run can start now without a download."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class DataStatus:
     @property
     def present(self) -> bool:
         """Whether a run can start now without a download."""
-        return self.state in ("built in", "here", "found")
+        return self.state in PRESENT
 
 
 def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> DataStatus:
@@ -59,37 +63,46 @@ def status(spec: TaskSpec, folder: Path | None, cache: Path | None = None) -> Da
         folder: the user's data folder.
         cache: folder of decoded data sets; without it nothing is known to be ``here``.
     """
-    source = spec.data.source
-    if source not in set_names():
-        return _of_module(spec, folder, cache)
-    device, speed = duration.speed()
-    of = set_spec(source)
-    copy = spec.data.options.get("copy")
-    state, about = _state(of, copy, folder, cache)
-    run, teachers = _minutes(spec, _facts(of, spec.data.options), speed)
-    return DataStatus(of.copy_name(copy), state, about, of.megabytes, of.licence, run, teachers, device)
-
-
-def _of_module(spec: TaskSpec, folder: Path | None, cache: Path | None) -> DataStatus:
-    """Of a source that is a module, by what it states of itself."""
-    source, (device, speed) = spec.data.source, duration.speed()
-    module = sources.module(source)
-    if module is None:
-        return DataStatus(source, "absent", unknown(source), None, "", None, None, device)
-    facts = getattr(module, "FACTS", Facts(0, 1, {}, f"made by {module.__name__}, which states no FACTS"))
+    source, options, (device, speed) = spec.data.source, spec.data.options, duration.speed()
+    state, about = where(source, options, folder, cache)
+    if source in set_names():
+        of = set_spec(source)
+        run, teachers = _minutes(spec, _facts(of, options), speed)
+        return DataStatus(
+            of.copy_name(options.get("copy")), state, about, of.megabytes, of.licence, run, teachers, device
+        )
+    if (module := sources.module(source)) is None:
+        return DataStatus(source, state, about, None, "", None, None, device)
+    facts = _stated(module)
     run, teachers = _minutes(spec, facts, speed)
+    parts = [set_spec(name) for name in facts.made_of]
+    corpus = getattr(module, "CORPUS", None)
+    megabytes = corpus.megabytes if corpus is not None else sum(part.megabytes for part in parts) if parts else None
+    licence = facts.licence or "; ".join(part.licence for part in parts)
+    return DataStatus(source, state, about, megabytes, licence, run, teachers, device)
+
+
+def where(source: str, options: Mapping[str, Any], folder: Path | None, cache: Path | None = None) -> tuple[State, str]:
+    """The state of a data source's rows, and a line on it; ``folder`` and ``cache`` as of :func:`status`."""
+    if source in set_names():
+        return _state(set_spec(source), options.get("copy"), folder, cache)
+    if (module := sources.module(source)) is None:
+        return "absent", unknown(source)
     if (corpus := getattr(module, "CORPUS", None)) is not None:
         from kdbench.data.decode import corpus as corpora
 
-        where, line = corpora.state(corpus, folder)
-        return DataStatus(source, where, line, corpus.megabytes, facts.licence, run, teachers, device)
+        return corpora.state(corpus, folder)
+    facts = _stated(module)
     if not facts.made_of:
-        return DataStatus(source, "built in", facts.about, None, facts.licence, run, teachers, device)
-    parts = [set_spec(name) for name in facts.made_of]
+        return "built in", facts.about
+    parts = [_state(set_spec(name), None, folder, cache) for name in facts.made_of]
     order: list[State] = ["built in", "here", "found", "hub", "other copy", "absent"]
-    state, about = max((_state(part, None, folder, cache) for part in parts), key=lambda found: order.index(found[0]))
-    licence = facts.licence or "; ".join(part.licence for part in parts)
-    return DataStatus(source, state, about, sum(part.megabytes for part in parts), licence, run, teachers, device)
+    return max(parts, key=lambda found: order.index(found[0]))
+
+
+def _stated(module: ModuleType) -> Facts:
+    """What a source that is a module states of itself."""
+    return getattr(module, "FACTS", Facts(0, 1, {}, f"made by {module.__name__}, which states no FACTS"))
 
 
 def _state(of: SetSpec, copy: str | None, folder: Path | None, cache: Path | None) -> tuple[State, str]:

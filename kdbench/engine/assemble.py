@@ -351,9 +351,9 @@ def _say_which(config: RunConfig, needs: Needs, roles: Sequence[str], progress: 
         return
     name, nets = config.method.ref.name, {role: f"{role} ({pair.teachers[role].net})" for role in pair.teachers}
     if pair.ensemble is not None:
-        progress.say(f"{name} reads the mean of the teachers {', '.join(nets.values())}")
+        progress.tell(f"{name} reads the mean of the teachers {', '.join(nets.values())}")
         return
     others = [nets[role] for role in nets if role not in roles]
     one_input = len({teacher.input for teacher in pair.teachers.values()}) == 1
     more = "; pair.ensemble=mean reads the mean of all" if one_input else ""
-    progress.say(f"{name} reads the first teacher, {nets[roles[0]]}, and not {', '.join(others)}{more}")
+    progress.tell(f"{name} reads the first teacher, {nets[roles[0]]}, and not {', '.join(others)}{more}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from kdbench import data as sources
 from kdbench.base.errors import UserError
+from kdbench.data import status
 from kdbench.data.decode.place import Place
 from kdbench.engine.place import RunPlace
 from kdbench.engine.task import Task
@@ -33,15 +36,19 @@ class Scored:
 
 
 class Externals:
-    """The further test sets of a task, read before training so that a missing one costs nothing.
+    """The further test sets of a task, read before training so that one that cannot be read costs nothing.
 
+    A source whose data are not at hand is left out, in a line: what decides nothing stops no run and downloads nothing.
     A run that is scored on validation rows has none: no test row may tell a search.
+
+    Args:
+        smoke: rows of other sources are cut down like the task's own.
 
     Raises:
         UserError: a set cannot be read in the place of the task's test rows.
     """
 
-    def __init__(self, task: Task, place: RunPlace) -> None:
+    def __init__(self, task: Task, place: RunPlace, smoke: bool = False) -> None:
         self._task, self._sets = task, {}
         given = task.spec.score.external if task.spec.data.validation is None else {}
         if not given:
@@ -51,11 +58,16 @@ class Externals:
         data = task.data.only([task.spec.pair.student.input])
         at = Place(place.data, place.home.data, place.progress)
         for name, one in given.items():
-            asked = None if one.source is None else Data(source=one.source, options=one.options)
-            try:
-                other = None if asked is None else sources.load(asked, at)
-            except UserError as error:
-                raise UserError(f"score.external.{name}: {error}") from error
+            where, other = f"score.external.{name}", None
+            if one.source is not None:
+                if (missing := _missing(one.source, one.options, at)) is not None:
+                    place.progress.tell(f"{where} is left out: {missing}")
+                    continue
+                try:
+                    other = sources.load(Data(source=one.source, options=one.options), at)
+                except UserError as error:
+                    raise UserError(f"{where}: {error}") from error
+                other = other.head(task.spec.smoke.rows) if smoke else other
             self._sets[name] = (one.words, rows_of(name, one, data, task.device, other))
 
     def scores(self, net: nn.Module) -> dict[str, Scored]:
@@ -67,3 +79,11 @@ class Externals:
             value = task.score([primary], evidence)[primary]
             found[name] = Scored(value, len(rows.y), rows.sha256, words)
         return found
+
+
+def _missing(source: str, options: Mapping[str, Any], at: Place) -> str | None:
+    """Why a source cannot be read here, None where its data are at hand or nobody knows it."""
+    if source not in sources.names():
+        return None
+    state, about = status.where(source, options, at.folder, at.cache)
+    return None if state in status.PRESENT else f"{source} is not at hand ({about})"

@@ -178,7 +178,7 @@ def _recorded(request: Request, begun: Begun, everything: Dataset, kept: Kept) -
     facts = _facts(request, begun)
     try:
         prepared = prepare(request.config, request.seed, place, everything)
-        externals = Externals(prepared.task, place)
+        externals = Externals(prepared.task, place, request.config.smoke)
         finetuner = Finetuner(prepared.task, place.folder, request.progress)
         scorer = Scorer(prepared.task, scored_against(prepared, request.config, place, everything), finetuner)
         trainer = Trainer(

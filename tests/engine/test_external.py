@@ -11,6 +11,7 @@ import torch
 
 from kdbench.base.errors import UserError
 from kdbench.base.home import Home
+from kdbench.base.progress import Progress
 from kdbench.contract import Rows
 from kdbench.data.feed import external
 from kdbench.data.feed.dataset import Dataset
@@ -114,6 +115,22 @@ def test_a_source_that_there_is_not_is_named_before_anything_is_trained(tmp_path
         UserError, match=r"score.external.far: data.source: unknown source 'digit' .did you mean 'digits'"
     ):
         run_seed(Request(config, 0, CPU, Home(tmp_path), overhead="off"))
+
+
+def test_a_source_that_is_not_at_hand_is_left_out_and_stops_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = scored_on({"far": {"source": "mnist", "crop": 20}, "own": {"source": "digits"}})
+    progress, home = Progress.silent(), Home(tmp_path)
+    for seed in (0, 1):
+        record = run_seed(Request(config, seed, CPU, home, overhead="off", progress=progress))
+        assert record.metrics is not None
+        assert record.metrics.external is not None
+        (own,) = record.metrics.external.items()
+        assert own[0] == "own"
+        assert (own[1].value, own[1].items) == (record.metrics.last["top1"], config.task.smoke.rows)
+    said = "score.external.far is left out: mnist is not at hand (ylecun/mnist on the hub)\n"
+    assert capsys.readouterr().err == said, "once a command"
 
 
 def test_a_run_that_is_scored_on_validation_rows_sees_no_other(tmp_path: Path) -> None:
