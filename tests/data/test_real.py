@@ -30,6 +30,7 @@ from kdbench.records.files import Record
 from kdbench.runs.run import Request, run_seed
 from kdbench.specs import registry
 from kdbench.specs.config import run_config
+from kdbench.specs.data import Data
 
 FOLDER = os.environ.get("KDBENCH_DATA")
 slow = pytest.mark.slow
@@ -104,6 +105,20 @@ def sums_of(rows: Rows) -> tuple[list[int], list[int]]:
     """Sums of the pixel values and of their squares, by channel."""
     pixels = rows.x["image"].numpy().astype(np.uint16)
     return pixels.sum((0, 2, 3), dtype=np.int64).tolist(), np.square(pixels).sum((0, 2, 3), dtype=np.int64).tolist()
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=here)])
+def test_sources_of_rows_from_elsewhere_are_what_they_should_be(folder: Path, home: Home, _: int) -> None:
+    for name in ("digits/few-shot", "utkface/few-shot"):
+        task, place = registry.task(name), Place(folder, home.data)
+        own = data.load(task.data, place)
+        for given in (one for one in task.score.external.values() if one.source is not None):
+            other = data.load(Data(source=str(given.source), options=given.options), place)
+            assert other.official
+            assert not set(own.test.x) - set(other.test.x)
+            assert not {row.tobytes() for row in other.test.x["image"].numpy()} & {
+                row.tobytes() for part in (own.train, own.test) for row in part.x["image"].numpy()
+            }
 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=here)])
