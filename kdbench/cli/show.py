@@ -136,7 +136,10 @@ def show_task(
         from kdbench.base.home import data_folder
         from kdbench.data import status
 
-        show(*named.task(spec, status.status(spec, data_folder(data), home_of(out, needed=False).data)))
+        folder, cache = data_folder(data), home_of(out, needed=False).data
+        elsewhere = {name: one for name, one in spec.score.external.items() if one.source is not None}
+        missing = {name: status.missing(str(one.source), one.options, folder, cache) for name, one in elsewhere.items()}
+        show(*named.task(spec, status.status(spec, folder, cache), {k: why for k, why in missing.items() if why}))
 
 
 @app.command()

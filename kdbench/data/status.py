@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from kdbench.base.errors import UserError
-from kdbench.data import duration, sources, unknown
+from kdbench.data import duration, names, sources, unknown
 from kdbench.data.decode.cache import peek, peek_hub
 from kdbench.data.decode.facts import Facts
 from kdbench.data.decode.identity import MINE, identify
@@ -98,6 +98,14 @@ def where(source: str, options: Mapping[str, Any], folder: Path | None, cache: P
     parts = [_state(set_spec(name), None, folder, cache) for name in facts.made_of]
     order: list[State] = ["built in", "here", "found", "hub", "other copy", "absent"]
     return max(parts, key=lambda found: order.index(found[0]))
+
+
+def missing(source: str, options: Mapping[str, Any], folder: Path | None, cache: Path | None = None) -> str | None:
+    """Why a source cannot be read without a download, None where its data are at hand or nobody knows it."""
+    if source not in names():
+        return None
+    state, about = where(source, options, folder, cache)
+    return None if state in PRESENT else f"{source} is not at hand ({about})"
 
 
 def _stated(module: ModuleType) -> Facts:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -60,7 +58,7 @@ class Externals:
         for name, one in given.items():
             where, other = f"score.external.{name}", None
             if one.source is not None:
-                if (missing := _missing(one.source, one.options, at)) is not None:
+                if (missing := status.missing(one.source, one.options, at.folder, at.cache)) is not None:
                     place.progress.tell(f"{where} is left out: {missing}")
                     continue
                 try:
@@ -79,11 +77,3 @@ class Externals:
             value = task.score([primary], evidence)[primary]
             found[name] = Scored(value, len(rows.y), rows.sha256, words)
         return found
-
-
-def _missing(source: str, options: Mapping[str, Any], at: Place) -> str | None:
-    """Why a source cannot be read here, None where its data are at hand or nobody knows it."""
-    if source not in sources.names():
-        return None
-    state, about = status.where(source, options, at.folder, at.cache)
-    return None if state in status.PRESENT else f"{source} is not at hand ({about})"

@@ -154,16 +154,21 @@ def _assigned(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def task(spec: TaskSpec, data: DataStatus) -> list[Any]:
-    """Everything a task file says, and where its data are."""
+def task(spec: TaskSpec, data: DataStatus, missing: Mapping[str, str]) -> list[Any]:
+    """Everything a task file says, and where its data are; ``missing``: why external test sets would be left out."""
     lines: list[Any] = [
         f"[bold]{escape(spec.name)}@v{spec.version}[/bold]  {escape(spec.title)}",
         f"{spec.kind} task of suite {spec.suite}; baseline {spec.baseline}; seeds {', '.join(map(str, spec.seeds))}; "
         + ("ranked" if spec.ranked else f"not ranked: {escape(spec.unranked_because or '')}"),
         escape(f"data {data.name}: {data.state}; {data.about}"),
     ]
+    for name, one in spec.score.external.items():
+        left_out = f"; left out: {missing[name]}" if name in missing else ""
+        lines.append(escape(f"scored elsewhere too, {name}: {one.words}{left_out}"))
     made = table("keys (KEY=VALUE)", "key", "value")
-    body = spec.model_dump(mode="json", exclude={"name", "title", "notes"}, context=ALL_KEYS)
+    body = spec.model_dump(
+        mode="json", exclude={"name": True, "title": True, "notes": True, "score": {"external"}}, context=ALL_KEYS
+    )
     for key, value in _leaves(body):
         made.add_row(escape(key), escape(str(value)))
     lines.append(made)

@@ -253,6 +253,18 @@ def test_show_prints_all(run, what):
     listed_and_shown(run, what, every=1)
 
 
+def test_a_task_names_its_test_sets_from_elsewhere_and_those_left_out(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("KDBENCH_DATA", raising=False)
+    shown = run("show", "task", "digits/few-shot", "--out", str(tmp_path)).out
+    assert "scored elsewhere too, turned: rotate 20" in shown
+    assert "left out: mnist is not at hand (ylecun/mnist on the hub)" in " ".join(shown.split())
+    assert "score.external" not in shown, "no key of a run"
+    (tmp_path / "mnist").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "mnist" / f"{part}.parquet").touch()
+    assert "left out" not in run("show", "task", "digits/few-shot", "--data", str(tmp_path)).out
+
+
 @pytest.mark.parametrize(
     "words", [("--help",), ("--version",), ("list", "methods"), ("list", "tasks"), ("show", "method", "kd")]
 )
