@@ -155,6 +155,12 @@ def results(
         bool,
         typer.Option("--classes", help="The primary metric of each class instead, where it is a mean over classes."),
     ] = False,
+    elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--elsewhere", help="The scores on each test set from elsewhere instead, of tasks that name some."
+        ),
+    ] = False,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -171,8 +177,10 @@ def results(
     if ruleset is not None:
         where["ruleset"] = ruleset
     home = home_of(out)
-    if by_class:
-        _results_by_class(home, where, as_json)
+    if by_class and elsewhere:
+        raise UserError("--classes and --elsewhere are tables of their own; give one")
+    if by_class or elsewhere:
+        _results_beside(home, where, elsewhere, as_json)
         return
     rows = cells.in_order(rows_of(home, **where), sort)
     if as_json:
@@ -181,20 +189,25 @@ def results(
         show(*tables.results(rows))
 
 
-def _results_by_class(home: Home, where: dict[str, str], as_json: bool) -> None:
-    """The primary metric of each class."""
+def _results_beside(home: Home, where: dict[str, str], elsewhere: bool, as_json: bool) -> None:
+    """The primary metric of each class, or on each test set from elsewhere."""
     from kdbench.index import home as index
-    from kdbench.results import classes
-    from kdbench.terminal import by_class
+    from kdbench.results import beside
+    from kdbench.terminal import beside as tables
 
     require_records(home)
-    found = index.use(home, lambda store: classes.rows(store, **where))
+    found = index.use(home, lambda store: (beside.elsewhere if elsewhere else beside.by_class)(store, **where))
     if not found:
-        raise UserError(f"no result in {home.root} is told by class: AP and IoU are, of detection and segmentation")
+        raise UserError(
+            f"no result in {home.root} was scored elsewhere: 'kdbench show task' tells which test sets a task has"
+            if elsewhere
+            else f"no result in {home.root} is told by class: AP and IoU are, of detection and segmentation"
+        )
+    what, title = ("set", "on rows from elsewhere") if elsewhere else ("class", "of each class")
     if as_json:
-        print(json.dumps(by_class.as_json(found), indent=1))
+        print(json.dumps(tables.as_json(found, what), indent=1))
     else:
-        show(*by_class.results(found))
+        show(*tables.results(found, what, title))
 
 
 @app.command()

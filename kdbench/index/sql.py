@@ -145,3 +145,9 @@ INSERT INTO withdrawn SELECT r.run_id, r.withdrawn.date, r.withdrawn.reason FROM
 INSERT OR REPLACE INTO sources SELECT 'side', r.run_id, size, mtime_ns, sha256 FROM staged;
 DROP TABLE staged;
 """
+EXTERNAL_SCORES = """
+SELECT r.task, r.task_version, e.name, e.about, e.run_id, e.value FROM external e JOIN runs r USING (run_id)
+QUALIFY e.sha256 = arg_max(e.sha256, r.created_at) OVER (PARTITION BY r.task, r.task_version, e.name)
+ORDER BY e.name, e.run_id
+"""
+"""Of sets that share a name those whose rows are the newest run's."""

@@ -22,7 +22,7 @@ from kdbench.index.columns import MEASURED
 from kdbench.index.csv import to_csv
 from kdbench.index.file import StoreOld, connect, hold, retry, telling
 from kdbench.index.intake import checked
-from kdbench.index.sql import INSERT_RUNS, INSERT_SIDES, STAGE_RUNS, STAGE_SIDES, STORE_VERSION, TABLES
+from kdbench.index.sql import EXTERNAL_SCORES, INSERT_RUNS, INSERT_SIDES, STAGE_RUNS, STAGE_SIDES, STORE_VERSION, TABLES
 from kdbench.index.views import VIEWS
 from kdbench.records.files import Problem, Record
 from kdbench.records.folder import File, Listed, listed
@@ -176,6 +176,10 @@ class Store:
         for row in self.query("SELECT * FROM class_scores ORDER BY run_id, class"):
             by_run.setdefault(row["run_id"], {})[row["class"]] = row["value"]
         return by_run
+
+    def external(self) -> list[dict[str, Any]]:
+        """Scores on test sets from elsewhere by name and run; of sets that share a name, the newest run's."""
+        return self.query(EXTERNAL_SCORES)
 
     def export(self, folder: Path, **where: Any) -> list[Path]:
         """Write ``runs.parquet`` (all columns and the record) and ``runs.csv`` (without it); returns the two paths.

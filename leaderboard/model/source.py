@@ -80,11 +80,6 @@ GROUP BY task, task_version
 
 
 _ALSO = "SELECT name, run_id, value FROM metrics WHERE selection = 'last' AND list_contains(?::VARCHAR[], name)"
-_EXTERNAL = """
-SELECT r.task, r.task_version, e.name, e.about, e.run_id, e.value FROM external e JOIN runs r USING (run_id)
-QUALIFY e.sha256 = arg_max(e.sha256, r.created_at) OVER (PARTITION BY r.task, r.task_version, e.name)
-ORDER BY e.name, e.run_id
-"""
 
 
 def read(store: Store) -> Source:
@@ -95,7 +90,7 @@ def read(store: Store) -> Source:
     ):
         also[row["name"]][row["run_id"]] = row["value"]
     external: dict[TaskKey, dict[str, Elsewhere]] = defaultdict(dict)
-    for row in store.query(_EXTERNAL):
+    for row in store.external():
         sets = external[row["task"], row["task_version"]]
         sets.setdefault(row["name"], Elsewhere(row["about"])).scores[row["run_id"]] = row["value"]
     stages: dict[str, list[IndexRow]] = defaultdict(list)

@@ -27,7 +27,7 @@ from kdbench.leaderboard.views.task import task_view
 from kdbench.records import beside, students
 from kdbench.records.files import RecordError, read_text
 from kdbench.records.folder import records_of
-from kdbench.results.classes import Told
+from kdbench.results.beside import Told
 from kdbench.specs.tuned import AS_PUBLISHED
 
 CHANGES_SHOWN = 1000
@@ -175,7 +175,7 @@ def _tasks(pages: Pages, made: Board, store: Store, kept: Mapping[str, Path]) ->
     for run in made.source.runs.values():
         if run["ruleset"] == AS_PUBLISHED and not run["custom"] and not run["own_protocol"] and not run["smoke"]:
             example.setdefault((run["task"], run["task_version"]), run["run_id"])
-    told = Told.of(store)
+    told = Told.classes(store)
     for task in made.tasks:
         run_id = example.get((task.name, task.version))
         view = task_view(made, task, store.record(run_id) if run_id else None, kept, told)

@@ -8,7 +8,7 @@ from kdbench.leaderboard.draw.numbers import NONE, digits_for
 from kdbench.leaderboard.model.ranking import TaskBoard
 from kdbench.leaderboard.tables.cells import metric_word, runs_behind, with_half
 from kdbench.leaderboard.tables.table import Words
-from kdbench.results.classes import Told
+from kdbench.results.beside import Told
 
 
 @dataclass(frozen=True)

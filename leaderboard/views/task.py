@@ -22,7 +22,7 @@ from kdbench.leaderboard.views.overview import pickable
 from kdbench.leaderboard.views.panel import Panel, panel_of
 from kdbench.leaderboard.views.suite import noise_word, separation_word, small_word
 from kdbench.results import claims
-from kdbench.results.classes import Told
+from kdbench.results.beside import Told
 from kdbench.specs import registry
 from kdbench.specs.registry import PLAIN
 from kdbench.specs.tuned import AS_PUBLISHED
