@@ -12,7 +12,8 @@ from kdbench import kinds
 from kdbench.index.store import Store
 from kdbench.results import cells
 from kdbench.results.cells import ResultRow
-from kdbench.stats import CellStat, Direction, PairedDelta, clipped, clipped_difference, paired_delta, summarise
+from kdbench.results.pairing import paired
+from kdbench.stats import CellStat, PairedDelta, clipped, summarise
 
 OWN = "own test rows"
 """What the score itself is called among those elsewhere; no set can be."""
@@ -70,15 +71,12 @@ class Told:
         own = {seed: self.known[run] for seed, run in runs.items() if run in self.known}
         partners = {seed: self.partners.get(run, "") for seed, run in runs.items()}
         theirs = {seed: self.known[run] for seed, run in partners.items() if run in self.known}
-        direction: Direction = "max" if cell["higher_is_better"] else "min"
         metric = kinds.metrics().get(cell["metric"])
-        low, high = metric.bounds if metric is not None else (None, None)
+        bounds = metric.bounds if metric is not None else (None, None)
         found = []
         for name in sorted({name for scores in own.values() for name in scores}):
             mine, base = ({n: one[name] for n, one in side.items() if name in one} for side in (own, theirs))
-            delta = paired_delta(mine, base, direction) if mine.keys() & base.keys() else None
-            gap = None if delta is None else clipped_difference(delta, low, high)
-            found.append(Beside(name, clipped(summarise(mine), low, high), gap))
+            found.append(Beside(name, clipped(summarise(mine), *bounds), paired(mine, base, cell)))
         return found
 
 
