@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HP = "hp."
 """Before the name of a hyper-parameter among the columns of runs."""
+ELSEWHERE = "elsewhere."
+"""Before the name of a test set from elsewhere among the columns of runs."""
 _RUNS = """
 SELECT r.* EXCLUDE (record), o.step_ratio, o.lo AS step_ratio_lo, o.hi AS step_ratio_hi, o.step_ms, o.peak_alloc_mib,
        r.record->'$.method.params' AS params
@@ -40,7 +42,8 @@ class Results:
     """What records say.
 
     Attributes:
-        runs: a row a run: method, task, seed, score, status, cost, teacher, and each hyper-parameter as ``hp.<name>``.
+        runs: a row a run: method, task, seed, score, status, cost, teacher, each hyper-parameter as ``hp.<name>``, and
+            the score on each test set from elsewhere as ``elsewhere.<name>``.
         cells: a row a configuration over its seeds, as ``kdbench results --json`` prints it.
     """
 
@@ -88,7 +91,7 @@ def results(
 
     def read(store: Store) -> Results:
         of = None if ruleset is None else rulesets.chosen(store, ruleset)
-        runs = [_run(row) for row in store.query(_RUNS, _by(where.get("task"), where.get("method"), of))]
+        runs = _runs(store, where.get("task"), where.get("method"), of)
         return Results(runs, [as_json(row) for row in cells.rows(store, ruleset=ruleset, **where)])
 
     if published:
@@ -105,7 +108,7 @@ def of_runs(home: Home, run_ids: Sequence[str]) -> Results:
     wanted = set(run_ids)
 
     def read(store: Store) -> Results:
-        rows = [_run(row) for row in store.query(_RUNS, _by()) if row["run_id"] in wanted]
+        rows = [row for row in _runs(store) if row["run_id"] in wanted]
         found = cells.rows(store, **({"task": rows[0]["task"]} if rows else {}))
         return Results(rows, [as_json(row) for row in found if wanted & set(row.run_ids)])
 
@@ -116,7 +119,7 @@ def of_cells(home: Home, methods: Sequence[str], tasks: Sequence[str]) -> Result
     """The results of some methods on some tasks."""
 
     def read(store: Store) -> Results:
-        runs = [_run(row) for row in store.query(_RUNS, _by()) if row["task"] in tasks]
+        runs = [row for row in _runs(store) if row["task"] in tasks]
         found = [row for task in tasks for row in cells.rows(store, task=task)]
         return Results(
             [row for row in runs if row["method"] in methods], [as_json(row) for row in found if row.method in methods]
@@ -131,14 +134,21 @@ def _published(task: str | None) -> list[Path]:
     return [PUBLISHED] if task is None else of_task(PUBLISHED, task)
 
 
-def _by(task: str | None = None, method: str | None = None, of: Sequence[str] | None = None) -> list[Any]:
-    """What ``_RUNS`` is asked with: each twice, once for whether it is asked at all."""
-    return [task, task, method, method, of, of]
+def _runs(
+    store: Store, task: str | None = None, method: str | None = None, of: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of the runs, of these alone."""
+    away, asked = (
+        store.external_scores(),
+        [task, task, method, method, of, of],
+    )  # each twice: whether it is asked at all
+    return [_run(row, away.get(row["run_id"], {})) for row in store.query(_RUNS, asked)]
 
 
-def _run(row: dict[str, Any]) -> dict[str, Any]:
+def _run(row: dict[str, Any], away: Mapping[str, float]) -> dict[str, Any]:
     params = json.loads(row.pop("params") or "{}")
-    return row | {f"{HP}{name}": value for name, value in _flat(params).items()}
+    own = {f"{HP}{name}": value for name, value in _flat(params).items()}
+    return row | own | {f"{ELSEWHERE}{name}": value for name, value in away.items()}
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

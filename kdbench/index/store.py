@@ -181,6 +181,13 @@ class Store:
         """Scores on test sets from elsewhere by name and run; of sets that share a name, the newest run's."""
         return self.query(EXTERNAL_SCORES)
 
+    def external_scores(self) -> dict[str, dict[str, float]]:
+        """Run id to the primary metric on each test set from elsewhere, of runs that were scored on some."""
+        by_run: dict[str, dict[str, float]] = {}
+        for row in self.external():
+            by_run.setdefault(row["run_id"], {})[row["name"]] = row["value"]
+        return by_run
+
     def export(self, folder: Path, **where: Any) -> list[Path]:
         """Write ``runs.parquet`` (all columns and the record) and ``runs.csv`` (without it); returns the two paths.
 

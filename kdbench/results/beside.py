@@ -54,10 +54,7 @@ class Told:
     @classmethod
     def elsewhere(cls, store: Store) -> Told:
         """On each test set from elsewhere."""
-        known: dict[str, dict[str, float]] = {}
-        for row in store.external():
-            known.setdefault(row["run_id"], {})[row["name"]] = row["value"]
-        return cls._of(store, known)
+        return cls._of(store, store.external_scores())
 
     @classmethod
     def _of(cls, store: Store, known: Mapping[str, Mapping[str, float]]) -> Told:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import site_samples as samples
 
+import kdbench
 from kdbench.results.beside import OWN, Told, by_class, elsewhere
 
 
@@ -84,6 +85,14 @@ def test_scores_elsewhere_stand_behind_the_score_itself(scored_elsewhere: None, 
     assert (far.name, far.stat.n, far.stat.mean) == ("far", 2, 54.0), "one seed saw other rows"
     assert (far.to_baseline.mean, far.to_baseline.n) == (11.0, 2)
     assert [(one.name, one.stat.n, one.to_baseline) for one in found["plain"]][1:] == [("far", 3, None)]
+
+
+def test_tables_of_runs_have_a_column_a_test_set_from_elsewhere(scored_elsewhere: None, tmp_path: Path) -> None:
+    runs = kdbench.results(out=tmp_path).runs
+    held = {(run["method"], run["seed"]): run.get("elsewhere.far") for run in runs if run["task"] != "other"}
+    assert held["plain", 1] == 42.0
+    assert held["kd", 0] is None, "other rows"
+    assert kdbench.results(out=tmp_path).to_arrow()["elsewhere.far"].null_count == 2
 
 
 def test_results_elsewhere_at_the_command_line(scored_elsewhere: None, run: Any) -> None:
