@@ -138,10 +138,8 @@ def _runs(
     store: Store, task: str | None = None, method: str | None = None, of: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """Rows of the runs, of these alone."""
-    away, asked = (
-        store.external_scores(),
-        [task, task, method, method, of, of],
-    )  # each twice: whether it is asked at all
+    asked = [task, task, method, method, of, of]  # each twice, once for whether it is asked at all
+    away = store.external_scores()
     return [_run(row, away.get(row["run_id"], {})) for row in store.query(_RUNS, asked)]
 
 
