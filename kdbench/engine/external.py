@@ -37,18 +37,16 @@ class Externals:
     """The further test sets of a task, read before training so that one that cannot be read costs nothing.
 
     A source whose data are not at hand is left out, in a line: what decides nothing stops no run and downloads nothing.
-    A run that is scored on validation rows has none: no test row may tell a search.
-
-    Args:
-        smoke: rows of other sources are cut down like the task's own.
+    A run that is scored on validation rows has none: no test row may tell a search. A smoke run has none: it is no
+    result, and starts sooner without.
 
     Raises:
         UserError: a set cannot be read in the place of the task's test rows.
     """
 
-    def __init__(self, task: Task, place: RunPlace, smoke: bool = False) -> None:
+    def __init__(self, task: Task, place: RunPlace, smoke: bool) -> None:
         self._task, self._sets = task, {}
-        given = task.spec.score.external if task.spec.data.validation is None else {}
+        given = {} if smoke or task.spec.data.validation is not None else task.spec.score.external
         if not given:
             return
         from kdbench.data.feed.external import rows_of  # torchvision takes a while to import
@@ -65,7 +63,6 @@ class Externals:
                     other = sources.load(Data(source=one.source, options=one.options), at)
                 except UserError as error:
                     raise UserError(f"{where}: {error}") from error
-                other = other.head(task.spec.smoke.rows) if smoke else other
             self._sets[name] = (one.words, rows_of(name, one, data, task.device, other))
 
     def scores(self, net: nn.Module) -> dict[str, Scored]:

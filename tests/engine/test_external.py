@@ -40,9 +40,9 @@ def pixels(given: External, data: Dataset, other: Dataset | None = None) -> torc
     return ((found * std + mean) * 255).round()
 
 
-def scored_on(sets: dict[str, Any], *overrides: str) -> RunConfig:
+def scored_on(sets: dict[str, Any], *overrides: str, smoke: bool = False) -> RunConfig:
     """A short run of plain on a task with external test sets."""
-    plain = run_config("plain", "digits/few-shot", overrides, smoke=True)
+    plain = run_config("plain", "digits/few-shot", ["train.epochs=1", *overrides], smoke=smoke)
     score = Score.model_validate({**plain.task.score.model_dump(), "external": sets})
     return replace(plain, task=plain.task.model_copy(update={"score": score}))
 
@@ -128,13 +128,15 @@ def test_a_source_that_is_not_at_hand_is_left_out_and_stops_no_run(
         assert record.metrics.external is not None
         (own,) = record.metrics.external.items()
         assert own[0] == "own"
-        assert (own[1].value, own[1].items) == (record.metrics.last["top1"], config.task.smoke.rows)
+        assert (own[1].value, own[1].items) == (record.metrics.last["top1"], record.metrics.test_items)
     said = "score.external.far is left out: mnist is not at hand (ylecun/mnist on the hub)\n"
     assert capsys.readouterr().err == said, "once a command"
 
 
-def test_a_run_that_is_scored_on_validation_rows_sees_no_other(tmp_path: Path) -> None:
-    config = scored_on({"noisy": {"change": {"noise": 0.3}}}, "data.validation.per_class=5")
+@pytest.mark.parametrize("of", [{"smoke": True}, {"smoke": False}])
+def test_a_smoke_run_and_one_that_is_scored_on_validation_rows_see_none(of: dict[str, bool], tmp_path: Path) -> None:
+    overrides = [] if of["smoke"] else ["data.validation.per_class=5"]
+    config = scored_on({"noisy": {"change": {"noise": 0.3}}, "far": {"source": "mnist"}}, *overrides, **of)
     record = run_seed(Request(config, 0, CPU, Home(tmp_path), overhead="off"))
     assert record.metrics is not None
     assert record.metrics.external is None
@@ -198,6 +200,6 @@ def test_a_task_that_cannot_be_scored_elsewhere_says_why(task: str, external: di
 
 
 def test_it_changes_no_hash() -> None:
-    more = scored_on({"noisy": {"change": {"noise": 0.1}}})
+    more, none = scored_on({"noisy": {"change": {"noise": 0.1}}}), scored_on({})
     assert more.task.score.external
-    assert more.spec_hash == run_config("plain", "digits/few-shot", smoke=True).spec_hash
+    assert more.spec_hash == none.spec_hash

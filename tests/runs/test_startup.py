@@ -21,10 +21,11 @@ print(*sys.modules, file=sys.stderr)
 NOT_NEEDED = {
     "torch._dynamo", "triton", "sympy", "sklearn", "scipy", "pandas", "pyarrow", "timm", "torchvision", "datasets",
 }  # fmt: skip
-"""Libraries that a run on digits has no use for; torch's compiler and scikit-learn took longer than torch itself."""
+"""Libraries that a smoke run on digits has no use for; torch's compiler and scikit-learn took longer than torch itself.
+A whole run changes its test rows with torchvision."""
 
 
-def test_a_run_on_digits_imports_no_library_that_it_does_not_use(tmp_path: Path) -> None:
+def test_a_smoke_run_on_digits_imports_no_library_that_it_does_not_use(tmp_path: Path) -> None:
     env = os.environ | {"KDBENCH_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
