@@ -48,6 +48,15 @@ def test_a_folder_and_a_file_are_a_method_and_a_task(here: Path) -> None:
     assert local.typed(config) == ("./mine/", "./mytask.yaml")
 
 
+@pytest.mark.parametrize("overrides", [[], ["train.epochs=2", "train.optimizer.lr=0.2"]])
+def test_words_of_a_task_may_hold_what_an_override_may_not(here: Path, overrides: list[str]) -> None:
+    file = here / "mytask.yaml"
+    file.write_text(file.read_text().replace("title: ", "title: of ${none and ??? of ", 1))
+    config = run_config("plain", local.task("./mytask.yaml"), overrides)
+    assert config.task.title.startswith("of ${none and ???")
+    assert bool(config.custom) == bool(overrides)
+
+
 def test_names_stay_names(here: Path) -> None:
     assert (local.method("kd"), local.task("digits/few-shot")) == ("kd", "digits/few-shot")
     assert (local.method("mine"), local.task("mytask")) == ("mine", "mytask")
