@@ -41,7 +41,7 @@ def read_overrides(overrides: Sequence[str]) -> list[Override]:
         except (HydraException, ValueError, RecursionError) as error:
             raise UserError(plain + overrides_help.how_to_type(text, _taken)) from error
         if override.type is not OverrideType.CHANGE or override.package is not None:
-            raise UserError(plain + "only key=value is taken; keys can be neither added (+) nor removed (~)")
+            raise UserError(plain + "only key=value is taken; keys can be neither added (+), removed (~) nor moved (@)")
         if override.is_sweep_override():
             raise UserError(
                 plain + "one value is taken, not several to sweep; use --seeds for seeds, `[1,2]` for a list"

@@ -1,7 +1,7 @@
 """Card + task + overrides -> one frozen, typed run configuration.
 
-Hydra composes, pydantic types and freezes. A person types ``key=value`` only; the other forms that Hydra would accept
-are refused first, each with one line.
+Overrides are of Hydra's grammar, pydantic types and freezes. A person types ``key=value`` only; the other forms that
+Hydra would accept are refused first, each with one line.
 """
 
 from __future__ import annotations

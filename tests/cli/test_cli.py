@@ -78,7 +78,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(words, run, tmp_path):
         (("evaluate", "-m", "kd", "-t", "digits", "train.epochs=many"), "train.epochs"),
         (("evaluate", "-m", "kd", "-t", "digits", "+train.x=1"), "only key=value"),
         (("evaluate", "-m", "kd", "-t", "digits", "~train"), "only key=value"),
-        (("evaluate", "-m", "kd", "-t", "digits", "train.optimizer.lr@x=1"), "only key=value"),
+        (("evaluate", "-m", "kd", "-t", "digits", "train.optimizer.lr@x=1"), "moved (@)"),
         (("evaluate", "-m", "kd", "-t", "digits", "train.epochs=1,2"), "--seeds"),
         (("evaluate", "-m", "kd", "-t", "digits", "train.epochs=range(1,3)"), "--seeds"),
         (("evaluate", "-m", "kd", "-t", "digits", "method=reviewkd"), "is a group"),
