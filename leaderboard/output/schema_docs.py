@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
 from kdbench.records.files import json_schema
 
 
-def schema_rows() -> list[tuple[str, str, str, str]]:
+@functools.cache
+def schema_rows() -> tuple[tuple[str, str, str, str], ...]:
     """The record's fields as (path, type, required, meaning), read off the JSON Schema."""
     schema = json_schema()
     rows: list[tuple[str, str, str, str]] = []
     _walk(schema, schema["$defs"], "", rows, 0)
-    return rows
+    return tuple(rows)
 
 
 def _walk(

@@ -186,13 +186,15 @@ def coverage_tables(board: Board) -> list[CoverageTable]:
     """Every registered method and every current task as published, device class by device class."""
     current = tuple(task for task in board.tasks if task.newest)
     methods = sorted({*board.catalogue.methods, *(m for one in board.task_boards for m in _present(one))})
+    kinds = {task.kind for task in current}
+    untried = {(method, kind): _untried(board, method, kind) for method in methods for kind in kinds}
     tables = []
     published = [one for one in board.task_boards if one.ruleset == AS_PUBLISHED]
     for device in sorted({one.device for one in published}):
         places = {one.task: one for one in published if one.device == device}
         listed = tuple(sorted(current, key=lambda task: task not in places))
         rows = tuple(
-            (method, tuple(_coverage(places.get(task), method, _untried(board, method, task)) for task in listed))
+            (method, tuple(_coverage(places.get(task), method, untried[method, task.kind]) for task in listed))
             for method in methods
         )
         begun = sum(task in places for task in listed)
@@ -204,9 +206,9 @@ def _present(one: TaskBoard) -> set[str]:
     return {row.method for row in (*one.ranked, *one.apart)} | {hole.method for hole in one.holes}
 
 
-def _untried(board: Board, method: str, task: TaskVersion) -> CoverageCell:
-    """Of a method without a record on a task: that its card rules it out, or that nobody ran it."""
-    reason = board.catalogue.refusal(method, task.kind)
+def _untried(board: Board, method: str, kind: str) -> CoverageCell:
+    """Of a method without a record on a task of a kind: that its card rules it out, or that nobody ran it."""
+    reason = board.catalogue.refusal(method, kind)
     hole = Missing.NOT_RUN if reason is None else Missing.NOT_APPLICABLE
     return CoverageCell(hole.label, hole.value, reason or "not run")
 

@@ -10,6 +10,7 @@ import pytest
 from recipes import TEACHER, plain, protocol, tuned
 
 from kdbench.leaderboard import build
+from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.records import files as records
 from kdbench.results import cells as summary
 from kdbench.results import chance
@@ -19,8 +20,14 @@ pytestmark = pytest.mark.seam
 
 
 def built(tmp_path: Path) -> dict[str, Any]:
-    """The board of the records: its exported rows by method."""
-    build(tmp_path / "records", tmp_path / "site")
+    """The board of the records, with the cards and tasks that they name: its exported rows by method."""
+    named = [json.loads(path.read_text()) for path in (tmp_path / "records").glob("*.json")]
+    methods, tasks = {raw["method"]["name"] for raw in named}, {raw["task"]["name"] for raw in named}
+    known = Catalogue(
+        {name: ref for name, ref in registry.methods().items() if name in methods},
+        {name: task for name, task in registry.tasks().items() if name in tasks},
+    )
+    build(tmp_path / "records", tmp_path / "site", catalogue=known)
     rows = json.loads((tmp_path / "site" / "data" / "leaderboard.json").read_text())["rows"]
     return {row["method"]: row for row in rows}
 
