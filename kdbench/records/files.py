@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
@@ -90,7 +91,8 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
     return sha256(canonical_json(spec))
 
 
-def json_schema() -> dict[str, Any]:
+@functools.cache
+def json_schema() -> Mapping[str, Any]:
     """JSON Schema (draft 2020-12) of a record."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Record.model_json_schema()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from kdbench.records.files import json_schema
@@ -19,7 +20,7 @@ def schema_rows() -> tuple[tuple[str, str, str, str], ...]:
 
 
 def _walk(
-    node: dict[str, Any], defs: dict[str, Any], path: str, rows: list[tuple[str, str, str, str]], depth: int
+    node: Mapping[str, Any], defs: dict[str, Any], path: str, rows: list[tuple[str, str, str, str]], depth: int
 ) -> None:
     for name, field in node.get("properties", {}).items():
         where = f"{path}.{name}" if path else name
