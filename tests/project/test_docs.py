@@ -107,30 +107,22 @@ def run(path: Path, checkout: tuple[Path, dict[str, str]], slow: bool) -> None:
         assert done.returncode == 0, f"{path.name}:{block.line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
-def needs_a_run(path: Path, slow: bool) -> bool:
-    own = [block for block in blocks(path) if block.language == "sh" and block.unrun is None]
-    return any(block.slow == slow for block in own)
-
-
 READ_FIRST = ("README.md", "CONTRIBUTING.md")
-"""Documents whose commands the fast set runs, those that take seconds; the slow set runs those of all others."""
+"""Documents whose commands the fast set runs, those that take seconds; the slow set runs all of every document."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in READ_FIRST else pytest.param(name, marks=pytest.mark.slow)
-        for name, path in DOCUMENTS.items()
-        if needs_a_run(path, slow=False)
-    ],
-)
+@pytest.mark.parametrize("name", READ_FIRST)
 def test_commands_that_take_seconds_run(name: str, checkout: tuple[Path, dict[str, str]]) -> None:
     run(DOCUMENTS[name], checkout, slow=False)
 
 
+def has_commands(path: Path) -> bool:
+    return any(block.language == "sh" and block.unrun is None for block in blocks(path))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [name for name, path in DOCUMENTS.items() if needs_a_run(path, slow=True)])
+@pytest.mark.parametrize("name", [name for name, path in DOCUMENTS.items() if has_commands(path)])
 def test_all_commands_run(name: str, checkout: tuple[Path, dict[str, str]]) -> None:
     run(DOCUMENTS[name], checkout, slow=True)
 
