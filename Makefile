@@ -25,6 +25,9 @@ demo: $(VENV)/.ready ## environment, then plain, kd and reviewkd on the embedded
 	@$(BIN)/kdbench site build --records $(HOME_DIR)/records --out $(HOME_DIR)
 	@echo "records $(HOME_DIR)/records   index $(HOME_DIR)/index.duckdb   teachers $(HOME_DIR)/teachers"
 
+# Tests start hundreds of processes; where bytecode may not be written each would compile the package anew.
+test test-all: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.ready ## lint, types and all tests but the slow ones (6 to 10 minutes on 2 idle cores)
 	$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(TEST) -m "not slow"
