@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -35,16 +36,43 @@ NETS = "kdbench.nets"
 """Entry points that name a module which declares the net of the entry point's name."""
 
 
+Searched = tuple[tuple[str, int], ...]
+
+
+def searched() -> Searched:
+    """The places that packages are imported from, and when each last changed: while these are the same, so is what is
+    installed, as for the import system.
+    """
+
+    def changed(place: str) -> int:
+        try:
+            return os.stat(place or ".").st_mtime_ns
+        except OSError:
+            return 0
+
+    return tuple((place, changed(place)) for place in sys.path)
+
+
+def entries(group: str) -> tuple[metadata.EntryPoint, ...]:
+    """Entry points of a group, of all installed distributions."""
+    return _entries(group, searched())
+
+
+@functools.cache
+def _entries(group: str, _: Searched) -> tuple[metadata.EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=group))
+
+
 def packages(group: str) -> dict[str, str]:
     """Entry point name to package, of a group."""
-    return {entry.name: entry.value.partition(":")[0] for entry in metadata.entry_points(group=group)}
+    return {entry.name: entry.value.partition(":")[0] for entry in entries(group)}
 
 
 def distributions() -> set[str]:
     """Names of the installed distributions that bring a plugin, normalised."""
     groups = (METHODS, TASKS, SETS, SOURCES, KINDS, DEVICES, NETS)
-    entries = [entry for group in groups for entry in metadata.entry_points(group=group)]
-    return {re.sub(r"[-_.]+", "-", entry.dist.name).lower() for entry in entries if entry.dist is not None}
+    found = [entry.dist for group in groups for entry in entries(group)]
+    return {re.sub(r"[-_.]+", "-", dist.name).lower() for dist in found if dist is not None}
 
 
 @functools.cache

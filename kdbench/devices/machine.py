@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -57,7 +58,8 @@ def _ram_gib() -> float:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
-def _packages() -> tuple[dict[str, str], str]:
+@functools.cache
+def _packages(_: plugins.Searched) -> tuple[dict[str, str], str]:
     """Versions of ``PACKAGES`` and of plugins, and a digest of the names and versions of all distributions."""
     installed: dict[str, str] = {}
     for found in metadata.distributions():  # as on import: the first of a name on the path is the one in use
@@ -84,7 +86,7 @@ def environment(device: torch.device | None = None, processes: int = 1) -> dict[
 
     device = device or torch.device(backends.HOST)
     found, products = backends.of(device).facts(device), backends.of(device).products()
-    packages, packages_sha256 = _packages()
+    packages, packages_sha256 = _packages(plugins.searched())
     return {
         "os": _os(),
         "python": platform.python_version(),
@@ -103,7 +105,7 @@ def environment(device: torch.device | None = None, processes: int = 1) -> dict[
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         },
-        "packages": packages,
+        "packages": dict(packages),
         "packages_sha256": packages_sha256,
     }
 

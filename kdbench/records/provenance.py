@@ -56,7 +56,7 @@ def used(config: RunConfig) -> list[Plugin]:
     ]
     found = {}
     for group, name in wanted:
-        for entry in metadata.entry_points(group=group):
+        for entry in plugins.entries(group):
             if entry.dist is not None and _brings(entry, group, name):
                 found[entry.dist.name] = _plugin(entry.dist, entry.value.partition(":")[0])
     found |= {one.said: _local(one, config) for one in local.used(config)}

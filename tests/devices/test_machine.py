@@ -76,12 +76,26 @@ def test_the_digest_of_packages_follows_versions_not_their_order(monkeypatch):
         found = [SimpleNamespace(metadata={"Name": name, "Version": version}) for name, version in pairs]
         monkeypatch.setattr(machine.metadata, "distributions", lambda: iter(found))
         monkeypatch.setattr(machine.plugins, "distributions", set)
-        return machine._packages()[1]
+        return machine._packages.__wrapped__(())[1]
 
     one = installed(("a", "1"), ("B_c", "2"))
     assert one == installed(("b-c", "2"), ("a", "1"))
     assert one != installed(("a", "1"), ("b-c", "3"))
     assert one == installed(("a", "1"), ("b-c", "2"), ("A", "0")), "a shadowed copy is not in use"
+
+
+def test_what_is_installed_while_a_process_runs_is_in_its_next_record(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = environment()
+    assert environment()["packages_sha256"] == before["packages_sha256"]
+    info = tmp_path / "lab-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[kdbench.methods]\nmine = lab.mine\n")
+    after = environment()
+    assert "lab" not in before["packages"]
+    assert after["packages"]["lab"] == "1.0"
+    assert after["packages_sha256"] != before["packages_sha256"]
 
 
 @pytest.fixture

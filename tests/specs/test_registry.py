@@ -41,7 +41,7 @@ def plugin(tmp_path, monkeypatch):
         (folder / "__init__.py").write_text(marker)
         monkeypatch.syspath_prepend(str(tmp_path))
         entry = metadata.EntryPoint(name, package, group)
-        monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: [entry] if group == entry.group else [])
+        monkeypatch.setattr(plugins, "entries", lambda group: (entry,) if group == entry.group else ())
         return folder
 
     caches = (
