@@ -19,6 +19,7 @@ from kdbench.leaderboard.tables.cells import LEVEL_MARKS, LEVELS
 from kdbench.leaderboard.tables.columns import generic_heads
 from kdbench.leaderboard.views.changes import Change, changes, feed
 from kdbench.leaderboard.views.facts import REFERENCE
+from kdbench.leaderboard.views.glance import glance
 from kdbench.leaderboard.views.method import method_view
 from kdbench.leaderboard.views.overview import cost_tables, coverage_tables, pair_tables, quantiles
 from kdbench.leaderboard.views.run import run_view
@@ -82,7 +83,7 @@ def write_board(pages: Pages, made: Board, store: Store, built_at: datetime, kep
     suites = [suite_view(suite, years, local=pages.site.local) for suite in by_answer(made.suites)]
     pages.write(
         "index.html", "index.html", title="Board", suites=suites, others=others, waiting=waiting,
-        last=found[0] if found else None,
+        last=found[0] if found else None, glance=glance(suites),
     )  # fmt: skip
     _tasks(pages, made, store, kept)
     for name in made.methods:

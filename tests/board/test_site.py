@@ -14,6 +14,7 @@ import typeset
 
 from kdbench.leaderboard.model.catalogue import Catalogue
 from kdbench.leaderboard.model.entries import lost_words
+from kdbench.leaderboard.views.glance import glance
 from kdbench.leaderboard.views.suite import by_answer, separation_word
 from kdbench.specs import registry
 from kdbench.stats import Missing
@@ -217,6 +218,34 @@ def test_golden_suite(site: Any) -> None:
     small = "on cpu/fp32/x1: small data (100 training rows), no evidence about sets as large as CIFAR or ImageNet"
     assert [h.text for h in page.all("h2")][:2] == [f"golden {small}", f"golden-angle {small}"]
     assert "no record has been verified" in page.text.lower()
+
+
+def test_all_suites_stand_in_one_table_first(site: Any) -> None:
+    page = site.page("index.html")
+    lines = page.one("table", id="suites").one("tbody").all("tr")
+    rows = [[cell.text for cell in (*line.all("th"), *line.all("td"))] for line in lines]
+    assert rows == [
+        ["golden on cpu/fp32/x1", "alpha, kd", "–", "0 of 2, kd", "3", "100"],
+        ["golden-angle on cpu/fp32/x1", "alpha", "–", "1 of 1, plain", "2", "100"],
+    ]
+    sections = [line.one("th").one("a").attributes["href"].partition("#")[2] for line in lines]
+    assert sections == [section.attributes["id"] for section in page.all("section", cls="suite")]
+
+
+def test_a_line_of_many_names_the_first_and_counts_the_rest() -> None:
+    rows = tuple(SimpleNamespace(method=name, best="undecided" * (name != "f")) for name in "abcdef")
+    suite: Any = SimpleNamespace(
+        suite="s", place="cpu", rows=rows, ties=SimpleNamespace(split=True), baseline="kd", all_tasks=(),
+        told={
+            "baseline": {"a": "better", "b": "worse"},
+            "matched": {"a": "better", "b": "better", "c": "not separated"},
+        },
+    )  # fmt: skip
+    (line,) = glance([SimpleNamespace(board=suite, key="k")]).rows  # type: ignore[list-item]
+    assert line == (("s on cpu", "index.html#k"), "a, b, c, d and 1 more", "2 of 3", "1 of 2, kd", "6", "–")
+    suite.ties.split = False
+    (line,) = glance([SimpleNamespace(board=suite, key="k")]).rows  # type: ignore[list-item]
+    assert line[1] == "no two are told apart"
 
 
 def test_golden_coverage_has_four_kinds(tmp_path: Path) -> None:
