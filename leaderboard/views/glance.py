@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kdbench.leaderboard.draw.numbers import NONE
 from kdbench.leaderboard.model.suites import SuiteBoard
 from kdbench.leaderboard.tables.table import Words
-from kdbench.leaderboard.views.suite import SuiteView
+from kdbench.leaderboard.views.suite import SuiteView, most_rows
 from kdbench.stats import Told
 
 NAMED = 4
@@ -32,7 +32,7 @@ def glance(suites: Sequence[SuiteView]) -> Glance:
 
 
 def _line(suite: SuiteBoard, key: str) -> tuple[Words, ...]:
-    rows = [task.train_rows for task in suite.all_tasks if task.train_rows]
+    rows = most_rows(suite.all_tasks)
     beaten = _beaten(suite.told.get("baseline", {}))
     return (
         (f"{suite.suite} on {suite.place}", f"index.html#{key}"),
@@ -40,7 +40,7 @@ def _line(suite: SuiteBoard, key: str) -> tuple[Words, ...]:
         _beaten(suite.told.get("matched", {})),
         f"{beaten}, {suite.baseline}" if beaten != NONE else NONE,
         str(len(suite.rows)),
-        f"{max(rows):,}" if rows else NONE,
+        f"{rows:,}" if rows else NONE,
     )
 
 
@@ -51,7 +51,7 @@ def _beaten(told: Mapping[str, Told]) -> str:
 
 def _leaders(suite: SuiteBoard) -> str:
     """Who could be the best, in the order of the ranking."""
-    if suite.ties is not None and not suite.ties.split:
+    if suite.ties is not None and not suite.ties.split and len(suite.rows) > 1:
         return "no two are told apart"
     names = [row.method for row in suite.rows if row.best]
     if len(names) <= NAMED:

@@ -49,12 +49,17 @@ class SuiteView:
     own: Table | None = None
 
 
+def most_rows(tasks: Sequence[TaskVersion]) -> int | None:
+    """Training rows of the task that has most, None where no record tells them."""
+    return max((task.train_rows for task in tasks if task.train_rows), default=None)
+
+
 def small_word(tasks: Sequence[TaskVersion]) -> str:
     """What the title of small tasks says, "" for larger ones."""
-    rows = [task.train_rows for task in tasks if task.train_rows]
-    if not rows or max(rows) >= SMALL_ROWS:
+    rows = most_rows(tasks)
+    if rows is None or rows >= SMALL_ROWS:
         return ""
-    return f"small data ({max(rows)} training rows), no evidence about sets as large as CIFAR or ImageNet"
+    return f"small data ({rows} training rows), no evidence about sets as large as CIFAR or ImageNet"
 
 
 def by_answer(suites: Sequence[SuiteBoard]) -> list[SuiteBoard]:
