@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from kdbench.base.errors import UserError
 from kdbench.parallel.torchrun import speaks
@@ -31,7 +32,29 @@ class Ordered(TyperGroup):
         return sorted(super().list_commands(ctx), key=ORDER.index)
 
 
-app = typer.Typer(
+class Once(TyperCommand):
+    """A command that refuses an option given again where the last alone would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given: Any = self.make_parser(ctx).parse_args(args=list(args))[2]  # a parameter each time that it is named
+        for option, times in Counter(given).items():
+            if times > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):
+                name = max(option.opts, key=len)
+                raise UserError(
+                    f"{name} is given {times} times, of which the last alone would count; give it once, "
+                    "with commas where it takes several"
+                )
+        return super().parse_args(ctx, args)
+
+
+class Verbs(typer.Typer):
+    """Commands, each of which takes an option once."""
+
+    def command(self, *args: Any, **options: Any) -> Any:
+        return super().command(*args, **{"cls": Once, **options})
+
+
+app = Verbs(
     name="kdbench",
     cls=Ordered,
     add_completion=False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdbench.base.errors import UserError, printable
-from kdbench.cli.common import app
+from kdbench.cli.common import Verbs, app
 
 if TYPE_CHECKING:
     from kdbench.scaffold import Made
@@ -18,7 +18,7 @@ Standalone = Annotated[
 ]
 To = Annotated[Path | None, typer.Option("--to", help="With --standalone: its folder [default: kdbench-NAME].")]
 
-new_app = typer.Typer(help="Start a method, a task or a net of your own.", rich_markup_mode=None)
+new_app = Verbs(help="Start a method, a task or a net of your own.", rich_markup_mode=None)
 app.add_typer(new_app, name="new")
 
 

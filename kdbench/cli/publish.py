@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from kdbench.base.errors import UserError
-from kdbench.cli.common import EXIT_FAILED, Out, RulesetOf, app, home_of, progress, warn
+from kdbench.cli.common import EXIT_FAILED, Out, RulesetOf, Verbs, app, home_of, progress, warn
 
-records_app = typer.Typer(help="Check, index and export result records.", rich_markup_mode=None)
-site_app = typer.Typer(help="Build and look at the board.", rich_markup_mode=None)
+records_app = Verbs(help="Check, index and export result records.", rich_markup_mode=None)
+site_app = Verbs(help="Build and look at the board.", rich_markup_mode=None)
 app.add_typer(records_app, name="records")
 app.add_typer(site_app, name="site")
 INDEX_WAIT_S = 10.0

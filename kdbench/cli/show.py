@@ -16,6 +16,7 @@ from kdbench.cli.common import (
     Out,
     Ruleset,
     RulesetOf,
+    Verbs,
     app,
     home_of,
     require_records,
@@ -28,8 +29,8 @@ from kdbench.cli.common import (
 if TYPE_CHECKING:
     from kdbench.base.home import Home
 
-list_app = typer.Typer(help="List methods or tasks.", rich_markup_mode=None)
-show_app = typer.Typer(help="Show one method or task whole.", rich_markup_mode=None)
+list_app = Verbs(help="List methods or tasks.", rich_markup_mode=None)
+show_app = Verbs(help="Show one method or task whole.", rich_markup_mode=None)
 app.add_typer(list_app, name="list")
 app.add_typer(show_app, name="show")
 

@@ -96,6 +96,11 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(words, run, tmp_path):
         (("evaluate", "-m", "kd", "-t", "digits", "--data", "/nowhere/at/all"), "does not exist"),
         (("evaluate", "-m", "kd", "-t", "digits", "--out", "/proc/kdbench"), "cannot write to /proc/kdbench"),
         (("evaluate", "-m", "kd"), "--task"),
+        (("evaluate", "-m", "kd", "--method", "dkd", "-t", "digits"), "--method is given 2 times"),
+        (("evaluate", "-m", "kd", "-t", "digits", "--seed", "0", "--seed", "0"), "--seed is given 2 times"),
+        (("sweep", "-m", "kd", "-m", "dkd", "-t", "digits"), "--methods is given 2 times"),
+        (("tune", "-m", "kd", "-t", "digits", "-t", "digits/angle"), "is given 2 times"),
+        (("list", "tasks", "--data", "/a", "--data", "/b"), "--data is given 2 times"),
         (("evalute",), "evaluate"),
         (("show",), "kdbench show takes method, task"),
         (("show", "digits/few-shot"), "kdbench show takes method, task"),
@@ -120,6 +125,11 @@ def test_bad_input_is_one_line_and_exit_code_2(run, words, said):
     assert ran.code == 2
     assert ran.line.startswith("kdbench: ")
     assert said in ran.line
+
+
+def test_an_option_that_holds_several_may_be_repeated(run):
+    ran = run(*SMOKE, "--method", "kd", "--local", "/nowhere/a", "--local", "/nowhere/b", "-v", "-v")
+    assert "/nowhere/a" in ran.line
 
 
 def test_cuda_absent_is_said(run):
