@@ -22,7 +22,8 @@ SLURM = ("partition=gpu", "gpus_per_node=1", "cpus_per_task=8", "account=kd")
 @pytest.fixture
 def command(monkeypatch, capsys, home):
     def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kdbench", "sweep", "--out", str(home.root), "--device", "cpu", *words])
+        device = () if "--device" in words else ("--device", "cpu")
+        monkeypatch.setattr(sys, "argv", ["kdbench", "sweep", "--out", str(home.root), *device, *words])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         captured = capsys.readouterr()
